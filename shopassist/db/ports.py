@@ -1,0 +1,194 @@
+"""What the services ask of storage, whichever database answers.
+
+`postgres` and `memory` implement these ports side by side; `tests/contract` holds both to the same behaviour.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+from uuid import UUID
+
+from shopassist.models import (
+    CacheContents,
+    CreditTransaction,
+    Product,
+    QueryCache,
+    UserConsent,
+    UserCredits,
+)
+from shopassist.models.criteria import Criteria
+
+
+class Clock(Protocol):
+    """Tells the instant that decides about resets and expiry."""
+
+    def instant(self) -> datetime | None:
+        """The aware instant to bind, or None to let the database's own `now()` decide."""
+
+
+class SystemClock:
+    """Leaves time to the database."""
+
+    def instant(self) -> datetime | None:
+        """None: the database's `now()` decides."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditPolicy:
+    """How many credits an account starts with, and how long a registered user's period is."""
+
+    max_guest_credits: int = 10
+    max_registered_credits: int = 50
+    reset_interval: timedelta = timedelta(hours=24)
+    hold_lifetime: timedelta = timedelta(seconds=60)
+
+    def max_credits(self, is_guest: bool) -> int:
+        """Credits of a full account."""
+        return self.max_guest_credits if is_guest else self.max_registered_credits
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The outcome of asking for credits: whether they were granted, and the account after it."""
+
+    granted: bool
+    account: UserCredits
+
+
+class CreditLedger(Protocol):
+    """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
+
+    async def account(self, user_id: str, is_guest: bool) -> UserCredits:
+        """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one."""
+
+    async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
+        """Spend `amount` (> 0) credits now, or change nothing."""
+
+    async def hold(self, user_id: str, is_guest: bool, amount: int, hold_id: UUID) -> Grant:
+        """Set `amount` credits aside for work in progress, until `settle`, `void` or the end of its lifetime."""
+
+    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: QueryCache | None) -> bool:
+        """Turn a hold into a deduction and store `answer` with it, or, when the hold is gone, change nothing."""
+
+    async def void(self, hold_id: UUID, user_id: str) -> bool:
+        """Give a hold back; False when it is gone."""
+
+    async def void_expired(self, limit: int = 1000) -> int:
+        """Give back holds that outlived their lifetime, `limit` at the most; how many."""
+
+    async def reset(self, user_id: str) -> None:
+        """Refill one registered account now; nothing for guests and strangers."""
+
+    async def reset_due(self, limit: int = 1000) -> int:
+        """Refill registered accounts whose period is over, `limit` at the most; how many were moved on."""
+
+
+class CreditRepository(Protocol):
+    """The rows behind the ledger, for reading, administration and moving data."""
+
+    async def get_user_credits(self, user_id: str) -> UserCredits | None: ...
+
+    async def create_user_credits(self, account: UserCredits) -> UserCredits: ...
+
+    async def update_user_credits(self, user_id: str, **updates: Any) -> UserCredits | None: ...
+
+    async def create_transaction(self, transaction: CreditTransaction) -> CreditTransaction: ...
+
+    async def get_user_transactions(
+        self, user_id: str, limit: int = 100, before_id: int | None = None
+    ) -> list[CreditTransaction]:
+        """Newest first; with `before_id` those older than that row (the keyset cursor)."""
+
+    async def cleanup_old_transactions(self, days: int = 90) -> int:
+        """Delete transactions older than `days`; how many."""
+
+
+class ConsentRepository(Protocol):
+    """Consent records."""
+
+    async def get_consent(self, user_id: str) -> UserConsent | None: ...
+
+    async def create_consent(self, consent: UserConsent) -> UserConsent:
+        """Raises `ConsentExistsError` when the user has one."""
+
+    async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None: ...
+
+    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
+        """By user id; with `after_user_id` those behind it (the keyset cursor)."""
+
+
+class CacheRepository(Protocol):
+    """Stored answers."""
+
+    async def get_cached_result(self, query_hash: str) -> QueryCache | None:
+        """The entry while it is valid."""
+
+    async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
+        """Insert, or replace the entry of the same hash."""
+
+    async def cleanup_expired_cache(self, limit: int | None = None) -> int:
+        """Remove entries past their validity; how many."""
+
+    async def clear_cache(self) -> None: ...
+
+    async def contents(self) -> CacheContents: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names that the catalogue knows, as spelled there."""
+
+    categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    currencies: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class UpsertCount:
+    """What an import changed."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class CatalogRepository(Protocol):
+    """Products."""
+
+    async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
+        """Products that meet every hard criterion (`Criteria.misses` is empty), the best text match first."""
+
+    async def upsert(self, products: Sequence[Product]) -> UpsertCount:
+        """Insert or update by `(source, source_id)`."""
+
+    async def count(self) -> int: ...
+
+    async def vocabulary(self) -> Vocabulary: ...
+
+
+class UnitOfWork(Protocol):
+    """One short transaction: commits on a clean exit of its block, rolls back otherwise."""
+
+    credits: CreditRepository
+    consents: ConsentRepository
+    cache: CacheRepository
+    catalog: CatalogRepository
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def commit(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+
+class Leases(Protocol):
+    """At most one holder of a name among all processes, by the database's clock."""
+
+    async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
+        """Take or prolong the lease; False while somebody else holds it."""
+
+    async def release(self, name: str, holder: str) -> None: ...

@@ -1,0 +1,125 @@
+"""The family of domain errors.
+
+Each error carries what the outside needs to act on it: a stable `code` (the `error_type` of the API), the HTTP
+status, and whether the same call may succeed when tried again. `detail` is written for the person who reads it and
+never holds an exception text, a DSN or SQL.
+"""
+
+from typing import Any, ClassVar
+
+
+class ShopAssistError(Exception):
+    """Base of every error this product raises on purpose."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+    detail: str = "Something went wrong on our side."
+
+    def __init__(self, detail: str | None = None, **extra: Any) -> None:
+        """`extra` holds further public fields of the JSON body."""
+        if detail is not None:
+            self.detail = detail
+        self.extra: dict[str, Any] = extra
+        super().__init__(self.detail)
+
+
+class AuthenticationError(ShopAssistError):
+    """Nobody we know is asking: no credentials, or credentials that do not hold."""
+
+    code = "authentication_required"
+    status = 401
+    detail = "Missing authentication token"
+
+
+class InvalidTokenError(AuthenticationError):
+    """A token was sent and it does not verify."""
+
+    code = "invalid_token"
+    detail = "Invalid authentication token"
+
+
+class PermissionDeniedError(ShopAssistError):
+    """The caller is known and may not do this."""
+
+    code = "permission_denied"
+    status = 403
+    detail = "This needs administrator rights."
+
+
+class NotFoundError(ShopAssistError):
+    """What was asked for does not exist."""
+
+    code = "not_found"
+    status = 404
+    detail = "Not found."
+
+
+class InvalidInputError(ShopAssistError):
+    """A value breaks a rule that the schema of the request cannot express."""
+
+    code = "invalid_input"
+    status = 422
+    detail = "The request is not valid."
+
+
+class TermsNotAcceptedError(ShopAssistError):
+    """A consent record needs the terms accepted."""
+
+    code = "terms_not_accepted"
+    status = 400
+    detail = "The terms must be accepted."
+
+
+class IntegrityError(ShopAssistError):
+    """A write broke a rule of the data; nothing was changed."""
+
+    code = "integrity_error"
+    status = 409
+    detail = "The change conflicts with what is stored."
+
+
+class ConsentExistsError(IntegrityError):
+    """The user already has a consent record."""
+
+    code = "consent_exists"
+    status = 400
+    detail = "A consent record already exists for this user."
+
+
+class CreditsExhaustedError(ShopAssistError):
+    """The caller has no credit left for the question."""
+
+    code = "credits_exhausted"
+    status = 429
+    detail = "No credits left."
+
+
+class AssistantUnavailableError(ShopAssistError):
+    """The assistant could not answer; nothing was charged."""
+
+    code = "assistant_unavailable"
+    status = 503
+    retryable = True
+    detail = "The assistant cannot answer right now. Nothing was charged."
+
+
+class StorageUnavailableError(ShopAssistError):
+    """The database cannot be reached or has no connection to spare."""
+
+    code = "storage_unavailable"
+    status = 503
+    retryable = True
+    detail = "The service cannot reach its database right now. Nothing was charged; please try again shortly."
+
+
+class StartupError(ShopAssistError):
+    """The process cannot start; `detail` is the one sentence shown before it exits."""
+
+    code = "startup_failed"
+
+
+class MigrationError(StartupError):
+    """The schema could not be brought to, or is not at, the revision this code needs."""
+
+    code = "migration_failed"

@@ -1,0 +1,20 @@
+"""One SQLModel family per noun; importing this package registers every table."""
+
+from shopassist.models.catalog import Product
+from shopassist.models.consent import UserConsent, UserConsentCreate, UserConsentUpdate
+from shopassist.models.credits import CreditStatus, CreditTransaction, TransactionType, UserCredits, UserCreditStatus
+from shopassist.models.query_cache import CacheContents, QueryCache
+
+__all__ = [
+    "CacheContents",
+    "CreditStatus",
+    "CreditTransaction",
+    "Product",
+    "QueryCache",
+    "TransactionType",
+    "UserConsent",
+    "UserConsentCreate",
+    "UserConsentUpdate",
+    "UserCreditStatus",
+    "UserCredits",
+]

@@ -1,0 +1,82 @@
+"""The catalogue: products as the assistant sees them."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Date, Identity, Index, Numeric, Text
+from sqlalchemy import UniqueConstraint as Unique
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
+from sqlmodel import Field, SQLModel
+
+from shopassist.models.columns import private_timestamp
+from shopassist.models.words import words_of
+
+SEARCH_VECTOR = (
+    "setweight(to_tsvector('english'::regconfig, title), 'A') || "
+    "setweight(to_tsvector('english'::regconfig, coalesce(brand, '') || ' ' || coalesce(category, '')), 'B') || "
+    "setweight(to_tsvector('english'::regconfig, coalesce(description, '')), 'C')"
+)
+ABSENT = frozenset({"no", "none", "not available", "n/a", "not supported", ""})
+
+
+class Product(SQLModel, table=True):
+    """One product of one source. `price` and `currency` are given together or not at all.
+
+    `attributes` holds facts under canonical keys that name their unit (`ram_gb`, `screen_inches`, `battery_mah`), as
+    JSON numbers, booleans and strings. `words` are the words of all its facts, for exact matching of features.
+    """
+
+    __tablename__ = "products"
+    __table_args__ = (
+        Unique("source", "source_id", name="uq_products_source_source_id"),
+        CheckConstraint("(price IS NULL) = (currency IS NULL)", name="ck_products_price_currency"),
+        CheckConstraint("price > 0", name="ck_products_price"),
+        CheckConstraint("rating BETWEEN 0 AND 5", name="ck_products_rating"),
+        Index("ix_products_search", "search", postgresql_using="gin"),
+        Index("ix_products_words", "words", postgresql_using="gin"),
+        Index(
+            "ix_products_title_trigram",
+            "title",
+            postgresql_using="gin",
+            postgresql_ops={"title": "gin_trgm_ops"},
+        ),
+    )
+
+    id: int | None = Field(
+        default=None, exclude=True, sa_column=Column(BigInteger, Identity(always=True), primary_key=True)
+    )
+    source: str = Field(max_length=64)
+    source_id: str = Field(max_length=255)
+    title: str = Field(sa_type=Text)
+    brand: str | None = Field(default=None, sa_type=Text)
+    category: str | None = Field(default=None, sa_type=Text)
+    description: str | None = Field(default=None, sa_type=Text)
+    price: Decimal | None = Field(default=None, sa_type=Numeric(12, 2))
+    currency: str | None = Field(default=None, max_length=3)
+    price_as_of: date | None = Field(default=None, sa_type=Date)
+    rating: Decimal | None = Field(default=None, sa_type=Numeric(3, 2))
+    rating_count: int | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict, sa_type=JSONB)
+    link: str = Field(sa_type=Text)
+    words: list[str] = Field(default_factory=list, exclude=True, sa_type=ARRAY(Text))
+    search: Any = Field(default=None, exclude=True, sa_column=Column(TSVECTOR, Computed(SEARCH_VECTOR, persisted=True)))
+    created_at: datetime = private_timestamp()
+    updated_at: datetime = private_timestamp()
+
+
+def words_of_product(
+    title: str, brand: str | None, category: str | None, description: str | None, attributes: Mapping[str, Any]
+) -> list[str]:
+    """The value of `Product.words`: each word once, sorted."""
+    facts = [title, brand or "", category or "", description or ""]
+    facts += [_fact(key, value) for key, value in attributes.items()]
+    return sorted({word for fact in facts for word in words_of(fact)})
+
+
+def _fact(key: str, value: Any) -> str:
+    if value is None or value is False or str(value).strip().lower() in ABSENT:
+        return ""
+    name = key.replace("_", " ")
+    return name if value is True else f"{name} {value}"

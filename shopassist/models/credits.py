@@ -1,0 +1,74 @@
+"""Credits: the account, its ledger, and what callers see of both."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
+from sqlmodel import Field, SQLModel
+
+from shopassist.models.columns import Timestamp, private_timestamp, timestamp
+
+USER_ID_LENGTH = 255
+"""Characters in a user id at the most; OpenID Connect Core 1.0, section 2, gives a subject as many."""
+
+
+class TransactionType(StrEnum):
+    """Why a ledger row was written."""
+
+    ALLOCATE = "allocate"
+    DEDUCT = "deduct"
+    RESET = "reset"
+
+
+class UserCredits(SQLModel, table=True):
+    """A credit account. Amounts are whole credits."""
+
+    __tablename__ = "user_credits"
+    __table_args__ = (
+        CheckConstraint("available_credits >= 0", name="ck_user_credits_available_credits"),
+        CheckConstraint("max_credits > 0", name="ck_user_credits_max_credits"),
+        Index("ix_user_credits_reset_due", "last_reset_timestamp", postgresql_where=text("NOT is_guest")),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
+    is_guest: bool
+    available_credits: int
+    max_credits: int
+    last_reset_timestamp: datetime = Field(sa_type=Timestamp)
+    created_at: datetime = private_timestamp()
+    updated_at: datetime = private_timestamp()
+
+
+class CreditTransaction(SQLModel, table=True):
+    """One ledger row. `amount` is signed: a deduction of 3 credits is -3."""
+
+    __tablename__ = "credit_transactions"
+    __table_args__ = (
+        CheckConstraint("amount <> 0", name="ck_credit_transactions_amount"),
+        Index("ix_credit_transactions_user_id_id", "user_id", "id"),
+        Index("ix_credit_transactions_timestamp", "timestamp", postgresql_using="brin"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    user_id: str = Field(max_length=USER_ID_LENGTH)
+    transaction_type: str
+    amount: int
+    timestamp: datetime = timestamp()
+    description: str | None = Field(default=None, sa_type=Text)
+
+
+class CreditStatus(SQLModel):
+    """What an account may spend and when it refills. `next_reset_time` is null for guests, who never refill."""
+
+    available_credits: int
+    max_credits: int
+    is_guest: bool
+    can_reset: bool
+    next_reset_time: datetime | None
+
+
+class UserCreditStatus(CreditStatus):
+    """A credit status and whose it is."""
+
+    user_id: str

@@ -1,0 +1,112 @@
+"""A shopper's question and its answer, as they stand in the HTTP API and between services and assistant."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class PriceRange(BaseModel):
+    """Limits of a price, inclusive, in the currency of the market."""
+
+    min: float | None = Field(default=None, ge=0)
+    max: float | None = Field(default=None, ge=0)
+
+
+class ProductCriteria(BaseModel):
+    """What earlier turns of a conversation were about."""
+
+    category: str | None = None
+    price_range: PriceRange | None = None
+    features: list[str] = Field(default_factory=list)
+    brand: str | None = None
+    marketplace: str | None = None
+
+
+class ConversationMessage(BaseModel):
+    """One earlier message."""
+
+    id: str | int | None = None
+    text: str
+    sender: Literal["user", "system"]
+    timestamp: datetime | str | int | float | None = None
+
+
+class ConversationContext(BaseModel):
+    """What was said before the question."""
+
+    messages: list[ConversationMessage] = Field(default_factory=list)
+    last_query: str | None = None
+    last_product_criteria: ProductCriteria | None = None
+
+
+class QueryRequest(BaseModel):
+    """A question. `conversation_history` is what the deployed client sends in place of a context."""
+
+    query: str
+    conversation_context: ConversationContext | None = None
+    conversation_history: list[ConversationMessage] | None = None
+
+
+class Recommendation(BaseModel):
+    """A recommended product. Only `rating` may be null."""
+
+    title: str
+    price: float
+    currency: str
+    rating: float | None = None
+    features: list[str] = Field(default_factory=list)
+    pros: list[str] = Field(default_factory=list)
+    cons: list[str] = Field(default_factory=list)
+    link: str
+
+
+class NearMiss(Recommendation):
+    """A product that would fit but for what `misses` says, in words for the shopper."""
+
+    misses: list[str]
+
+
+class Answer(BaseModel):
+    """What the assistant says to a question.
+
+    `degraded` marks an answer made by less than the whole assistant: it is neither charged nor stored.
+    """
+
+    products: list[Recommendation] = Field(default_factory=list)
+    recommendations_summary: str
+    near_misses: list[NearMiss] = Field(default_factory=list)
+    criteria: ProductCriteria | None = None
+    degraded: bool = False
+
+    @property
+    def chargeable(self) -> bool:
+        """Whether this answer is worth a credit and keeping."""
+        return bool(self.products) and not self.degraded
+
+
+class QueryMetadata(BaseModel):
+    """How the answer came about, and what the caller has left."""
+
+    cached: bool
+    cache_hit: bool
+    charged: int
+    user_id: str
+    available_credits: int
+    max_credits: int
+    is_guest: bool
+    can_reset: bool
+    next_reset_time: datetime | None
+    near_misses: list[NearMiss] = Field(default_factory=list)
+    criteria: ProductCriteria | None = None
+
+
+class QueryResponse(BaseModel):
+    """The answer to `POST /api/query`."""
+
+    query: str
+    products: list[Recommendation]
+    recommendations_summary: str
+    error: str | None = None
+    cached: bool
+    metadata: QueryMetadata

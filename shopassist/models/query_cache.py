@@ -1,0 +1,33 @@
+"""The query cache: answers that are kept for a while."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from shopassist.models.columns import Timestamp, timestamp
+
+
+class QueryCache(SQLModel, table=True):
+    """One stored answer, valid up to and including `expires_at`."""
+
+    __tablename__ = "query_cache"
+    __table_args__ = (CheckConstraint("expires_at > cached_at", name="ck_query_cache_expires_at"),)
+
+    query_hash: str = Field(primary_key=True, max_length=64)
+    result: dict[str, Any] = Field(sa_type=JSONB)
+    cached_at: datetime = timestamp()
+    expires_at: datetime = Field(sa_type=Timestamp, index=True)
+
+
+class CacheContents(SQLModel):
+    """What the cache holds at one instant. Ages are of the entries' `cached_at`; the time to live is in seconds."""
+
+    cache_size: int
+    active_entries: int
+    expired_entries: int
+    oldest_entry: datetime | None
+    newest_entry: datetime | None
+    average_ttl_seconds: float

@@ -1,0 +1,1 @@
+"""The business sentences: credits, consent, query cache, query. No SQL, no HTTP."""

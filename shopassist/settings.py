@@ -1,0 +1,138 @@
+"""Settings: the one place that reads the environment (and a `.env` file).
+
+Each group is frozen. A field's name is what code uses, its alias the environment variable that callers rely on.
+"""
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Storage(StrEnum):
+    """Where state is kept."""
+
+    POSTGRES = "postgres"
+    MEMORY = "memory"
+
+
+class _Group(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+    )
+
+
+class DatabaseConfig(_Group):
+    """The connection to PostgreSQL. Without a URL the embedded server is used."""
+
+    database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    pool_size: PositiveInt = Field(default=10, alias="DB_POOL_SIZE")
+    max_overflow: int = Field(default=20, ge=0, alias="DB_MAX_OVERFLOW")
+    pool_timeout: float = Field(default=30, gt=0, alias="DB_POOL_TIMEOUT", description="seconds")
+    pool_recycle: int = Field(default=3600, alias="DB_POOL_RECYCLE", description="seconds, -1 for never")
+    echo_sql: bool = Field(default=False, alias="DB_ECHO_SQL", description="statements without their parameters")
+    connect_timeout: float = Field(default=5, gt=0, alias="DB_CONNECT_TIMEOUT", description="seconds")
+    data_directory: str | None = Field(
+        default=None, alias="SHOPASSIST_DATA", description="folder of the embedded server and of local keys"
+    )
+
+
+class CreditSettings(_Group):
+    """How many credits there are and when they come back."""
+
+    max_guest_credits: PositiveInt = Field(default=10, alias="MAX_GUEST_CREDITS")
+    max_registered_credits: PositiveInt = Field(default=50, alias="MAX_REGISTERED_CREDITS")
+    reset_interval_hours: float = Field(default=24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
+    hold_lifetime_seconds: PositiveInt = Field(default=60, alias="CREDIT_HOLD_TTL_SECONDS")
+
+
+class CacheSettings(_Group):
+    """The query cache."""
+
+    validity_minutes: float = Field(default=60, gt=0, alias="CACHE_VALIDITY_MINUTES")
+
+    @property
+    def validity(self) -> timedelta:
+        """How long an answer is served."""
+        return timedelta(minutes=self.validity_minutes)
+
+
+class IdentitySettings(_Group):
+    """Who issues the tokens that are believed."""
+
+    domain: str | None = Field(default=None, alias="AUTH0_DOMAIN")
+    audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
+    issuer_url: str | None = Field(default=None, alias="AUTH0_ISSUER")
+    admin_scope: str = Field(default="shopassist:admin", alias="ADMIN_SCOPE")
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer with its trailing slash, or None where no identity provider is set."""
+        issuer = self.issuer_url or (f"https://{self.domain}" if self.domain else None)
+        return f"{issuer.rstrip('/')}/" if issuer else None
+
+
+class AssistantSettings(_Group):
+    """How questions are answered and links are marked."""
+
+    affiliate_tag: str | None = Field(default=None, alias="AFFILIATE_TAG")
+    affiliate_program: str = Field(default="amazon", alias="AFFILIATE_PROGRAM")
+    market_currency: str = Field(default="INR", pattern="^[A-Z]{3}$", alias="MARKET_CURRENCY", description="ISO 4217")
+    timeout_seconds: float = Field(default=30, gt=0, alias="QUERY_TIMEOUT_SECONDS")
+    gemini_api_key: SecretStr | None = Field(default=None, alias="GEMINI_API_KEY")
+
+
+class ServerSettings(_Group):
+    """The HTTP server."""
+
+    host: str = Field(default="127.0.0.1", alias="API_HOST")
+    port: int = Field(default=8000, ge=0, le=65535, alias="API_PORT")
+    workers: PositiveInt = Field(default=1, alias="WORKERS")
+    debug: bool = Field(default=False, alias="DEBUG")
+    log_level: str = Field(default="info", alias="LOG_LEVEL")
+    environment: str = Field(default="development", alias="ENVIRONMENT")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=("*",), alias="ALLOWED_HOSTS")
+    frontend_url: str | None = Field(default=None, alias="FRONTEND_URL")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def production(self) -> bool:
+        """Whether this is a production deployment."""
+        return self.environment.lower() in {"production", "prod"}
+
+    @property
+    def origins(self) -> list[str]:
+        """Origins whose pages may call the API."""
+        local = ["http://localhost:5173", "http://localhost:3000"]
+        return [*local, *([self.frontend_url.rstrip("/")] if self.frontend_url else [])]
+
+
+class StorageSettings(_Group):
+    """Which twin keeps the state."""
+
+    storage: Storage = Field(default=Storage.POSTGRES, alias="STORAGE")
+
+
+class Settings(BaseModel):
+    """All groups. `Settings()` reads the environment; tests pass the groups they care about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig)
+    credits: CreditSettings = Field(default_factory=CreditSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    assistant: AssistantSettings = Field(default_factory=AssistantSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+
+    def with_database(self, url: str) -> Self:
+        """The same settings with another database."""
+        database = self.database.model_copy(update={"database_url": SecretStr(url)})
+        return self.model_copy(update={"database": database})
