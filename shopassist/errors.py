@@ -39,6 +39,13 @@ class InvalidTokenError(AuthenticationError):
     detail = "Invalid authentication token"
 
 
+class SessionRefusedError(AuthenticationError):
+    """A guest's session id that cannot be used."""
+
+    code = "invalid_session"
+    detail = "This session id cannot be used."
+
+
 class PermissionDeniedError(ShopAssistError):
     """The caller is known and may not do this."""
 

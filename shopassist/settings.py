@@ -5,10 +5,14 @@ Each group is frozen. A field's name is what code uses, its alias the environmen
 
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+WORKER = "SHOPASSIST_WORKER"
+"""Set by `serve` for its worker processes, which must not outlive it."""
 
 
 class Storage(StrEnum):
@@ -34,8 +38,10 @@ class DatabaseConfig(_Group):
     pool_recycle: int = Field(default=3600, alias="DB_POOL_RECYCLE", description="seconds, -1 for never")
     echo_sql: bool = Field(default=False, alias="DB_ECHO_SQL", description="statements without their parameters")
     connect_timeout: float = Field(default=5, gt=0, alias="DB_CONNECT_TIMEOUT", description="seconds")
-    data_directory: str | None = Field(
-        default=None, alias="SHOPASSIST_DATA", description="folder of the embedded server and of local keys"
+    data_folder: Path = Field(
+        default=Path(__file__).resolve().parents[1] / ".data",
+        alias="SHOPASSIST_DATA",
+        description="of the embedded server and of local keys",
     )
 
 
@@ -46,6 +52,16 @@ class CreditSettings(_Group):
     max_registered_credits: PositiveInt = Field(default=50, alias="MAX_REGISTERED_CREDITS")
     reset_interval_hours: float = Field(default=24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
     hold_lifetime_seconds: PositiveInt = Field(default=60, alias="CREDIT_HOLD_TTL_SECONDS")
+
+    @property
+    def reset_interval(self) -> timedelta:
+        """How long a registered user's period is."""
+        return timedelta(hours=self.reset_interval_hours)
+
+    @property
+    def hold_lifetime(self) -> timedelta:
+        """How long a credit is held for work in progress at the most."""
+        return timedelta(seconds=self.hold_lifetime_seconds)
 
 
 class CacheSettings(_Group):
@@ -81,6 +97,9 @@ class AssistantSettings(_Group):
     affiliate_program: str = Field(default="amazon", alias="AFFILIATE_PROGRAM")
     market_currency: str = Field(default="INR", pattern="^[A-Z]{3}$", alias="MARKET_CURRENCY", description="ISO 4217")
     timeout_seconds: float = Field(default=30, gt=0, alias="QUERY_TIMEOUT_SECONDS")
+    sample_catalogue: bool = Field(
+        default=True, alias="SAMPLE_CATALOGUE", description="whether an empty catalogue is filled with the sample"
+    )
     gemini_api_key: SecretStr | None = Field(default=None, alias="GEMINI_API_KEY")
 
 
@@ -131,8 +150,9 @@ class Settings(BaseModel):
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    embedded_database: bool = False
 
-    def with_database(self, url: str) -> Self:
-        """The same settings with another database."""
+    def with_embedded(self, url: str) -> Self:
+        """The same settings on the embedded database, which is at `url`."""
         database = self.database.model_copy(update={"database_url": SecretStr(url)})
-        return self.model_copy(update={"database": database})
+        return self.model_copy(update={"database": database, "embedded_database": True})

@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 from uuid import UUID
 
 from shopassist.models import (
@@ -43,6 +44,7 @@ class CreditPolicy:
     max_registered_credits: int = 50
     reset_interval: timedelta = timedelta(hours=24)
     hold_lifetime: timedelta = timedelta(seconds=60)
+    largest_amount: int = 2**31 - 1
 
     def max_credits(self, is_guest: bool) -> int:
         """Credits of a full account."""
@@ -57,11 +59,23 @@ class Grant:
     account: UserCredits
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer to keep, from the instant it is stored, for `lifetime`."""
+
+    query_hash: str
+    result: dict[str, Any]
+    lifetime: timedelta
+
+
 class CreditLedger(Protocol):
     """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
 
     async def account(self, user_id: str, is_guest: bool) -> UserCredits:
         """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one."""
+
+    async def register(self, user_id: str) -> UserCredits:
+        """Make a guest's account a registered user's, filled up to its maximum; others stay as they are."""
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         """Spend `amount` (> 0) credits now, or change nothing."""
@@ -69,7 +83,7 @@ class CreditLedger(Protocol):
     async def hold(self, user_id: str, is_guest: bool, amount: int, hold_id: UUID) -> Grant:
         """Set `amount` credits aside for work in progress, until `settle`, `void` or the end of its lifetime."""
 
-    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: QueryCache | None) -> bool:
+    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: StoredAnswer | None) -> bool:
         """Turn a hold into a deduction and store `answer` with it, or, when the hold is gone, change nothing."""
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
@@ -102,7 +116,7 @@ class CreditRepository(Protocol):
         """Newest first; with `before_id` those older than that row (the keyset cursor)."""
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
-        """Delete transactions older than `days`; how many."""
+        """Fold transactions older than `days` into one `opening` row per user, so that sums stay true; how many."""
 
 
 class ConsentRepository(Protocol):
@@ -168,21 +182,20 @@ class CatalogRepository(Protocol):
     async def vocabulary(self) -> Vocabulary: ...
 
 
-class UnitOfWork(Protocol):
-    """One short transaction: commits on a clean exit of its block, rolls back otherwise."""
+@dataclass(frozen=True, slots=True)
+class Repositories:
+    """What can be done within one unit of work."""
 
     credits: CreditRepository
     consents: ConsentRepository
     cache: CacheRepository
     catalog: CatalogRepository
 
-    async def __aenter__(self) -> Self: ...
 
-    async def __aexit__(self, *exc: object) -> None: ...
+class UnitOfWork(Protocol):
+    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
 
-    async def commit(self) -> None: ...
-
-    async def rollback(self) -> None: ...
+    def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
 
 
 class Leases(Protocol):

@@ -2,13 +2,23 @@
 
 from shopassist.models.catalog import Product
 from shopassist.models.consent import UserConsent, UserConsentCreate, UserConsentUpdate
-from shopassist.models.credits import CreditStatus, CreditTransaction, TransactionType, UserCredits, UserCreditStatus
+from shopassist.models.credits import (
+    CreditHold,
+    CreditStatus,
+    CreditTransaction,
+    TransactionType,
+    UserCredits,
+    UserCreditStatus,
+)
+from shopassist.models.lease import Lease
 from shopassist.models.query_cache import CacheContents, QueryCache
 
 __all__ = [
     "CacheContents",
+    "CreditHold",
     "CreditStatus",
     "CreditTransaction",
+    "Lease",
     "Product",
     "QueryCache",
     "TransactionType",

@@ -1,11 +1,13 @@
 """The catalogue: products as the assistant sees them."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
+from difflib import SequenceMatcher, get_close_matches
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Date, Identity, Index, Numeric, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Computed, Date, Identity, Index, Numeric, Text, text
 from sqlalchemy import UniqueConstraint as Unique
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlmodel import Field, SQLModel
@@ -13,12 +15,22 @@ from sqlmodel import Field, SQLModel
 from shopassist.models.columns import private_timestamp
 from shopassist.models.words import words_of
 
-SEARCH_VECTOR = (
-    "setweight(to_tsvector('english'::regconfig, title), 'A') || "
-    "setweight(to_tsvector('english'::regconfig, coalesce(brand, '') || ' ' || coalesce(category, '')), 'B') || "
-    "setweight(to_tsvector('english'::regconfig, coalesce(description, '')), 'C')"
+ACCENTED, BARE = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿ", "aaaaaaceeeeiiiinooooouuuuyy"
+# Joined words are parted and accents dropped as by `words_of`; else "TN-2110" is the number -2110 to PostgreSQL.
+SEARCHED = f"to_tsvector('english'::regconfig, translate(lower(%s), '-/_{ACCENTED}', '   {BARE}'))"
+SEARCH_VECTOR = " || ".join(
+    f"setweight({SEARCHED % content}, '{weight}')"
+    for weight, content in (
+        ("A", "title"),
+        ("B", "coalesce(brand, '') || ' ' || coalesce(category, '')"),
+        ("C", "coalesce(description, '')"),
+    )
 )
+BRAND_KEY = "lower(coalesce(brand, ''))"
+CATEGORY_KEY = "lower(coalesce(category, ''))"
 ABSENT = frozenset({"no", "none", "not available", "n/a", "not supported", ""})
+LONGEST_WORD = 100
+LEAST_LIKENESS = 0.75
 
 
 class Product(SQLModel, table=True):
@@ -42,6 +54,10 @@ class Product(SQLModel, table=True):
             postgresql_using="gin",
             postgresql_ops={"title": "gin_trgm_ops"},
         ),
+        Index("ix_products_brand", text(BRAND_KEY)),
+        Index("ix_products_category", text(CATEGORY_KEY), "currency", "price"),
+        Index("ix_products_price", "currency", "price"),
+        Index("ix_products_rating", text("rating DESC NULLS LAST"), text("rating_count DESC NULLS LAST"), "id"),
     )
 
     id: int | None = Field(
@@ -69,10 +85,17 @@ class Product(SQLModel, table=True):
 def words_of_product(
     title: str, brand: str | None, category: str | None, description: str | None, attributes: Mapping[str, Any]
 ) -> list[str]:
-    """The value of `Product.words`: each word once, sorted."""
+    """The value of `Product.words`: each word once, sorted, none so long that an index could not hold it."""
     facts = [title, brand or "", category or "", description or ""]
     facts += [_fact(key, value) for key, value in attributes.items()]
-    return sorted({word for fact in facts for word in words_of(fact)})
+    return sorted({word for word in words_of("\n".join(facts)) if len(word) <= LONGEST_WORD})
+
+
+def nearest_word(word: str, titles: Iterable[str]) -> str | None:
+    """The word of these titles that `word` may be a misspelling of, the more frequent of two that are as near."""
+    frequency = Counter(found for title in titles for found in words_of(title))
+    close = get_close_matches(word, frequency, n=5, cutoff=LEAST_LIKENESS)
+    return max(close, key=lambda found: (SequenceMatcher(None, word, found).ratio(), frequency[found]), default=None)
 
 
 def _fact(key: str, value: Any) -> str:

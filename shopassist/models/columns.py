@@ -4,9 +4,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, func
-from sqlmodel import Field
+from sqlmodel import Field, SQLModel
 
 Timestamp = DateTime(timezone=True)
+
+SQLModel.metadata.naming_convention = {
+    "pk": "pk_%(table_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+}
 
 
 def utc_now() -> datetime:

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
 from sqlmodel import Field, SQLModel
@@ -18,14 +19,19 @@ class TransactionType(StrEnum):
     ALLOCATE = "allocate"
     DEDUCT = "deduct"
     RESET = "reset"
+    OPENING = "opening"
 
 
 class UserCredits(SQLModel, table=True):
-    """A credit account. Amounts are whole credits."""
+    """A credit account. Amounts are whole credits.
+
+    `held_credits` are set aside for work in progress: with `available_credits` they are the sum of the ledger.
+    """
 
     __tablename__ = "user_credits"
     __table_args__ = (
         CheckConstraint("available_credits >= 0", name="ck_user_credits_available_credits"),
+        CheckConstraint("held_credits >= 0", name="ck_user_credits_held_credits"),
         CheckConstraint("max_credits > 0", name="ck_user_credits_max_credits"),
         Index("ix_user_credits_reset_due", "last_reset_timestamp", postgresql_where=text("NOT is_guest")),
         {"postgresql_with": {"fillfactor": 70}},
@@ -34,6 +40,7 @@ class UserCredits(SQLModel, table=True):
     user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
     is_guest: bool
     available_credits: int
+    held_credits: int = Field(default=0, exclude=True, sa_column_kwargs={"server_default": text("0")})
     max_credits: int
     last_reset_timestamp: datetime = Field(sa_type=Timestamp)
     created_at: datetime = private_timestamp()
@@ -41,7 +48,10 @@ class UserCredits(SQLModel, table=True):
 
 
 class CreditTransaction(SQLModel, table=True):
-    """One ledger row. `amount` is signed: a deduction of 3 credits is -3."""
+    """One ledger row. `amount` is signed: a deduction of 3 credits is -3.
+
+    `balance_after` is the sum of the user's rows up to this one; `operation_id` names the operation that wrote it.
+    """
 
     __tablename__ = "credit_transactions"
     __table_args__ = (
@@ -56,6 +66,24 @@ class CreditTransaction(SQLModel, table=True):
     amount: int
     timestamp: datetime = timestamp()
     description: str | None = Field(default=None, sa_type=Text)
+    balance_after: int
+    operation_id: UUID | None = Field(default=None, exclude=True)
+
+
+class CreditHold(SQLModel, table=True):
+    """Credits set aside for work in progress until it is settled, voided, or `expires_at` has passed."""
+
+    __tablename__ = "credit_holds"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="ck_credit_holds_amount"),
+        Index("ix_credit_holds_expires_at", "expires_at"),
+    )
+
+    hold_id: UUID = Field(default_factory=uuid4, primary_key=True)
+    user_id: str = Field(max_length=USER_ID_LENGTH)
+    amount: int
+    created_at: datetime = timestamp()
+    expires_at: datetime = Field(sa_type=Timestamp)
 
 
 class CreditStatus(SQLModel):

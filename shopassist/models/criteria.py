@@ -4,6 +4,7 @@ Both catalogue twins filter by these criteria and the answer is checked against 
 every criterion stands here alone. A fact that a product does not state does not meet a criterion.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -46,19 +47,25 @@ class Bound(BaseModel):
 
 
 class Feature(BaseModel):
-    """Something a product must state, in any one of several wordings ("waterproof": "waterproof", "IP68" …)."""
+    """Something a product must state, in any one of several wordings ("waterproof": "waterproof", "IP68" …).
+
+    A product whose attribute `attribute` is false does not have it, whatever its description says ("without …").
+    """
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     wordings: tuple[str, ...]
+    attribute: str | None = None
 
     def alternatives(self) -> list[list[str]]:
         """The words of each wording: a product that has all words of one of them states the feature."""
         return [words_of(wording) for wording in self.wordings]
 
-    def holds(self, words: frozenset[str]) -> bool:
-        """Whether a product with these words states the feature."""
+    def holds(self, words: frozenset[str], attributes: Mapping[str, object]) -> bool:
+        """Whether a product with these words and attributes states the feature."""
+        if self.attribute is not None and attributes.get(self.attribute) is False:
+            return False
         return any(words.issuperset(wording) for wording in self.alternatives())
 
 
@@ -67,12 +74,14 @@ class Criteria(BaseModel):
 
     `terms` are words that name the thing itself (a model, a series, a kind of product without a category of its own):
     a product must have every one. `wishes` only move products up. `categories`, `brands` hold alternatives, lower
-    case. Prices are in `currency`, both limits inclusive.
+    case; a product without a category is of these `categories` when its words state `kind`. Prices are in `currency`,
+    both limits inclusive.
     """
 
     model_config = ConfigDict(frozen=True)
 
     categories: tuple[str, ...] = ()
+    kind: Feature | None = Field(default=None, description="the wordings of `categories`; without them, unused")
     excluded_categories: tuple[str, ...] = ()
     brands: tuple[str, ...] = ()
     excluded_brands: tuple[str, ...] = ()
@@ -96,8 +105,10 @@ class Criteria(BaseModel):
         words = frozenset(product.words)
         missed = [name for name, met in self._identity(product) if not met]
         missed += [bound.name for bound in self.bounds if not bound.holds(number_of(product, bound.name))]
-        missed += [feature.name for feature in self.features if not feature.holds(words)]
-        missed += [f"without {feature.name}" for feature in self.excluded_features if feature.holds(words)]
+        missed += [feature.name for feature in self.features if not feature.holds(words, product.attributes)]
+        missed += [
+            f"without {feature.name}" for feature in self.excluded_features if feature.holds(words, product.attributes)
+        ]
         missed += [term for term in self.terms if not words.issuperset(words_of(term))]
         return missed
 
@@ -107,13 +118,21 @@ class Criteria(BaseModel):
         return [
             (
                 "category",
-                (not self.categories or category in self.categories) and category not in self.excluded_categories,
+                (not self.categories or category in self.categories or self._says_kind(product))
+                and category not in self.excluded_categories,
             ),
             ("brand", (not self.brands or brand in self.brands) and (not brand or brand not in self.excluded_brands)),
             ("currency", not (priced and self.currency) or product.currency == self.currency),
             ("price", product.price is not None and self._affordable(product.price)),
             ("marketplace", not self.marketplace or self.marketplace.lower() in product.link.lower().split("/")[2]),
         ]
+
+    def _says_kind(self, product: "Product") -> bool:
+        return (
+            not product.category
+            and self.kind is not None
+            and self.kind.holds(frozenset(product.words), product.attributes)
+        )
 
     def _affordable(self, price: Decimal) -> bool:
         return (self.price_min is None or price >= self.price_min) and (

@@ -1,51 +1,67 @@
 """A shopper's question and its answer, as they stand in the HTTP API and between services and assistant."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat, field_validator
+
+from shopassist.models.text import StorableText
+
+QUERY_LENGTH = 2000
+MESSAGE_LENGTH = 20_000
+
+ShortText = Annotated[StorableText, Field(max_length=255)]
 
 
 class PriceRange(BaseModel):
     """Limits of a price, inclusive, in the currency of the market."""
 
-    min: float | None = Field(default=None, ge=0)
-    max: float | None = Field(default=None, ge=0)
+    min: FiniteFloat | None = Field(default=None, ge=0)
+    max: FiniteFloat | None = Field(default=None, ge=0)
 
 
 class ProductCriteria(BaseModel):
     """What earlier turns of a conversation were about."""
 
-    category: str | None = None
+    category: ShortText | None = None
     price_range: PriceRange | None = None
-    features: list[str] = Field(default_factory=list)
-    brand: str | None = None
-    marketplace: str | None = None
+    features: list[ShortText] = Field(default_factory=list, max_length=50)
+    brand: ShortText | None = None
+    marketplace: ShortText | None = None
 
 
 class ConversationMessage(BaseModel):
     """One earlier message."""
 
-    id: str | int | None = None
-    text: str
+    id: ShortText | int | None = None
+    text: StorableText = Field(max_length=MESSAGE_LENGTH)
     sender: Literal["user", "system"]
-    timestamp: datetime | str | int | float | None = None
+    timestamp: datetime | ShortText | FiniteFloat | None = None
 
 
 class ConversationContext(BaseModel):
     """What was said before the question."""
 
     messages: list[ConversationMessage] = Field(default_factory=list)
-    last_query: str | None = None
+    last_query: StorableText | None = Field(default=None, max_length=QUERY_LENGTH)
     last_product_criteria: ProductCriteria | None = None
 
 
 class QueryRequest(BaseModel):
     """A question. `conversation_history` is what the deployed client sends in place of a context."""
 
-    query: str
+    query: StorableText = Field(
+        min_length=1, max_length=QUERY_LENGTH, examples=["best 5G phone under ₹12,000 with 8GB RAM"]
+    )
     conversation_context: ConversationContext | None = None
     conversation_history: list[ConversationMessage] | None = None
+
+    @field_validator("query")
+    @classmethod
+    def _not_blank(cls, query: str) -> str:
+        if not query.strip():
+            raise ValueError("must not be blank")
+        return query
 
 
 class Recommendation(BaseModel):

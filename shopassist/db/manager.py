@@ -1,0 +1,83 @@
+"""The connection to PostgreSQL: engine, sessions, pool figures."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import URL, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import QueuePool
+
+from shopassist.errors import StartupError
+from shopassist.settings import DatabaseConfig
+
+LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
+"""Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
+
+
+def normalised(url: str) -> URL:
+    """`url` for SQLAlchemy and asyncpg, whichever of its usual spellings it came in.
+
+    Raises `StartupError` when it is no PostgreSQL link.
+    """
+    try:
+        parsed = make_url(url)
+    except Exception:  # noqa: BLE001 - the parser's own text would show the password
+        raise StartupError("DATABASE_URL is not a link of the form postgresql://user:password@host/database.") from None
+    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
+        raise StartupError("DATABASE_URL must be a PostgreSQL link: postgresql://user:password@host/database.")
+    query = {LIBPQ_TO_ASYNCPG.get(key, key): value for key, value in parsed.query.items()}
+    return parsed.set(drivername="postgresql+asyncpg", query={k: v for k, v in query.items() if k is not None})
+
+
+class DatabaseManager:
+    """Engine and session factory of one database; connects when first used."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        """Raises `StartupError` when `config` names no PostgreSQL database."""
+        if config.database_url is None:
+            raise StartupError("DATABASE_URL is not set.")
+        self.url = normalised(config.database_url.get_secret_value())
+        self.engine: AsyncEngine = create_async_engine(
+            self.url,
+            pool_size=config.pool_size,
+            max_overflow=config.max_overflow,
+            pool_timeout=config.pool_timeout,
+            pool_recycle=config.pool_recycle,
+            echo=config.echo_sql,
+            hide_parameters=True,
+            connect_args={"timeout": config.connect_timeout, "server_settings": {"application_name": "shopassist"}},
+        )
+        self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def get_session(self) -> AsyncSession:
+        """A new session; use it as a context manager."""
+        return self.session_factory()
+
+    @asynccontextmanager
+    async def statement_connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own."""
+        async with self._autocommit.connect() as connection:
+            yield connection
+
+    async def ping(self) -> None:
+        """One round trip. Raises what the driver raises."""
+        async with self.statement_connection() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    def pool_status(self) -> dict[str, Any]:
+        """Connections of the pool: its size, how many are out, idle, and beyond the size."""
+        pool = self.engine.pool
+        if not isinstance(pool, QueuePool):
+            return {"class": type(pool).__name__}
+        return {
+            "size": pool.size(),
+            "checked_out": pool.checkedout(),
+            "idle": pool.checkedin(),
+            "overflow": max(pool.overflow(), 0),
+        }
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()

@@ -1,0 +1,158 @@
+"""The schema: brought to the revision that this code needs, once however many processes start together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import asyncpg
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from shopassist.errors import MigrationError, StartupError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
+LOCK_KEY = 0x5B0FA551
+POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 600
+LOCK_TIMEOUT = "5s"
+
+
+def known_revisions() -> list[str]:
+    """The revisions that this code knows, oldest first: the numbers that the scripts' names begin with."""
+    return sorted(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+async def ensure_current(url: URL) -> bool:
+    """Upgrade the schema when it is behind; whether anything was done.
+
+    Raises `MigrationError` when the database is ahead of this code or a migration fails (the schema is then unchanged),
+    and `StartupError` when the database cannot be reached.
+    """
+    revisions = known_revisions()
+    async with _connection(url) as connection:
+        if await _current(connection) == revisions[-1]:
+            return False
+        async with _lock(connection):
+            current = await _current(connection)
+            if current == revisions[-1]:
+                return False
+            _refuse_newer(current, revisions)
+            await _run("upgrade", url, "head")
+            return True
+
+
+async def upgrade(url: URL, revision: str = "head") -> None:
+    """Upgrade to `revision`. Raises as `ensure_current` does."""
+    async with _connection(url) as connection, _lock(connection):
+        _refuse_newer(await _current(connection), known_revisions())
+        await _run("upgrade", url, revision)
+
+
+async def downgrade(url: URL, revision: str) -> None:
+    """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
+    async with _connection(url) as connection, _lock(connection):
+        _refuse_newer(await _current(connection), known_revisions())
+        await _run("downgrade", url, revision)
+
+
+async def current(url: URL) -> str | None:
+    """The revision of the database, or None for an empty one. Raises `StartupError` when it cannot be reached."""
+    async with _connection(url) as connection:
+        return await _current(connection)
+
+
+def history() -> list[tuple[str, str]]:
+    """Every revision this code knows and what it does, oldest first."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - costs a warm start 0.2 s
+
+    scripts = ScriptDirectory.from_config(configuration(None)).walk_revisions()
+    return [(script.revision, script.doc) for script in scripts][::-1]
+
+
+def configuration(url: URL | None) -> "Config":
+    """Alembic's configuration; `url` goes as an attribute, so that no password is ever in a file or a log."""
+    from alembic.config import Config  # noqa: PLC0415 - costs a warm start 0.2 s
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = url
+    config.attributes["lock_timeout"] = LOCK_TIMEOUT
+    return config
+
+
+@asynccontextmanager
+async def _connection(url: URL) -> AsyncIterator[asyncpg.Connection]:
+    try:
+        connection = await asyncpg.connect(dsn=libpq_url(url), timeout=10)
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+        raise StartupError(f"The database at {where(url)} refuses the user or password of DATABASE_URL.") from None
+    except asyncpg.InvalidCatalogNameError:
+        raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError):
+        raise StartupError(f"The database at {where(url)} cannot be reached: check DATABASE_URL.") from None
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+def where(url: URL) -> str:
+    """Host, port and database of `url`, without user and password."""
+    host = url.host or url.query.get("host") or "localhost"
+    return f"{host}:{url.port or 5432}/{url.database or ''}"
+
+
+def libpq_url(url: URL) -> str:
+    """`url` as asyncpg itself takes it."""
+    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
+    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
+
+
+async def _current(connection: asyncpg.Connection) -> str | None:
+    try:
+        revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.UndefinedTableError:
+        return None
+    return None if revision is None else str(revision)
+
+
+@asynccontextmanager
+async def _lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Polled, since a session that waits in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever."""
+    waited = 0.0
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
+        if waited >= PATIENCE_SECONDS:
+            raise MigrationError(f"Another process has been migrating the database for {PATIENCE_SECONDS} s.")
+        await asyncio.sleep(POLL_SECONDS)
+        waited += POLL_SECONDS
+    try:
+        yield
+    finally:
+        await connection.execute("SELECT pg_advisory_unlock($1)", LOCK_KEY)
+
+
+def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
+    if revision is not None and revision not in revisions:
+        raise MigrationError(
+            f"The database is at revision {revision}, which this version does not know (it knows up to "
+            f"{revisions[-1]}): deploy the newer version, or downgrade the database with it first."
+        )
+
+
+async def _run(direction: Literal["upgrade", "downgrade"], url: URL, revision: str) -> None:
+    """Alembic blocks, and its environment runs an event loop of its own: hence the thread."""
+    from alembic import command  # noqa: PLC0415 - costs a warm start 0.2 s
+    from alembic.util.exc import CommandError  # noqa: PLC0415 - costs a warm start 0.2 s
+
+    try:
+        await asyncio.to_thread(getattr(command, direction), configuration(url), revision)
+    except DBAPIError as error:
+        reason = str(getattr(error.orig, "__cause__", None) or type(error).__name__).splitlines()[0]
+        raise MigrationError(f"A migration failed and the schema is unchanged: {reason}") from error
+    except CommandError as error:
+        raise MigrationError(f"The migration cannot be done: {error}") from error

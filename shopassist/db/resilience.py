@@ -1,0 +1,39 @@
+"""What a failure of the database means to the product: one translation, in one place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy import exc
+
+from shopassist.errors import ConsentExistsError, IntegrityError, ShopAssistError, StorageUnavailableError
+
+CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {"pk_user_consents": ConsentExistsError}
+"""Which domain error a violated constraint is."""
+
+UNAVAILABLE_CLASSES = ("08", "53", "57P", "58")
+"""SQLSTATE prefixes of a server that is away, full, stopping or broken (PostgreSQL manual, appendix A)."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise domain errors in place of the driver's. Raises `IntegrityError` and its kin, `StorageUnavailableError`."""
+    try:
+        yield
+    except exc.IntegrityError as error:
+        name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+        raise CONSTRAINT_ERRORS.get(str(name), IntegrityError) from error
+    except (TimeoutError, OSError, exc.TimeoutError, asyncpg.InterfaceError) as error:
+        raise StorageUnavailableError from error
+    except (exc.DBAPIError, asyncpg.PostgresError) as error:
+        if is_unavailable(error):
+            raise StorageUnavailableError from error
+        raise
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether `error` says that the server cannot be used now, rather than that the statement was wrong."""
+    if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):
+        return True
+    state = getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return str(state).startswith(UNAVAILABLE_CLASSES)

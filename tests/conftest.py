@@ -1,0 +1,96 @@
+"""Fixtures: a real PostgreSQL, a fresh migrated database for each test that asks, and containers over both twins."""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.db.manager import normalised
+from shopassist.settings import Settings, Storage, StorageSettings
+from tests.support import FixedClock, execute, postgres_settings, with_name
+
+TEMPLATE = "migrated"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_this_machine() -> Iterator[None]:
+    """Tests see no setting but their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for group in Settings.model_fields.values():
+            for field in getattr(group.annotation, "model_fields", {}).values():
+                patch.delenv(str(field.alias), raising=False)
+        patch.chdir(tempfile.gettempdir())
+        yield
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A PostgreSQL server for the whole run; it need not survive a power cut."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "data", settings={"fsync": "off", "max_connections": "300"})
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def template_url(server_url: str) -> str:
+    """A database at the newest revision, to be copied."""
+
+    async def make() -> None:
+        await execute(server_url, f"CREATE DATABASE {TEMPLATE}")
+        await migrate.upgrade(normalised(with_name(server_url, TEMPLATE)))
+
+    asyncio.run(make())
+    return with_name(server_url, TEMPLATE)
+
+
+@pytest.fixture
+async def empty_database_url(server_url: str) -> AsyncIterator[str]:
+    """A database without any table."""
+    name = f"test_{uuid4().hex}"
+    await execute(server_url, f"CREATE DATABASE {name}")
+    yield with_name(server_url, name)
+    await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database_url(server_url: str, template_url: str) -> AsyncIterator[str]:
+    """A migrated database without rows."""
+    name = f"test_{uuid4().hex}"
+    await execute(server_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield with_name(server_url, name)
+    await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def settings(request: pytest.FixtureRequest) -> Settings:
+    """Settings of either twin: a test that asks for this runs against both."""
+    if request.param == "memory":
+        return Settings(storage=StorageSettings(storage=Storage.MEMORY))
+    return postgres_settings(request.getfixturevalue("database_url"))
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """The clock of `container`."""
+    return FixedClock()
+
+
+@pytest.fixture
+async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Container]:
+    """A container of its own, whose clock stands still."""
+    container = Container(settings=settings)
+    container.clock.override(clock)
+    yield container
+    await container.shutdown()

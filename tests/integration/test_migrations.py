@@ -1,0 +1,207 @@
+"""Migrations: they match the models, keep rows, run once, and fail whole."""
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+from shopassist.db import migrate
+from shopassist.db.manager import normalised
+from shopassist.errors import MigrationError, StartupError
+from tests.support import execute
+
+CATALOGUE_OF_RULES = """
+SELECT 'constraint', c.conrelid::regclass::text, c.conname::text, pg_get_constraintdef(c.oid)
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE n.nspname = 'public' AND c.conrelid <> 0 AND c.conrelid::regclass::text <> 'alembic_version'
+UNION ALL
+SELECT 'index', tablename::text, indexname::text, indexdef FROM pg_indexes
+WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+UNION ALL
+SELECT 'column', table_name::text, column_name::text,
+       concat_ws(' ', data_type, character_maximum_length, numeric_precision, numeric_scale, is_nullable,
+                 column_default, is_identity, identity_generation, generation_expression)
+FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+UNION ALL
+SELECT 'options', relname::text, '', array_to_string(reloptions, ',') FROM pg_class
+WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
+ORDER BY 1, 2, 3
+"""
+
+FILL = """
+INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
+SELECT 'user ' || n, n % 3 = 0, n % 51, 50, now() - n * interval '1 minute' FROM generate_series(1, 500) n;
+INSERT INTO credit_transactions (user_id, transaction_type, amount, description, balance_after)
+SELECT 'user ' || n % 500, 'allocate', n, nullif('row ₹ ' || n, 'row ₹ 7'), n FROM generate_series(1, 2000) n;
+INSERT INTO user_consents (user_id, terms_accepted, marketing_consent)
+SELECT 'user ' || n, true, n % 2 = 0 FROM generate_series(1, 300) n;
+INSERT INTO query_cache (query_hash, result, expires_at)
+SELECT md5(n::text) || md5(n::text), jsonb_build_object('n', n), now() + interval '1 hour'
+FROM generate_series(1, 300) n;
+"""
+FILL_BY_REVISION = {
+    "0001": FILL,
+    "0002": """
+    INSERT INTO credit_holds (hold_id, user_id, amount, expires_at)
+    SELECT gen_random_uuid(), 'user ' || n, 1, now() FROM generate_series(1, 50) n;
+    INSERT INTO leases VALUES ('scheduler', 'somebody', now());
+    """,
+    "0003": """
+    INSERT INTO products (source, source_id, title, attributes, link, words, price, currency)
+    SELECT 'test', n, 'Phone ' || n, '{}', 'https://example.in/', ARRAY['phone'], n, 'INR'
+    FROM generate_series(1, 200) n;
+    """,
+}
+
+
+@pytest.fixture
+async def connection(empty_database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database without tables."""
+    connection = await asyncpg.connect(empty_database_url)
+    yield connection
+    await connection.close()
+
+
+async def rows_of(connection: asyncpg.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+    names = [row["tablename"] for row in tables if row["tablename"] != "alembic_version"]
+    return {
+        name: sorted((tuple(row) for row in await connection.fetch(f"SELECT * FROM {name}")), key=repr)  # noqa: S608
+        for name in names
+    }
+
+
+async def test_every_step_keeps_the_rows_that_the_older_schema_can_hold(
+    empty_database_url: str, connection: asyncpg.Connection
+) -> None:
+    """Up, filling each table as it comes; down, comparing every row with what was there on the way up; up again."""
+    url = normalised(empty_database_url)
+    seen = {"base": await rows_of(connection)}
+    for revision in migrate.known_revisions():
+        await migrate.upgrade(url, revision)
+        await connection.execute(FILL_BY_REVISION.get(revision, ""))
+        seen[revision] = await rows_of(connection)
+    stops = ["base", *migrate.known_revisions()]
+    for revision in stops[-2:0:-1]:
+        await migrate.downgrade(url, revision)
+        assert await rows_of(connection) == seen[revision]
+    await migrate.upgrade(url)
+    again = await rows_of(connection)
+    oldest = migrate.known_revisions()[0]
+    assert {table: rows for table, rows in again.items() if table in seen[oldest]} == seen[oldest]
+    await migrate.downgrade(url, "base")
+    assert await rows_of(connection) == seen["base"]
+
+
+async def test_going_back_gives_open_holds_back(empty_database_url: str, connection: asyncpg.Connection) -> None:
+    """A schema without holds has the held credits available, so that balances stay the sum of the ledger."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url)
+    await connection.execute(
+        "INSERT INTO user_credits (user_id, is_guest, available_credits, held_credits, max_credits, "
+        "last_reset_timestamp) VALUES ('a', false, 48, 2, 50, now())"
+    )
+    await migrate.downgrade(url, "0001")
+    assert await connection.fetchval("SELECT (available_credits, held_credits) FROM user_credits") == (50, 0)
+
+
+async def test_models_and_migrations_do_not_drift(template_url: str, empty_database_url: str) -> None:
+    """Columns, defaults, indexes and constraints, with their names, are the same by models as by migrations."""
+    await execute(empty_database_url, "CREATE EXTENSION pg_trgm")
+    engine = create_async_engine(normalised(empty_database_url))
+    async with engine.begin() as by_models:
+        await by_models.run_sync(SQLModel.metadata.create_all)
+    await engine.dispose()
+    rules = []
+    for url in (template_url, empty_database_url):
+        connection = await asyncpg.connect(url)
+        rules.append([tuple(row) for row in await connection.fetch(CATALOGUE_OF_RULES)])
+        await connection.close()
+    assert rules[0] == rules[1]
+
+
+async def test_alembic_sees_no_difference(template_url: str) -> None:
+    """Autogenerate would write an empty migration."""
+    engine = create_async_engine(normalised(template_url))
+
+    def differences(connection: Connection) -> list[Any]:
+        return list(compare_metadata(MigrationContext.configure(connection), SQLModel.metadata))
+
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_the_newest_script_is_alembics_head() -> None:
+    """The check at start, which reads file names alone, agrees with Alembic."""
+    assert migrate.known_revisions() == [revision for revision, _ in migrate.history()]
+
+
+async def test_many_processes_at_once_migrate_once(empty_database_url: str, connection: asyncpg.Connection) -> None:
+    """Six processes start on an empty database: all succeed, and exactly one has done the work."""
+    program = (
+        "import asyncio, sys; from shopassist.db import migrate; from shopassist.db.manager import normalised\n"
+        "print(asyncio.run(migrate.ensure_current(normalised(sys.argv[1]))))"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, empty_database_url, stdout=asyncio.subprocess.PIPE
+        )
+        for _ in range(6)
+    ]
+    outputs = [(await process.communicate())[0].decode().strip() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 6
+    assert sorted(outputs) == ["False"] * 5 + ["True"]
+    assert await migrate.current(normalised(empty_database_url)) == migrate.known_revisions()[-1]
+
+
+async def test_a_migration_that_fails_changes_nothing(
+    empty_database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even the steps before it are undone, and the reason is said."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrate.MIGRATIONS, folder)
+    (folder / "versions" / "9999_broken.py").write_text(
+        f'"""Broken."""\nfrom alembic import op\nrevision = "9999"\n'
+        f'down_revision = "{migrate.known_revisions()[-1]}"\n'
+        'def upgrade():\n    op.execute("ALTER TABLE user_credits ADD COLUMN x int")\n    op.execute("SELECT 1/0")\n'
+    )
+    monkeypatch.setattr(migrate, "MIGRATIONS", folder)
+    with pytest.raises(MigrationError, match="division by zero"):
+        await migrate.ensure_current(normalised(empty_database_url))
+    assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+
+
+async def test_a_database_ahead_of_the_code_is_refused(database_url: str) -> None:
+    """An older version does not run on a newer schema, and says which it found."""
+    await execute(database_url, "UPDATE alembic_version SET version_num = '9998'")
+    with pytest.raises(MigrationError, match="9998"):
+        await migrate.ensure_current(normalised(database_url))
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("postgresql://nobody:x@127.0.0.1:1/none", "cannot be reached"),
+        ("postgresql://nobody:hidden@{host}/none", "refuses the user or password"),
+    ],
+)
+async def test_a_database_that_cannot_be_reached_is_named_without_its_password(
+    server_url: str, link: str, message: str
+) -> None:
+    """One sentence, in which no password stands."""
+    link = link.format(host=server_url.split("@")[1].split("/")[0])
+    with pytest.raises(StartupError, match=message) as caught:
+        await migrate.ensure_current(normalised(link))
+    assert "hidden" not in caught.value.detail

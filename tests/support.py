@@ -1,0 +1,47 @@
+"""What tests share."""
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+from pydantic import SecretStr
+
+from shopassist.settings import DatabaseConfig, Settings, Storage, StorageSettings
+
+
+class FixedClock:
+    """A clock that stands until it is moved."""
+
+    def __init__(self) -> None:
+        """It shows an hour of a day long past."""
+        self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    def instant(self) -> datetime:
+        """The instant it shows."""
+        return self.time
+
+    def move(self, **span: float) -> None:
+        """Move on by a `timedelta` of these arguments."""
+        self.time += timedelta(**span)
+
+
+def with_name(url: str, name: str) -> str:
+    """The link to another database of the same server."""
+    return url.rpartition("/")[0] + f"/{name}"
+
+
+async def execute(url: str, statement: str) -> None:
+    """Run one statement."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def postgres_settings(url: str) -> Settings:
+    """Settings on the database at `url`."""
+    return Settings(
+        database=DatabaseConfig(database_url=SecretStr(url)), storage=StorageSettings(storage=Storage.POSTGRES)
+    )
+
+
