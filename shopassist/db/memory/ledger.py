@@ -1,0 +1,168 @@
+"""The ledger in memory."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from shopassist.db.memory.repository import copied
+from shopassist.db.memory.store import MemoryStore
+from shopassist.db.ports import CreditPolicy, Grant, StoredAnswer
+from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
+
+
+class MemoryCreditLedger:
+    """Implements `CreditLedger`. Nothing is awaited under the lock, so each call happens at once or not at all."""
+
+    def __init__(self, store: MemoryStore, policy: CreditPolicy) -> None:
+        """`policy` says how many credits there are and when they come back."""
+        self._store = store
+        self._policy = policy
+
+    async def account(self, user_id: str, is_guest: bool) -> UserCredits:
+        async with self._store.lock:
+            return copied(self._touch(user_id, is_guest))
+
+    async def register(self, user_id: str) -> UserCredits:
+        async with self._store.lock:
+            account = self._touch(user_id, is_guest=False)
+            if account.is_guest:
+                account.is_guest = False
+                account.max_credits = self._policy.max_registered_credits
+                self._refill(account, TransactionType.ALLOCATE, "Credits of a registered user")
+            return copied(account)
+
+    async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
+        async with self._store.lock:
+            account = self._touch(user_id, is_guest)
+            granted = self._may_take(account, is_guest, amount)
+            if granted and amount:
+                account.available_credits -= amount
+                self._record(account, TransactionType.DEDUCT, -amount, description)
+            return Grant(granted, copied(account))
+
+    async def hold(self, user_id: str, is_guest: bool, amount: int, hold_id: UUID) -> Grant:
+        async with self._store.lock:
+            account = self._touch(user_id, is_guest)
+            granted = self._may_take(account, is_guest, amount)
+            if granted:
+                account.available_credits -= amount
+                account.held_credits += amount
+                now = self._store.now()
+                self._store.holds[hold_id] = CreditHold(
+                    hold_id=hold_id,
+                    user_id=user_id,
+                    amount=amount,
+                    created_at=now,
+                    expires_at=now + self._policy.hold_lifetime,
+                )
+            return Grant(granted, copied(account))
+
+    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: StoredAnswer | None) -> bool:
+        async with self._store.lock:
+            hold = self._close(hold_id, user_id)
+            if hold is None:
+                return False
+            self._record(self._store.accounts[user_id], TransactionType.DEDUCT, -hold.amount, description, hold_id)
+            if answer is not None:
+                now = self._store.now()
+                self._store.cache[answer.query_hash] = QueryCache(
+                    query_hash=answer.query_hash,
+                    result=answer.result,
+                    cached_at=now,
+                    expires_at=now + answer.lifetime,
+                )
+            return True
+
+    async def void(self, hold_id: UUID, user_id: str) -> bool:
+        async with self._store.lock:
+            return self._void(hold_id, user_id)
+
+    async def void_expired(self, limit: int = 1000) -> int:
+        async with self._store.lock:
+            now = self._store.now()
+            expired = [hold for hold in self._store.holds.values() if hold.expires_at <= now][:limit]
+            return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
+
+    async def reset(self, user_id: str) -> None:
+        async with self._store.lock:
+            account = self._store.accounts.get(user_id)
+            if account and not account.is_guest:
+                self._reset(account, "Credit reset")
+
+    async def reset_due(self, limit: int = 1000) -> int:
+        async with self._store.lock:
+            due = [account for account in self._store.accounts.values() if self._is_due(account)][:limit]
+            for account in due:
+                self._reset(account)
+            return len(due)
+
+    def _touch(self, user_id: str, is_guest: bool) -> UserCredits:
+        account = self._store.accounts.get(user_id)
+        if account is None:
+            now, credits_ = self._store.now(), self._policy.max_credits(is_guest)
+            account = UserCredits(
+                user_id=user_id,
+                is_guest=is_guest,
+                available_credits=credits_,
+                held_credits=0,
+                max_credits=credits_,
+                last_reset_timestamp=now,
+                created_at=now,
+                updated_at=now,
+            )
+            self._store.accounts[user_id] = account
+            self._record(account, TransactionType.ALLOCATE, credits_, "Initial credits")
+        elif self._is_due(account):
+            self._reset(account)
+        return account
+
+    def _may_take(self, account: UserCredits, is_guest: bool, amount: int) -> bool:
+        return amount <= account.available_credits and (account.is_guest or not is_guest)
+
+    def _is_due(self, account: UserCredits) -> bool:
+        since: timedelta = self._store.now() - account.last_reset_timestamp
+        return not account.is_guest and since >= self._policy.reset_interval
+
+    def _reset(self, account: UserCredits, description: str = "Periodic credit reset") -> None:
+        self._refill(account, TransactionType.RESET, description)
+
+    def _refill(self, account: UserCredits, transaction_type: TransactionType, description: str) -> None:
+        refilled = max(account.available_credits, account.max_credits - account.held_credits)
+        added = refilled - account.available_credits
+        account.available_credits = refilled
+        account.last_reset_timestamp = self._store.now()
+        if added:
+            self._record(account, transaction_type, added, description)
+
+    def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
+        hold = self._store.holds.get(hold_id)
+        if hold is None or hold.user_id != user_id:
+            return None
+        del self._store.holds[hold_id]
+        self._store.accounts[user_id].held_credits -= hold.amount
+        return hold
+
+    def _void(self, hold_id: UUID, user_id: str) -> bool:
+        hold = self._close(hold_id, user_id)
+        if hold is not None:
+            self._store.accounts[user_id].available_credits += hold.amount
+        return hold is not None
+
+    def _record(
+        self,
+        account: UserCredits,
+        transaction_type: TransactionType,
+        amount: int,
+        description: str,
+        operation_id: UUID | None = None,
+    ) -> None:
+        key = self._store.next_transaction_id()
+        self._store.transactions[key] = CreditTransaction(
+            id=key,
+            user_id=account.user_id,
+            transaction_type=transaction_type.value,
+            amount=amount,
+            timestamp=self._store.now(),
+            description=description,
+            balance_after=account.available_credits + account.held_credits,
+            operation_id=operation_id,
+        )

@@ -1,0 +1,198 @@
+"""The statements of the ledger.
+
+Each takes arrays, so that one statement, one round trip and one durable commit can serve many callers. Rows of
+`user_credits` are locked first and in `user_id` order, and a hold only under its account's lock, so that no two of
+these statements can wait for each other in a circle. Later parts compute with the locked values, never with the
+snapshot's.
+"""
+
+from sqlalchemy import text
+
+READ = text("""
+SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
+       NOT is_guest AND last_reset_timestamp
+           <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval) AS due
+FROM user_credits
+WHERE user_id = ANY(CAST(:user_ids AS text[]))
+""")
+
+OPEN = text("""
+WITH created AS (
+    INSERT INTO user_credits
+        (user_id, is_guest, available_credits, max_credits, last_reset_timestamp, created_at, updated_at)
+    SELECT DISTINCT ON (r.user_id) r.user_id, r.is_guest, r.credits, r.credits, i.instant, i.instant, i.instant
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:credits AS integer[]))
+             AS r(user_id, is_guest, credits),
+         (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant) AS i
+    ORDER BY r.user_id
+    ON CONFLICT (user_id) DO NOTHING
+    RETURNING user_id, available_credits, created_at
+)
+INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
+SELECT user_id, 'allocate', available_credits, created_at, 'Initial credits', available_credits FROM created
+""")
+
+# Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
+TAKE = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), request AS (
+    SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
+                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]))
+         WITH ORDINALITY AS r(user_id, is_guest, amount, operation_id, is_hold, description, position)
+), locked AS MATERIALIZED (
+    SELECT * FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
+), account AS (
+    SELECT l.*, d.due, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
+                            ELSE l.available_credits END AS refilled
+    FROM locked l, moment m,
+         LATERAL (SELECT NOT l.is_guest
+                         AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
+), outcome AS (
+    SELECT r.*, a.due, a.refilled, a.available_credits, a.held_credits,
+           r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.is_guest) AS granted
+    FROM request r JOIN account a USING (user_id)
+), spent AS (
+    SELECT user_id, COALESCE(sum(amount) FILTER (WHERE granted), 0) AS total,
+           COALESCE(sum(amount) FILTER (WHERE granted AND is_hold), 0) AS set_aside
+    FROM outcome GROUP BY user_id
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = a.refilled - s.total, held_credits = a.held_credits + s.set_aside,
+        last_reset_timestamp = CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END, updated_at = m.instant
+    FROM account a JOIN spent s USING (user_id), moment m
+    WHERE c.user_id = a.user_id AND (a.due OR s.total > 0)
+), held AS (
+    INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at)
+    SELECT o.operation_id, o.user_id, o.amount, m.instant, m.instant + CAST(:lifetime AS interval)
+    FROM outcome o, moment m WHERE o.granted AND o.is_hold
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT e.user_id, e.transaction_type, e.amount, m.instant, e.description, e.balance_after, e.operation_id
+    FROM (
+        SELECT user_id, 0 AS turn, 'reset' AS transaction_type, refilled - available_credits AS amount,
+               'Periodic credit reset' AS description, refilled + held_credits AS balance_after,
+               CAST(NULL AS uuid) AS operation_id
+        FROM account WHERE due AND refilled > available_credits
+        UNION ALL
+        SELECT user_id, turn, 'deduct', -amount, description,
+               refilled + held_credits - sum(amount) OVER (PARTITION BY user_id ORDER BY turn), operation_id
+        FROM outcome WHERE granted AND NOT is_hold AND amount > 0
+    ) AS e, moment m
+    ORDER BY e.user_id, e.turn
+)
+SELECT o.position, o.granted, a.user_id, a.is_guest, a.max_credits, a.created_at,
+       a.refilled - s.total AS available_credits, a.held_credits + s.set_aside AS held_credits,
+       CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END AS last_reset_timestamp,
+       CASE WHEN a.due OR s.total > 0 THEN m.instant ELSE a.updated_at END AS updated_at
+FROM outcome o JOIN account a USING (user_id) JOIN spent s USING (user_id), moment m
+ORDER BY o.position
+""")
+
+CLOSE = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), request AS (
+    SELECT * FROM unnest(CAST(:hold_ids AS uuid[]), CAST(:user_ids AS text[]), CAST(:settled AS boolean[]),
+                         CAST(:descriptions AS text[]), CAST(:hashes AS text[]), CAST(:results AS jsonb[]),
+                         CAST(:lifetimes AS interval[]))
+        WITH ORDINALITY AS r(hold_id, user_id, is_settled, description, query_hash, result, lifetime, position)
+), locked AS MATERIALIZED (
+    SELECT user_id, available_credits, held_credits FROM user_credits
+    WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
+), closed AS (
+    DELETE FROM credit_holds h USING request r JOIN locked l ON l.user_id = r.user_id
+    WHERE h.hold_id = r.hold_id AND h.user_id = r.user_id
+    RETURNING h.hold_id, h.user_id, h.amount, r.is_settled, r.description, r.query_hash, r.result, r.lifetime,
+              r.position
+), change AS (
+    SELECT user_id, sum(amount) AS total, COALESCE(sum(amount) FILTER (WHERE NOT is_settled), 0) AS returned
+    FROM closed GROUP BY user_id
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = l.available_credits + g.returned, held_credits = l.held_credits - g.total,
+        updated_at = m.instant
+    FROM change g JOIN locked l USING (user_id), moment m WHERE c.user_id = g.user_id
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT c.user_id, 'deduct', -c.amount, m.instant, c.description,
+           l.available_credits + l.held_credits - sum(c.amount) OVER (PARTITION BY c.user_id ORDER BY c.position),
+           c.hold_id
+    FROM closed c JOIN locked l USING (user_id), moment m WHERE c.is_settled ORDER BY c.user_id, c.position
+), stored AS (
+    INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
+    SELECT DISTINCT ON (c.query_hash) c.query_hash, c.result, m.instant, m.instant + c.lifetime
+    FROM closed c, moment m WHERE c.query_hash IS NOT NULL ORDER BY c.query_hash, c.position DESC
+    ON CONFLICT (query_hash) DO UPDATE
+    SET result = excluded.result, cached_at = excluded.cached_at, expires_at = excluded.expires_at
+)
+SELECT hold_id FROM closed
+""")
+
+EXPIRED_HOLDS = text("""
+SELECT hold_id, user_id FROM credit_holds
+WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
+""")
+
+REGISTER = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), locked AS MATERIALIZED (
+    SELECT user_id, available_credits, held_credits,
+           GREATEST(available_credits, CAST(:credits AS integer) - held_credits) AS filled
+    FROM user_credits WHERE user_id = CAST(:user_id AS text) AND is_guest FOR UPDATE
+), changed AS (
+    UPDATE user_credits c
+    SET is_guest = false, available_credits = l.filled, max_credits = CAST(:credits AS integer),
+        last_reset_timestamp = m.instant, updated_at = m.instant
+    FROM locked l, moment m WHERE c.user_id = l.user_id
+)
+INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
+SELECT user_id, 'allocate', filled - available_credits, m.instant, 'Credits of a registered user', filled + held_credits
+FROM locked, moment m WHERE filled > available_credits
+""")
+
+RESET = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), locked AS MATERIALIZED (
+    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
+    FROM user_credits WHERE user_id = CAST(:user_id AS text) AND NOT is_guest FOR UPDATE
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
+    FROM locked l, moment m WHERE c.user_id = l.user_id
+    RETURNING c.user_id
+), ledger AS (
+    INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
+    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Credit reset', refilled + held_credits
+    FROM locked, moment m WHERE refilled > available_credits
+)
+SELECT count(*) FROM changed
+""")
+
+# Skipping locked rows: an account that is in use right now is reset by that very touch.
+RESET_DUE = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), locked AS MATERIALIZED (
+    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
+    FROM user_credits
+    WHERE NOT is_guest
+      AND last_reset_timestamp <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval)
+    ORDER BY last_reset_timestamp LIMIT :limit FOR UPDATE SKIP LOCKED
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
+    FROM locked l, moment m WHERE c.user_id = l.user_id
+    RETURNING c.user_id
+), ledger AS (
+    INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
+    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Periodic credit reset', refilled + held_credits
+    FROM locked, moment m WHERE refilled > available_credits
+)
+SELECT count(*) FROM changed
+""")

@@ -1,0 +1,23 @@
+"""The catalogue as the assistant asks it: each look-up is a short unit of work of its own."""
+
+from shopassist.db.ports import UnitOfWork, Vocabulary
+from shopassist.models import Product
+from shopassist.models.criteria import Criteria
+
+
+class CatalogService:
+    """Looks products up; nothing is held between two calls."""
+
+    def __init__(self, unit_of_work: UnitOfWork) -> None:
+        """Each call begins one."""
+        self._unit_of_work = unit_of_work
+
+    async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
+        """Products that meet every hard criterion, the best text match first."""
+        async with self._unit_of_work() as work:
+            return await work.catalog.search(criteria, limit)
+
+    async def vocabulary(self) -> Vocabulary:
+        """The names that the catalogue knows."""
+        async with self._unit_of_work() as work:
+            return await work.catalog.vocabulary()

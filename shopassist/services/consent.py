@@ -1,0 +1,41 @@
+"""Consent: what a registered user has agreed to."""
+
+from shopassist.db.ports import Clock, UnitOfWork
+from shopassist.errors import TermsNotAcceptedError
+from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
+from shopassist.models.columns import utc_now
+from shopassist.models.text import valid_user_id
+
+
+class UserConsentService:
+    """One record a user, created once."""
+
+    def __init__(self, unit_of_work: UnitOfWork, clock: Clock) -> None:
+        """`clock` stamps the records."""
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+
+    async def create_consent(self, user_id: str, consent: UserConsentCreate) -> UserConsent:
+        """Record an agreement. Raises `TermsNotAcceptedError`, and `ConsentExistsError` when there is a record."""
+        if not consent.terms_accepted:
+            raise TermsNotAcceptedError
+        now = self._clock.instant() or utc_now()
+        record = UserConsent(user_id=valid_user_id(user_id), timestamp=now, updated_at=now, **consent.model_dump())
+        async with self._unit_of_work() as work:
+            return await work.consents.create_consent(record)
+
+    async def get_consent(self, user_id: str) -> UserConsent | None:
+        """The record, or None."""
+        async with self._unit_of_work() as work:
+            return await work.consents.get_consent(valid_user_id(user_id))
+
+    async def update_consent(self, user_id: str, update: UserConsentUpdate) -> UserConsent | None:
+        """Change what `update` sets, or, where it sets nothing, write nothing. None when there is no record."""
+        changes = update.model_dump(exclude_none=True)
+        async with self._unit_of_work() as work:
+            return await work.consents.update_consent(valid_user_id(user_id), **changes)
+
+    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
+        """Records by user id; with `after_user_id` those behind it."""
+        async with self._unit_of_work() as work:
+            return await work.consents.list_consents(limit, after_user_id)

@@ -1,0 +1,88 @@
+"""The query cache: answers that are served again for a while."""
+
+import hashlib
+import json
+from datetime import timedelta
+from typing import Any
+
+from shopassist.db.ports import Clock, StoredAnswer, UnitOfWork
+from shopassist.errors import InvalidInputError
+from shopassist.models import QueryCache
+from shopassist.models.columns import utc_now
+from shopassist.models.text import storable
+
+
+class QueryCacheService:
+    """Answers by the hash of their question. Hits and misses are counted for as long as this object lives."""
+
+    def __init__(self, unit_of_work: UnitOfWork, clock: Clock, validity: timedelta) -> None:
+        """An answer is valid for `validity`, up to and including its last instant."""
+        self._unit_of_work = unit_of_work
+        self._clock = clock
+        self._validity = validity
+        self._hits = 0
+        self._misses = 0
+
+    def generate_query_hash(self, query: str, conversation_context: str | None = None) -> str:
+        """SHA-256, 64 hex characters, of the question and what was said before; case and outer space do not count."""
+        context = (conversation_context or "").strip() or None
+        canonical = json.dumps({"context": context, "query": query.strip().lower()}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
+        """The answer while it is valid."""
+        async with self._unit_of_work() as work:
+            entry = await work.cache.get_cached_result(query_hash)
+        if entry is None:
+            self._misses += 1
+            return None
+        self._hits += 1
+        return entry.result
+
+    async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
+        """Store or replace an answer. Raises `InvalidInputError` for what JSON cannot carry."""
+        now = self._clock.instant() or utc_now()
+        entry = QueryCache(
+            query_hash=query_hash, result=checked(result), cached_at=now, expires_at=now + self._validity
+        )
+        async with self._unit_of_work() as work:
+            await work.cache.cache_result(entry)
+
+    def to_store(self, query_hash: str, result: dict[str, Any]) -> StoredAnswer:
+        """An answer for the ledger to store in the same commit as its settlement."""
+        return StoredAnswer(query_hash, checked(result), self._validity)
+
+    async def clear_expired_cache(self) -> int:
+        """Remove answers past their validity; how many."""
+        async with self._unit_of_work() as work:
+            return await work.cache.cleanup_expired_cache()
+
+    async def clear_cache(self) -> None:
+        """Remove every answer and zero the statistics."""
+        async with self._unit_of_work() as work:
+            await work.cache.clear_cache()
+        self._hits = self._misses = 0
+
+    async def get_cache_stats(self) -> dict[str, Any]:
+        """Hits and misses of this process, and what the store holds."""
+        async with self._unit_of_work() as work:
+            contents = await work.cache.contents()
+        total = self._hits + self._misses
+        return {
+            "cache_hits": self._hits,
+            "cache_misses": self._misses,
+            "total_requests": total,
+            "hit_rate_percent": round(100 * self._hits / total, 2) if total else 0.0,
+            **contents.model_dump(),
+        }
+
+
+def checked(result: dict[str, Any]) -> dict[str, Any]:
+    """`result`, if it can be stored as JSON. Raises `InvalidInputError`."""
+    try:
+        storable(json.dumps(result, allow_nan=False, ensure_ascii=False))
+    except (TypeError, ValueError):
+        raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
+    if "\\u0000" in json.dumps(result):
+        raise InvalidInputError("result must not contain the NUL character.")
+    return result

@@ -1,0 +1,225 @@
+"""`CreditService`, the same over both twins."""
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.errors import InvalidInputError, SessionRefusedError
+from shopassist.models import CreditTransaction, TransactionType
+from tests.support import FixedClock
+
+USER = "auth0|123"
+GUEST = "g2wsht"
+
+
+async def balance_of_ledger(container: Container, user_id: str) -> int:
+    """The sum of a user's transactions."""
+    return sum(row.amount for row in await container.credit_service().get_user_transactions(user_id, limit=1000))
+
+
+async def test_first_sight_creates_the_account(container: Container) -> None:
+    """A guest starts with 10 credits, a registered user with 50, each recorded as an allocation."""
+    service = container.credit_service()
+    guest, user = await service.get_user_credits(GUEST, is_guest=True), await service.get_user_credits(USER)
+    assert (guest.available_credits, guest.max_credits, guest.is_guest) == (10, 10, True)
+    assert (user.available_credits, user.max_credits, user.is_guest) == (50, 50, False)
+    [row] = await service.get_user_transactions(USER)
+    assert (row.transaction_type, row.amount, row.balance_after) == ("allocate", 50, 50)
+
+
+async def test_first_touch_by_many_at_once_creates_one_account(container: Container) -> None:
+    """50 concurrent first requests make one account and one allocation."""
+    accounts = await asyncio.gather(*[container.credit_service().get_user_credits(USER) for _ in range(50)])
+    assert {account.available_credits for account in accounts} == {50}
+    assert len(await container.credit_service().get_user_transactions(USER)) == 1
+
+
+async def test_concurrent_debits_never_spend_a_credit_twice(container: Container) -> None:
+    """Of 200 concurrent debits on an account with 10 credits exactly 10 succeed, and the ledger sums to 0."""
+    service = container.credit_service()
+    outcomes = await asyncio.gather(*[service.deduct_credit(GUEST, is_guest=True) for _ in range(200)])
+    assert outcomes.count(True) == 10
+    assert await service.check_credits(GUEST, is_guest=True) == 0
+    assert await balance_of_ledger(container, GUEST) == 0
+    balances = [row.balance_after for row in await service.get_user_transactions(GUEST)]
+    assert balances == list(range(11))
+
+
+@pytest.mark.parametrize(
+    ("amount", "outcome", "left", "rows"),
+    [(-1, False, 50, 1), (0, True, 50, 1), (3, True, 47, 2), (50, True, 0, 2), (51, False, 50, 1), (2**63, False, 50, 1)],
+)
+async def test_deduct_by_amount(container: Container, amount: int, outcome: bool, left: int, rows: int) -> None:
+    """Negative and too much change nothing, nothing costs nothing, the rest is spent at once and recorded signed."""
+    service = container.credit_service()
+    assert await service.deduct_credit(USER, amount=amount) is outcome
+    assert await service.check_credits(USER) == left
+    history = await service.get_user_transactions(USER)
+    assert len(history) == rows
+    if rows == 2:
+        assert (history[0].transaction_type, history[0].amount) == ("deduct", -amount)
+
+
+async def test_a_due_reset_refills_on_touch(container: Container, clock: FixedClock) -> None:
+    """24 hours after the last reset, to the second, a registered user's next touch refills and records what was added."""
+    service = container.credit_service()
+    await service.deduct_credit(USER, amount=20)
+    clock.move(hours=24, seconds=-1)
+    assert await service.check_credits(USER) == 30
+    clock.move(seconds=1)
+    assert await service.deduct_credit(USER)
+    account = await service.get_user_credits(USER)
+    assert (account.available_credits, account.last_reset_timestamp) == (49, clock.time)
+    assert [row.amount for row in await service.get_user_transactions(USER)] == [-1, 20, -20, 50]
+    assert await balance_of_ledger(container, USER) == 49
+
+
+async def test_guests_are_never_reset(container: Container, clock: FixedClock) -> None:
+    """Neither time, nor the job, nor a reset by name refills a guest."""
+    service = container.credit_service()
+    await service.deduct_credit(GUEST, is_guest=True, amount=10)
+    clock.move(days=30)
+    await service.reset_credits()
+    await service.reset_credits(GUEST)
+    assert await service.check_credits(GUEST, is_guest=True) == 0
+
+
+async def test_reset_of_everybody_due(container: Container, clock: FixedClock) -> None:
+    """Without a name those whose reset is due are refilled, and nobody else."""
+    service = container.credit_service()
+    await service.deduct_credit("early", amount=5)
+    clock.move(hours=23)
+    await service.deduct_credit("late", amount=5)
+    clock.move(hours=1)
+    await service.reset_credits()
+    async with container.unit_of_work()() as work:
+        early, late = await work.credits.get_user_credits("early"), await work.credits.get_user_credits("late")
+    assert early
+    assert late
+    assert (early.available_credits, late.available_credits) == (50, 45)
+
+
+async def test_a_reset_that_adds_nothing_moves_the_period_on(container: Container, clock: FixedClock) -> None:
+    """It writes no transaction, yet the next reset is a day later."""
+    service = container.credit_service()
+    await service.get_user_credits(USER)
+    clock.move(hours=30)
+    await service.reset_credits(USER)
+    assert len(await service.get_user_transactions(USER)) == 1
+    status = await service.get_credit_status(USER)
+    assert status.next_reset_time == clock.time + timedelta(hours=24)
+
+
+async def test_a_reset_never_lowers_a_balance(container: Container) -> None:
+    """A balance above the maximum stays."""
+    service = container.credit_service()
+    await service.get_user_credits(USER)
+    async with container.unit_of_work()() as work:
+        await work.credits.update_user_credits(USER, available_credits=80)
+        await work.credits.create_transaction(
+            CreditTransaction(user_id=USER, transaction_type=TransactionType.ALLOCATE, amount=30, balance_after=80)
+        )
+    await service.reset_credits(USER)
+    assert await service.check_credits(USER) == 80
+
+
+async def test_a_reset_of_a_stranger_does_nothing(container: Container) -> None:
+    """No account is made by a reset."""
+    await container.credit_service().reset_credits("nobody")
+    async with container.unit_of_work()() as work:
+        assert await work.credits.get_user_credits("nobody") is None
+
+
+async def test_status(container: Container, clock: FixedClock) -> None:
+    """Guests cannot reset and have no next time; registered users can, a day after the last."""
+    service = container.credit_service()
+    guest = await service.get_credit_status(GUEST, is_guest=True)
+    user = await service.get_credit_status(USER)
+    assert (guest.can_reset, guest.next_reset_time) == (False, None)
+    assert (user.can_reset, user.next_reset_time) == (True, clock.time + timedelta(hours=24))
+
+
+async def test_history_is_newest_first_by_keyset(container: Container) -> None:
+    """Pages by cursor join to the whole, newest first, even while rows are added in front."""
+    service = container.credit_service()
+    for _ in range(6):
+        await service.deduct_credit(USER)
+    whole = [row.id for row in await service.get_user_transactions(USER)]
+    assert whole == sorted(whole, key=lambda row_id: row_id or 0, reverse=True)
+    first = await service.get_user_transactions(USER, limit=3)
+    await service.deduct_credit(USER)
+    rest = await service.get_user_transactions(USER, before_id=first[-1].id)
+    assert [row.id for row in [*first, *rest]] == whole
+
+
+@pytest.mark.parametrize("user_id", ["", "x" * 256, "a\x00b", "\ud800"])
+async def test_ids_that_cannot_be_kept_are_refused(container: Container, user_id: str) -> None:
+    """An id that no database keeps is named in a clear error."""
+    with pytest.raises(InvalidInputError, match="user_id"):
+        await container.credit_service().get_user_credits(user_id)
+
+
+async def test_holds_settle_void_and_expire(container: Container, clock: FixedClock) -> None:
+    """A hold leaves the sum alone, settling spends it, voiding or outliving its time gives it back; each once."""
+    ledger = container.credit_ledger()
+    settled, voided, expired = uuid4(), uuid4(), uuid4()
+    for hold_id in (settled, voided, expired):
+        assert (await ledger.hold(USER, False, 1, hold_id)).granted
+    assert await balance_of_ledger(container, USER) == 50
+    assert await container.credit_service().check_credits(USER) == 47
+    assert await ledger.settle(settled, USER, "spent", None)
+    assert not await ledger.settle(settled, USER, "spent", None)
+    assert await ledger.void(voided, USER)
+    assert not await ledger.settle(voided, USER, "spent", None)
+    assert await ledger.void_expired() == 0
+    clock.move(seconds=60)
+    assert await ledger.void_expired() == 1
+    assert await container.credit_service().check_credits(USER) == 49 == await balance_of_ledger(container, USER)
+
+
+async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClock) -> None:
+    """Available and held are refilled to the maximum together, so that a later void lifts nobody above it."""
+    ledger, service = container.credit_ledger(), container.credit_service()
+    hold_id = uuid4()
+    await service.deduct_credit(USER, amount=10)
+    await ledger.hold(USER, False, 1, hold_id)
+    clock.move(hours=24)
+    assert await service.check_credits(USER) == 49
+    await ledger.void(hold_id, USER)
+    assert await service.check_credits(USER) == 50 == await balance_of_ledger(container, USER)
+
+
+async def test_a_guest_session_cannot_reach_a_registered_account(container: Container) -> None:
+    """Its credits are neither shown to a guest who names it nor held for one."""
+    service = container.credit_service()
+    await service.get_user_credits("someone")
+    with pytest.raises(SessionRefusedError):
+        await service.own_account("someone", is_guest=True)
+    assert not (await container.credit_ledger().hold("someone", True, 1, uuid4())).granted
+
+
+async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(container: Container) -> None:
+    """Whoever proves to be that user gets it, filled up to a registered user's credits."""
+    service = container.credit_service()
+    await service.deduct_credit("someone", is_guest=True, amount=4)
+    account = await service.own_account("someone", is_guest=False)
+    assert (account.available_credits, account.max_credits, account.is_guest) == (50, 50, False)
+    assert await balance_of_ledger(container, "someone") == 50
+
+
+async def test_old_transactions_are_folded(container: Container, clock: FixedClock) -> None:
+    """Rows older than the limit become one opening row; the sum stays, and folding again finds nothing."""
+    service = container.credit_service()
+    await service.deduct_credit(USER, amount=5)
+    await service.deduct_credit(USER, amount=6)
+    clock.move(days=91)
+    await service.deduct_credit(USER, amount=7)
+    async with container.unit_of_work()() as work:
+        assert await work.credits.cleanup_old_transactions(days=90) == 3
+        assert await work.credits.cleanup_old_transactions(days=90) == 0
+    history = await service.get_user_transactions(USER)
+    assert [(row.transaction_type, row.amount) for row in history] == [("deduct", -7), ("reset", 11), ("opening", 39)]
+    assert await balance_of_ledger(container, USER) == 43 == await service.check_credits(USER)
