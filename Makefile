@@ -1,0 +1,57 @@
+# The commands of the project. `make serve` and `make test` do all their own set-up.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help serve test check format lock tools test-external clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+# A new environment is made aside and moved into place by its stamp, so that an interrupted set-up is done again.
+.venv/run-time: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shopassist needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.venv/development: .venv/run-time requirements-dev.txt
+	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	touch $@
+
+serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded PostgreSQL unless DATABASE_URL is set
+	@exec $(BIN)/shopassist serve --with-parent
+
+test: .venv/development  ## Run the tests but those that need Debian packages or root
+	$(BIN)/pytest -m "not external and not slow" $(ARGS)
+
+check: .venv/development  ## Lint, types, imports, drift
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
+	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
+
+format: .venv/development  ## Format the code
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+
+tools:  ## Install the Debian packages that `make test-external` needs
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server prometheus
+
+test-external: .venv/development  ## Run the tests that need Debian packages or root; a skip is a failure
+	$(BIN)/pytest -m external --no-skips $(ARGS)
+
+clean:  ## Remove the environment and everything built; the data stays
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,123 @@
+"""The command line: `shopassist …`."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from sqlalchemy import URL
+
+from shopassist.db import migrate
+from shopassist.db.embedded import die_with_parent
+from shopassist.db.manager import normalised
+from shopassist.errors import ShopAssistError, StartupError
+from shopassist.identity.development import DevelopmentIssuer
+from shopassist.identity.trust import development_key
+from shopassist.ops.startup import read_settings, with_database
+from shopassist.settings import Settings
+from shopassist.telemetry import configure_logging
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+database = typer.Typer(no_args_is_help=True, help="The schema of the database.")
+app.add_typer(database, name="db")
+
+
+@contextmanager
+def running_database() -> Iterator[Settings]:
+    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`."""
+    settings, embedded = with_database(read_settings())
+    try:
+        yield settings
+    finally:
+        if embedded:
+            embedded.stop()
+
+
+@contextmanager
+def database_url() -> Iterator[URL]:
+    """The link to the database that runs. Raises `StartupError` where state is kept in memory."""
+    with running_database() as settings:
+        link = settings.database.database_url
+        if link is None:
+            raise StartupError("STORAGE=memory has no database.")
+        yield normalised(link.get_secret_value())
+
+
+@app.command()
+def serve(
+    with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the starting process ends.")] = False,
+) -> None:
+    """Serve the API, on the database of DATABASE_URL or else on an embedded PostgreSQL."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(0))
+    if with_parent:
+        die_with_parent()
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+    from shopassist.server import ServedServices, run  # noqa: PLC0415
+
+    def container_of(prepared: Settings) -> ServedServices:
+        return Container(settings=prepared)
+
+    settings = read_settings()
+    configure_logging(settings.server.log_level)
+    run(settings, container_of)
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option("--sub", help="The user's id.")],
+    admin: Annotated[bool, typer.Option("--admin", help="With administrator rights.")] = False,
+    hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01, max=720)] = 24,
+) -> None:
+    """Mint an access token for local use, believed only by a server on the embedded database and on loopback."""
+    settings = read_settings()
+    scopes = [settings.identity.admin_scope] if admin else []
+    issuer = DevelopmentIssuer(development_key(settings))
+    typer.echo(issuer.mint(subject, scopes, timedelta(hours=hours)))
+
+
+@database.command()
+def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Bring the schema up to REVISION."""
+    with database_url() as url:
+        asyncio.run(migrate.upgrade(url, revision))
+        typer.echo(asyncio.run(migrate.current(url)))
+
+
+@database.command()
+def downgrade(revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')]) -> None:
+    """Take the schema back to REVISION."""
+    with database_url() as url:
+        asyncio.run(migrate.downgrade(url, revision))
+        typer.echo(asyncio.run(migrate.current(url)) or "base")
+
+
+@database.command()
+def current() -> None:
+    """Show the revision of the database."""
+    with database_url() as url:
+        typer.echo(asyncio.run(migrate.current(url)) or "base")
+
+
+@database.command()
+def history() -> None:
+    """Show every revision, oldest first."""
+    for revision, title in migrate.history():
+        typer.echo(f"{revision}  {title}")
+
+
+def main() -> None:
+    """Run the command line; what is wrong is said in one sentence."""
+    try:
+        app()
+    except ShopAssistError as error:
+        typer.echo(f"shopassist: {error.detail}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""The application: routers, middleware, error handlers, and what lives as long as it does."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from shopassist import __version__
+from shopassist.api import consent, credits, health, query, root, user  # noqa: A004 - the noun's own name
+from shopassist.api.dependencies import Services
+from shopassist.api.errors import add_error_handlers
+from shopassist.api.middleware import RequestContext
+
+DESCRIPTION = """Ask for a product in plain words; the answer comes from a real catalogue.
+
+A registered user sends `Authorization: Bearer <token>`, a guest `X-Session-ID: <id>`. One answered question costs one
+credit; answers from the cache and questions that could not be answered are free."""
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Scheduled work runs while the app serves; connections are closed behind it."""
+    container: Services = app.state.container
+    try:
+        await app.state.before()
+        async with container.jobs().running():
+            yield
+    finally:
+        await container.shutdown()
+
+
+async def nothing() -> None:
+    """Do nothing."""
+
+
+def create_app(container: Services, before: Callable[[], Awaitable[None]] = nothing) -> FastAPI:
+    """The API over the services of `container`; `before` is awaited ahead of the first request."""
+    settings = container.settings()
+    app = FastAPI(
+        title="shopassist",
+        version=__version__,
+        description=DESCRIPTION,
+        debug=False,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.state.container = container
+    app.state.before = before
+    for module in (root, health, query, credits, user, consent):
+        app.include_router(module.router)
+    add_error_handlers(app)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.server.origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=["Link", "Retry-After", "X-Request-ID"],
+    )
+    if "*" not in settings.server.allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.server.allowed_hosts))
+    app.add_middleware(RequestContext)
+    return app

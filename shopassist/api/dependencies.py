@@ -1,0 +1,108 @@
+"""What endpoints take: services from the container, and who is asking.
+
+Dependencies are async closures over `request.app.state.container`: half the cost of `Provide` markers, and two apps in
+one process keep to their own containers.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+from fastapi import Depends, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
+
+from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
+from shopassist.identity.caller import Caller
+from shopassist.identity.guests import guest
+from shopassist.identity.tokens import TokenVerifier
+from shopassist.jobs import Jobs
+from shopassist.services.consent import UserConsentService
+from shopassist.services.credits import CreditService
+from shopassist.services.health import HealthService
+from shopassist.services.query import QueryService
+from shopassist.services.query_cache import QueryCacheService
+from shopassist.settings import Settings
+
+
+class Services(Protocol):
+    """What the API takes from the container."""
+
+    def settings(self) -> Settings: ...
+
+    def credit_service(self) -> CreditService: ...
+
+    def consent_service(self) -> UserConsentService: ...
+
+    def query_cache_service(self) -> QueryCacheService: ...
+
+    def query_service(self) -> QueryService: ...
+
+    def health_service(self) -> HealthService: ...
+
+    def token_verifier(self) -> TokenVerifier: ...
+
+    def jobs(self) -> Jobs: ...
+
+    def shutdown(self) -> Awaitable[None]: ...
+
+
+def services(request: Request) -> Services:
+    """The container of the app that serves `request`."""
+    container: Services = request.app.state.container
+    return container
+
+
+def _from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
+    async def take(request: Request) -> Any:
+        return getattr(request.app.state.container, name)()
+
+    return take
+
+
+CreditServiceDep = Annotated[CreditService, Depends(_from_container("credit_service"))]
+ConsentServiceDep = Annotated[UserConsentService, Depends(_from_container("consent_service"))]
+QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
+HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]
+
+# These two only describe the headers in OpenAPI; `identify` reads them.
+BEARER = HTTPBearer(auto_error=False, bearerFormat="JWT", description="An access token of the identity provider.")
+SESSION = APIKeyHeader(name="X-Session-ID", auto_error=False, description="A guest's session id.")
+
+
+async def identify(request: Request) -> Caller:
+    """The caller. A token that does not verify is refused even beside a session id."""
+    tokens = request.headers.getlist("authorization")
+    if tokens:
+        scheme, _, token = tokens[0].partition(" ")
+        if len(tokens) > 1 or scheme.lower() != "bearer" or not token.strip():
+            raise InvalidTokenError
+        return await services(request).token_verifier().verify(token.strip())
+    sessions = request.headers.getlist("x-session-id")
+    if not sessions or not sessions[0]:
+        raise AuthenticationError
+    return guest(sessions[0])
+
+
+CallerDep = Annotated[Caller, Depends(identify)]
+
+
+async def registered(caller: CallerDep) -> Caller:
+    """A registered user; guests have no such thing as what is asked for."""
+    if caller.is_guest:
+        raise AuthenticationError
+    return caller
+
+
+RegisteredDep = Annotated[Caller, Depends(registered)]
+
+
+async def administrator(request: Request, caller: RegisteredDep) -> Caller:
+    """A registered user with the admin scope."""
+    if services(request).settings().identity.admin_scope not in caller.scopes:
+        raise PermissionDeniedError
+    return caller
+
+
+AdministratorDep = Annotated[Caller, Depends(administrator)]
+
+IDENTITY = [Depends(BEARER), Depends(SESSION)]
+REGISTERED = [Depends(BEARER)]

@@ -1,0 +1,27 @@
+"""The app for a server: `uvicorn --factory shopassist.asgi:create` works, and `shopassist serve` uses it."""
+
+import os
+
+from fastapi import FastAPI
+
+from containers import Container
+from shopassist.api.app import create_app
+from shopassist.db.embedded import die_with_parent
+from shopassist.ops.startup import prepare, read_settings, with_database
+from shopassist.settings import WORKER
+from shopassist.telemetry import configure_logging
+
+
+def create() -> FastAPI:
+    """The app by the environment; it prepares the database when it starts. Raises `StartupError`."""
+    if os.environ.get(WORKER):
+        die_with_parent()
+    settings = read_settings()
+    configure_logging(settings.server.log_level)
+    settings, _ = with_database(settings)
+    container = Container(settings=settings)
+
+    async def before() -> None:
+        await prepare(settings, container.unit_of_work())
+
+    return create_app(container, before)

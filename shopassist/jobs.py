@@ -1,0 +1,106 @@
+"""Scheduled work, done by one process at a time: whoever holds the scheduler's lease."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+import structlog
+
+from shopassist.db.ports import Leases
+from shopassist.errors import ShopAssistError
+
+logger = structlog.get_logger(__name__)
+
+LEASE = "scheduler"
+LEASE_LIFETIME = timedelta(seconds=8)
+TICK_SECONDS = 2.0
+"""A leader that dies is followed within the lease's lifetime and one tick: 10 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work to do `every` so often; it must bear being done twice, and being stopped half-way."""
+
+    name: str
+    every: timedelta
+    work: Callable[[], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """Where a job stands in this process."""
+
+    due_at: float = 0.0
+    task: asyncio.Task[None] | None = None
+    last: str = "not run here"
+
+
+@dataclass(slots=True)
+class Jobs:
+    """Runs jobs while the server does."""
+
+    leases: Leases
+    jobs: Sequence[Job]
+    _holder: str = field(default_factory=lambda: uuid4().hex)
+    _turns: dict[str, _Turn] = field(default_factory=dict)
+    _leading: bool = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the jobs for the length of the block; the lease is given back at its end."""
+        loop = asyncio.create_task(self._loop())
+        try:
+            yield
+        finally:
+            loop.cancel()
+            await asyncio.gather(loop, return_exceptions=True)
+            await self._stand_down()
+            with suppress(ShopAssistError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await self.leases.release(LEASE, self._holder)
+
+    def status(self) -> dict[str, str | bool]:
+        """Whether this process leads, and how each job's last turn ended here."""
+        return {"leading": self._leading, **{name: turn.last for name, turn in self._turns.items()}}
+
+    async def _loop(self) -> None:
+        while True:
+            try:
+                self._leading = await self.leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
+            except ShopAssistError as error:
+                self._leading = False
+                logger.warning("lease_unavailable", error_type=error.code)
+            if self._leading:
+                self._start_due()
+            else:
+                await self._stand_down()
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for job in self.jobs:
+            turn = self._turns.setdefault(job.name, _Turn())
+            if turn.due_at <= now and (turn.task is None or turn.task.done()):
+                turn.due_at = now + job.every.total_seconds()
+                turn.task = asyncio.create_task(self._run(job, turn), name=job.name)
+
+    async def _run(self, job: Job, turn: _Turn) -> None:
+        try:
+            await job.work()
+            turn.last = "done"
+        except ShopAssistError as error:
+            turn.last = error.code
+            logger.warning("job_failed", job=job.name, error_type=error.code)
+        except Exception as error:  # noqa: BLE001 - a job that fails is tried again at its next turn
+            turn.last = "failed"
+            logger.error("job_failed", job=job.name, error=type(error).__name__)
+
+    async def _stand_down(self) -> None:
+        tasks = [turn.task for turn in self._turns.values() if turn.task is not None and not turn.task.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

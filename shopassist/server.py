@@ -1,0 +1,122 @@
+"""The HTTP server: one process, or several on one socket; ends with 0 when told to stop."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import typer
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
+
+from shopassist import __version__
+from shopassist.api.app import create_app
+from shopassist.api.dependencies import Services
+from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.db.ports import UnitOfWork
+from shopassist.errors import StartupError
+from shopassist.ops.startup import prepare, with_database
+from shopassist.settings import WORKER, ServerSettings, Settings
+
+SHUTDOWN_SECONDS = 8
+APP = "shopassist.asgi:create"
+QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
+
+
+class ServedServices(Services, Protocol):
+    """What serving takes from the container."""
+
+    def unit_of_work(self) -> UnitOfWork: ...
+
+
+class Server(uvicorn.Server):
+    """Says so when it accepts requests."""
+
+    announce: Callable[[], None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening."""
+        await super().startup(sockets)
+        if self.announce and self.started:
+            self.announce()
+
+
+def run(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
+    """Serve until told to stop. Raises `StartupError` when that cannot begin."""
+    listener = bind(settings.server)
+    settings, embedded = with_database(settings)
+    try:
+        asyncio.run(_run(settings, container_of(settings), listener, embedded))
+        if settings.server.workers > 1:
+            _serve_workers(settings.server, listener)
+    finally:
+        if embedded:
+            embedded.stop()
+
+
+async def _run(
+    settings: Settings, container: ServedServices, listener: socket.socket, embedded: EmbeddedPostgres | None
+) -> None:
+    """Prepare the database and, unless workers do so, serve."""
+    try:
+        await prepare(settings, container.unit_of_work())
+        if settings.server.workers > 1:
+            announce(settings, embedded)
+            return
+        server = Server(_config(create_app(container)))
+        server.announce = lambda: announce(settings, embedded)
+        await server.serve([listener])
+    finally:
+        await container.shutdown()
+
+
+def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
+    os.environ[WORKER] = "1"
+    Multiprocess(_config(APP, factory=True, workers=settings.workers), sockets=[listener]).run()
+
+
+def bind(settings: ServerSettings) -> socket.socket:
+    """The listening socket. Raises `StartupError` when the port is taken or may not be used."""
+    listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise StartupError(
+            f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): "
+            "stop what uses it or set API_PORT to another."
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def announce(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
+    """Say where the server is and what to try next."""
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    address = f"http://{host}:{settings.server.port}"
+    lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
+    if embedded:
+        lines.append(f"data is kept in {embedded.data_directory}")
+    lines += [
+        "ask it:",
+        f"  curl {address}/api/query -H 'X-Session-ID: me' -H 'Content-Type: application/json' \\",
+        f'    -d \'{{"query": "{QUESTION}"}}\'',
+    ]
+    if settings.embedded_database:
+        lines.append("a token for a registered user: .venv/bin/shopassist token --sub 'auth0|me'")
+    typer.echo("\n".join(lines))
+
+
+def _config(app: FastAPI | str, **options: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        **options,
+    )

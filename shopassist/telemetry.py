@@ -1,0 +1,47 @@
+"""Logs: structlog events, one JSON object a line, or coloured lines on a terminal."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+ALLOWED = frozenset(
+    {
+        "event", "level", "timestamp", "logger", "request_id", "method", "route", "status", "milliseconds",
+        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "exception", "reason",
+    }
+)  # fmt: skip
+"""Fields that may be logged. User ids, questions, tokens and links to databases are none of them."""
+
+
+def only_allowed(_: Any, __: str, event: EventDict) -> EventDict:
+    """Drop every field that is not on the list."""
+    return {key: value for key, value in event.items() if key in ALLOWED}
+
+
+def configure_logging(level: str = "info") -> None:
+    """Send structlog's events, and the warnings of libraries, to standard error."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    terminal = sys.stderr.isatty()
+    last: list[Processor] = (
+        [structlog.dev.ConsoleRenderer()]
+        if terminal
+        else [structlog.processors.format_exc_info, only_allowed, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            only_allowed,
+            *last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(
+        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
+    )

@@ -1,0 +1,39 @@
+"""Who may import whom, where import-linter cannot say it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+MODULES = sorted(PROJECT.glob("shopassist/**/*.py"))
+LONGEST_MODULE = 250
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_only_the_entry_points_import_the_container() -> None:
+    """The command line and the ASGI factory build containers; everything else takes what it is given."""
+    importers = {path.name for path in MODULES if "containers" in imported(path)}
+    assert importers == {"__main__.py", "asgi.py"}
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    """A value of the environment enters by `settings.py`; `asgi.py` and the server only mark worker processes."""
+    readers = {path.relative_to(PROJECT).as_posix() for path in MODULES if "os.environ" in path.read_text()}
+    assert readers <= {"shopassist/asgi.py", "shopassist/server.py"}
+
+
+@pytest.mark.parametrize("path", [*MODULES, PROJECT / "containers.py"], ids=lambda path: path.stem)
+def test_modules_stay_short(path: Path) -> None:
+    """No module is longer than a reader can hold."""
+    assert len(path.read_text().splitlines()) <= LONGEST_MODULE
