@@ -1,0 +1,177 @@
+"""What lies in the data folder: the database cluster and, beside it, the files that say how to reach it."""
+
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from shopassist.db.embedded.account import CLUSTER_NAME, Account
+from shopassist.db.embedded.binaries import Binaries
+from shopassist.db.embedded.process import spawn
+from shopassist.errors import StartupError
+
+NAME = "shopassist"
+HOST = "127.0.0.1"
+_TOO_EARLY = "the database system is"
+_LOG_LIMIT_BYTES = 10_000_000
+_BUILTIN_LOCALE_SINCE = 17
+# Below the ports that systems hand out to outgoing connections, so that ours is still free at the next start.
+_PORTS = range(20_000, 32_000)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The files of one embedded server. Methods raise OSError where a file cannot be read or written."""
+
+    root: Path
+    account: Account
+
+    @property
+    def cluster(self) -> Path:
+        """What PostgreSQL calls its data directory."""
+        return self.root / CLUSTER_NAME
+
+    @property
+    def log(self) -> Path:
+        """What the server has to say."""
+        return self.root / "postgresql.log"
+
+    @property
+    def _password(self) -> Path:
+        return self.root / "postgresql.password"
+
+    @property
+    def _port(self) -> Path:
+        return self.root / "postgresql.port"
+
+    def url(self, port: int) -> str:
+        """The DSN of the server on that port, with its password."""
+        return f"postgresql://{NAME}:{self._password.read_text()}@{HOST}:{port}/{NAME}"
+
+    def choose_port(self) -> int:
+        """The port of the last time if it is free, else a new one, which is kept."""
+        kept = self._port.read_text() if self._port.exists() else ""
+        if kept.isdigit() and _is_free(int(kept)):
+            return int(kept)
+        port = next(port for port in iter(lambda: secrets.choice(_PORTS), 0) if _is_free(port))
+        self._port.write_text(str(port))
+        return port
+
+    def open_log(self) -> int:
+        """A descriptor that appends to the log."""
+        return os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def bound_log(self) -> None:
+        """Empty the log when it has grown past 10 MB."""
+        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
+            os.truncate(self.log, 0)
+
+    def ensure_cluster(self, binaries: Binaries) -> None:
+        """Make the cluster if there is none. The caller holds the owner's lock.
+
+        Raises StartupError when what is there is not a cluster of this version, or a new one cannot be made.
+        """
+        marker = self.cluster / "PG_VERSION"
+        if marker.exists():
+            found = marker.read_text().strip()
+            if found != str(binaries.version):
+                raise StartupError(
+                    f"The data in {self.cluster} is of PostgreSQL {found} and this is PostgreSQL {binaries.version}: "
+                    "move it over by backup and restore, or set SHOPASSIST_DATA to another folder."
+                )
+        elif self.cluster.exists() and any(self.cluster.iterdir()):
+            raise StartupError(
+                f"{self.cluster} is not a complete PostgreSQL data folder (its PG_VERSION is missing): restore it "
+                "from a backup, or move it away to start afresh."
+            )
+        else:
+            self._make_cluster(binaries)
+        if not self._password.exists():
+            raise StartupError(
+                f"{self._password} with the password of the database is missing: put it back, or move {self.cluster} "
+                "away to start afresh."
+            )
+
+    def _make_cluster(self, binaries: Binaries) -> None:
+        # Made aside and renamed: whatever kills us on the way, a cluster is there as a whole or not at all.
+        for leftover in self.root.glob(f"{CLUSTER_NAME}.new-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._password.unlink(missing_ok=True)
+        self._password.touch(0o600)
+        self._password.write_text(secrets.token_urlsafe(24))
+        self.account.own(self._password)
+        staging = Path(tempfile.mkdtemp(prefix=f"{CLUSTER_NAME}.new-", dir=self.root))
+        self.account.own(staging)
+        try:
+            self._run([*_initdb(binaries), f"--pwfile={self._password}", f"--pgdata={staging}"])
+            single = [binaries.program("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(staging)]
+            self._run([*single, "postgres"], f"CREATE DATABASE {NAME}".encode())
+            staging.rename(self.cluster)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _run(self, command: list[str], text: bytes = b"") -> None:
+        with spawn(command, self.account, stdin=subprocess.PIPE, output=subprocess.PIPE) as process:
+            output, _ = process.communicate(text)
+        if process.returncode:
+            raise StartupError(f"PostgreSQL could not make a database in {self.root}: {_complaint(output)}.")
+
+    def complaint(self, since: int) -> str:
+        """Why the server ended, from what it wrote to its log after the first `since` bytes."""
+        with self.log.open("rb") as file:
+            file.seek(since)
+            return _complaint(file.read())
+
+
+class OwnerLock:
+    """Held by the process that the server belongs to.
+
+    The kernel frees it however that process ends, so a free lock means: nobody looks after the server.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        """Raises OSError when the folder cannot be written."""
+        self._descriptor = os.open(folder.root / "postgresql.lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def take(self) -> bool:
+        """Whether it is ours, now or already."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+
+def _initdb(binaries: Binaries) -> list[str]:
+    locale = ["--locale=C.UTF-8"]
+    if binaries.version >= _BUILTIN_LOCALE_SINCE:
+        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return [binaries.program("initdb"), f"--username={NAME}", "--auth=scram-sha-256", "--encoding=UTF8", *locale]
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As PostgreSQL does: connections of the last run that are still fading away do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def _complaint(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
+    # The first is the cause. What clients were told who came too early is none.
+    telling = [line for line in lines if re.search("FATAL|PANIC|error:|ERROR", line) and _TOO_EARLY not in line]
+    return re.sub("^.*?(FATAL|PANIC|error|ERROR|LOG): *", "", telling[0] if telling else lines[-1]).rstrip(".")
