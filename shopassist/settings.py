@@ -97,8 +97,10 @@ class AssistantSettings(_Group):
     affiliate_program: str = Field(default="amazon", alias="AFFILIATE_PROGRAM")
     market_currency: str = Field(default="INR", pattern="^[A-Z]{3}$", alias="MARKET_CURRENCY", description="ISO 4217")
     timeout_seconds: float = Field(default=30, gt=0, alias="QUERY_TIMEOUT_SECONDS")
-    sample_catalogue: bool = Field(
-        default=True, alias="SAMPLE_CATALOGUE", description="whether an empty catalogue is filled with the sample"
+    sample_catalogue: bool | None = Field(
+        default=None,
+        alias="SAMPLE_CATALOGUE",
+        description="whether an empty catalogue is filled with the sample; unless said, outside production",
     )
     gemini_api_key: SecretStr | None = Field(default=None, alias="GEMINI_API_KEY")
 
@@ -151,6 +153,12 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     embedded_database: bool = False
+
+    @property
+    def fill_with_sample(self) -> bool:
+        """Whether an empty catalogue is filled with the sample."""
+        wanted = self.assistant.sample_catalogue
+        return not self.server.production if wanted is None else wanted
 
     def with_embedded(self, url: str) -> Self:
         """The same settings on the embedded database, which is at `url`."""

@@ -47,5 +47,5 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
             raise StartupError("DATABASE_URL is not set.")
         if await ensure_current(normalised(settings.database.database_url.get_secret_value())):
             logger.info("schema_migrated", revision=known_revisions()[-1])
-    if settings.assistant.sample_catalogue:
+    if settings.fill_with_sample:
         await load_sample(unit_of_work)
