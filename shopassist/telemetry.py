@@ -5,12 +5,12 @@ import sys
 from typing import Any
 
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict
 
 ALLOWED = frozenset(
     {
         "event", "level", "timestamp", "logger", "request_id", "method", "route", "status", "milliseconds",
-        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "exception", "reason",
+        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason",
     }
 )  # fmt: skip
 """Fields that may be logged. User ids, questions, tokens and links to databases are none of them."""
@@ -24,19 +24,14 @@ def only_allowed(_: Any, __: str, event: EventDict) -> EventDict:
 def configure_logging(level: str = "info") -> None:
     """Send structlog's events, and the warnings of libraries, to standard error."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
-    terminal = sys.stderr.isatty()
-    last: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if terminal
-        else [structlog.processors.format_exc_info, only_allowed, structlog.processors.JSONRenderer()]
-    )
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             only_allowed,
-            *last,
+            renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

@@ -1,6 +1,7 @@
 """Errors as clients see them: JSON with `detail` and a stable `error_type`, and never an exception text."""
 
 import json
+import traceback
 from typing import Any
 
 import structlog
@@ -105,7 +106,8 @@ async def http_error(_: Request, error: Exception) -> Response:
 
 async def unexpected_error(_: Request, error: Exception) -> Response:
     """Render what nobody thought of; the log has its kind, the client has not."""
-    logger.error("unexpected_error", error=type(error).__name__, exc_info=error)
+    # Where it happened, without the values that stood there: they may be somebody's.
+    logger.error("unexpected_error", error=type(error).__name__, trace=traceback.format_tb(error.__traceback__))
     return body(500, {"detail": ShopAssistError.detail, "error_type": ShopAssistError.code})
 
 

@@ -50,7 +50,14 @@ async def test_concurrent_debits_never_spend_a_credit_twice(container: Container
 
 @pytest.mark.parametrize(
     ("amount", "outcome", "left", "rows"),
-    [(-1, False, 50, 1), (0, True, 50, 1), (3, True, 47, 2), (50, True, 0, 2), (51, False, 50, 1), (2**63, False, 50, 1)],
+    [
+        (-1, False, 50, 1),
+        (0, True, 50, 1),
+        (3, True, 47, 2),
+        (50, True, 0, 2),
+        (51, False, 50, 1),
+        (2**63, False, 50, 1),
+    ],
 )
 async def test_deduct_by_amount(container: Container, amount: int, outcome: bool, left: int, rows: int) -> None:
     """Negative and too much change nothing, nothing costs nothing, the rest is spent at once and recorded signed."""

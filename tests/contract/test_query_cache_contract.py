@@ -23,9 +23,7 @@ async def test_hash_of_the_contract(container: Container) -> None:
     assert generate("q", " c ") == hashlib.sha256(b'{"context": "c", "query": "q"}').hexdigest()
 
 
-async def test_an_answer_is_valid_up_to_and_including_its_last_instant(
-    container: Container, clock: FixedClock
-) -> None:
+async def test_an_answer_is_valid_up_to_and_including_its_last_instant(container: Container, clock: FixedClock) -> None:
     """60 minutes later it is served, a microsecond after that it is not."""
     cache = container.query_cache_service()
     await cache.cache_result(HASH, ANSWER)

@@ -17,12 +17,11 @@ class MemoryCacheRepository(BaseRepository):
         self.session.put(self.store.cache, cache_entry.query_hash, copied(cache_entry))
         return cache_entry
 
-    async def cleanup_expired_cache(self, limit: int | None = None) -> int:
-        now = self.store.now()
-        expired = sorted((entry.expires_at, key) for key, entry in self.store.cache.items() if entry.expires_at < now)
-        for _, key in expired[:limit]:
+    async def cleanup_expired_cache(self) -> int:
+        expired = [key for key, entry in self.store.cache.items() if entry.expires_at < self.store.now()]
+        for key in expired:
             self.session.remove(self.store.cache, key)
-        return len(expired[:limit])
+        return len(expired)
 
     async def clear_cache(self) -> None:
         for key in list(self.store.cache):

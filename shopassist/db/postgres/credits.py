@@ -21,9 +21,10 @@ WITH old AS (
     UPDATE credit_transactions t
     SET transaction_type = 'opening', amount = t.balance_after, description = 'Balance of older transactions',
         operation_id = NULL
-    FROM folded f WHERE t.id = f.id AND f.id = f.newest AND f.balance_after <> 0
+    WHERE t.id = ANY(ARRAY(SELECT id FROM folded WHERE id = newest AND balance_after <> 0))
 ), removed AS (
-    DELETE FROM credit_transactions t USING folded f WHERE t.id = f.id AND (f.id <> f.newest OR f.balance_after = 0)
+    DELETE FROM credit_transactions t
+    WHERE t.id = ANY(ARRAY(SELECT id FROM folded WHERE id <> newest OR balance_after = 0))
 )
 SELECT count(*) FROM folded
 """)

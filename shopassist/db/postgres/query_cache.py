@@ -10,8 +10,6 @@ from sqlmodel import col, select
 from shopassist.db.postgres.repository import BaseRepository
 from shopassist.models import CacheContents, QueryCache
 
-EVERYTHING = 1 << 62
-
 
 class PostgresCacheRepository(BaseRepository):
     """Implements `CacheRepository`."""
@@ -31,15 +29,8 @@ class PostgresCacheRepository(BaseRepository):
         await self.session.execute(upsert)
         return cache_entry
 
-    async def cleanup_expired_cache(self, limit: int | None = None) -> int:
-        expired = (
-            select(QueryCache.query_hash)
-            .where(col(QueryCache.expires_at) < self.now())
-            .order_by(col(QueryCache.expires_at))
-            .limit(EVERYTHING if limit is None else limit)
-            .with_for_update(skip_locked=True)
-        )
-        statement = delete(QueryCache).where(col(QueryCache.query_hash).in_(expired))
+    async def cleanup_expired_cache(self) -> int:
+        statement = delete(QueryCache).where(col(QueryCache.expires_at) < self.now())
         return cast("CursorResult[Any]", await self.session.execute(statement)).rowcount
 
     async def clear_cache(self) -> None:

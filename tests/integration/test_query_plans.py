@@ -1,0 +1,175 @@
+"""Every statement of a repository is served by an index: none reads a large table from end to end."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+
+from containers import Container
+from shopassist.db.ports import Repositories, StoredAnswer
+from shopassist.models import CreditTransaction, QueryCache, UserConsent
+from shopassist.models.criteria import Bound, Criteria, Feature
+from tests.support import execute, postgres_settings, with_name
+
+FILL = """
+INSERT INTO user_credits (user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp)
+SELECT 'user ' || n, n % 3 = 0, 40, 1, 50, now() - (n % 1000) * interval '80 seconds' FROM generate_series(1, 20000) n;
+INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", balance_after)
+SELECT 'user ' || n % 20000, 'allocate', 1, now() - (200000 - n) * interval '1 minute', 1
+FROM generate_series(1, 200000) n;
+INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at)
+SELECT gen_random_uuid(), 'user ' || n, 1, now(), now() + n * interval '1 second' FROM generate_series(1, 20000) n;
+INSERT INTO user_consents (user_id, terms_accepted, marketing_consent)
+SELECT 'user ' || n, true, false FROM generate_series(1, 20000) n;
+INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
+SELECT md5(n::text) || md5(n::text), '{}', now() - interval '2 days', now() + (n - 1000) * interval '1 second'
+FROM generate_series(1, 20000) n;
+INSERT INTO products (source, source_id, title, brand, category, attributes, link, words, price, currency, rating)
+SELECT 'test', n, 'Phone model' || n, 'Brand' || n % 500, 'category' || n % 200, jsonb_build_object('ram_gb', n % 16),
+       'https://www.example.in/', ARRAY['phone', 'model' || n, 'feature' || n % 300], 1000 + n, 'INR', n % 5
+FROM generate_series(1, 20000) n;
+"""
+
+
+class Undo(Exception):  # noqa: N818 - it is no error
+    """Ends a unit of work without a trace."""
+
+
+Statement = tuple[str, tuple[Any, ...]]
+Steps = Callable[[Container, Repositories], Awaitable[object]]
+
+
+def step(name: str, steps: Steps) -> Any:
+    """One use of a repository or of the ledger."""
+    return pytest.param(steps, id=name)
+
+
+STEPS = [
+    step("account", lambda c, _: c.credit_ledger().account("user 7", is_guest=False)),
+    step("first sight", lambda c, _: c.credit_ledger().account("new", is_guest=False)),
+    step("deduct", lambda c, _: c.credit_ledger().deduct("user 7", False, 1, "x")),
+    step("hold", lambda c, _: c.credit_ledger().hold("user 7", False, 1, uuid4())),
+    step(
+        "settle",
+        lambda c, _: c.credit_ledger().settle(uuid4(), "user 7", "x", StoredAnswer("0" * 64, {}, timedelta(minutes=1))),
+    ),
+    step("void", lambda c, _: c.credit_ledger().void(uuid4(), "user 7")),
+    step("void expired", lambda c, _: c.credit_ledger().void_expired()),
+    step("reset", lambda c, _: c.credit_ledger().reset("user 7")),
+    step("reset due", lambda c, _: c.credit_ledger().reset_due(100)),
+    step("register", lambda c, _: c.credit_ledger().register("user 9")),
+    step("credits", lambda _, w: w.credits.get_user_credits("user 7")),
+    step("update credits", lambda _, w: w.credits.update_user_credits("user 7", max_credits=60)),
+    step(
+        "transaction",
+        lambda _, w: w.credits.create_transaction(
+            CreditTransaction(user_id="user 7", transaction_type="allocate", amount=1)
+        ),
+    ),
+    step("history", lambda _, w: w.credits.get_user_transactions("user 7", 10, before_id=100_000)),
+    step("retention", lambda _, w: w.credits.cleanup_old_transactions(days=135)),
+    step("consent", lambda _, w: w.consents.get_consent("user 7")),
+    step("new consent", lambda _, w: w.consents.create_consent(UserConsent(user_id="new"))),
+    step("update consent", lambda _, w: w.consents.update_consent("user 7", marketing_consent=True)),
+    step("consents", lambda _, w: w.consents.list_consents(100, after_user_id="user 5")),
+    step("cached", lambda _, w: w.cache.get_cached_result("0" * 64)),
+    step(
+        "store",
+        lambda _, w: w.cache.cache_result(
+            QueryCache.model_validate(
+                {
+                    "query_hash": "0" * 64,
+                    "result": {},
+                    "cached_at": "2026-01-01T00:00Z",
+                    "expires_at": "2027-01-01T00:00Z",
+                }
+            )
+        ),
+    ),
+    step("expired cache", lambda _, w: w.cache.cleanup_expired_cache()),
+    step("search by term", lambda _, w: w.catalog.search(Criteria(terms=("model77",)))),
+    step("search by wish", lambda _, w: w.catalog.search(Criteria(wishes=("model77",)))),
+    step("search by brand", lambda _, w: w.catalog.search(Criteria(brands=("brand7",)))),
+    step("search by category", lambda _, w: w.catalog.search(Criteria(categories=("category7",)))),
+    step(
+        "search by category, memory and price",
+        lambda _, w: w.catalog.search(
+            Criteria(
+                categories=("category7",),
+                bounds=(Bound(name="ram_gb", minimum=Decimal(8)),),
+                price_max=Decimal(12000),
+                currency="INR",
+            )
+        ),
+    ),
+    step(
+        "search by feature",
+        lambda _, w: w.catalog.search(Criteria(features=(Feature(name="f", wordings=("feature7",)),))),
+    ),
+    step("search by price", lambda _, w: w.catalog.search(Criteria(price_max=Decimal(1100), currency="INR"))),
+    step("vocabulary", lambda _, w: w.catalog.vocabulary()),
+]
+
+
+@pytest.fixture(scope="module")
+async def filled(server_url: str, template_url: str) -> AsyncIterator[Container]:
+    """A container over a database with 20,000 rows and more in every table."""
+    url = with_name(server_url, "filled")
+    await execute(server_url, f"CREATE DATABASE filled TEMPLATE {template_url.rpartition('/')[2]}")
+    await execute(url, FILL)
+    await execute(url, "VACUUM (ANALYZE)")
+    container = Container(settings=postgres_settings(url))
+    yield container
+    await container.shutdown()
+    await execute(server_url, "DROP DATABASE filled WITH (FORCE)")
+
+
+async def executed(container: Container, steps: Steps) -> list[Statement]:
+    """The statements that the steps execute; what they change is undone where a unit of work can."""
+    statements: list[Statement] = []
+
+    def note(_: object, __: object, statement: str, parameters: tuple[Any, ...], *___: object) -> None:
+        statements.append((statement, tuple(parameters)))
+
+    engine = container.database_manager().engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        async with container.unit_of_work()() as work:
+            await steps(container, work)
+            raise Undo
+    except Undo:
+        pass
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    return statements
+
+
+def scans(plan: Any) -> list[str]:
+    """The tables that a plan reads from end to end."""
+    if isinstance(plan, list):
+        return [table for part in plan for table in scans(part)]
+    if not isinstance(plan, dict):
+        return []
+    own = [plan["Relation Name"]] if plan.get("Node Type") == "Seq Scan" else []
+    return own + [table for part in plan.values() for table in scans(part)]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+async def test_no_statement_reads_a_large_table_from_end_to_end(filled: Container, steps: Steps) -> None:
+    """The planner finds an index for each, at the sizes where that matters."""
+    statements = await executed(filled, steps)
+    assert statements
+    url = filled.database_manager().url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url)
+    try:
+        for statement, parameters in statements:
+            plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
+            assert scans(json.loads(plan)) == [], statement
+    finally:
+        await connection.close()

@@ -1,0 +1,277 @@
+"""`shopassist serve` as a user has it: a process that starts, stops, is killed, and says in one sentence what is wrong."""
+
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+GUEST = {"X-Session-ID": "g2wsht", "Content-Type": "application/json"}
+QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
+
+Serve = Callable[..., "Served"]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Served:
+    """A server process."""
+
+    def __init__(self, folder: Path, arguments: list[str] | None = None, **environment: str) -> None:
+        """It keeps its data in `folder`."""
+        self.port = int(environment.get("API_PORT", free_port()))
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.process = subprocess.Popen(
+            arguments or [sys.executable, "-m", "shopassist", "serve"],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(PROJECT),
+                "SHOPASSIST_DATA": str(folder),
+                "API_PORT": str(self.port),
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+        )
+
+    def request(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        """The JSON that a path answers with."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.address + path, data, headers or GUEST)  # noqa: S310 - it is ours
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return json.load(answer)
+
+    def wait_until_ready(self, seconds: float = 30) -> "Served":
+        """Wait for the first answer."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                self.request("/health")
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return self
+        raise AssertionError(self.output())
+
+    def wait_for_end(self, seconds: float = 20) -> int:
+        """The exit code."""
+        return self.process.wait(seconds)
+
+    def output(self) -> str:
+        """All it said, once it has ended."""
+        self.process.kill()
+        return self.process.communicate()[0].decode()
+
+    def database_process(self) -> int:
+        """The process id of its PostgreSQL."""
+        return int((self.folder / "postgresql" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def runs(process_id: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(*process_ids: int, seconds: float = 10) -> None:
+    """Wait for the end of processes that are not our children."""
+    deadline = time.monotonic() + seconds
+    while any(map(runs, process_ids)):
+        assert time.monotonic() < deadline, process_ids
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A data folder that the account of PostgreSQL can enter."""
+    with tempfile.TemporaryDirectory(prefix="shopassist-serve-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder
+
+
+@pytest.fixture
+def serve(folder: Path) -> Iterator[Serve]:
+    """Starts servers, and ends those that a test leaves."""
+    started: list[Served] = []
+
+    def start(*arguments: str, **environment: str) -> Served:
+        started.append(Served(folder, list(arguments), **environment))
+        return started[-1]
+
+    yield start
+    for served in started:
+        if served.process.poll() is None:
+            served.process.terminate()
+            try:
+                served.process.wait(15)
+            except subprocess.TimeoutExpired:
+                served.process.kill()
+        if served.process.stdout:
+            served.process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_answer_then_a_clean_stop_then_everything_is_still_there(serve: Serve, number: signal.Signals) -> None:
+    """A question is answered and paid for; stopped with 0, nothing runs; started again, balance and answer are kept."""
+    first = serve().wait_until_ready()
+    answer = first.request("/api/query", {"query": QUESTION})
+    assert answer["products"]
+    assert answer["metadata"]["charged"] == 1
+    database = first.database_process()
+    first.process.send_signal(number)
+    assert first.wait_for_end() == 0
+    assert not runs(database)
+    second = serve().wait_until_ready()
+    assert second.request("/api/user/credits")["available_credits"] == 9
+    again = second.request("/api/query", {"query": QUESTION})
+    assert (again["cached"], again["products"]) == (True, answer["products"])
+
+
+def test_killed_it_leaves_nothing_behind_and_loses_nothing(serve: Serve) -> None:
+    """After SIGKILL its PostgreSQL stops by itself, and a paid answer is there at the next start."""
+    first = serve().wait_until_ready()
+    first.request("/api/query", {"query": QUESTION})
+    database = first.database_process()
+    first.process.kill()
+    wait_until_gone(database)
+    assert serve().wait_until_ready().request("/api/user/credits")["available_credits"] == 9
+
+
+def test_a_parent_that_is_killed_takes_it_along(serve: Serve) -> None:
+    """With `--with-parent`, as `make serve` starts it, SIGKILL of `make` ends server and database."""
+    program = (
+        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'shopassist', 'serve', '--with-parent']);"
+        "open('server.pid', 'w').write(str(p.pid)); p.wait()"
+    )
+    parent = serve(sys.executable, "-c", program).wait_until_ready()
+    server = int((parent.folder / "server.pid").read_text())
+    database = parent.database_process()
+    parent.process.kill()
+    wait_until_gone(server, database, seconds=12)
+
+
+def test_a_database_that_dies_is_started_again(serve: Serve) -> None:
+    """Within 5 seconds of its SIGKILL questions are answered again."""
+    served = serve().wait_until_ready()
+    os.kill(served.database_process(), signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            assert served.request("/api/user/credits")["available_credits"] == 10
+            break
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_several_workers_are_one_service(serve: Serve) -> None:
+    """Two worker processes share the embedded database; SIGTERM ends all with 0."""
+    served = serve(WORKERS="2").wait_until_ready()
+    assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
+    assert {served.request("/api/user/credits")["available_credits"] for _ in range(10)} == {9}
+    database = served.database_process()
+    served.process.terminate()
+    assert served.wait_for_end() == 0
+    assert not runs(database)
+
+
+def test_a_named_database_is_used_and_the_embedded_one_never_touched(
+    serve: Serve, folder: Path, database_url: str
+) -> None:
+    """With `DATABASE_URL` no data folder of ours appears."""
+    served = serve(DATABASE_URL=database_url).wait_until_ready()
+    assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
+    assert list(folder.iterdir()) == []
+
+
+def sentence(served: Served) -> str:
+    """The one line that a server which cannot start says before it exits with a failure."""
+    assert served.wait_for_end() != 0
+    [line] = served.output().strip().splitlines()
+    return line
+
+
+def test_a_busy_port_is_said_in_one_sentence(serve: Serve) -> None:
+    """Which port, and what to do."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"Port {port} " in sentence(serve(API_PORT=port))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DATABASE_URL", "postgresql://user:hidden@127.0.0.1:1/d", "127.0.0.1:1/d cannot be reached"),
+        ("DATABASE_URL", "hidden", "DATABASE_URL"),
+        ("DB_POOL_SIZE", "many", "DB_POOL_SIZE"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: str, value: str, said: str) -> None:
+    """Which setting, and never its secret part."""
+    line = sentence(serve(**{name: value}))
+    assert said in line
+    assert "hidden" not in line
+
+
+def test_a_data_folder_of_another_version_is_said_in_one_sentence(serve: Serve, folder: Path) -> None:
+    """Which folder, and which versions."""
+    cluster = folder / "postgresql"
+    cluster.mkdir()
+    (cluster / "PG_VERSION").write_text("12\n")
+    if os.geteuid() == 0:
+        os.chown(cluster, pwd.getpwnam("nobody").pw_uid, -1)
+    assert "PostgreSQL 12" in sentence(serve())
+
+
+def test_memory_needs_no_database(serve: Serve, folder: Path) -> None:
+    """`STORAGE=memory` answers from the sample catalogue and keeps nothing."""
+    served = serve(STORAGE="memory").wait_until_ready()
+    assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) -> None:
+    """`shopassist token` makes a registered user here, and nobody once the server listens elsewhere."""
+    served = serve().wait_until_ready()
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "SHOPASSIST_DATA": str(served.folder)}
+    minted = subprocess.run(
+        [sys.executable, "-m", "shopassist", "token", "--sub", "auth0|me", "--admin"],
+        env=environment,
+        capture_output=True,
+        check=True,
+        cwd=served.folder,
+    )
+    headers = {"Authorization": f"Bearer {minted.stdout.decode().strip()}"}
+    assert served.request("/api/user/me", headers=headers)["user_id"] == "auth0|me"
+    assert served.request("/api/consent/admin/all", headers=headers) == []
+    served.process.terminate()
+    served.wait_for_end()
+    for setting in ({"API_HOST": "0.0.0.0"}, {"ENVIRONMENT": "production"}):  # noqa: S104
+        open_to_all = serve(**setting).wait_until_ready()
+        with pytest.raises(OSError, match="401"):
+            open_to_all.request("/api/user/me", headers=headers)
+        open_to_all.process.terminate()
+        open_to_all.wait_for_end()
