@@ -7,10 +7,17 @@ from sqlalchemy.dialects import postgresql
 revision = "0003"
 down_revision = "0002"
 
-SEARCH_VECTOR = (
-    "setweight(to_tsvector('english'::regconfig, title), 'A') || "
-    "setweight(to_tsvector('english'::regconfig, coalesce(brand, '') || ' ' || coalesce(category, '')), 'B') || "
-    "setweight(to_tsvector('english'::regconfig, coalesce(description, '')), 'C')"
+SEARCHED = (
+    "to_tsvector('english'::regconfig, "
+    "translate(lower(%s), '-/_àáâãäåçèéêëìíîïñòóôõöùúûüýÿ', '   aaaaaaceeeeiiiinooooouuuuyy'))"
+)
+SEARCH_VECTOR = " || ".join(
+    f"setweight({SEARCHED % content}, '{weight}')"
+    for weight, content in (
+        ("A", "title"),
+        ("B", "coalesce(brand, '') || ' ' || coalesce(category, '')"),
+        ("C", "coalesce(description, '')"),
+    )
 )
 
 
@@ -52,8 +59,9 @@ def upgrade() -> None:
         postgresql_ops={"title": "gin_trgm_ops"},
     )
     op.create_index("ix_products_brand", "products", [sa.text("lower(coalesce(brand, ''))")])
-    op.create_index("ix_products_category", "products", [sa.text("lower(coalesce(category, ''))"), "currency", "price"])
-    op.create_index("ix_products_price", "products", ["currency", "price"])
+    op.create_index("ix_products_category", "products", [sa.text("lower(coalesce(category, ''))"), "price", "currency"])
+    op.create_index("ix_products_price", "products", ["price", "currency"])
+    op.create_index("ix_products_currency", "products", ["currency"])
     op.create_index(
         "ix_products_rating",
         "products",

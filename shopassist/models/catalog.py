@@ -55,8 +55,9 @@ class Product(SQLModel, table=True):
             postgresql_ops={"title": "gin_trgm_ops"},
         ),
         Index("ix_products_brand", text(BRAND_KEY)),
-        Index("ix_products_category", text(CATEGORY_KEY), "currency", "price"),
-        Index("ix_products_price", "currency", "price"),
+        Index("ix_products_category", text(CATEGORY_KEY), "price", "currency"),
+        Index("ix_products_price", "price", "currency"),
+        Index("ix_products_currency", "currency"),
         Index("ix_products_rating", text("rating DESC NULLS LAST"), text("rating_count DESC NULLS LAST"), "id"),
     )
 

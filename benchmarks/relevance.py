@@ -1,0 +1,151 @@
+"""How well the catalogue finds what real shoppers meant: NDCG over judged queries, beside known baselines.
+
+    python benchmarks/relevance.py [postgresql://…]
+
+Without a link it starts a PostgreSQL of its own and takes it away again. A named database must be migrated; the
+electronics catalogue is imported into it. The data is read from SHOPASSIST_SHARED_DATA (default: ../shared/data).
+"""
+
+import asyncio
+import math
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.db.manager import normalised
+from shopassist.models.criteria import Criteria
+from shopassist.models.query import ConversationContext
+from shopassist.models.words import words_of
+from shopassist.ops.catalog_import import import_catalog
+from shopassist.ops.catalog_plan import plan_import
+from shopassist.settings import DatabaseConfig, Settings, Storage, StorageSettings
+
+PROJECT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("SHOPASSIST_SHARED_DATA", PROJECT.parent / "shared" / "data"))
+BASELINES = (
+    ("websearch_to_tsquery, ts_rank_cd", 0.69),
+    ("any term, ts_rank_cd", 0.57),
+    ("any term, by matched terms, then ts_rank", 0.72),
+    ("BM25, title x 3 + brand + description", 0.735),
+    ("BM25 joined with sentence embeddings", 0.763),
+)
+WHOLE, SHOWN = 10, 3
+
+Search = Callable[[str], Awaitable[list[str]]]
+"""A query to the ids of products, the best first."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The queries by their ids, and what was judged: query id → product id → 0 to 3."""
+
+    queries: dict[str, str]
+    grades: dict[str, dict[str, int]]
+
+    def ndcg(self, query_id: str, found: list[str], depth: int) -> float | None:
+        """With exponential gain, unjudged products as 0; None when no judged product is relevant."""
+        grades = self.grades[query_id]
+        ideal = _gain(sorted(grades.values(), reverse=True)[:depth])
+        return _gain([grades.get(product, 0) for product in found[:depth]]) / ideal if ideal else None
+
+
+def _gain(grades: list[int]) -> float:
+    return sum((2.0**grade - 1) / math.log2(place + 2) for place, grade in enumerate(grades))
+
+
+def judged() -> Judged:
+    """The judgements of the shared data."""
+    lines = [line.split("\t") for line in (DATA / "relevance" / "qrels.tsv").read_text().splitlines()]
+    grades: dict[str, dict[str, int]] = defaultdict(dict)
+    for query_id, product_id, grade in lines:
+        grades[query_id][product_id] = int(grade)
+    queries = (DATA / "relevance" / "queries.tsv").read_text().splitlines()
+    return Judged(dict(line.split("\t", 1) for line in queries), grades)
+
+
+def catalogue_search(container: Container, field: str) -> Search:
+    """The catalogue alone, the words of the query as `field` (`terms` or `wishes`) of the criteria."""
+
+    async def search(query: str) -> list[str]:
+        criteria = Criteria.model_validate({field: tuple(words_of(query))})
+        return [product.source_id for product in await container.catalog().search(criteria, WHOLE)]
+
+    return search
+
+
+def assistant_search(container: Container, ids: dict[str, list[str]]) -> Search:
+    """The whole assistant, its products known again by their titles."""
+
+    async def search(query: str) -> list[str]:
+        answer = await container.assistant().answer(query, ConversationContext())
+        return [product_id for product in answer.products for product_id in ids[product.title][:1]]
+
+    return search
+
+
+async def measured(search: Search, judgements: Judged, depth: int) -> tuple[str, str, str, str]:
+    """Mean NDCG over all queries and over those that can be answered, queries that found nothing, milliseconds."""
+    started = time.perf_counter()
+    found = {query_id: await search(query) for query_id, query in judgements.queries.items()}
+    spent = (time.perf_counter() - started) / len(found)
+    scores = [judgements.ndcg(query_id, products, depth) for query_id, products in found.items()]
+    known = [score for score in scores if score is not None]
+    empty = sum(not products for products in found.values())
+    return f"{sum(known) / len(scores):.3f}", f"{sum(known) / len(known):.3f}", str(empty), f"{spent * 1000:.1f}"
+
+
+async def run(url: str) -> None:
+    """Import, search and print."""
+    database = DatabaseConfig(database_url=SecretStr(url))
+    container = Container(settings=Settings(database=database, storage=StorageSettings(storage=Storage.POSTGRES)))
+    plan = plan_import(DATA / "catalog-electronics.jsonl.gz")
+    ids: dict[str, list[str]] = defaultdict(list)
+    for row in plan.file.rows():
+        product = plan.reader.product(row.values or {})
+        ids[product.title].append(product.source_id)
+    await import_catalog(plan, container.unit_of_work())
+    judgements = judged()
+    table = Table("search", "NDCG, all queries", "NDCG, answerable", "empty", "ms a query", title="Relevance")
+    for name, figure in BASELINES:
+        table.add_row(f"known: {name} (both halves)", str(figure), "", "", "")
+    for name, search, depth in (
+        ("catalogue, words as wishes @10", catalogue_search(container, "wishes"), WHOLE),
+        ("catalogue, words as terms @10", catalogue_search(container, "terms"), WHOLE),
+        ("assistant @3", assistant_search(container, ids), SHOWN),
+    ):
+        table.add_row(name, *(await measured(search, judgements, depth)))
+    Console(width=120).print(table)
+    print("All queries: those without any relevant product among the judged count as 0; answerable: without them.")
+    await container.shutdown()
+
+
+def main() -> None:
+    """Against the named database, or one of our own."""
+    if len(sys.argv) > 1:
+        asyncio.run(run(sys.argv[1]))
+        return
+    with tempfile.TemporaryDirectory(prefix="shopassist-relevance-") as folder:
+        Path(folder).chmod(0o711)
+        server = EmbeddedPostgres(Path(folder) / "data", settings={"fsync": "off"})
+        try:
+            url = server.start()
+            asyncio.run(migrate.upgrade(normalised(url)))
+            asyncio.run(run(url))
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""What contract tests share."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from containers import Container
+from shopassist.db.ports import CatalogRepository
+
+
+@pytest.fixture
+async def catalog(container: Container) -> AsyncIterator[CatalogRepository]:
+    """The repository of an empty catalogue, within a unit of work that lasts for the test."""
+    async with container.unit_of_work()() as repositories:
+        yield repositories.catalog
