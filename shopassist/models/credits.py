@@ -2,15 +2,19 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
 from shopassist.models.columns import Timestamp, private_timestamp, timestamp
 
 USER_ID_LENGTH = 255
 """Characters in a user id at the most; OpenID Connect Core 1.0, section 2, gives a subject as many."""
+HASH_LENGTH = 64
+KEY_LENGTH = 255
 
 
 class TransactionType(StrEnum):
@@ -19,6 +23,7 @@ class TransactionType(StrEnum):
     ALLOCATE = "allocate"
     DEDUCT = "deduct"
     RESET = "reset"
+    ADJUST = "adjust"
     OPENING = "opening"
 
 
@@ -50,7 +55,8 @@ class UserCredits(SQLModel, table=True):
 class CreditTransaction(SQLModel, table=True):
     """One ledger row. `amount` is signed: a deduction of 3 credits is -3.
 
-    `balance_after` is the sum of the user's rows up to this one; `operation_id` names the operation that wrote it.
+    `balance_after` is the sum of the user's rows up to this one; `operation_id` names the operation that wrote it and
+    `actor` the administrator who asked for it.
     """
 
     __tablename__ = "credit_transactions"
@@ -68,21 +74,54 @@ class CreditTransaction(SQLModel, table=True):
     description: str | None = Field(default=None, sa_type=Text)
     balance_after: int
     operation_id: UUID | None = Field(default=None, exclude=True)
+    actor: str | None = Field(default=None, exclude=True, max_length=USER_ID_LENGTH)
 
 
 class CreditHold(SQLModel, table=True):
-    """Credits set aside for work in progress until it is settled, voided, or `expires_at` has passed."""
+    """Credits set aside for work in progress until it is settled, voided, or `expires_at` has passed.
+
+    A user has one open hold at the most for a question (by its hash) and for an idempotency key.
+    """
 
     __tablename__ = "credit_holds"
     __table_args__ = (
         CheckConstraint("amount > 0", name="ck_credit_holds_amount"),
         Index("ix_credit_holds_expires_at", "expires_at"),
+        Index(
+            "uq_credit_holds_user_id_question_hash",
+            "user_id",
+            "question_hash",
+            unique=True,
+            postgresql_where=text("question_hash IS NOT NULL"),
+        ),
+        Index(
+            "uq_credit_holds_user_id_idempotency_key",
+            "user_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
     )
 
     hold_id: UUID = Field(default_factory=uuid4, primary_key=True)
     user_id: str = Field(max_length=USER_ID_LENGTH)
     amount: int
     created_at: datetime = timestamp()
+    expires_at: datetime = Field(sa_type=Timestamp)
+    question_hash: str | None = Field(default=None, max_length=HASH_LENGTH)
+    idempotency_key: str | None = Field(default=None, max_length=KEY_LENGTH)
+
+
+class IdempotentAnswer(SQLModel, table=True):
+    """What a caller was answered under a key, to be answered again until `expires_at`."""
+
+    __tablename__ = "idempotent_answers"
+    __table_args__ = (Index("ix_idempotent_answers_expires_at", "expires_at"),)
+
+    user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
+    idempotency_key: str = Field(primary_key=True, max_length=KEY_LENGTH)
+    request_hash: str = Field(max_length=HASH_LENGTH)
+    response: dict[str, Any] = Field(sa_type=JSONB)
     expires_at: datetime = Field(sa_type=Timestamp)
 
 

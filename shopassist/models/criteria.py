@@ -7,6 +7,7 @@ every criterion stands here alone. A fact that a product does not state does not
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -60,13 +61,18 @@ class Feature(BaseModel):
 
     def alternatives(self) -> list[list[str]]:
         """The words of each wording: a product that has all words of one of them states the feature."""
-        return [words_of(wording) for wording in self.wordings]
+        return _words_of_each(self.wordings)
 
     def holds(self, words: frozenset[str], attributes: Mapping[str, object]) -> bool:
         """Whether a product with these words and attributes states the feature."""
         if self.attribute is not None and attributes.get(self.attribute) is False:
             return False
         return any(words.issuperset(wording) for wording in self.alternatives())
+
+
+@lru_cache(maxsize=1024)
+def _words_of_each(wordings: tuple[str, ...]) -> list[list[str]]:
+    return [words_of(wording) for wording in wordings]
 
 
 class Criteria(BaseModel):

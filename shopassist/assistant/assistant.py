@@ -1,0 +1,185 @@
+"""The assistant that needs neither a model nor a key: a grammar, the catalogue, and arithmetic."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from shopassist.assistant.comparison import Comparison
+from shopassist.assistant.conversation import Conversation
+from shopassist.assistant.describe import described
+from shopassist.assistant.facts import facts_of
+from shopassist.assistant.grammar import Reading
+from shopassist.assistant.lexicon import LINES
+from shopassist.assistant.links import AffiliateLinks
+from shopassist.assistant.misses import miss_words
+from shopassist.assistant.names import Names
+from shopassist.assistant.nouns import DEVICES
+from shopassist.assistant.obstacles import nearest
+from shopassist.assistant.port import Catalog
+from shopassist.assistant.ranking import is_accessory, is_keyword_search, ranked
+from shopassist.assistant.summary import POLITE, Told, empty_summary, summary_of
+from shopassist.models.catalog import Product
+from shopassist.models.criteria import Criteria
+from shopassist.models.query import Answer, ConversationContext, NearMiss, Recommendation
+from shopassist.models.words import words_of
+from shopassist.settings import AssistantSettings
+
+CANDIDATES = 100
+BEST = 3
+NAMES_LIFETIME_SECONDS = 60
+MOST_LOOSE = 4
+"""Descriptive words that are looked up one by one before they are given up as requirements."""
+
+
+DEVICE_WORDS = LINES | {word for phrases in DEVICES.values() for phrase in phrases for word in words_of(phrase)[-1:]}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The products that fit, best first, and the criteria that they meet."""
+
+    criteria: Criteria
+    products: list[Product]
+    capped: bool
+
+
+class CatalogAssistant:
+    """Answers from the catalogue alone. Holds nothing but the catalogue's names, for a minute."""
+
+    def __init__(
+        self, catalog: Catalog, settings: AssistantSettings, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`monotonic` counts seconds, for the age of the names."""
+        self._catalog = catalog
+        self._currency = settings.market_currency
+        self._links = AffiliateLinks(settings.affiliate_tag, settings.affiliate_program)
+        self._monotonic = monotonic
+        self._names: Names | None = None
+        self._names_until = 0.0
+
+    async def answer(self, query: str, context: ConversationContext) -> Answer:
+        """The best three products that meet every criterion, or the reason why there are none."""
+        names = await self._current_names()
+        reading = await Conversation(names, self._shown).follow(context, query)
+        if reading.unanswerable:
+            return Answer(recommendations_summary=POLITE)
+        found = await self._find(reading)
+        if found.products:
+            return self._recommend(found, reading, names)
+        if not reading.understood and not await self._any_known(reading.criteria):
+            return Answer(recommendations_summary=POLITE)
+        return await self._explain(reading, names)
+
+    async def _current_names(self) -> Names:
+        now = self._monotonic()
+        if self._names is None or now >= self._names_until:
+            self._names = Names(await self._catalog.vocabulary(), self._currency)
+            self._names_until = now + NAMES_LIFETIME_SECONDS
+        return self._names
+
+    async def _shown(self, reading: Reading) -> list[Product]:
+        return (await self._find(reading)).products[:BEST]
+
+    async def _find(self, reading: Reading) -> Found:
+        """What meets the criteria; else what meets them without words that merely describe."""
+        found = await self._search(reading.criteria)
+        if found.products or not reading.loose:
+            return found
+        relaxed = await self._without_loose(reading)
+        return found if relaxed is None else await self._search(relaxed)
+
+    async def _search(self, criteria: Criteria) -> Found:
+        """Products that the catalogue files under the kind; where they are few, also those that only say so."""
+        filed = await self._fitting(criteria.model_copy(update={"kind": None}))
+        if criteria.kind is None or len(filed.products) >= BEST:
+            return replace(filed, criteria=criteria)
+        return await self._fitting(criteria)
+
+    async def _fitting(self, criteria: Criteria) -> Found:
+        # A noun without a category is a feature to the catalogue: as a wish it also orders the text matches.
+        named = tuple(feature.name for feature in criteria.features[:1]) if not criteria.categories else ()
+        products = await self._catalog.search(
+            criteria.model_copy(update={"wishes": (*criteria.wishes, *named)}), CANDIDATES
+        )
+        meant = device_words(criteria)
+        # A repository is trusted to filter, yet nothing that breaks a criterion may ever be recommended.
+        fitting = [p for p in products if not criteria.misses(p) and p.currency and not is_accessory(p, meant)]
+        return Found(criteria, ranked(fitting, criteria), len(products) >= CANDIDATES)
+
+    async def _without_loose(self, reading: Reading) -> Criteria | None:
+        """The criteria with descriptive words as wishes; None where a word is a name the catalogue does not know."""
+        criteria = reading.criteria
+        loose = [term for term in criteria.terms if term in reading.loose]
+        if not loose or len(loose) > MOST_LOOSE or not is_keyword_search(criteria):
+            return None
+        if not (reading.understood or len(loose) < len(criteria.terms)):
+            return None
+        for term in loose:
+            if not await self._catalog.search(Criteria(terms=(term,)), 1):
+                return None
+        kept = tuple(term for term in criteria.terms if term not in loose)
+        return criteria.model_copy(update={"terms": kept, "wishes": (*criteria.wishes, *loose)})
+
+    async def _any_known(self, criteria: Criteria) -> bool:
+        """Whether the catalogue knows every word that was asked for, if not together."""
+        for term in criteria.terms:
+            if not await self._catalog.search(Criteria(terms=(term,)), 1):
+                return False
+        return bool(criteria.terms)
+
+    def _recommend(self, found: Found, reading: Reading, names: Names) -> Answer:
+        criteria, fitting = found.criteria, found.products
+        best = fitting[:BEST]
+        comparison = Comparison(fitting, best, criteria)
+        shown = [self._recommendation(product, comparison, criteria) for product in best]
+        said = said_noun(reading)
+        count = f"at least {len(fitting)}" if found.capped else str(len(fitting))
+        return Answer(
+            products=shown,
+            recommendations_summary=summary_of(Told(criteria, said, names, reading.criteria), best, shown, count),
+            criteria=described(criteria, said, names),
+        )
+
+    async def _explain(self, reading: Reading, names: Names) -> Answer:
+        criteria, said = reading.criteria, said_noun(reading)
+        near = await nearest(self._catalog, criteria, names, device_words(criteria))
+        priced = [product for product in near.products if product.price is not None and product.currency]
+        comparison = Comparison(priced, priced, criteria)
+        misses = [
+            NearMiss(
+                **self._recommendation(product, comparison, criteria).model_dump(),
+                misses=miss_words(product, criteria, names),
+            )
+            for product in priced
+        ]
+        return Answer(
+            recommendations_summary=empty_summary(Told(criteria, said, names, criteria), near),
+            near_misses=misses,
+            criteria=described(criteria, said, names),
+        )
+
+    def _recommendation(self, product: Product, comparison: Comparison, criteria: Criteria) -> Recommendation:
+        if product.price is None or product.currency is None:
+            raise ValueError("a product without a price is never recommended")
+        return Recommendation(
+            title=product.title,
+            price=float(product.price),
+            currency=product.currency,
+            rating=float(product.rating) if product.rating is not None else None,
+            features=facts_of(product, criteria),
+            pros=comparison.pros(product),
+            cons=comparison.cons(product),
+            link=self._links.mark(product.link),
+        )
+
+
+def said_noun(reading: Reading) -> str | None:
+    """What the shopper called the kind of product."""
+    return reading.noun.said if reading.noun else None
+
+
+def device_words(criteria: Criteria) -> frozenset[str] | None:
+    """The words of a question for a device, whose accessories are not meant; None for any other question."""
+    named = [*criteria.categories, *criteria.terms, *(w for f in criteria.features for w in f.wordings)]
+    words = frozenset(words_of(" ".join(named)))
+    return words if words & DEVICE_WORDS else None

@@ -1,0 +1,174 @@
+"""Which product is wanted: the head of the first noun phrase, and the part that every other word plays."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shopassist.assistant import lexicon
+from shopassist.assistant.feature_words import PREFERENCES
+from shopassist.assistant.names import Noun
+from shopassist.assistant.phrases import Phrase
+from shopassist.models.criteria import Feature
+
+OPENINGS = lexicon.CONNECTIVES | lexicon.COMPATIBLE
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What the words of a question ask for."""
+
+    noun: Noun | None = None
+    brands: list[str] = field(default_factory=list)
+    features: list[Feature] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+    wishes: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The phrases up to the next connective or punctuation mark, and the connective they follow.
+
+    `models` holds the identities of the words that belong to the name of a model.
+    """
+
+    opening: str
+    phrases: tuple[Phrase, ...]
+    models: frozenset[int]
+
+
+def wanted(phrases: Sequence[Phrase]) -> Wanted:
+    """The product that the phrases ask for."""
+    segments = _segments(phrases)
+    result = Wanted()
+    head = _head(segments)
+    result.noun = head.noun if head else None
+    reached = False
+    for segment in segments:
+        for place, phrase in enumerate(segment.phrases):
+            following = segment.phrases[place + 1 :]
+            if phrase is head:
+                reached = True
+                _own_feature(phrase, result)
+            elif phrase.brand:
+                _place_brand(phrase, following, segment, result)
+            elif not phrase.filler:
+                _place(phrase, segment, result, aside=reached and segment.opening != "")
+    _name_unknown(segments, result)
+    result.terms = list(dict.fromkeys(result.terms))
+    return result
+
+
+def _segments(phrases: Sequence[Phrase]) -> list[Segment]:
+    segments: list[Segment] = []
+    opening, current = "", list[Phrase]()
+    for phrase in phrases:
+        connective = phrase.plain and phrase.word in OPENINGS
+        if (connective or phrase.punctuated) and current:
+            segments.append(Segment(opening, tuple(current), _models(current)))
+            # After a mere punctuation mark the same sentence goes on in the same role.
+            current, opening = [], "" if phrase.punctuated else opening
+        if connective:
+            opening = phrase.word
+        else:
+            current.append(phrase)
+    if current:
+        segments.append(Segment(opening, tuple(current), _models(current)))
+    return segments
+
+
+def _head(segments: Sequence[Segment]) -> Phrase | None:
+    """The last noun of the first unbroken run of words that has one."""
+    ordered = sorted(segments, key=lambda segment: segment.opening in lexicon.COMPATIBLE | {"with"})
+    for segment in ordered:
+        head: Phrase | None = None
+        before: Phrase | None = None
+        for phrase in segment.phrases:
+            if head is not None and (phrase.filler or not phrase.joined or _is_part(phrase, before)):
+                break
+            before = phrase
+            if phrase.noun is not None:
+                head = phrase
+        if head is not None:
+            return head
+    return None
+
+
+def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
+    """Whether, as in "phone big battery", a noun names a part of the product rather than the product."""
+    return phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISHES
+
+
+def _own_feature(phrase: Phrase, result: Wanted) -> None:
+    if phrase.feature:
+        result.features.append(phrase.feature)
+
+
+def _place_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, result: Wanted) -> None:
+    """A brand is the maker's, unless it tells what an accessory is for or what is inside."""
+    brand = phrase.brand or ""
+    noun = result.noun
+    accessory = noun is not None and noun.accessory
+    names_device = bool(following) and (
+        following[0].names_model
+        or following[0].words[0] in lexicon.LINES
+        or (following[0].noun is not None and not following[0].noun.accessory)
+    )
+    if (
+        segment.opening in lexicon.COMPATIBLE
+        or (accessory and names_device)
+        or (brand in lexicon.CHIP_MAKERS and noun is not None and not accessory)
+    ):
+        result.terms.append(phrase.said)
+    elif brand not in result.brands:
+        result.brands.append(brand)
+
+
+def _place(phrase: Phrase, segment: Segment, result: Wanted, *, aside: bool) -> None:
+    accessory = result.noun is not None and result.noun.accessory
+    compatible = segment.opening in lexicon.COMPATIBLE
+    if phrase.feature and not _other_kind(phrase, result.noun):
+        result.features.append(phrase.feature)
+    elif phrase.word in lexicon.WISHES or segment.opening in lexicon.CLAUSES:
+        result.wishes.append(phrase.said)
+    elif phrase.noun is not None and not accessory:
+        result.wishes.extend(phrase.said.split())
+    elif (phrase.word in PREFERENCES and aside) or (
+        compatible and not accessory and result.noun is not None and not phrase.names_model
+    ):
+        result.wishes.append(phrase.said)
+    else:
+        result.terms.extend(phrase.said.split())
+        if phrase.noun is None and phrase.word not in lexicon.COLOURS and id(phrase) not in segment.models:
+            result.loose.append(phrase.said)
+
+
+def _other_kind(phrase: Phrase, head: Noun | None) -> bool:
+    """Whether a phrase that names a kind itself stands beside another: the SSD of a laptop is no SSD to buy."""
+    return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
+
+
+def _models(phrases: Sequence[Phrase]) -> frozenset[int]:
+    """The plain words that stand in one run with a number or the name of a line ("Note 10 Plus"), by identity."""
+    runs = [list(run) for continues, run in itertools.groupby(phrases, _continues) if continues]
+    return frozenset(id(phrase) for run in runs if any(other.names_model for other in run) for phrase in run)
+
+
+def _continues(phrase: Phrase) -> bool:
+    return phrase.plain and not phrase.filler and phrase.word not in lexicon.WISHES
+
+
+def _name_unknown(segments: Sequence[Segment], result: Wanted) -> None:
+    """Without a known noun the last word of the first words is what is wanted, even where it could be a wish."""
+    if result.noun is not None:
+        return
+    first = next((s for s in segments if any(not p.filler for p in s.phrases)), None)
+    said = [phrase for phrase in first.phrases if not phrase.filler] if first else []
+    last = said[-1] if said else None
+    if last is None or not last.plain:
+        return
+    if last.said in result.wishes and len(said) > 1:
+        result.wishes.remove(last.said)
+        result.terms.append(last.said)
+    if last.said in result.loose:
+        result.loose.remove(last.said)

@@ -1,0 +1,154 @@
+"""The order in which products that fit are recommended: the same question over the same products, the same order."""
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+
+from shopassist.assistant.feature_words import PREFERENCES
+from shopassist.assistant.nouns import ACCESSORIES
+from shopassist.models.catalog import Product
+from shopassist.models.criteria import Criteria, Order
+from shopassist.models.words import words_of
+
+MORE_IS_BETTER = (
+    "ram_gb", "storage_gb", "battery_mah", "capacity_mah", "main_camera_mp", "refresh_rate_hz", "charging_watts",
+    "battery_hours", "output_watts",
+)  # fmt: skip
+ASKED_WEIGHT = 2.0
+PREFERRED_WEIGHT = 6.0
+PRICE_WEIGHT = 0.4
+PRICE_WEIGHT_IN_BUDGET = 0.25
+"""Who names a budget means to spend it well rather than to save most of it."""
+TYPICAL_RATING = Decimal("3.5")
+TYPICAL_COUNT = 20
+"""A rating counts as if that many people had given the typical one: five stars by one buyer are no proof."""
+
+FACTS_OF_A_DEVICE = 15
+
+VARIANT = re.compile(r"\s*[(\[][^)\]]*[)\]]")
+Score = Callable[[Product], float]
+
+
+def ranked(products: Sequence[Product], criteria: Criteria) -> list[Product]:
+    """`products`, given in the order of their text match, the best answer first."""
+    place = {id(product): index for index, product in enumerate(products)}
+    value = value_of(products, criteria)
+    by_text = is_keyword_search(criteria)
+
+    def key(product: Product) -> tuple[float | bool, ...]:
+        uncategorised = bool(criteria.categories) and not product.category
+        merit: tuple[float, ...] = (-value(product), place[id(product)])
+        if by_text:
+            merit = (
+                -_title_match(product, criteria),
+                bool(criteria.features) and _scarce(product),
+                place[id(product)],
+                -value(product),
+            )
+        return (uncategorised, *_ordered(product, criteria.order), -_granted(product, criteria), *merit)
+
+    return _varied(sorted(products, key=key))
+
+
+def is_keyword_search(criteria: Criteria) -> bool:
+    """Whether the question names words rather than figures, so that the match of its text tells most."""
+    figures = criteria.bounds or criteria.price_min is not None or criteria.price_max is not None
+    return not figures and not (criteria.categories and not criteria.terms)
+
+
+def value_of(products: Sequence[Product], criteria: Criteria) -> Score:
+    """How much of what is asked for a product gives for its price, from 0 to 1, among these products."""
+    preferred = {name: sign for wish in criteria.wishes for name, sign in PREFERENCES.get(wish, ())}
+    asked = {bound.name for bound in criteria.bounds if bound.minimum is not None}
+    signs: dict[str, int] = dict.fromkeys(MORE_IS_BETTER, 1) | preferred
+    facts = [(id(product), product.attributes) for product in products]
+    standings = {name: _standing([(key, a.get(name)) for key, a in facts], sign) for name, sign in signs.items()}
+    weights = {name: 1.0 for name in signs if standings[name]}
+    weights |= {name: ASKED_WEIGHT for name in asked if name in weights}
+    weights |= {name: PREFERRED_WEIGHT for name in preferred if name in weights}
+    total = sum(weights.values())
+    cheapness = _standing([(id(product), product.price) for product in products], -1)
+    price_weight = PRICE_WEIGHT if criteria.price_max is None else PRICE_WEIGHT_IN_BUDGET
+
+    def value(product: Product) -> float:
+        merit = sum(weight * standings[name].get(id(product), 0.0) for name, weight in weights.items())
+        return (1 - price_weight) * (merit / total if total else 0.5) + price_weight * cheapness.get(id(product), 0.5)
+
+    return value
+
+
+def _standing(figures: Iterable[tuple[int, object]], sign: int) -> Mapping[int, float]:
+    """From 0 for the worst figure to 1 for the best, by identity; empty where they do not differ."""
+    values = {key: float(figure) * sign for key, figure in figures if isinstance(figure, int | float | Decimal)}
+    distinct = sorted(set(values.values()))
+    if len(distinct) <= 1:
+        return {}
+    places = {value: place / (len(distinct) - 1) for place, value in enumerate(distinct)}
+    return {key: places[value] for key, value in values.items()}
+
+
+def _ordered(product: Product, order: Order) -> tuple[float, ...]:
+    price = float(product.price or 0)
+    if order is Order.CHEAPEST:
+        return (price,)
+    if order is Order.DEAREST:
+        return (-price,)
+    if order is Order.BEST_RATED:
+        count = product.rating_count if product.rating_count is not None else 1
+        rating = product.rating if product.rating is not None else Decimal(0)
+        return (-float((rating * count + TYPICAL_RATING * TYPICAL_COUNT) / (count + TYPICAL_COUNT)),)
+    return ()
+
+
+def _granted(product: Product, criteria: Criteria) -> int:
+    """How many wishes the product states in so many words."""
+    words = set(product.words)
+    return sum(words.issuperset(words_of(wish)) for wish in criteria.wishes if wish not in PREFERENCES)
+
+
+def _scarce(product: Product) -> bool:
+    """A product without a category and with few facts is more often a thing for the product that was named."""
+    return not product.category and len(product.attributes) < FACTS_OF_A_DEVICE
+
+
+def _title_match(product: Product, criteria: Criteria) -> float:
+    """The share of what was named that stands in the title."""
+    title = set(words_of(f"{product.title} {product.brand or ''}"))
+    named = [[words_of(term)] for term in criteria.terms] + [feature.alternatives() for feature in criteria.features]
+    return sum(any(title.issuperset(words) for words in way) for way in named) / len(named) if named else 0.0
+
+
+def _varied(products: Sequence[Product]) -> list[Product]:
+    """Variants of one model go behind the first of them."""
+    seen: set[str] = set()
+    first: list[Product] = []
+    rest: list[Product] = []
+    for product in products:
+        model = VARIANT.sub("", product.title).casefold()
+        (rest if model in seen else first).append(product)
+        seen.add(model)
+    return [*first, *rest]
+
+
+_ACCESSORY_PHRASES = [words_of(phrase) for phrases in ACCESSORIES.values() for phrase in phrases]
+_ACCESSORY_WORDS = frozenset(words[-1] for words in _ACCESSORY_PHRASES) - {
+    "part",
+    "button",
+    "remote",
+    "stylus",
+    "accessory",
+}
+
+
+def is_accessory(product: Product, said: frozenset[str] | None) -> bool:
+    """Whether it is a thing for the device that `said` names, by its category or else its title."""
+    if said is None:
+        return False
+    named = _words(product.category)[-1:] if product.category else _words(product.title)
+    return any(word in _ACCESSORY_WORDS and word not in said for word in named)
+
+
+@functools.lru_cache(maxsize=4096)
+def _words(text: str) -> list[str]:
+    return words_of(text)

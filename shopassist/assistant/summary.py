@@ -1,0 +1,113 @@
+"""The answer in sentences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shopassist.assistant.describe import RATINGS, price_words, product_noun, stated
+from shopassist.assistant.money import money
+from shopassist.assistant.names import Names
+from shopassist.assistant.obstacles import Nearest
+from shopassist.models.catalog import Product
+from shopassist.models.criteria import Criteria, Order, number_of
+from shopassist.models.query import Recommendation
+
+POLITE = (
+    "I can only help with finding products, and I could not find any in that message. Ask me, for example, for a kind "
+    "of product with a price limit, a brand or features: “5G phone under ₹15,000 with 8 GB RAM”."
+)
+CURRENCY_NAMES = {"INR": "rupees (₹)", "USD": "US dollars ($)", "EUR": "euros (€)", "GBP": "pounds (£)"}
+REASONS = {Order.CHEAPEST: "it has the lowest price", Order.DEAREST: "it is the most expensive"}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was understood: the criteria that were met, the noun that was said, and the criteria as first stated."""
+
+    criteria: Criteria
+    said: str | None
+    names: Names
+    first: Criteria
+
+
+def summary_of(told: Told, products: Sequence[Product], shown: Sequence[Recommendation], count: str) -> str:
+    """What was understood, how many fit, which is first and why, how the others differ, how old the prices are."""
+    criteria = told.criteria
+    sentences = [f"{_asked(told)}: {count} product{' fits' if count == '1' else 's fit'}."]
+    given_up = [term for term in told.first.terms if term not in criteria.terms]
+    if given_up:
+        sentences.append(f"None is described as “{' '.join(given_up)}”, so that only moved products up.")
+    first = shown[0]
+    sentences.append(f"My first pick is {_with_price(first)}: {_reason(first, criteria)}.")
+    if len(shown) > 1:
+        sentences.append(f"{'An alternative is' if len(shown) == 2 else 'Alternatives are'} {_others(shown[1:])}.")  # noqa: PLR2004
+    dated = [product.price_as_of for product in products if product.price_as_of is not None]
+    if dated:
+        sentences.append(f"Prices are indicative, the oldest as of {min(dated):%B %Y}: check the shop before buying.")
+    if criteria.order is Order.BEST_RATED and all(product.rating is None for product in products):
+        sentences.append("The catalogue has no ratings for these, so they are ordered by what they offer instead.")
+    return " ".join(sentences)
+
+
+def empty_summary(told: Told, near: Nearest) -> str:
+    """Why nothing fits, and what the near misses are."""
+    sentences = [f"{_asked(told)}: nothing in the catalogue fits.", _obstacle(told.criteria, near)]
+    if near.products:
+        sentences.append("The nearest products are listed with what each of them misses; nothing was charged.")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _asked(told: Told) -> str:
+    criteria = told.criteria
+    parts = stated(criteria, told.names)
+    price = price_words(criteria)
+    if price:
+        parts.append(price)
+    if criteria.marketplace:
+        parts.append(f"sold on {criteria.marketplace}")
+    noun = product_noun(criteria, told.said)
+    return f"You asked for {noun}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _obstacle(criteria: Criteria, near: Nearest) -> str:
+    currencies = sorted({p.currency for p in near.products if p.currency and p.currency != criteria.currency})
+    if price_words(criteria) and currencies and all(p.currency != criteria.currency for p in near.products):
+        there = " and ".join(CURRENCY_NAMES.get(currency, currency) for currency in currencies)
+        mine = CURRENCY_NAMES.get(criteria.currency or "", criteria.currency)
+        return f"The obstacle is the currency: prices here are in {there}, and I do not compare them with {mine}."
+    if not near.obstacles:
+        return (
+            "Several criteria together stand in the way."
+            if near.products
+            else "The catalogue has nothing of that kind."
+        )
+    for obstacle in near.obstacles:
+        rated = [b.name for b in criteria.bounds if b.name in RATINGS]
+        if obstacle.name == "rating" and all(number_of(p, n) is None for p in obstacle.products for n in rated):
+            return (
+                f"The obstacle is {obstacle.words}: the rating is not known for the {obstacle.count} otherwise fitting "
+                f"product{'' if obstacle.count == '1' else 's'}."
+            )
+    words = [obstacle.words for obstacle in near.obstacles]
+    if len(words) == 1:
+        return f"The obstacle is {words[0]}: without it {near.obstacles[0].count} would fit."
+    return f"The obstacle is any one of these: {'; '.join(words)}."
+
+
+def _with_price(product: Recommendation) -> str:
+    return f"{product.title} at {money(product.price, product.currency)}"
+
+
+def _reason(product: Recommendation, criteria: Criteria) -> str:
+    if criteria.order in REASONS:
+        return REASONS[criteria.order]
+    return " and ".join(_clause(pro) for pro in product.pros[:2])
+
+
+def _others(products: Sequence[Recommendation]) -> str:
+    return " and ".join(f"{_with_price(p)} ({_clause(p.pros[0])})" for p in products)
+
+
+def _clause(sentence: str) -> str:
+    """A pro or con inside a sentence: its figure in brackets is told in the list."""
+    plain = sentence.partition(" (")[0]
+    return plain if plain[:1].isdigit() or plain[1:2].isupper() else plain[:1].lower() + plain[1:]

@@ -1,0 +1,102 @@
+"""What the ledger is asked for and what it answers, whichever database keeps it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from shopassist.models.credits import UserCredits
+
+
+@dataclass(frozen=True, slots=True)
+class CreditPolicy:
+    """How many credits an account starts with, and how long a registered user's period is."""
+
+    max_guest_credits: int = 10
+    max_registered_credits: int = 50
+    reset_interval: timedelta = timedelta(hours=24)
+    hold_lifetime: timedelta = timedelta(seconds=60)
+    replay_lifetime: timedelta = timedelta(hours=24)
+    largest_amount: int = 2**31 - 1
+
+    def max_credits(self, is_guest: bool) -> int:
+        """Credits of a full account."""
+        return self.max_guest_credits if is_guest else self.max_registered_credits
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequest:
+    """Credits to set aside for answering one question of one user, at most once at a time.
+
+    `question_hash` and `idempotency_key` are each unique among the user's open holds.
+    """
+
+    hold_id: UUID
+    user_id: str
+    is_guest: bool
+    amount: int = 1
+    question_hash: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The outcome of asking for credits: whether they were granted, and the account after it.
+
+    `in_flight`: they were not, since an open hold of the user has the same question or key.
+    """
+
+    granted: bool
+    account: UserCredits
+    in_flight: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """What an open hold is for."""
+
+    question_hash: str | None
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """An answer to keep, from the instant it is stored, for `lifetime`."""
+
+    query_hash: str
+    result: dict[str, Any]
+    lifetime: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a caller was answered under an idempotency key to a request of that hash."""
+
+    user_id: str
+    idempotency_key: str
+    request_hash: str
+    response: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of a hold when its question was answered; all of it commits together."""
+
+    hold_id: UUID
+    user_id: str
+    description: str
+    answer: StoredAnswer | None = None
+    replay: Replay | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A correction by an administrator: `amount` credits, signed and not 0."""
+
+    operation_id: UUID
+    user_id: str
+    amount: int
+    reason: str
+    actor: str
+    idempotency_key: str | None = None
+    request_hash: str = ""
