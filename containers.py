@@ -7,33 +7,40 @@ deployment the assistant. Each `Container(settings=…)` is a world of its own.
 from datetime import timedelta
 
 from dependency_injector import containers, providers
-from shopassist.assistant.assistant import CatalogAssistant
-from shopassist.db.memory.catalog import MemoryCatalogRepository
 
+from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.db.manager import DatabaseManager
+from shopassist.db.memory.cached_answers import MemoryCachedAnswers
+from shopassist.db.memory.catalog import MemoryCatalogRepository
 from shopassist.db.memory.consents import MemoryConsentRepository
 from shopassist.db.memory.credits import MemoryCreditRepository
 from shopassist.db.memory.leases import MemoryLeases
 from shopassist.db.memory.ledger import MemoryCreditLedger
 from shopassist.db.memory.query_cache import MemoryCacheRepository
+from shopassist.db.memory.replays import MemoryReplays
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
-from shopassist.db.ports import CreditPolicy, SystemClock
+from shopassist.db.ports import SystemClock
+from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
 from shopassist.db.postgres.credits import PostgresCreditRepository
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
+from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
 from shopassist.identity.trust import token_verifier
 from shopassist.jobs import Job, Jobs
+from shopassist.models.ledger import CreditPolicy
 from shopassist.services.catalog import CatalogService
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
+from shopassist.services.flights import Flights
 from shopassist.services.health import HealthService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
+from shopassist.services.reply import Outcome
 from shopassist.settings import Settings
 
 
@@ -100,6 +107,16 @@ class Container(containers.DeclarativeContainer):
         postgres=providers.Singleton(PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock),
         memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy),
     )
+    cached_answers = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryCachedAnswers, store=memory_store),
+    )
+    replays = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
+        memory=providers.Singleton(MemoryReplays, store=memory_store, policy=credit_policy),
+    )
     leases = providers.Selector(
         storage,
         postgres=providers.Singleton(PostgresLeases, manager=database_manager, clock=clock),
@@ -111,16 +128,23 @@ class Container(containers.DeclarativeContainer):
     )
     consent_service = providers.Factory(UserConsentService, unit_of_work=unit_of_work, clock=clock)
     query_cache_service = providers.Singleton(
-        QueryCacheService, unit_of_work=unit_of_work, clock=clock, validity=settings.provided.cache.validity
+        QueryCacheService,
+        unit_of_work=unit_of_work,
+        answers=cached_answers,
+        clock=clock,
+        validity=settings.provided.cache.validity,
     )
 
     catalog = providers.Factory(CatalogService, unit_of_work=unit_of_work)
     assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=settings.provided.assistant)
+    flights: providers.Provider[Flights[Outcome]] = providers.Singleton(Flights)
     query_service = providers.Factory(
         QueryService,
         cache=query_cache_service,
         credits_=credit_service,
         ledger=credit_ledger,
+        replays=replays,
+        flights=flights,
         assistant=assistant,
         timeout_seconds=settings.provided.assistant.timeout_seconds,
     )
@@ -139,6 +163,7 @@ class Container(containers.DeclarativeContainer):
         leases=leases,
         jobs=providers.List(
             providers.Factory(Job, "void_expired_holds", timedelta(seconds=5), credit_ledger.provided.void_expired),
+            providers.Factory(Job, "forget_idempotent_answers", timedelta(minutes=5), replays.provided.forget_expired),
             providers.Factory(Job, "reset_due_credits", timedelta(minutes=1), credit_service.provided.reset_credits),
             providers.Factory(
                 Job,

@@ -1,7 +1,6 @@
 """The command line: `shopassist …`."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +16,16 @@ from shopassist.db.manager import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
-from shopassist.ops.startup import read_settings, with_database
+from shopassist.ops import catalog_command as command
+from shopassist.ops.startup import prepare, read_settings, with_database
 from shopassist.settings import Settings
 from shopassist.telemetry import configure_logging
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 database = typer.Typer(no_args_is_help=True, help="The schema of the database.")
+catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 app.add_typer(database, name="db")
+app.add_typer(catalogue, name="catalog")
 
 
 @contextmanager
@@ -52,19 +54,17 @@ def serve(
     with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the starting process ends.")] = False,
 ) -> None:
     """Serve the API, on the database of DATABASE_URL or else on an embedded PostgreSQL."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: sys.exit(0))
     if with_parent:
         die_with_parent()
     from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
-    from shopassist.server import ServedServices, run  # noqa: PLC0415
+    from shopassist.server import ServedServices, start  # noqa: PLC0415
 
     def container_of(prepared: Settings) -> ServedServices:
         return Container(settings=prepared)
 
     settings = read_settings()
     configure_logging(settings.server.log_level)
-    run(settings, container_of)
+    start(settings, container_of)
 
 
 @app.command()
@@ -110,14 +110,37 @@ def history() -> None:
         typer.echo(f"{revision}  {title}")
 
 
-def main() -> None:
-    """Run the command line; what is wrong is said in one sentence."""
+@catalogue.command("import")
+def import_(
+    file: command.FileArgument,
+    source: command.SourceOption = None,
+    columns: command.MapOption = None,
+    currency: command.CurrencyOption = None,
+    minor: command.MinorOption = None,
+    link_template: command.LinkOption = None,
+    rejects: command.RejectsOption = None,
+) -> None:
+    """Add the products of FILE, or bring them up to date by their source and id."""
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+
+    plan = command.planned(file, source, columns, currency, minor, link_template, rejects)
+
+    async def run(settings: Settings) -> None:
+        container = Container(settings=settings)
+        try:
+            await prepare(settings, container.unit_of_work())
+            await command.imported(plan, container.unit_of_work())
+        finally:
+            await container.shutdown()
+
+    with running_database() as settings:
+        asyncio.run(run(settings))
+
+
+def run() -> None:
+    """Run the command that was asked for; what is wrong is said in one sentence."""
     try:
         app()
     except ShopAssistError as error:
         typer.echo(f"shopassist: {error.detail}", err=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -102,13 +102,28 @@ class CreditsExhaustedError(ShopAssistError):
     detail = "No credits left."
 
 
-class AssistantUnavailableError(ShopAssistError):
-    """The assistant could not answer; nothing was charged."""
+class KeyReusedError(ShopAssistError):
+    """An idempotency key that came with another request before."""
 
-    code = "assistant_unavailable"
-    status = 503
-    retryable = True
-    detail = "The assistant cannot answer right now. Nothing was charged."
+    code = "idempotency_key_reused"
+    status = 422
+    detail = "This Idempotency-Key was used with another request."
+
+
+class KeyInFlightError(ShopAssistError):
+    """An idempotency key whose first request is still being worked on."""
+
+    code = "idempotency_key_in_flight"
+    status = 409
+    detail = "The request with this Idempotency-Key is still being worked on."
+
+
+class OverdrawError(ShopAssistError):
+    """An adjustment that the account cannot bear."""
+
+    code = "overdraw"
+    status = 409
+    detail = "The account does not have as many credits to take, or cannot hold as many more."
 
 
 class StorageUnavailableError(ShopAssistError):

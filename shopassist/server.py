@@ -43,7 +43,7 @@ class Server(uvicorn.Server):
             self.announce()
 
 
-def run(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
+def start(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
     listener = bind(settings.server)
     settings, embedded = with_database(settings)

@@ -43,5 +43,3 @@ def postgres_settings(url: str) -> Settings:
     return Settings(
         database=DatabaseConfig(database_url=SecretStr(url)), storage=StorageSettings(storage=Storage.POSTGRES)
     )
-
-

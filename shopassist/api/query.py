@@ -1,16 +1,51 @@
 """`POST /api/query`: a question and its answer."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
 
 from shopassist.api.dependencies import IDENTITY, CallerDep, QueryServiceDep
 from shopassist.api.errors import IDENTITY_ERRORS, documented
-from shopassist.errors import CreditsExhaustedError
+from shopassist.errors import CreditsExhaustedError, KeyInFlightError
+from shopassist.models.credits import KEY_LENGTH
 from shopassist.models.query import QueryRequest, QueryResponse
 
 router = APIRouter(prefix="/api", tags=["questions"])
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=KEY_LENGTH,
+        pattern="^[!-~]+$",
+        description="The same key and question are answered once; kept for 24 hours.",
+    ),
+]
 
-@router.post("/query", dependencies=IDENTITY, responses=documented(*IDENTITY_ERRORS, CreditsExhaustedError))
-async def ask(request: QueryRequest, caller: CallerDep, queries: QueryServiceDep) -> QueryResponse:
+
+@router.post(
+    "/query",
+    dependencies=IDENTITY,
+    responses=documented(*IDENTITY_ERRORS, CreditsExhaustedError, KeyInFlightError),
+)
+async def ask(
+    question: QueryRequest,
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    queries: QueryServiceDep,
+    idempotency_key: IdempotencyKey = None,
+) -> QueryResponse:
     """Ask for a product. An answer that is not from the cache costs one credit."""
-    return await queries.answer(caller.user_id, caller.is_guest, request)
+    reply = await queries.answer(
+        caller.user_id, caller.is_guest, question, idempotency_key, gone=lambda: disconnected(request)
+    )
+    if reply.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return reply.response
+
+
+async def disconnected(request: Request) -> None:
+    """Return when the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -19,6 +19,7 @@ from shopassist.models import (
     UserCredits,
 )
 from shopassist.models.criteria import Criteria
+from shopassist.models.ledger import Adjustment, Grant, HoldRequest, OpenHold, Replay, Settlement
 
 
 class Clock(Protocol):
@@ -36,38 +37,6 @@ class SystemClock:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class CreditPolicy:
-    """How many credits an account starts with, and how long a registered user's period is."""
-
-    max_guest_credits: int = 10
-    max_registered_credits: int = 50
-    reset_interval: timedelta = timedelta(hours=24)
-    hold_lifetime: timedelta = timedelta(seconds=60)
-    largest_amount: int = 2**31 - 1
-
-    def max_credits(self, is_guest: bool) -> int:
-        """Credits of a full account."""
-        return self.max_guest_credits if is_guest else self.max_registered_credits
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The outcome of asking for credits: whether they were granted, and the account after it."""
-
-    granted: bool
-    account: UserCredits
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAnswer:
-    """An answer to keep, from the instant it is stored, for `lifetime`."""
-
-    query_hash: str
-    result: dict[str, Any]
-    lifetime: timedelta
-
-
 class CreditLedger(Protocol):
     """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
 
@@ -80,11 +49,14 @@ class CreditLedger(Protocol):
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         """Spend `amount` (> 0) credits now, or change nothing."""
 
-    async def hold(self, user_id: str, is_guest: bool, amount: int, hold_id: UUID) -> Grant:
-        """Set `amount` credits aside for work in progress, until `settle`, `void` or the end of its lifetime."""
+    async def hold(self, request: HoldRequest) -> Grant:
+        """Set credits aside for work in progress, until `settle`, `void` or the end of the hold's lifetime."""
 
-    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: StoredAnswer | None) -> bool:
-        """Turn a hold into a deduction and store `answer` with it, or, when the hold is gone, change nothing."""
+    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+        """The user's open holds for that question or under that key: two at the most."""
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Turn a hold into a deduction and store what belongs to it, or, when the hold is gone, change nothing."""
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
         """Give a hold back; False when it is gone."""
@@ -92,11 +64,34 @@ class CreditLedger(Protocol):
     async def void_expired(self, limit: int = 1000) -> int:
         """Give back holds that outlived their lifetime, `limit` at the most; how many."""
 
+    async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
+        """Add or take credits; None, and nothing changed, when that would overdraw or there is no such account."""
+
     async def reset(self, user_id: str) -> None:
         """Refill one registered account now; nothing for guests and strangers."""
 
     async def reset_due(self, limit: int = 1000) -> int:
         """Refill registered accounts whose period is over, `limit` at the most; how many were moved on."""
+
+
+class CachedAnswers(Protocol):
+    """Stored answers for the hot path, which reads outside any unit of work."""
+
+    async def find(self, query_hash: str) -> dict[str, Any] | None:
+        """The answer while it is valid."""
+
+
+class Replays(Protocol):
+    """Answers that are given again to whoever asks with the same idempotency key."""
+
+    async def find(self, user_id: str, idempotency_key: str) -> Replay | None:
+        """What the caller was answered under this key, while it is kept."""
+
+    async def remember(self, replay: Replay) -> None:
+        """Keep an answer that cost nothing; one that is kept already stays."""
+
+    async def forget_expired(self, limit: int = 1000) -> int:
+        """Remove answers past their time, `limit` at the most; how many."""
 
 
 class CreditRepository(Protocol):

@@ -15,6 +15,21 @@ UNAVAILABLE_CLASSES = ("08", "53", "57P", "58")
 """SQLSTATE prefixes of a server that is away, full, stopping or broken (PostgreSQL manual, appendix A)."""
 
 
+class ConnectionLostError(StorageUnavailableError):
+    """The connection broke with a statement on its way: whether it happened is not known."""
+
+
+@contextmanager
+def sent() -> Iterator[None]:
+    """Raise `ConnectionLostError` when the connection breaks within this block."""
+    try:
+        yield
+    except (OSError, asyncpg.InterfaceError, exc.DBAPIError) as error:
+        if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
+            raise
+        raise ConnectionLostError from error
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raise domain errors in place of the driver's. Raises `IntegrityError` and its kin, `StorageUnavailableError`."""

@@ -1,8 +1,9 @@
 """Credits: what an account may spend, spending it, and its history."""
 
-from shopassist.db.ports import CreditLedger, CreditPolicy, UnitOfWork
+from shopassist.db.ports import CreditLedger, UnitOfWork
 from shopassist.errors import SessionRefusedError
 from shopassist.models import CreditStatus, CreditTransaction, UserCredits
+from shopassist.models.ledger import CreditPolicy
 from shopassist.models.text import valid_user_id
 
 RESET_BATCH = 1000

@@ -5,18 +5,20 @@ import json
 from datetime import timedelta
 from typing import Any
 
-from shopassist.db.ports import Clock, StoredAnswer, UnitOfWork
+from shopassist.db.ports import CachedAnswers, Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.models import QueryCache
 from shopassist.models.columns import utc_now
+from shopassist.models.ledger import StoredAnswer
 from shopassist.models.text import storable
 
 
 class QueryCacheService:
     """Answers by the hash of their question. Hits and misses are counted for as long as this object lives."""
 
-    def __init__(self, unit_of_work: UnitOfWork, clock: Clock, validity: timedelta) -> None:
+    def __init__(self, unit_of_work: UnitOfWork, answers: CachedAnswers, clock: Clock, validity: timedelta) -> None:
         """An answer is valid for `validity`, up to and including its last instant."""
+        self._answers = answers
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._validity = validity
@@ -31,13 +33,12 @@ class QueryCacheService:
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
         """The answer while it is valid."""
-        async with self._unit_of_work() as work:
-            entry = await work.cache.get_cached_result(query_hash)
-        if entry is None:
+        result = await self._answers.find(query_hash)
+        if result is None:
             self._misses += 1
-            return None
-        self._hits += 1
-        return entry.result
+        else:
+            self._hits += 1
+        return result
 
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
         """Store or replace an answer. Raises `InvalidInputError` for what JSON cannot carry."""

@@ -1,4 +1,4 @@
-"""Fixtures: an identity provider on loopback, and the app over either twin with an assistant that is told what to say."""
+"""Fixtures: an identity provider, and the app over either twin with an assistant that is told what to say."""
 
 import json
 import threading

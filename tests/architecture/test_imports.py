@@ -24,7 +24,7 @@ def imported(path: Path) -> set[str]:
 def test_only_the_entry_points_import_the_container() -> None:
     """The command line and the ASGI factory build containers; everything else takes what it is given."""
     importers = {path.name for path in MODULES if "containers" in imported(path)}
-    assert importers == {"__main__.py", "asgi.py"}
+    assert importers == {"command_line.py", "asgi.py"}
 
 
 def test_only_the_settings_read_the_environment() -> None:

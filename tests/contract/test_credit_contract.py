@@ -9,6 +9,7 @@ import pytest
 from containers import Container
 from shopassist.errors import InvalidInputError, SessionRefusedError
 from shopassist.models import CreditTransaction, TransactionType
+from shopassist.models.ledger import HoldRequest, Settlement
 from tests.support import FixedClock
 
 USER = "auth0|123"
@@ -71,7 +72,7 @@ async def test_deduct_by_amount(container: Container, amount: int, outcome: bool
 
 
 async def test_a_due_reset_refills_on_touch(container: Container, clock: FixedClock) -> None:
-    """24 hours after the last reset, to the second, a registered user's next touch refills and records what was added."""
+    """24 hours after the last reset, to the second, a registered user's next touch refills and records it."""
     service = container.credit_service()
     await service.deduct_credit(USER, amount=20)
     clock.move(hours=24, seconds=-1)
@@ -174,13 +175,13 @@ async def test_holds_settle_void_and_expire(container: Container, clock: FixedCl
     ledger = container.credit_ledger()
     settled, voided, expired = uuid4(), uuid4(), uuid4()
     for hold_id in (settled, voided, expired):
-        assert (await ledger.hold(USER, False, 1, hold_id)).granted
+        assert (await ledger.hold(HoldRequest(hold_id, USER, is_guest=False))).granted
     assert await balance_of_ledger(container, USER) == 50
     assert await container.credit_service().check_credits(USER) == 47
-    assert await ledger.settle(settled, USER, "spent", None)
-    assert not await ledger.settle(settled, USER, "spent", None)
+    assert await ledger.settle(Settlement(settled, USER, "spent"))
+    assert not await ledger.settle(Settlement(settled, USER, "spent"))
     assert await ledger.void(voided, USER)
-    assert not await ledger.settle(voided, USER, "spent", None)
+    assert not await ledger.settle(Settlement(voided, USER, "spent"))
     assert await ledger.void_expired() == 0
     clock.move(seconds=60)
     assert await ledger.void_expired() == 1
@@ -192,7 +193,7 @@ async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClo
     ledger, service = container.credit_ledger(), container.credit_service()
     hold_id = uuid4()
     await service.deduct_credit(USER, amount=10)
-    await ledger.hold(USER, False, 1, hold_id)
+    await ledger.hold(HoldRequest(hold_id, USER, is_guest=False))
     clock.move(hours=24)
     assert await service.check_credits(USER) == 49
     await ledger.void(hold_id, USER)
@@ -205,7 +206,7 @@ async def test_a_guest_session_cannot_reach_a_registered_account(container: Cont
     await service.get_user_credits("someone")
     with pytest.raises(SessionRefusedError):
         await service.own_account("someone", is_guest=True)
-    assert not (await container.credit_ledger().hold("someone", True, 1, uuid4())).granted
+    assert not (await container.credit_ledger().hold(HoldRequest(uuid4(), "someone", is_guest=True))).granted
 
 
 async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(container: Container) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -12,7 +13,7 @@ from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
 
 
-def manager_of(url: str, **settings: object) -> DatabaseManager:
+def manager_of(url: str, **settings: Any) -> DatabaseManager:
     """A manager with these settings of the pool."""
     return DatabaseManager(DatabaseConfig(database_url=SecretStr(url), **settings))
 
@@ -41,7 +42,7 @@ def test_other_links_are_refused_without_repeating_them(link: str) -> None:
 
 
 async def test_pool_size_and_overflow_bound_the_connections(database_url: str) -> None:
-    """`DB_POOL_SIZE` and `DB_MAX_OVERFLOW` together are the most connections; the overflow is closed when given back."""
+    """`DB_POOL_SIZE` and `DB_MAX_OVERFLOW` together are the most connections; the overflow is closed afterwards."""
     manager = manager_of(database_url, pool_size=2, max_overflow=1, pool_timeout=0.2)
     connections = [await manager.engine.connect() for _ in range(3)]
     with pytest.raises(exc.TimeoutError):

@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import event
 
 from containers import Container
-from shopassist.db.ports import Repositories, StoredAnswer
+from shopassist.db.ports import Repositories
 from shopassist.models import CreditTransaction, QueryCache, UserConsent
 from shopassist.models.criteria import Bound, Criteria, Feature
+from shopassist.models.ledger import Adjustment, HoldRequest, Settlement, StoredAnswer
 from tests.support import execute, postgres_settings, with_name
 
 FILL = """
@@ -25,6 +26,8 @@ SELECT 'user ' || n % 20000, 'allocate', 1, now() - (200000 - n) * interval '1 m
 FROM generate_series(1, 200000) n;
 INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at)
 SELECT gen_random_uuid(), 'user ' || n, 1, now(), now() + n * interval '1 second' FROM generate_series(1, 20000) n;
+INSERT INTO idempotent_answers (user_id, idempotency_key, request_hash, response, expires_at)
+SELECT 'user ' || n, 'key', 'hash', '{}', now() + (n - 1000) * interval '1 second' FROM generate_series(1, 20000) n;
 INSERT INTO user_consents (user_id, terms_accepted, marketing_consent)
 SELECT 'user ' || n, true, false FROM generate_series(1, 20000) n;
 INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
@@ -54,12 +57,21 @@ STEPS = [
     step("account", lambda c, _: c.credit_ledger().account("user 7", is_guest=False)),
     step("first sight", lambda c, _: c.credit_ledger().account("new", is_guest=False)),
     step("deduct", lambda c, _: c.credit_ledger().deduct("user 7", False, 1, "x")),
-    step("hold", lambda c, _: c.credit_ledger().hold("user 7", False, 1, uuid4())),
+    step(
+        "hold", lambda c, _: c.credit_ledger().hold(HoldRequest(uuid4(), "user 7", is_guest=False, question_hash="q"))
+    ),
     step(
         "settle",
-        lambda c, _: c.credit_ledger().settle(uuid4(), "user 7", "x", StoredAnswer("0" * 64, {}, timedelta(minutes=1))),
+        lambda c, _: c.credit_ledger().settle(
+            Settlement(uuid4(), "user 7", "x", StoredAnswer("0" * 64, {}, timedelta(minutes=1)))
+        ),
     ),
     step("void", lambda c, _: c.credit_ledger().void(uuid4(), "user 7")),
+    step("open holds", lambda c, _: c.credit_ledger().open_holds("user 7", "q", "key")),
+    step("adjust", lambda c, _: c.credit_ledger().adjust(Adjustment(uuid4(), "user 7", 5, "x", "admin", "key"))),
+    step("replay", lambda c, _: c.replays().find("user 7", "key")),
+    step("forget", lambda c, _: c.replays().forget_expired()),
+    step("find answer", lambda c, _: c.cached_answers().find("0" * 64)),
     step("void expired", lambda c, _: c.credit_ledger().void_expired()),
     step("reset", lambda c, _: c.credit_ledger().reset("user 7")),
     step("reset due", lambda c, _: c.credit_ledger().reset_due(100)),
@@ -69,7 +81,7 @@ STEPS = [
     step(
         "transaction",
         lambda _, w: w.credits.create_transaction(
-            CreditTransaction(user_id="user 7", transaction_type="allocate", amount=1)
+            CreditTransaction(user_id="user 7", transaction_type="allocate", amount=1, balance_after=1)
         ),
     ),
     step("history", lambda _, w: w.credits.get_user_transactions("user 7", 10, before_id=100_000)),
@@ -142,7 +154,7 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
     try:
         async with container.unit_of_work()() as work:
             await steps(container, work)
-            raise Undo
+            raise Undo  # noqa: TRY301 - leaving the block is the point
     except Undo:
         pass
     finally:

@@ -1,4 +1,4 @@
-"""`shopassist serve` as a user has it: a process that starts, stops, is killed, and says in one sentence what is wrong."""
+"""`shopassist serve` as a user has it: it starts, stops, is killed, and says in one sentence what is wrong."""
 
 import json
 import os

@@ -3,10 +3,11 @@
 from datetime import timedelta
 from uuid import UUID
 
+from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
-from shopassist.db.ports import CreditPolicy, Grant, StoredAnswer
 from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
+from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Replay, Settlement
 
 
 class MemoryCreditLedger:
@@ -39,37 +40,48 @@ class MemoryCreditLedger:
                 self._record(account, TransactionType.DEDUCT, -amount, description)
             return Grant(granted, copied(account))
 
-    async def hold(self, user_id: str, is_guest: bool, amount: int, hold_id: UUID) -> Grant:
+    async def hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
-            account = self._touch(user_id, is_guest)
-            granted = self._may_take(account, is_guest, amount)
-            if granted:
-                account.available_credits -= amount
-                account.held_credits += amount
-                now = self._store.now()
-                self._store.holds[hold_id] = CreditHold(
-                    hold_id=hold_id,
-                    user_id=user_id,
-                    amount=amount,
-                    created_at=now,
-                    expires_at=now + self._policy.hold_lifetime,
-                )
-            return Grant(granted, copied(account))
+            account = self._touch(request.user_id, request.is_guest)
+            if not self._may_take(account, request.is_guest, request.amount):
+                return Grant(False, copied(account))
+            if self._in_flight(request):
+                return Grant(False, copied(account), in_flight=True)
+            account.available_credits -= request.amount
+            account.held_credits += request.amount
+            now = self._store.now()
+            self._store.holds[request.hold_id] = CreditHold(
+                hold_id=request.hold_id,
+                user_id=request.user_id,
+                amount=request.amount,
+                created_at=now,
+                expires_at=now + self._policy.hold_lifetime,
+                question_hash=request.question_hash,
+                idempotency_key=request.idempotency_key,
+            )
+            return Grant(True, copied(account))
 
-    async def settle(self, hold_id: UUID, user_id: str, description: str, answer: StoredAnswer | None) -> bool:
+    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+        wanted = HoldRequest(UUID(int=0), user_id, False, 0, question_hash, idempotency_key)
+        return [OpenHold(hold.question_hash, hold.idempotency_key) for hold in self._in_flight(wanted)]
+
+    async def settle(self, settlement: Settlement) -> bool:
         async with self._store.lock:
-            hold = self._close(hold_id, user_id)
+            hold = self._close(settlement.hold_id, settlement.user_id)
             if hold is None:
                 return False
-            self._record(self._store.accounts[user_id], TransactionType.DEDUCT, -hold.amount, description, hold_id)
-            if answer is not None:
+            account = self._store.accounts[hold.user_id]
+            self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
+            if settlement.answer is not None:
                 now = self._store.now()
-                self._store.cache[answer.query_hash] = QueryCache(
-                    query_hash=answer.query_hash,
-                    result=answer.result,
+                self._store.cache[settlement.answer.query_hash] = QueryCache(
+                    query_hash=settlement.answer.query_hash,
+                    result=settlement.answer.result,
                     cached_at=now,
-                    expires_at=now + answer.lifetime,
+                    expires_at=now + settlement.answer.lifetime,
                 )
+            if settlement.replay is not None:
+                keep(self._store, self._policy, settlement.replay)
             return True
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
@@ -81,6 +93,24 @@ class MemoryCreditLedger:
             now = self._store.now()
             expired = [hold for hold in self._store.holds.values() if hold.expires_at <= now][:limit]
             return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
+
+    async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
+        async with self._store.lock:
+            account = self._store.accounts.get(adjustment.user_id)
+            if account is None or not 0 <= account.available_credits + adjustment.amount <= self._most(account):
+                return None
+            if adjustment.idempotency_key is not None:
+                key = (adjustment.actor, adjustment.idempotency_key)
+                kept = self._store.replays.get(key)
+                if kept is not None and kept.expires_at >= self._store.now():
+                    return None
+                balance = account.available_credits + adjustment.amount
+                keep(self._store, self._policy, replay_of(adjustment, balance, account.max_credits))
+            account.available_credits += adjustment.amount
+            self._record(
+                account, TransactionType.ADJUST, adjustment.amount, adjustment.reason, adjustment.operation_id
+            ).actor = adjustment.actor
+            return copied(account)
 
     async def reset(self, user_id: str) -> None:
         async with self._store.lock:
@@ -118,6 +148,20 @@ class MemoryCreditLedger:
     def _may_take(self, account: UserCredits, is_guest: bool, amount: int) -> bool:
         return amount <= account.available_credits and (account.is_guest or not is_guest)
 
+    def _most(self, account: UserCredits) -> int:
+        return self._policy.largest_amount - account.held_credits
+
+    def _in_flight(self, request: HoldRequest) -> list[CreditHold]:
+        """Open holds of the same user for the same question, or under the same key."""
+        question, key = request.question_hash, request.idempotency_key
+        mine = [hold for hold in self._store.holds.values() if hold.user_id == request.user_id]
+        return [
+            hold
+            for hold in mine
+            if (question is not None and hold.question_hash == question)
+            or (key is not None and hold.idempotency_key == key)
+        ]
+
     def _is_due(self, account: UserCredits) -> bool:
         since: timedelta = self._store.now() - account.last_reset_timestamp
         return not account.is_guest and since >= self._policy.reset_interval
@@ -154,9 +198,9 @@ class MemoryCreditLedger:
         amount: int,
         description: str,
         operation_id: UUID | None = None,
-    ) -> None:
+    ) -> CreditTransaction:
         key = self._store.next_transaction_id()
-        self._store.transactions[key] = CreditTransaction(
+        row = self._store.transactions[key] = CreditTransaction(
             id=key,
             user_id=account.user_id,
             transaction_type=transaction_type.value,
@@ -166,3 +210,17 @@ class MemoryCreditLedger:
             balance_after=account.available_credits + account.held_credits,
             operation_id=operation_id,
         )
+        return row
+
+
+def replay_of(adjustment: Adjustment, available_credits: int, max_credits: int) -> Replay:
+    """What is kept of an adjustment under its key."""
+    response = {
+        "user_id": adjustment.user_id,
+        "amount": adjustment.amount,
+        "reason": adjustment.reason,
+        "actor": adjustment.actor,
+        "available_credits": available_credits,
+        "max_credits": max_credits,
+    }
+    return Replay(adjustment.actor, adjustment.idempotency_key or "", adjustment.request_hash, response)

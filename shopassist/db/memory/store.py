@@ -7,7 +7,15 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from shopassist.db.ports import Clock
-from shopassist.models import CreditHold, CreditTransaction, Product, QueryCache, UserConsent, UserCredits
+from shopassist.models import (
+    CreditHold,
+    CreditTransaction,
+    IdempotentAnswer,
+    Product,
+    QueryCache,
+    UserConsent,
+    UserCredits,
+)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -26,6 +34,7 @@ class MemoryStore:
         self.consents: dict[str, UserConsent] = {}
         self.cache: dict[str, QueryCache] = {}
         self.products: dict[tuple[str, str], Product] = {}
+        self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self._last_transaction_id = 0
 

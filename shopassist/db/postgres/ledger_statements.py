@@ -33,29 +33,41 @@ SELECT user_id, 'allocate', available_credits, created_at, 'Initial credits', av
 """)
 
 # Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
+# A hold whose question or key is in flight is not inserted, and what is not inserted is not taken.
 TAKE = text("""
 WITH moment AS (
     SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
 ), request AS (
     SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
     FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
-                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]))
-         WITH ORDINALITY AS r(user_id, is_guest, amount, operation_id, is_hold, description, position)
+                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]),
+                CAST(:questions AS text[]), CAST(:keys AS text[]))
+         WITH ORDINALITY
+         AS r(user_id, is_guest, amount, operation_id, is_hold, description, question_hash, idempotency_key, position)
 ), locked AS MATERIALIZED (
     SELECT * FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
-), account AS (
+), account AS MATERIALIZED (
     SELECT l.*, d.due, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
                             ELSE l.available_credits END AS refilled
     FROM locked l, moment m,
          LATERAL (SELECT NOT l.is_guest
                          AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
-), outcome AS (
-    SELECT r.*, a.due, a.refilled, a.available_credits, a.held_credits,
-           r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.is_guest) AS granted
+), affordable AS MATERIALIZED (
+    SELECT r.*, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.is_guest) AS granted
     FROM request r JOIN account a USING (user_id)
+), held AS (
+    INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at, question_hash, idempotency_key)
+    SELECT f.operation_id, f.user_id, f.amount, m.instant, m.instant + CAST(:lifetime AS interval),
+           f.question_hash, f.idempotency_key
+    FROM affordable f, moment m WHERE f.granted AND f.is_hold ORDER BY f.user_id, f.turn
+    ON CONFLICT DO NOTHING
+    RETURNING hold_id, user_id, amount
+), outcome AS (
+    SELECT f.*, f.granted AND f.is_hold AND h.hold_id IS NULL AS in_flight
+    FROM affordable f LEFT JOIN held h ON h.hold_id = f.operation_id
 ), spent AS (
-    SELECT user_id, COALESCE(sum(amount) FILTER (WHERE granted), 0) AS total,
-           COALESCE(sum(amount) FILTER (WHERE granted AND is_hold), 0) AS set_aside
+    SELECT user_id, COALESCE(sum(amount) FILTER (WHERE granted AND NOT in_flight), 0) AS total,
+           COALESCE(sum(amount) FILTER (WHERE granted AND NOT in_flight AND is_hold), 0) AS set_aside
     FROM outcome GROUP BY user_id
 ), changed AS (
     UPDATE user_credits c
@@ -63,10 +75,6 @@ WITH moment AS (
         last_reset_timestamp = CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END, updated_at = m.instant
     FROM account a JOIN spent s USING (user_id), moment m
     WHERE c.user_id = a.user_id AND (a.due OR s.total > 0)
-), held AS (
-    INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at)
-    SELECT o.operation_id, o.user_id, o.amount, m.instant, m.instant + CAST(:lifetime AS interval)
-    FROM outcome o, moment m WHERE o.granted AND o.is_hold
 ), ledger AS (
     INSERT INTO credit_transactions
         (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
@@ -77,14 +85,14 @@ WITH moment AS (
                CAST(NULL AS uuid) AS operation_id
         FROM account WHERE due AND refilled > available_credits
         UNION ALL
-        SELECT user_id, turn, 'deduct', -amount, description,
-               refilled + held_credits - sum(amount) OVER (PARTITION BY user_id ORDER BY turn), operation_id
-        FROM outcome WHERE granted AND NOT is_hold AND amount > 0
+        SELECT o.user_id, o.turn, 'deduct', -o.amount, o.description,
+               a.refilled + a.held_credits - sum(o.amount) OVER (PARTITION BY o.user_id ORDER BY o.turn), o.operation_id
+        FROM outcome o JOIN account a USING (user_id) WHERE o.granted AND NOT o.is_hold AND o.amount > 0
     ) AS e, moment m
     ORDER BY e.user_id, e.turn
 )
-SELECT o.position, o.granted, a.user_id, a.is_guest, a.max_credits, a.created_at,
-       a.refilled - s.total AS available_credits, a.held_credits + s.set_aside AS held_credits,
+SELECT o.position, o.granted AND NOT o.in_flight AS granted, o.in_flight, a.user_id, a.is_guest, a.max_credits,
+       a.created_at, a.refilled - s.total AS available_credits, a.held_credits + s.set_aside AS held_credits,
        CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END AS last_reset_timestamp,
        CASE WHEN a.due OR s.total > 0 THEN m.instant ELSE a.updated_at END AS updated_at
 FROM outcome o JOIN account a USING (user_id) JOIN spent s USING (user_id), moment m
@@ -97,18 +105,19 @@ WITH moment AS (
 ), request AS (
     SELECT * FROM unnest(CAST(:hold_ids AS uuid[]), CAST(:user_ids AS text[]), CAST(:settled AS boolean[]),
                          CAST(:descriptions AS text[]), CAST(:hashes AS text[]), CAST(:results AS jsonb[]),
-                         CAST(:lifetimes AS interval[]))
-        WITH ORDINALITY AS r(hold_id, user_id, is_settled, description, query_hash, result, lifetime, position)
+                         CAST(:lifetimes AS interval[]), CAST(:keys AS text[]), CAST(:request_hashes AS text[]),
+                         CAST(:responses AS jsonb[]))
+        WITH ORDINALITY AS r(hold_id, user_id, is_settled, description, query_hash, result, lifetime, idempotency_key,
+                             request_hash, response, position)
 ), locked AS MATERIALIZED (
     SELECT user_id, available_credits, held_credits FROM user_credits
     WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
 ), closed AS (
     DELETE FROM credit_holds h USING request r JOIN locked l ON l.user_id = r.user_id
     WHERE h.hold_id = r.hold_id AND h.user_id = r.user_id
-    RETURNING h.hold_id, h.user_id, h.amount, r.is_settled, r.description, r.query_hash, r.result, r.lifetime,
-              r.position
+    RETURNING h.amount AS held, r.*
 ), change AS (
-    SELECT user_id, sum(amount) AS total, COALESCE(sum(amount) FILTER (WHERE NOT is_settled), 0) AS returned
+    SELECT user_id, sum(held) AS total, COALESCE(sum(held) FILTER (WHERE NOT is_settled), 0) AS returned
     FROM closed GROUP BY user_id
 ), changed AS (
     UPDATE user_credits c
@@ -118,8 +127,8 @@ WITH moment AS (
 ), ledger AS (
     INSERT INTO credit_transactions
         (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
-    SELECT c.user_id, 'deduct', -c.amount, m.instant, c.description,
-           l.available_credits + l.held_credits - sum(c.amount) OVER (PARTITION BY c.user_id ORDER BY c.position),
+    SELECT c.user_id, 'deduct', -c.held, m.instant, c.description,
+           l.available_credits + l.held_credits - sum(c.held) OVER (PARTITION BY c.user_id ORDER BY c.position),
            c.hold_id
     FROM closed c JOIN locked l USING (user_id), moment m WHERE c.is_settled ORDER BY c.user_id, c.position
 ), stored AS (
@@ -128,8 +137,21 @@ WITH moment AS (
     FROM closed c, moment m WHERE c.query_hash IS NOT NULL ORDER BY c.query_hash, c.position DESC
     ON CONFLICT (query_hash) DO UPDATE
     SET result = excluded.result, cached_at = excluded.cached_at, expires_at = excluded.expires_at
+), remembered AS (
+    INSERT INTO idempotent_answers (user_id, idempotency_key, request_hash, response, expires_at)
+    SELECT c.user_id, c.idempotency_key, c.request_hash, c.response, m.instant + CAST(:replay_lifetime AS interval)
+    FROM closed c, moment m WHERE c.is_settled AND c.idempotency_key IS NOT NULL ORDER BY c.user_id, c.idempotency_key
+    ON CONFLICT (user_id, idempotency_key) DO UPDATE
+    SET request_hash = excluded.request_hash, response = excluded.response, expires_at = excluded.expires_at
 )
 SELECT hold_id FROM closed
+""")
+
+OPEN_HOLDS = text("""
+SELECT question_hash, idempotency_key FROM credit_holds WHERE user_id = :user_id AND question_hash = :question_hash
+UNION
+SELECT question_hash, idempotency_key FROM credit_holds
+WHERE user_id = :user_id AND idempotency_key = CAST(:key AS text)
 """)
 
 EXPIRED_HOLDS = text("""
@@ -137,62 +159,13 @@ SELECT hold_id, user_id FROM credit_holds
 WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
 """)
 
-REGISTER = text("""
-WITH moment AS (
-    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
-), locked AS MATERIALIZED (
-    SELECT user_id, available_credits, held_credits,
-           GREATEST(available_credits, CAST(:credits AS integer) - held_credits) AS filled
-    FROM user_credits WHERE user_id = CAST(:user_id AS text) AND is_guest FOR UPDATE
-), changed AS (
-    UPDATE user_credits c
-    SET is_guest = false, available_credits = l.filled, max_credits = CAST(:credits AS integer),
-        last_reset_timestamp = m.instant, updated_at = m.instant
-    FROM locked l, moment m WHERE c.user_id = l.user_id
-)
-INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-SELECT user_id, 'allocate', filled - available_credits, m.instant, 'Credits of a registered user', filled + held_credits
-FROM locked, moment m WHERE filled > available_credits
+LOCK = text("""
+SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
 """)
 
-RESET = text("""
-WITH moment AS (
-    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
-), locked AS MATERIALIZED (
-    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
-    FROM user_credits WHERE user_id = CAST(:user_id AS text) AND NOT is_guest FOR UPDATE
-), changed AS (
-    UPDATE user_credits c
-    SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
-    FROM locked l, moment m WHERE c.user_id = l.user_id
-    RETURNING c.user_id
-), ledger AS (
-    INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Credit reset', refilled + held_credits
-    FROM locked, moment m WHERE refilled > available_credits
-)
-SELECT count(*) FROM changed
-""")
-
-# Skipping locked rows: an account that is in use right now is reset by that very touch.
-RESET_DUE = text("""
-WITH moment AS (
-    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
-), locked AS MATERIALIZED (
-    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
-    FROM user_credits
-    WHERE NOT is_guest
-      AND last_reset_timestamp <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval)
-    ORDER BY last_reset_timestamp LIMIT :limit FOR UPDATE SKIP LOCKED
-), changed AS (
-    UPDATE user_credits c
-    SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
-    FROM locked l, moment m WHERE c.user_id = l.user_id
-    RETURNING c.user_id
-), ledger AS (
-    INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Periodic credit reset', refilled + held_credits
-    FROM locked, moment m WHERE refilled > available_credits
-)
-SELECT count(*) FROM changed
+HAPPENED = text("""
+SELECT hold_id FROM credit_holds WHERE hold_id = ANY(CAST(:operation_ids AS uuid[]))
+UNION ALL
+SELECT operation_id FROM credit_transactions
+WHERE user_id = ANY(CAST(:user_ids AS text[])) AND operation_id = ANY(CAST(:operation_ids AS uuid[]))
 """)

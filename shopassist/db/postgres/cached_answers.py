@@ -1,0 +1,37 @@
+"""Stored answers read by key, in PostgreSQL: concurrent look-ups share a statement."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import text
+
+from shopassist.db.manager import DatabaseManager
+from shopassist.db.ports import Clock
+from shopassist.db.postgres.coalescer import Coalescer
+from shopassist.db.resilience import translated
+
+FIND = text("""
+SELECT query_hash, result FROM query_cache
+WHERE query_hash = ANY(CAST(:hashes AS text[])) AND expires_at >= COALESCE(CAST(:instant AS timestamptz), now())
+""")
+
+
+class PostgresCachedAnswers:
+    """Implements `CachedAnswers`."""
+
+    def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
+        """The database's clock decides unless `clock` binds an instant."""
+        self._manager = manager
+        self._clock = clock
+        self._reads = Coalescer(self._read)
+
+    async def find(self, query_hash: str) -> dict[str, Any] | None:
+        return await self._reads.submit(query_hash)
+
+    async def _read(self, hashes: Sequence[str]) -> list[dict[str, Any] | None]:
+        parameters = {"hashes": list(set(hashes)), "instant": self._clock.instant()}
+        with translated():
+            async with self._manager.statement_connection() as connection:
+                rows = (await connection.execute(FIND, parameters)).all()
+        found = {row.query_hash: row.result for row in rows}
+        return [found.get(query_hash) for query_hash in hashes]

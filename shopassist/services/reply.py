@@ -1,0 +1,84 @@
+"""What is asked, what came of it, and how both make a reply."""
+
+from dataclasses import dataclass
+
+from shopassist.errors import CreditsExhaustedError
+from shopassist.models import UserCredits
+from shopassist.models.ledger import Replay
+from shopassist.models.query import Answer, ConversationContext, QueryMetadata, QueryResponse
+from shopassist.services.credits import CreditService
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, by whom, and under which idempotency key."""
+
+    user_id: str
+    is_guest: bool
+    query: str
+    context: ConversationContext
+    query_hash: str
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer, how it came about, and the account after it."""
+
+    answer: Answer
+    account: UserCredits
+    cached: bool = False
+    charged: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The response, and whether it is a replay of an earlier one."""
+
+    response: QueryResponse
+    replayed: bool = False
+
+
+def replay_of(question: Question, response: QueryResponse) -> Replay:
+    """What is kept of a response under the question's key."""
+    key = question.idempotency_key or ""
+    return Replay(question.user_id, key, question.query_hash, response.model_dump(mode="json"))
+
+
+def exhausted(credits_: CreditService, account: UserCredits) -> CreditsExhaustedError:
+    """The error for a caller without credits, who is told how to get some."""
+    status = credits_.status_of(account)
+    when = status.next_reset_time
+    description = (
+        "You have used all your guest credits. Log in to get more."
+        if when is None
+        else f"You have used all your credits. They come back at {when:%Y-%m-%d %H:%M} UTC."
+    )
+    return CreditsExhaustedError(
+        description,
+        available_credits=status.available_credits,
+        max_credits=status.max_credits,
+        is_guest=status.is_guest,
+        error_description=description,
+    )
+
+
+def response_of(question: Question, outcome: Outcome, credits_: CreditService) -> QueryResponse:
+    """The response to `question`."""
+    return QueryResponse(
+        query=question.query,
+        products=outcome.answer.products,
+        recommendations_summary=outcome.answer.recommendations_summary,
+        error=outcome.error,
+        cached=outcome.cached,
+        metadata=QueryMetadata(
+            cached=outcome.cached,
+            cache_hit=outcome.cached,
+            charged=outcome.charged,
+            user_id=outcome.account.user_id,
+            near_misses=outcome.answer.near_misses,
+            criteria=outcome.answer.criteria,
+            **credits_.status_of(outcome.account).model_dump(),
+        ),
+    )
