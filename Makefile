@@ -12,15 +12,17 @@ help:  ## Show this list
 
 # Each stamp is written last, so that a set-up that was interrupted is done again.
 .venv/run-time: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shopassist needs Python 3.11 or later: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps -e .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shopassist needs Python 3.11 or later: make PYTHON=python3.12 …")'
+	@echo "Setting up .venv"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --no-deps -e .
+	@touch $@
 
 .venv/development: .venv/run-time requirements-dev.txt
-	$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
-	touch $@
+	@echo "Setting up what tests and checks need"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	@touch $@
 
 serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded PostgreSQL unless DATABASE_URL is set
 	@exec $(BIN)/shopassist serve --with-parent
@@ -48,7 +50,8 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 
 tools:  ## Install the Debian packages that `make test-external` needs
-	apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server prometheus
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
 
 test-external: .venv/development  ## Run the tests that need Debian packages or root; a skip is a failure
 	$(BIN)/pytest -m external --no-skips $(ARGS)

@@ -94,3 +94,15 @@ async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Cont
     container.clock.override(clock)
     yield container
     await container.shutdown()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--no-skips`: for runs in which everything that a test needs has been installed."""
+    parser.addoption("--no-skips", action="store_true", help="let a skipped test fail the run")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Let skips fail the run where that was asked for."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped") and not exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
