@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import typer
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from shopassist import __version__
@@ -18,7 +19,7 @@ from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.ops.startup import prepare, with_database
-from shopassist.settings import WORKER, ServerSettings, Settings
+from shopassist.settings import WORKER, ServerSettings, Settings, Storage
 
 SHUTDOWN_SECONDS = 8
 APP = "shopassist.asgi:create"
@@ -45,6 +46,8 @@ class Server(uvicorn.Server):
 
 def start(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
+    if settings.storage.storage is Storage.MEMORY and settings.server.workers > 1:
+        raise StartupError("STORAGE=memory is one process's own: set WORKERS to 1 or keep state in PostgreSQL.")
     listener = bind(settings.server)
     settings, embedded = with_database(settings)
     try:
@@ -65,7 +68,7 @@ async def _run(
         if settings.server.workers > 1:
             announce(settings, embedded)
             return
-        server = Server(_config(create_app(container)))
+        server = Server(configuration(create_app(container)))
         server.announce = lambda: announce(settings, embedded)
         await server.serve([listener])
     finally:
@@ -74,7 +77,7 @@ async def _run(
 
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
     os.environ[WORKER] = "1"
-    Multiprocess(_config(APP, factory=True, workers=settings.workers), sockets=[listener]).run()
+    Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener]).run()
 
 
 def bind(settings: ServerSettings) -> socket.socket:
@@ -110,7 +113,8 @@ def announce(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
     typer.echo("\n".join(lines))
 
 
-def _config(app: FastAPI | str, **options: Any) -> uvicorn.Config:
+def configuration(app: FastAPI | str, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves the app."""
     return uvicorn.Config(
         app,
         log_config=None,

@@ -236,6 +236,11 @@ def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: 
     assert "hidden" not in line
 
 
+def test_memory_refuses_a_second_process(serve: Serve) -> None:
+    """Two processes would each have a truth of their own."""
+    assert "WORKERS" in sentence(serve(STORAGE="memory", WORKERS="2"))
+
+
 def test_a_data_folder_of_another_version_is_said_in_one_sentence(serve: Serve, folder: Path) -> None:
     """Which folder, and which versions."""
     cluster = folder / "postgresql"
