@@ -51,7 +51,8 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
     listener = bind(settings.server)
     settings, embedded = with_database(settings)
     try:
-        asyncio.run(_run(settings, container_of(settings), listener, embedded))
+        with asyncio.Runner(loop_factory=configuration(APP).get_loop_factory()) as runner:
+            runner.run(_run(settings, container_of(settings), listener, embedded))
         if settings.server.workers > 1:
             _serve_workers(settings.server, listener)
     finally:
@@ -77,7 +78,10 @@ async def _run(
 
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
     os.environ[WORKER] = "1"
-    Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener]).run()
+    supervisor = Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener])
+    supervisor.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
+        raise StartupError("A worker process could not start; what it said stands above.")
 
 
 def bind(settings: ServerSettings) -> socket.socket:
