@@ -5,11 +5,13 @@ deployment the assistant. Each `Container(settings=…)` is a world of its own.
 """
 
 from datetime import timedelta
+from typing import Any
 
 from dependency_injector import containers, providers
 
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.db.manager import DatabaseManager
+from shopassist.db.memory.audit import MemoryLedgerAudit
 from shopassist.db.memory.cached_answers import MemoryCachedAnswers
 from shopassist.db.memory.catalog import MemoryCatalogRepository
 from shopassist.db.memory.consents import MemoryConsentRepository
@@ -20,7 +22,8 @@ from shopassist.db.memory.query_cache import MemoryCacheRepository
 from shopassist.db.memory.replays import MemoryReplays
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
-from shopassist.db.ports import SystemClock
+from shopassist.db.ports import RepositoryFactories, SystemClock
+from shopassist.db.postgres.audit import PostgresLedgerAudit
 from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
@@ -33,11 +36,13 @@ from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
 from shopassist.identity.trust import token_verifier
 from shopassist.jobs import Job, Jobs
 from shopassist.models.ledger import CreditPolicy
+from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.catalog import CatalogService
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights
 from shopassist.services.health import HealthService
+from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
@@ -57,6 +62,7 @@ class Container(containers.DeclarativeContainer):
         max_registered_credits=settings.provided.credits.max_registered_credits,
         reset_interval=settings.provided.credits.reset_interval,
         hold_lifetime=settings.provided.credits.hold_lifetime,
+        retention_days=settings.provided.credits.retention_days,
     )
 
     database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database)
@@ -83,24 +89,17 @@ class Container(containers.DeclarativeContainer):
         memory=providers.Factory(MemoryCatalogRepository),
     )
 
+    repositories: providers.Provider[RepositoryFactories[Any]] = providers.Factory(
+        RepositoryFactories,
+        credits=credit_repository.provider,
+        consents=consent_repository.provider,
+        cache=cache_repository.provider,
+        catalog=catalog_repository.provider,
+    )
     unit_of_work = providers.Selector(
         storage,
-        postgres=providers.Factory(
-            PostgresUnitOfWork,
-            manager=database_manager,
-            credits_in=credit_repository.provider,
-            consents_in=consent_repository.provider,
-            cache_in=cache_repository.provider,
-            catalog_in=catalog_repository.provider,
-        ),
-        memory=providers.Factory(
-            MemoryUnitOfWork,
-            store=memory_store,
-            credits_in=credit_repository.provider,
-            consents_in=consent_repository.provider,
-            cache_in=cache_repository.provider,
-            catalog_in=catalog_repository.provider,
-        ),
+        postgres=providers.Factory(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
+        memory=providers.Factory(MemoryUnitOfWork, store=memory_store, repositories=repositories),
     )
     credit_ledger = providers.Selector(
         storage,
@@ -117,6 +116,11 @@ class Container(containers.DeclarativeContainer):
         postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
         memory=providers.Singleton(MemoryReplays, store=memory_store, policy=credit_policy),
     )
+    audit = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresLedgerAudit, manager=database_manager),
+        memory=providers.Singleton(MemoryLedgerAudit, store=memory_store),
+    )
     leases = providers.Selector(
         storage,
         postgres=providers.Singleton(PostgresLeases, manager=database_manager, clock=clock),
@@ -126,6 +130,10 @@ class Container(containers.DeclarativeContainer):
     credit_service = providers.Factory(
         CreditService, ledger=credit_ledger, unit_of_work=unit_of_work, policy=credit_policy
     )
+    adjustment_service = providers.Factory(
+        AdjustmentService, ledger=credit_ledger, replays=replays, unit_of_work=unit_of_work
+    )
+    ledger_audit = providers.Singleton(LedgerAuditService, audit=audit)
     consent_service = providers.Factory(UserConsentService, unit_of_work=unit_of_work, clock=clock)
     query_cache_service = providers.Singleton(
         QueryCacheService,
@@ -165,6 +173,10 @@ class Container(containers.DeclarativeContainer):
             providers.Factory(Job, "void_expired_holds", timedelta(seconds=5), credit_ledger.provided.void_expired),
             providers.Factory(Job, "forget_idempotent_answers", timedelta(minutes=5), replays.provided.forget_expired),
             providers.Factory(Job, "reset_due_credits", timedelta(minutes=1), credit_service.provided.reset_credits),
+            providers.Factory(
+                Job, "fold_old_transactions", timedelta(days=1), credit_service.provided.fold_old_transactions
+            ),
+            providers.Factory(Job, "verify_ledger", timedelta(days=1), ledger_audit.provided.verify),
             providers.Factory(
                 Job,
                 "clear_expired_cache",

@@ -17,14 +17,17 @@ from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
 from shopassist.ops import catalog_command as command
+from shopassist.ops.ledger_command import verified
 from shopassist.ops.startup import prepare, read_settings, with_database
-from shopassist.settings import Settings
+from shopassist.settings import Settings, Storage
 from shopassist.telemetry import configure_logging
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 database = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
+ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledger.")
 app.add_typer(database, name="db")
+app.add_typer(ledger, name="credits")
 app.add_typer(catalogue, name="catalog")
 
 
@@ -135,6 +138,25 @@ def import_(
 
     with running_database() as settings:
         asyncio.run(run(settings))
+
+
+@ledger.command()
+def verify() -> None:
+    """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+
+    async def run(settings: Settings) -> bool:
+        container = Container(settings=settings)
+        try:
+            return await verified(container.ledger_audit())
+        finally:
+            await container.shutdown()
+
+    with running_database() as settings:
+        if settings.storage.storage is Storage.MEMORY:
+            raise StartupError("STORAGE=memory has no database.")
+        if not asyncio.run(run(settings)):
+            raise typer.Exit(1)
 
 
 def run() -> None:

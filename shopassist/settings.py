@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 WORKER = "SHOPASSIST_WORKER"
@@ -52,6 +52,7 @@ class CreditSettings(_Group):
     max_registered_credits: PositiveInt = Field(default=50, alias="MAX_REGISTERED_CREDITS")
     reset_interval_hours: float = Field(default=24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
     hold_lifetime_seconds: PositiveInt = Field(default=60, alias="CREDIT_HOLD_TTL_SECONDS")
+    retention_days: int = Field(default=90, ge=1, le=36500, alias="TRANSACTION_RETENTION_DAYS")
 
     @property
     def reset_interval(self) -> timedelta:
@@ -153,6 +154,15 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     embedded_database: bool = False
+
+    @model_validator(mode="after")
+    def _holds_outlive_work(self) -> Self:
+        if self.credits.hold_lifetime_seconds <= self.assistant.timeout_seconds:
+            raise ValueError(
+                f"CREDIT_HOLD_TTL_SECONDS ({self.credits.hold_lifetime_seconds:g}) must be above "
+                f"QUERY_TIMEOUT_SECONDS ({self.assistant.timeout_seconds:g}), or a credit comes back before its answer"
+            )
+        return self
 
     @property
     def fill_with_sample(self) -> bool:

@@ -15,11 +15,15 @@ from shopassist.identity.caller import Caller
 from shopassist.identity.guests import guest
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
+from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
+from shopassist.services.flights import Flights
 from shopassist.services.health import HealthService
+from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
+from shopassist.services.reply import Outcome
 from shopassist.settings import Settings
 
 
@@ -30,11 +34,17 @@ class Services(Protocol):
 
     def credit_service(self) -> CreditService: ...
 
+    def adjustment_service(self) -> AdjustmentService: ...
+
+    def ledger_audit(self) -> LedgerAuditService: ...
+
     def consent_service(self) -> UserConsentService: ...
 
     def query_cache_service(self) -> QueryCacheService: ...
 
     def query_service(self) -> QueryService: ...
+
+    def flights(self) -> Flights[Outcome]: ...
 
     def health_service(self) -> HealthService: ...
 
@@ -59,6 +69,7 @@ def _from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
 
 
 CreditServiceDep = Annotated[CreditService, Depends(_from_container("credit_service"))]
+AdjustmentServiceDep = Annotated[AdjustmentService, Depends(_from_container("adjustment_service"))]
 ConsentServiceDep = Annotated[UserConsentService, Depends(_from_container("consent_service"))]
 QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
 HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]

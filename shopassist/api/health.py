@@ -50,7 +50,10 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
         status=database.status,
         database=database,
         pool=health.pool(),
-        components={"jobs": services(request).jobs().status()},
+        components={
+            "jobs": services(request).jobs().status(),
+            "ledger": services(request).ledger_audit().status(),
+        },
     )
 
 

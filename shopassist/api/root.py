@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from shopassist import __version__
+from shopassist.api.accept import prefers
 
 router = APIRouter(tags=["status"])
 
@@ -26,26 +27,9 @@ class Root(BaseModel):
     version: str = __version__
 
 
-def prefers_html(accept: str) -> bool:
-    """Whether a client with this `Accept` header would rather have HTML than JSON (RFC 9110, section 12.5.1)."""
-    weights = {"text/html": 0.0, "application/json": 0.0}
-    for part in accept.split(","):
-        media_type, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if media_type in weights:
-            weights[media_type] = next((_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
-    return weights["text/html"] > weights["application/json"]
-
-
-def _weight(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
-
-
 @router.get("/", response_model=Root)
 async def read_root(accept: Annotated[str, Header()] = "") -> Response | Root:
     """What this is; HTML only to clients that prefer it."""
-    if prefers_html(accept):
+    if prefers(accept, "text/html"):
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY, "Vary": "Accept"})
     return Root()

@@ -3,11 +3,11 @@
 `postgres` and `memory` implement these ports side by side; `tests/contract` holds both to the same behaviour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from shopassist.models import (
@@ -18,8 +18,21 @@ from shopassist.models import (
     UserConsent,
     UserCredits,
 )
+from shopassist.models.audit import AuditPage
 from shopassist.models.criteria import Criteria
-from shopassist.models.ledger import Adjustment, Grant, HoldRequest, OpenHold, Replay, Settlement
+from shopassist.models.ledger import (
+    EVERYTHING,
+    Adjustment,
+    Fold,
+    Grant,
+    HistoryFilter,
+    HoldRequest,
+    OpenHold,
+    Replay,
+    Settlement,
+)
+
+Session = TypeVar("Session")
 
 
 class Clock(Protocol):
@@ -94,6 +107,13 @@ class Replays(Protocol):
         """Remove answers past their time, `limit` at the most; how many."""
 
 
+class LedgerAudit(Protocol):
+    """Recomputes balances, a page at a time, outside any unit of work and without holding a lock."""
+
+    async def page(self, after_user_id: str = "", limit: int = 5000) -> AuditPage:
+        """The next `limit` accounts by user id, and the ledger rows and holds in between that have no account."""
+
+
 class CreditRepository(Protocol):
     """The rows behind the ledger, for reading, administration and moving data."""
 
@@ -106,12 +126,19 @@ class CreditRepository(Protocol):
     async def create_transaction(self, transaction: CreditTransaction) -> CreditTransaction: ...
 
     async def get_user_transactions(
-        self, user_id: str, limit: int = 100, before_id: int | None = None
+        self,
+        user_id: str,
+        limit: int = 100,
+        before_id: int | None = None,
+        wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row (the keyset cursor)."""
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         """Fold transactions older than `days` into one `opening` row per user, so that sums stay true; how many."""
+
+    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> Fold:
+        """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
 
 
 class ConsentRepository(Protocol):
@@ -176,6 +203,9 @@ class CatalogRepository(Protocol):
 
     async def vocabulary(self) -> Vocabulary: ...
 
+    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+        """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
+
 
 @dataclass(frozen=True, slots=True)
 class Repositories:
@@ -185,6 +215,20 @@ class Repositories:
     consents: ConsentRepository
     cache: CacheRepository
     catalog: CatalogRepository
+
+
+@dataclass(frozen=True, slots=True)
+class RepositoryFactories(Generic[Session]):
+    """How each repository is built within a session."""
+
+    credits: Callable[[Session], CreditRepository]
+    consents: Callable[[Session], ConsentRepository]
+    cache: Callable[[Session], CacheRepository]
+    catalog: Callable[[Session], CatalogRepository]
+
+    def within(self, session: Session) -> Repositories:
+        """All of them, speaking within `session`."""
+        return Repositories(self.credits(session), self.consents(session), self.cache(session), self.catalog(session))
 
 
 class UnitOfWork(Protocol):

@@ -1,11 +1,11 @@
 """What the ledger is asked for and what it answers, whichever database keeps it."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from shopassist.models.credits import UserCredits
+from shopassist.models.credits import CreditTransaction, TransactionType, UserCredits
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class CreditPolicy:
     reset_interval: timedelta = timedelta(hours=24)
     hold_lifetime: timedelta = timedelta(seconds=60)
     replay_lifetime: timedelta = timedelta(hours=24)
+    retention_days: int = 90
     largest_amount: int = 2**31 - 1
 
     def max_credits(self, is_guest: bool) -> int:
@@ -100,3 +101,34 @@ class Adjustment:
     actor: str
     idempotency_key: str | None = None
     request_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFilter:
+    """Which rows of a history are wanted: of a type, from `since` on, and before `until`; None leaves it open."""
+
+    transaction_type: TransactionType | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def wants(self, row: CreditTransaction) -> bool:
+        """Whether `row` is one of them."""
+        return (
+            (self.transaction_type is None or row.transaction_type == self.transaction_type)
+            and (self.since is None or row.timestamp >= self.since)
+            and (self.until is None or row.timestamp < self.until)
+        )
+
+
+EVERYTHING = HistoryFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What one batch of retention did: how many transactions it folded, and the id of the last row it looked at.
+
+    `last_id` is None when nothing it looked at was old enough, so that going on would find nothing either.
+    """
+
+    folded: int
+    last_id: int | None

@@ -1,5 +1,7 @@
 """The catalogue as the assistant asks it: each look-up is a short unit of work of its own."""
 
+from collections.abc import Sequence
+
 from shopassist.db.ports import UnitOfWork, Vocabulary
 from shopassist.models import Product
 from shopassist.models.criteria import Criteria
@@ -21,3 +23,8 @@ class CatalogService:
         """The names that the catalogue knows."""
         async with self._unit_of_work() as work:
             return await work.catalog.vocabulary()
+
+    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+        """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
+        async with self._unit_of_work() as work:
+            return await work.catalog.correct(words)

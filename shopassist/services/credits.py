@@ -3,10 +3,12 @@
 from shopassist.db.ports import CreditLedger, UnitOfWork
 from shopassist.errors import SessionRefusedError
 from shopassist.models import CreditStatus, CreditTransaction, UserCredits
-from shopassist.models.ledger import CreditPolicy
+from shopassist.models.ledger import EVERYTHING, CreditPolicy, HistoryFilter
 from shopassist.models.text import valid_user_id
 
 RESET_BATCH = 1000
+FOLD_BATCH = 1000
+"""Ledger rows that one transaction of retention looks at."""
 
 
 class CreditService:
@@ -72,8 +74,23 @@ class CreditService:
         )
 
     async def get_user_transactions(
-        self, user_id: str, limit: int = 100, before_id: int | None = None
+        self,
+        user_id: str,
+        limit: int = 100,
+        before_id: int | None = None,
+        wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
         async with self._unit_of_work() as work:
-            return await work.credits.get_user_transactions(valid_user_id(user_id), limit, before_id)
+            return await work.credits.get_user_transactions(valid_user_id(user_id), limit, before_id, wanted)
+
+    async def fold_old_transactions(self) -> int:
+        """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""
+        folded, last_id = 0, 0
+        while True:
+            async with self._unit_of_work() as work:
+                fold = await work.credits.fold_transactions(self._policy.retention_days, last_id, FOLD_BATCH)
+            folded += fold.folded
+            if fold.last_id is None:
+                return folded
+            last_id = fold.last_id

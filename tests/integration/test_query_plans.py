@@ -1,8 +1,8 @@
 """Every statement of a repository is served by an index: none reads a large table from end to end."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -13,9 +13,9 @@ from sqlalchemy import event
 
 from containers import Container
 from shopassist.db.ports import Repositories
-from shopassist.models import CreditTransaction, QueryCache, UserConsent
+from shopassist.models import CreditTransaction, QueryCache, TransactionType, UserConsent
 from shopassist.models.criteria import Bound, Criteria, Feature
-from shopassist.models.ledger import Adjustment, HoldRequest, Settlement, StoredAnswer
+from shopassist.models.ledger import Adjustment, HistoryFilter, HoldRequest, Settlement, StoredAnswer
 from tests.support import execute, postgres_settings, with_name
 
 FILL = """
@@ -86,6 +86,16 @@ STEPS = [
     ),
     step("history", lambda _, w: w.credits.get_user_transactions("user 7", 10, before_id=100_000)),
     step("retention", lambda _, w: w.credits.cleanup_old_transactions(days=135)),
+    step("fold", lambda _, w: w.credits.fold_transactions(135, after_id=2000)),
+    step(
+        "filtered history",
+        lambda _, w: w.credits.get_user_transactions(
+            "user 7",
+            10,
+            before_id=100_000,
+            wanted=HistoryFilter(TransactionType.DEDUCT, datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)),
+        ),
+    ),
     step("consent", lambda _, w: w.consents.get_consent("user 7")),
     step("new consent", lambda _, w: w.consents.create_consent(UserConsent(user_id="new"))),
     step("update consent", lambda _, w: w.consents.update_consent("user 7", marketing_consent=True)),
@@ -172,16 +182,37 @@ def scans(plan: Any) -> list[str]:
     return own + [table for part in plan.values() for table in scans(part)]
 
 
+async def plans(container: Container, statements: Sequence[Statement]) -> list[Any]:
+    """How PostgreSQL would execute each statement with its parameters."""
+    url = container.database_manager().url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url)
+    try:
+        return [
+            json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters))
+            for statement, parameters in statements
+        ]
+    finally:
+        await connection.close()
+
+
 @pytest.mark.parametrize("steps", STEPS)
 async def test_no_statement_reads_a_large_table_from_end_to_end(filled: Container, steps: Steps) -> None:
     """The planner finds an index for each, at the sizes where that matters."""
     statements = await executed(filled, steps)
     assert statements
-    url = filled.database_manager().url.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(url)
-    try:
-        for statement, parameters in statements:
-            plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters)
-            assert scans(json.loads(plan)) == [], statement
-    finally:
-        await connection.close()
+    for (statement, _), plan in zip(statements, await plans(filled, statements), strict=True):
+        assert scans(plan) == [], statement
+
+
+async def test_a_page_of_verification_reads_its_own_range(filled: Container) -> None:
+    """Of accounts and ledger; the open holds are few, since none outlives a minute, and read as a whole."""
+    statements = await executed(filled, lambda c, _: c.audit().page("user 12", limit=500))
+    assert [scans(plan) for plan in await plans(filled, statements)] == [[], ["credit_holds"]]
+
+
+@pytest.mark.parametrize("wanted", [HistoryFilter(), HistoryFilter(TransactionType.DEDUCT, datetime.now(UTC))])
+async def test_a_page_of_history_is_read_by_user_and_cursor(filled: Container, wanted: HistoryFilter) -> None:
+    """Through (user_id, id), whichever rows are wanted: never by date, which would be everybody's."""
+    statements = await executed(filled, lambda _, w: w.credits.get_user_transactions("user 7", 50, 100_000, wanted))
+    [plan] = await plans(filled, statements)
+    assert '"Index Name": "ix_credit_transactions_user_id_id"' in json.dumps(plan)

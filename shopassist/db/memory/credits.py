@@ -6,6 +6,7 @@ from typing import Any
 from shopassist.db.memory.repository import BaseRepository, copied
 from shopassist.errors import IntegrityError
 from shopassist.models import CreditTransaction, TransactionType, UserCredits
+from shopassist.models.ledger import EVERYTHING, Fold, HistoryFilter
 
 
 class MemoryCreditRepository(BaseRepository):
@@ -40,41 +41,53 @@ class MemoryCreditRepository(BaseRepository):
         return transaction
 
     async def get_user_transactions(
-        self, user_id: str, limit: int = 100, before_id: int | None = None
+        self,
+        user_id: str,
+        limit: int = 100,
+        before_id: int | None = None,
+        wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
         rows = sorted(self.store.transactions.items(), reverse=True)
         mine = [row for key, row in rows if row.user_id == user_id and (before_id is None or key < before_id)]
-        return [copied(row) for row in mine[:limit]]
+        return [copied(row) for row in mine if wanted.wants(row)][:limit]
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
-        cutoff = self.store.ago(timedelta(days=days))
-        folded = 0
-        for user_id in {row.user_id for row in self.store.transactions.values()}:
-            old = sorted(
-                key for key, row in self.store.transactions.items() if row.user_id == user_id and row.timestamp < cutoff
-            )
-            folded += self._fold(old) if old else 0
-        return folded
+        folded, last_id = 0, 0
+        while True:
+            fold = await self.fold_transactions(days, last_id)
+            folded += fold.folded
+            if fold.last_id is None:
+                return folded
+            last_id = fold.last_id
 
-    def _fold(self, ids: list[int]) -> int:
-        newest = self.store.transactions[ids[-1]]
-        absorbed = ids[:-1]
-        if newest.transaction_type != TransactionType.OPENING:
-            absorbed = ids
+    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> Fold:
+        cutoff = self.store.ago(timedelta(days=days))
+        seen = sorted(key for key in self.store.transactions if key > after_id)[:limit]
+        rows = [(key, self.store.transactions[key]) for key in seen]
+        newest = {row.user_id: key for key, row in rows if row.timestamp < cutoff}
+        folded = sum(self._fold(user_id, key) for user_id, key in newest.items())
+        return Fold(folded, seen[-1] if newest else None)
+
+    def _fold(self, user_id: str, newest: int) -> int:
+        """Make the row `newest` the opening row of all before it; how many transactions it absorbed, itself too."""
+        rows = {k: row for k, row in self.store.transactions.items() if row.user_id == user_id and k <= newest}
+        folded = sum(row.transaction_type != TransactionType.OPENING for row in rows.values())
+        if not folded:
+            return 0
+        for key in rows:
+            self.session.remove(self.store.transactions, key)
+        total = sum(row.amount for row in rows.values())
+        if total:
             opening = copied(
-                newest,
+                rows[newest],
                 transaction_type=TransactionType.OPENING.value,
-                amount=newest.balance_after,
+                amount=total,
                 description="Balance of older transactions",
                 operation_id=None,
+                actor=None,
             )
-            if opening.amount:
-                self.session.put(self.store.transactions, ids[-1], opening)
-            else:
-                self.session.remove(self.store.transactions, ids[-1])
-        for key in ids[:-1]:
-            self.session.remove(self.store.transactions, key)
-        return len(absorbed)
+            self.session.put(self.store.transactions, newest, opening)
+        return folded
 
 
 def checked(account: UserCredits) -> UserCredits:

@@ -3,34 +3,13 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlmodel import col, select
 
+from shopassist.db.postgres.fold_statements import ALLOW_FOLDING, FOLD
 from shopassist.db.postgres.repository import BaseRepository
 from shopassist.models import CreditTransaction, UserCredits
-
-# The ledger's trigger lets changes pass in a transaction that says so.
-ALLOW_FOLDING = text("SELECT set_config('shopassist.ledger_maintenance', 'on', true)")
-
-# The newest row of a user that is old enough becomes the opening row: its balance_after is the sum of all it absorbs.
-FOLD = text("""
-WITH old AS (
-    SELECT id, transaction_type, balance_after, max(id) OVER (PARTITION BY user_id) AS newest
-    FROM credit_transactions
-    WHERE "timestamp" < COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:age AS interval)
-), folded AS (
-    SELECT * FROM old WHERE id <> newest OR transaction_type <> 'opening'
-), opened AS (
-    UPDATE credit_transactions t
-    SET transaction_type = 'opening', amount = t.balance_after, description = 'Balance of older transactions',
-        operation_id = NULL
-    WHERE t.id = ANY(ARRAY(SELECT id FROM folded WHERE id = newest AND balance_after <> 0))
-), removed AS (
-    DELETE FROM credit_transactions t
-    WHERE t.id = ANY(ARRAY(SELECT id FROM folded WHERE id <> newest OR balance_after = 0))
-)
-SELECT count(*) FROM folded
-""")
+from shopassist.models.ledger import EVERYTHING, Fold, HistoryFilter
 
 
 class PostgresCreditRepository(BaseRepository):
@@ -63,19 +42,40 @@ class PostgresCreditRepository(BaseRepository):
         return transaction
 
     async def get_user_transactions(
-        self, user_id: str, limit: int = 100, before_id: int | None = None
+        self,
+        user_id: str,
+        limit: int = 100,
+        before_id: int | None = None,
+        wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
-        statement = (
-            select(CreditTransaction)
-            .where(col(CreditTransaction.user_id) == user_id)
-            .order_by(col(CreditTransaction.id).desc())
-            .limit(limit)
-        )
+        row = CreditTransaction
+        statement = select(row).where(col(row.user_id) == user_id).order_by(col(row.id).desc()).limit(limit)
         if before_id is not None:
-            statement = statement.where(col(CreditTransaction.id) < before_id)
+            statement = statement.where(col(row.id) < before_id)
+        if wanted.transaction_type is not None:
+            statement = statement.where(col(row.transaction_type) == wanted.transaction_type.value)
+        if wanted.since is not None:
+            statement = statement.where(col(row.timestamp) >= wanted.since)
+        if wanted.until is not None:
+            statement = statement.where(col(row.timestamp) < wanted.until)
         return list((await self.session.execute(statement)).scalars())
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
+        folded, last_id = 0, 0
+        while True:
+            fold = await self.fold_transactions(days, last_id)
+            folded += fold.folded
+            if fold.last_id is None:
+                return folded
+            last_id = fold.last_id
+
+    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> Fold:
         await self.session.execute(ALLOW_FOLDING)
-        result = await self.session.execute(FOLD, {"instant": self.clock.instant(), "age": timedelta(days=days)})
-        return int(result.scalar_one())
+        parameters = {
+            "instant": self.clock.instant(),
+            "age": timedelta(days=days),
+            "after_id": after_id,
+            "limit": limit,
+        }
+        row = (await self.session.execute(FOLD, parameters)).one()
+        return Fold(row.folded, row.last_id)

@@ -1,0 +1,154 @@
+"""`POST /api/admin/credits/{user_id}/adjust`."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from containers import Container
+
+Bearer = Callable[..., dict[str, str]]
+USER = "auth0|123"
+
+
+def path(user_id: str = USER) -> str:
+    """The route for an account."""
+    return f"/api/admin/credits/{quote(user_id, safe='')}/adjust"
+
+
+@pytest.fixture
+def admin(bearer: Bearer) -> dict[str, str]:
+    """Headers of an administrator."""
+    return bearer("auth0|admin", scope="openid shopassist:admin")
+
+
+@pytest.mark.parametrize("user_id", [USER, "a/b", "a/adjust", "ünï cödé"])
+async def test_an_adjustment(
+    client: httpx.AsyncClient, container: Container, admin: dict[str, str], user_id: str
+) -> None:
+    """The answer says what was done, by whom and what is left; the history shows it without the administrator."""
+    await container.credit_service().get_user_credits(user_id)
+    answer = await client.post(path(user_id), headers=admin, json={"amount": -5, "reason": " A refund  "})
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "user_id": user_id,
+        "amount": -5,
+        "reason": "A refund",
+        "actor": "auth0|admin",
+        "available_credits": 45,
+        "max_credits": 50,
+    }
+    row, _ = await container.credit_service().get_user_transactions(user_id)
+    assert (row.actor, row.description, row.amount) == ("auth0|admin", "A refund", -5)
+    assert "Idempotent-Replayed" not in answer.headers
+
+
+async def test_only_administrators(client: httpx.AsyncClient, container: Container, bearer: Bearer) -> None:
+    """401 for nobody and for guests, 403 for other users, and nothing changed."""
+    await container.credit_service().get_user_credits(USER)
+    body = {"amount": 5, "reason": "x"}
+    assert (await client.post(path(), json=body)).status_code == 401
+    assert (await client.post(path(), headers={"X-Session-ID": "g"}, json=body)).status_code == 401
+    refused = await client.post(path(), headers=bearer(scope="shopassist:adm"), json=body)
+    assert (refused.status_code, refused.json()["error_type"]) == (403, "permission_denied")
+    assert await container.credit_service().check_credits(USER) == 50
+
+
+async def test_refusals(client: httpx.AsyncClient, container: Container, admin: dict[str, str]) -> None:
+    """404 without an account, 409 for what it cannot bear, either way with a stable name."""
+    await container.credit_service().get_user_credits(USER)
+    unknown = await client.post(path("nobody"), headers=admin, json={"amount": 5, "reason": "x"})
+    assert (unknown.status_code, unknown.json()["error_type"]) == (404, "not_found")
+    for amount in (-51, 2**31 - 1):
+        overdraw = await client.post(path(), headers=admin, json={"amount": amount, "reason": "x"})
+        assert (overdraw.status_code, overdraw.json()["error_type"]) == (409, "overdraw")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(
+            {"amount": amount, "reason": "x"}
+            for amount in (0, 2**31, -(2**31), 2**63, 10**30, True, "1", 1.0, 1.5, None)
+        ),
+        *({"amount": 1, "reason": reason} for reason in ("", "  ", "x" * 501, "a\x00b", 7, None)),
+        {"amount": 1},
+        {"reason": "x"},
+        [],
+    ],
+    ids=str,
+)
+async def test_what_is_not_valid_is_422(
+    client: httpx.AsyncClient, container: Container, admin: dict[str, str], body: Any
+) -> None:
+    """Amounts are whole numbers of 31 bits and not 0; a reason is given and can be kept."""
+    await container.credit_service().get_user_credits(USER)
+    answer = await client.post(path(), headers=admin, json=body)
+    assert answer.status_code == 422
+    assert await container.credit_service().check_credits(USER) == 50
+
+
+async def test_a_lone_surrogate_is_422(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
+    """JSON can carry what no database keeps."""
+    content = b'{"amount": 1, "reason": "\\ud800"}'
+    answer = await client.post(path(), headers={**admin, "Content-Type": "application/json"}, content=content)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize("user_id", ["x" * 256, "a\x00b"])
+async def test_ids_that_no_account_has_are_422(client: httpx.AsyncClient, admin: dict[str, str], user_id: str) -> None:
+    """Refused by name."""
+    answer = await client.post(path(user_id), headers=admin, json={"amount": 1, "reason": "x"})
+    assert (answer.status_code, answer.json()["error_type"]) == (422, "invalid_input")
+
+
+async def test_a_repeat_with_a_key_is_replayed(
+    client: httpx.AsyncClient, container: Container, admin: dict[str, str], bearer: Bearer
+) -> None:
+    """The same key and body have the stored answer and its mark; another change is 422; keys are each admin's own."""
+    await container.credit_service().get_user_credits(USER)
+    keyed = {**admin, "Idempotency-Key": "k-1"}
+    first = await client.post(path(), headers=keyed, json={"amount": 5, "reason": "x"})
+    second = await client.post(path(), headers=keyed, json={"reason": "x", "amount": 5})
+    assert (second.status_code, second.headers["Idempotent-Replayed"]) == (200, "true")
+    assert second.json() == first.json()
+    for url, body in ((path(), {"amount": 6, "reason": "x"}), (path("nobody"), {"amount": 5, "reason": "x"})):
+        other = await client.post(url, headers=keyed, json=body)
+        assert (other.status_code, other.json()["error_type"]) == (422, "idempotency_key_reused")
+    second_admin = bearer("auth0|second", scope="shopassist:admin")
+    third = await client.post(
+        path(), headers={**second_admin, "Idempotency-Key": "k-1"}, json={"amount": 5, "reason": "x"}
+    )
+    assert (third.json()["available_credits"], "Idempotent-Replayed" in third.headers) == (60, False)
+
+
+async def test_repeats_at_the_same_time_adjust_once(
+    client: httpx.AsyncClient, container: Container, admin: dict[str, str]
+) -> None:
+    """Ten requests with one key: one adjusts, the others answer the same."""
+    await container.credit_service().get_user_credits(USER)
+    keyed = {**admin, "Idempotency-Key": "k-1"}
+    answers = await asyncio.gather(
+        *[client.post(path(), headers=keyed, json={"amount": 5, "reason": "x"}) for _ in range(10)]
+    )
+    assert {answer.json()["available_credits"] for answer in answers} == {55}
+    assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "ü", "x" * 256])
+async def test_keys_that_cannot_be_kept_are_422(client: httpx.AsyncClient, admin: dict[str, str], key: str) -> None:
+    """A key is 1 to 255 printable ASCII characters."""
+    headers = [(name.encode(), value.encode()) for name, value in {**admin, "Idempotency-Key": key}.items()]
+    answer = await client.post(path(), headers=headers, json={"amount": 5, "reason": "x"})
+    assert answer.status_code == 422
+
+
+async def test_health_shows_the_last_verification(client: httpx.AsyncClient, container: Container) -> None:
+    """How many accounts there were and how many had drifted, and nobody's name."""
+    await container.credit_service().get_user_credits(USER)
+    await container.ledger_audit().verify()
+    ledger = (await client.get("/health/detailed")).json()["components"]["ledger"]
+    assert (ledger["accounts"], ledger["drifting_accounts"]) == (1, 0)
