@@ -74,8 +74,7 @@ class Comparison:
         found = self._price_cons(product)
         found += [sentence for aspect in self._aspects if (sentence := self._lacking(product, aspect))]
         found = found[: MOST - 1]
-        if product.price_as_of is not None:
-            found.append(f"Price is indicative, as of {product.price_as_of:%B %Y}")
+        found += dated_price(product)
         if not found and product.rating is None:
             found.append("No customer rating is known")
         return found or ["No drawback stands out in its data"]
@@ -124,6 +123,11 @@ class Comparison:
         if product.price is None or product.currency is None or lowest is None or product.price <= lowest:
             return []
         return [f"{money(product.price - lowest, product.currency)} more than the cheapest that fits"]
+
+
+def dated_price(product: Product) -> list[str]:
+    """The drawback that a price is old, which holds whether a product fits or not."""
+    return [f"Price is indicative, as of {product.price_as_of:%B %Y}"] if product.price_as_of is not None else []
 
 
 def _figures(product: Product) -> dict[str, Number]:

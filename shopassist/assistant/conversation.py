@@ -9,39 +9,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from shopassist.assistant.comparatives import asks_for_others, compared, compares, without_comparisons
 from shopassist.assistant.grammar import Reading, read
 from shopassist.assistant.names import Names
 from shopassist.models.catalog import Product
-from shopassist.models.criteria import Bound, Criteria, Feature, Order, number_of
+from shopassist.models.criteria import Criteria, Feature, Order
 from shopassist.models.query import ConversationContext, ProductCriteria
 
 EARLIER = 20
 """Earlier questions that are read: a history grows without end, its beginning matters least."""
 
-CENT = Decimal("0.01")
-WHOLE_STEPS_FROM = 100
 MARKER = re.compile(
     r"^(?:and|or|but|also|only|with|without|in|under|over|below|above|not|no|within|between|from|what about|how about|"
     r"what if|make it|same|instead|show (?:me )?(?:more|other|another)|any(?:thing)? (?:else|cheaper|better|other))\b|"
     r"\b(?:instead|cheaper|dearer|pricier|less expensive|more expensive|ones?|those|these|them|others?|another|"
     r"too expensive|(?:big|bett|larg|light|small|fast|long|high|low)[a-z]{0,3}er)\b"
 )
-CHEAPER = re.compile(
-    r"\b(?:cheaper|less expensive|lower price[ds]?|lower budget|too expensive|costs? less|less costly)\b"
-)
-DEARER = re.compile(r"\b(?:dearer|pricier|more expensive|costlier)\b")
 ADDING = re.compile(r"\b(?:also|too|as well)\b|^or\b")
-COMPARATIVES = (
-    (re.compile(r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery\b"),
-     ("battery_mah", "battery_hours", "capacity_mah"), 1),
-    (re.compile(r"\b(?:better|higher)\s(?:resolution )?camera\b"), ("main_camera_mp",), 1),
-    (re.compile(r"\bmore (?:ram|memory)\b"), ("ram_gb",), 1),
-    (re.compile(r"\b(?:more|bigger|larger) storage\b"), ("storage_gb",), 1),
-    (re.compile(r"\b(?:bigger|larger) (?:screen|display|one)s?\b|^bigger$"), ("screen_inches",), 1),
-    (re.compile(r"\bsmaller (?:screen|display|one)s?\b|^smaller$"), ("screen_inches",), -1),
-    (re.compile(r"\blighter\b"), ("weight_g",), -1),
-    (re.compile(r"\bfaster charging\b"), ("charging_watts",), 1),
-)  # fmt: skip
 Shown = Callable[[Reading], Awaitable[list[Product]]]
 """Gives the products that were recommended for an earlier reading."""
 
@@ -71,31 +55,25 @@ class Conversation:
         new = read(text, self.names)
         if before is None:
             return new
-        compared = _without_comparisons(new.text)
-        if compared != new.text:
-            new = replace(read(compared, self.names), text=new.text)
+        plain = without_comparisons(new.text)
+        if plain != new.text:
+            new = replace(read(plain, self.names), text=new.text)
         if not _follows(new):
             return new
-        criteria = merged(before, new)
+        shown = await self.shown(before) if compares(new.text) else []
+        again = asks_for_others(new.text)
+        named = new.noun or new.criteria.brands or _names_model(new.criteria)
+        alternatives = () if named else before.alternatives
+        follow = [replace(before, criteria=one) for one in (before.criteria, *alternatives)]
+        criteria, *others = [compared(merged(one, new), new.criteria, shown, new.text) for one in follow]
         return replace(
             new,
-            criteria=await self._compared(before, criteria, new.text),
+            criteria=criteria,
+            alternatives=tuple(others) or new.alternatives,
             noun=new.noun or before.noun,
             loose=before.loose | new.loose,
+            seen=before.seen | {(product.source, product.source_id) for product in shown} if again else frozenset(),
         )
-
-    async def _compared(self, before: Reading, criteria: Criteria, text: str) -> Criteria:
-        """Adds limits: "cheaper" and "bigger" compare with what was shown before."""
-        cheaper, dearer = CHEAPER.search(text), DEARER.search(text)
-        wanted = [(keys, sign) for pattern, keys, sign in COMPARATIVES if pattern.search(text)]
-        if not (cheaper or dearer or wanted):
-            return criteria
-        shown = await self.shown(before)
-        if cheaper or dearer:
-            criteria = _priced(criteria, shown, cheaper=bool(cheaper))
-        for keys, sign in wanted:
-            criteria = _exceeding(criteria, shown, keys, sign)
-        return criteria
 
 
 def restored(sent: ProductCriteria, names: Names) -> Reading:
@@ -114,17 +92,10 @@ def restored(sent: ProductCriteria, names: Names) -> Reading:
     return replace(reading, criteria=reading.criteria.model_copy(update=update))
 
 
-def _without_comparisons(text: str) -> str:
-    """The rest of a follow-up, so that the battery of "bigger battery" is not taken for the product."""
-    for pattern in (CHEAPER, DEARER, *(pattern for pattern, _, _ in COMPARATIVES)):
-        text = pattern.sub(" ", text)
-    return text
-
-
 def _follows(new: Reading) -> bool:
     if new.off_topic and new.noun is None:
         return False
-    marked = MARKER.search(new.text) is not None
+    marked = MARKER.search(new.text) is not None or asks_for_others(new.text)
     if new.noun is not None or _names_model(new.criteria):
         return marked
     return marked or new.understood or bool(new.criteria.wishes) or new.criteria.order is not Order.RELEVANCE
@@ -192,28 +163,3 @@ def _merged_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
     if old.currency == fresh.currency and high is None and old.price_max is not None and old.price_max >= (low or 0):
         high = old.price_max
     return {"price_min": low, "price_max": high, "currency": fresh.currency}
-
-
-def _priced(criteria: Criteria, shown: list[Product], *, cheaper: bool) -> Criteria:
-    """Below the cheapest, or above the dearest, of what was shown; without any, an order by price."""
-    priced = [(product.price, product.currency) for product in shown if product.price is not None]
-    if not priced:
-        return criteria.model_copy(update={"order": Order.CHEAPEST if cheaper else Order.DEAREST})
-    price, currency = (min if cheaper else max)(priced, key=lambda pair: pair[0])
-    step = Decimal(1) if price >= WHOLE_STEPS_FROM else CENT
-    limit = {"price_max": price - step} if cheaper else {"price_min": price + step}
-    contradicted = {"price_min": None} if cheaper else {"price_max": None}
-    return criteria.model_copy(update={**contradicted, **limit, "currency": currency})
-
-
-def _exceeding(criteria: Criteria, shown: list[Product], keys: tuple[str, ...], sign: int) -> Criteria:
-    """With more (or less) than any of what was shown, by the first of `keys` that it states."""
-    for key in keys:
-        numbers = [number_of(product, key) for product in shown]
-        values = [Decimal(str(n)) for n in numbers if isinstance(n, int | float | Decimal) and not isinstance(n, bool)]
-        if values:
-            limit = {"minimum": max(values)} if sign > 0 else {"maximum": min(values)}
-            bound = Bound(name=key, exclusive=True, **limit)
-            kept = tuple(other for other in criteria.bounds if other.name != key)
-            return criteria.model_copy(update={"bounds": (*kept, bound)})
-    return criteria

@@ -40,7 +40,8 @@ def price_words(criteria: Criteria) -> str:
     """The price limit as "up to ₹12,000"; empty without one."""
     low, high, currency = criteria.price_min, criteria.price_max, criteria.currency or ""
     if low is not None and high is not None:
-        return f"between {money(low, currency)} and {money(high, currency)}"
+        words = "from {} and up to {}" if low > high else "between {} and {}"
+        return words.format(money(low, currency), money(high, currency))
     if high is not None:
         return f"up to {money(high, currency)}"
     return f"from {money(low, currency)}" if low is not None else ""

@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 
 from shopassist.assistant import lexicon
+from shopassist.assistant.alternatives import alternatives_of, together
 from shopassist.assistant.bounds import bounds_of, price_of
 from shopassist.assistant.exclusions import take_exclusions
 from shopassist.assistant.names import Names, Noun
@@ -25,6 +26,7 @@ ORDERS = (
     (lexicon.DEAREST, Order.DEAREST),
     (lexicon.CHEAPEST, Order.CHEAPEST),
 )
+Seen = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,18 @@ class Reading:
     """Terms that only describe: they may become wishes when nothing has them all."""
 
     off_topic: bool = False
+    seen: Seen = frozenset()
+    """Products that were shown before and are not wanted again, by source and id."""
+
+    alternatives: tuple[Criteria, ...] = ()
+    """What is looked up in place of `criteria`, where the question names several products."""
 
     @property
     def understood(self) -> bool:
         """Whether anything but bare words was recognised."""
         c = self.criteria
         stated = (c.categories, c.brands, c.bounds, c.features, c.excluded_brands, c.excluded_features, c.currency)
-        return any(stated) or self.noun is not None
+        return any(stated) or self.noun is not None or bool(self.alternatives)
 
     @property
     def unanswerable(self) -> bool:
@@ -55,10 +62,12 @@ class Reading:
 def read(question: str, names: Names) -> Reading:
     """What `question` asks of a product, in the catalogue's own names."""
     text = normalised(question)
-    rest, marketplace = _take_marketplace(text)
+    rest = lexicon.ABBREVIATED.sub(lambda found: lexicon.ABBREVIATIONS[found[0]], text)
+    rest, marketplace = _take_marketplace(rest)
     rest = lexicon.LEAD_IN.sub("", rest, count=1)
     rest, quantities = take_quantities(rest, blank)
     rest, order = _take_order(rest)
+    rest = lexicon.LINKER.sub("", rest)
     rest = lexicon.NEGATION.sub(f" {EXCLUDED} ", rest)
     phrases, excluded = take_exclusions(phrases_of(tokenised(rest), names))
     found = wanted(phrases)
@@ -71,7 +80,15 @@ def read(question: str, names: Names) -> Reading:
         marketplace=marketplace,
         order=order,
     )
-    return Reading(text, criteria, found.noun, _loose(found, question), bool(lexicon.OTHER_TOPIC.search(text)))
+    alternatives = alternatives_of(rest, found, criteria, names)
+    return Reading(
+        text,
+        together(alternatives, criteria) if alternatives else criteria,
+        found.noun,
+        _loose(found, question),
+        bool(lexicon.OTHER_TOPIC.search(text)),
+        alternatives=alternatives,
+    )
 
 
 def _loose(found: Wanted, question: str) -> frozenset[str]:

@@ -32,7 +32,8 @@ STOP_WORDS = _folded(
     comes coming made make makes work works working compare comparison versus vs size inch inches gb colour color
     coloured colored won't don't can't doesn't didn't isn't aren't shouldn't mustn't wouldn't not without except
     excluding avoid other others another else instead prefer preferably preferred preference ideally maybe perhaps
-    possibly around same similar such well
+    possibly around same similar such well difference differences sabse ka ki ke ko hai hain wala wale wali
+    chahiye mujhe accha achha acha acchi achhi achi badhiya bhi dikhao batao koi mein
     """
 )
 
@@ -55,12 +56,15 @@ WISHES = _folded(
 MEASURED = _folded("charging ram rom storage memory display screen battery camera refresh rate capacity internal")
 """Words that only repeat what a figure beside them is about."""
 
+LIMITS = ("under", "below", "above", "over", "between", "within", "around", "budget", "cheapest", "without")
+"""Words of limits that are worth recognising when they are misspelt."""
+
 CLAUSES = _folded("that which who because so since while when where if")
 """Connectives that open a sentence about the shopper rather than a fact about the product."""
 
 CONNECTIVES = _folded(
     "with having has have that which who whose for from in on of and or but because so since while when where to by"
-    " featuring including offering without except like under"
+    " featuring including offering without except like under aur ya"
 )
 """Words that end the noun phrase that names the product."""
 
@@ -81,10 +85,24 @@ LINES = _folded(
 )
 """Product lines: beside one of them an accessory's "Apple" or "Samsung" tells what it is for."""
 
+EITHER = frozenset({"or", "ya"})
+BOTH = frozenset({"and", "aur", "&"})
+
+OR = re.compile(r"\b(?:or|vs|versus|ya)\b")
+COMPARED_WITH = re.compile(r"\b(?:or|vs|versus|and|with|to|against|ya|aur)\b|,")
+COMPARING = re.compile(r"\b(?:compar(?:e|ed|ing|ison)|differences?|better|vs|versus)\b")
+"""What joins alternatives, and what says that more than "or" joins them."""
+
+LINKER = re.compile(r" (?:wal[aei]|k[aei])(?= )")
+"""Hindi joins with it what goes before to the noun behind: a "camera wala phone" is a camera phone."""
+
 SHOPS = ("amazon", "flipkart", "croma", "ebay", "walmart", "myntra", "snapdeal", "jiomart", "tatacliq")
 MARKETPLACE = re.compile(
     rf"\b(?:on|from|at|via|sold by) ({'|'.join(SHOPS)})(?:\.(?:in|com))?\b(?! (?:brand|echo|fire))"
 )
+
+ABBREVIATIONS = {"w/o": "without", "w/": "with ", "b/w": "between", "btw": "between"}
+ABBREVIATED = re.compile(r"(?<![\w/])(?:w/o|w/|b/w|btw)(?![a-z])")
 
 LEAD_IN = re.compile(
     r"^(?:(?:hi|hello|hey|ok|please|so|and|well)[ ,!]{1,2}){0,3}"
@@ -104,9 +122,9 @@ BEST_RATED = re.compile(
 )
 CHEAPEST = re.compile(
     r"\b(?:cheap(?:est)?|lowest[ -]priced?|least expensive|most affordable|affordable|inexpensive|low[ -]cost|"
-    r"budget[ -]friendly|economical|budget)\b(?! (?:of|is|:|¦))"
+    r"budget[ -]friendly|economical|budget(?! (?:of|is|:|¦))|(?:sabse )?sast[aei])\b"
 )
-DEAREST = re.compile(r"\b(?:most expensive|costliest|priciest|highest[ -]priced?)\b")
+DEAREST = re.compile(r"\b(?:most expensive|costliest|priciest|highest[ -]priced?|(?:sabse )?m[ae]h[ae]?ng[aei])\b")
 NEGATION = re.compile(
     r"\b(?:not|no|except(?: for)?|excluding|exclude|without|other than|anything but|avoid|apart from|besides|"
     r"nothing from|rather than|don't (?:want|like)|do not want|hate)\b(?: (?:a|an|the|any|from|by|made by|want)\b){0,2}"

@@ -42,12 +42,19 @@ def wanted(phrases: Sequence[Phrase]) -> Wanted:
     segments = _segments(phrases)
     result = Wanted()
     head = _head(segments)
+    other = _other_head(segments, head)
     result.noun = head.noun if head else None
+    if result.noun and other:
+        result.noun = _either(result.noun, other.noun)
     reached = False
+    last: Phrase | None = None
     for segment in segments:
         for place, phrase in enumerate(segment.phrases):
             following = segment.phrases[place + 1 :]
-            if phrase is head:
+            before, last = last, phrase
+            if place == 0 and segment.opening in lexicon.EITHER and _alternative(before, phrase, result):
+                continue
+            if phrase is head or phrase is other:
                 reached = True
                 _own_feature(phrase, result)
             elif phrase.brand:
@@ -57,6 +64,20 @@ def wanted(phrases: Sequence[Phrase]) -> Wanted:
     _name_unknown(segments, result)
     result.terms = list(dict.fromkeys(result.terms))
     return result
+
+
+def _alternative(before: Phrase | None, phrase: Phrase, result: Wanted) -> bool:
+    """Joins the feature of "AMOLED or OLED" to the one before it, since either will do."""
+    if before is None or before.feature is None or phrase.feature is None or before.feature not in result.features[-1:]:
+        return False
+    one, other = before.feature, phrase.feature
+    if one.attribute or other.attribute:
+        # A feature that an attribute may deny cannot share its wordings: both stay required rather than too little.
+        return False
+    if one != other:
+        wordings = tuple(dict.fromkeys([*one.wordings, *other.wordings]))
+        result.features[-1] = Feature(name=f"{one.name} or {other.name}", wordings=wordings)
+    return True
 
 
 def _segments(phrases: Sequence[Phrase]) -> list[Segment]:
@@ -80,7 +101,10 @@ def _segments(phrases: Sequence[Phrase]) -> list[Segment]:
 def _head(segments: Sequence[Segment]) -> Phrase | None:
     """The last noun of the first unbroken run of words that has one."""
     ordered = sorted(segments, key=lambda segment: segment.opening in lexicon.COMPATIBLE | {"with"})
+    part: Phrase | None = None
     for segment in ordered:
+        if part is not None and segment.opening not in lexicon.BOTH:
+            break
         head: Phrase | None = None
         before: Phrase | None = None
         for phrase in segment.phrases:
@@ -89,9 +113,31 @@ def _head(segments: Sequence[Segment]) -> Phrase | None:
             before = phrase
             if phrase.noun is not None:
                 head = phrase
-        if head is not None:
+        if head is not None and head.word not in PREFERENCES:
             return head
+        # "Good camera and battery phone": what may be a part stands back behind a whole product that is joined to it.
+        part = part or head
+    return part
+
+
+def _other_head(segments: Sequence[Segment], head: Phrase | None) -> Phrase | None:
+    """The earbuds of "headphones or earbuds": a second kind that would do as well."""
+    for segment, following in itertools.pairwise(segments):
+        if segment.phrases[-1] is head and following.opening in lexicon.EITHER:
+            other = _head([following])
+            one, two = head.noun if head else None, other.noun if other else None
+            alike = (
+                one and two and not (one.accessory or two.accessory) and bool(one.categories) == bool(two.categories)
+            )
+            return other if alike else None
     return None
+
+
+def _either(one: Noun, two: Noun | None) -> Noun:
+    if two is None:
+        return one
+    kinds, categories = (*one.kinds, *two.kinds), (*one.categories, *two.categories)
+    return Noun(f"{one.said} or {two.said}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
 
 
 def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
@@ -127,7 +173,8 @@ def _place_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, 
 def _place(phrase: Phrase, segment: Segment, result: Wanted, *, aside: bool) -> None:
     accessory = result.noun is not None and result.noun.accessory
     compatible = segment.opening in lexicon.COMPATIBLE
-    if phrase.feature and not _other_kind(phrase, result.noun):
+    had = aside and not compatible and not phrase.measured
+    if phrase.feature and (had or not _other_kind(phrase, result.noun)):
         result.features.append(phrase.feature)
     elif phrase.word in lexicon.WISHES or segment.opening in lexicon.CLAUSES:
         result.wishes.append(phrase.said)
@@ -144,7 +191,7 @@ def _place(phrase: Phrase, segment: Segment, result: Wanted, *, aside: bool) -> 
 
 
 def _other_kind(phrase: Phrase, head: Noun | None) -> bool:
-    """Whether a phrase that names a kind itself stands beside another: the SSD of a laptop is no SSD to buy."""
+    """Whether a phrase that names a kind itself stands beside another: an SSD laptop is no SSD, a TV's bar no TV."""
     return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
 
 

@@ -13,13 +13,17 @@ CURRENCIES = {
     "£": "GBP", "gbp": "GBP", "pound": "GBP", "pounds": "GBP",
 }  # fmt: skip
 MULTIPLES = {
-    "hundred": 100, "k": 1000, "thousand": 1000, "l": 100_000, "lakh": 100_000, "lakhs": 100_000, "lac": 100_000,
-    "lacs": 100_000, "million": 1_000_000, "cr": 10_000_000, "crore": 10_000_000, "crores": 10_000_000,
+    "hundred": 100, "k": 1000, "thousand": 1000, "hazaar": 1000, "hazar": 1000, "hajar": 1000, "l": 100_000,
+    "lakh": 100_000, "lakhs": 100_000, "lac": 100_000, "lacs": 100_000,
+    "million": 1_000_000, "cr": 10_000_000, "crore": 10_000_000, "crores": 10_000_000,
 }  # fmt: skip
 WORDED = {
     "half": "0.5", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
-    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "fifteen": "15", "twenty": "20",
+    "eight": "8", "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "thirteen": "13", "fourteen": "14",
+    "fifteen": "15", "sixteen": "16", "seventeen": "17", "eighteen": "18", "nineteen": "19", "twenty": "20",
     "thirty": "30", "forty": "40", "fifty": "50", "sixty": "60", "seventy": "70", "eighty": "80", "ninety": "90",
+    "ek": "1", "do": "2", "teen": "3", "char": "4", "chaar": "4", "panch": "5", "paanch": "5", "das": "10",
+    "pandrah": "15", "bees": "20", "pachees": "25", "tees": "30", "chalis": "40", "pachas": "50",
 }  # fmt: skip
 
 _STORED = r"(?:storage|ssd|nvme|rom|hdd|emmc|internal|hard[ -]?(?:disk|drive)|memory card|pen[ -]?drive)"
@@ -55,7 +59,7 @@ UNIT = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in UNITS))
 _NUMBER = r"(?:\d{1,3}(?:,\d{2,3}){1,4}|\d{1,12})(?:\.\d{1,4})?(?![\d])"
 _BEFORE = r"(?:₹|rs\.?|inr|rupees?|us\$|usd|\$|eur|€|gbp|£)"
 _AFTER = r"(?:₹|/-|\$|€|£|(?:rs|inr|rupees?|usd|dollars?|bucks|euros?|eur|pounds?|gbp)(?![a-z]))"
-_MULTIPLE = r"(?:(?:hundred|k|thousand|l|lakhs?|lacs?|million|cr|crores?)(?![a-z]))"
+_MULTIPLE = r"(?:(?:hundred|k|thousand|hazaar|hazar|hajar|l|lakhs?|lacs?|million|cr|crores?)(?![a-z]))"
 _ANY_UNIT = "|".join(pattern for _, pattern in UNITS)
 
 
@@ -72,10 +76,10 @@ _NOT = (
     r"(?: (?:be|cost|costing|costs|go|priced|rated)){0,3}? (?:to )?"
 )
 _MORE = (
-    r"(?:more than|over|above|greater than|higher than|larger than|bigger than|beyond|upwards? of|exceed(?:ing|s)?|"
+    r"(?:more ?th[ae]n|over|above|greater than|higher than|larger than|bigger than|beyond|upwards? of|exceed(?:ing|s)?|"
     r"costlier than|heavier than|longer than|louder than|>)"
 )
-_LESS = r"(?:less than|lesser than|under|below|lower than|smaller than|fewer than|cheaper than|lighter than|beneath|<)"
+_LESS = r"(?:less(?:er)? ?th[ae]n|under|below|lower than|smaller than|fewer than|cheaper than|lighter than|beneath|<)"
 # "iPhone XS Max 64GB" is a model's name: the short form counts only before a sum of money.
 _MAX = r"(?<!pro )(?<!xs )(?<!\d )max\.?(?=:? ?(?:price|budget|cost|rs|inr|₹|\$|€|£|\d[\d,]{3}))"
 _LOW = (
@@ -87,19 +91,20 @@ _HIGH = (
     rf"(?P<strict_high>{_LESS}))"
 )
 _NEAR = r"(?P<near>around|(?<!what )(?<!how )about|approx(?:imately|\.)?|roughly|nearly|near|close to|~)"
-_FOR = r"(?P<budget>for|in|at|just|only|cost(?:s|ing)?|priced?(?: at)?)"
+_FOR = r"(?P<budget>for|in|at|or|just|only|cost(?:s|ing)?|priced?(?: at)?)"
 _FILL = (
     r"(?: ?(?::|=|\bof\b|\bprice\b|\bpriced\b|\bthe\b|\ba\b|\bis\b|\bto\b|\bcosts?\b|\bbudget\b|\brange\b|\brating\b|"
     r"\btotal\b|\bat\b|\bonly\b|\bram\b|\bstorage\b|\bbattery\b)){0,3} ?"
 )
+# Hindi puts the comparison behind the sum: "20000 ke andar" is within 20,000.
 _MORE_AFTER = (
     r"(?P<or_more> ?(?:or|and|&) (?:more|higher|above|over|greater|better|up|upwards?|bigger|larger|later)\b"
     r"(?! ?[\d₹$€£])|"
-    r" ?\+(?!\d)| (?:minimum|min|onwards?|upwards)\b)"
+    r" ?\+(?!\d)| (?:minimum|min|onwards?|upwards|se (?:zyada|jyada|upar|uper))\b)"
 )
 _LESS_AFTER = (
     r"(?P<or_less> (?:or|and|&) (?:less|lower|under|below|fewer|cheaper|smaller)\b(?! ?[\d₹$€£])|"
-    r" (?:maximum|tops|max)\b)"
+    r" (?:maximum|tops|max|tak|se (?:kam|niche|neeche)|ke (?:andar|under|niche|neeche))\b)"
 )
 _DASH = r"[-\u2013\u2014]"
 _START = r"(?<![\w.,])(?<!\w-)(?<!\w')"
@@ -108,7 +113,9 @@ BETWEEN = re.compile(
     rf"(?<!\w)(?:between|ranging from|range of|from) ?(?:a |the )?"
     rf"{_amount('1')} ?(?:and|to|{_DASH}|&|or) ?{_amount('2')}"
 )
-SPAN = re.compile(rf"{_START}{_amount('1')} ?(?:to|{_DASH}|till|until) ?{_amount('2')}(?![\w-])")
+SPAN = re.compile(
+    rf"{_START}{_amount('1')} ?(?:to|{_DASH}|till|until|se) ?{_amount('2')}(?: ke (?:beech|bich))?(?![\w-])"
+)
 SINGLE = re.compile(
     rf"{_START}(?:(?:{_LOW}|{_HIGH}|{_NEAR}|{_FOR}){_FILL})?{_amount('')}(?:{_MORE_AFTER}|{_LESS_AFTER})?(?![\w])"
 )
@@ -120,7 +127,11 @@ BARE_PAIR = re.compile(
 )
 WORDED_NUMBER = re.compile(
     rf"\b({'|'.join(WORDED)})(?:[ -](a|one|two|three|four|five|six|seven|eight|nine))?"
-    r"(?= (?:hundred|thousand|lakhs?|lacs?|crores?|gb|inch|stars?)\b)"
+    r"(?= (?:hundred|thousand|hazaar|hazar|hajar|lakhs?|lacs?|crores?|gb|inch|stars?)\b)"
+)
+COMPOUND = re.compile(
+    r"(?<![\w.])(?P<many>\d{1,3}) (?P<large>thousand|hazaar|hazar|hajar|lakhs?|lacs?|crores?) (?:and )?"
+    r"(?P<few>\d{1,2}) (?P<small>hundred|thousand|hazaar|hazar|hajar|lakhs?|lacs?)\b"
 )
 SUBJECT = re.compile(
     r"\b(rat(?:ed|ings?)|stars?|review(?:s|ed)?|pric(?:e|ed|es|ing)|cost(?:s|ing)?|budget|ram|storage|battery|screen|"

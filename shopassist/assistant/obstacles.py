@@ -1,7 +1,7 @@
 """Why nothing fits, and what comes nearest."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from shopassist.assistant.describe import RATINGS, bound_words, price_words
@@ -14,6 +14,7 @@ from shopassist.models.criteria import Bound, Criteria, number_of
 SEARCHED = 100
 Relaxation = tuple[str, str, dict[str, object]]
 MOST_QUERIES = 12
+MOST_TERMS = 8
 MOST = 3
 
 
@@ -37,14 +38,21 @@ class Nearest:
 
     obstacles: list[Obstacle] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Words that were asked for and that no product states."""
+
+
+async def unknown_terms(catalog: Catalog, criteria: Criteria) -> list[str]:
+    """The terms that no product of the catalogue states."""
+    return [term for term in criteria.terms[:MOST_TERMS] if not await catalog.search(Criteria(terms=(term,)), 1)]
 
 
 async def nearest(catalog: Catalog, criteria: Criteria, names: Names, said: frozenset[str] | None) -> Nearest:
     """What would fit if one criterion were dropped, or else all figures, or else everything but the kind."""
-    found = Nearest()
+    found = Nearest(unknown=await unknown_terms(catalog, criteria))
     pool: dict[tuple[str, str], Product] = {}
     filed = criteria.model_copy(update={"kind": None})
-    for name, words, relaxed in _relaxations(filed, names)[:MOST_QUERIES]:
+    for name, words, relaxed in _relaxations(filed, names, found.unknown)[:MOST_QUERIES]:
         products = [p for p in await catalog.search(relaxed, SEARCHED) if not is_accessory(p, said)]
         if products:
             found.obstacles.append(Obstacle(name, words, tuple(products)))
@@ -60,9 +68,24 @@ async def nearest(catalog: Catalog, criteria: Criteria, names: Names, said: froz
     return found
 
 
-def _relaxations(criteria: Criteria, names: Names) -> list[tuple[str, str, Criteria]]:
+def merged_reasons(nears: Sequence[Nearest]) -> Nearest:
+    """Why none of several products fits: what stands in the way of each of them, and the words that nothing states."""
+    merged = Nearest()
+    shared = set.intersection(*({obstacle.name for obstacle in near.obstacles} for near in nears))
+    for obstacle in nears[0].obstacles:
+        if obstacle.name in shared - {"terms"}:
+            same = (other for near in nears for other in near.obstacles if other.name == obstacle.name)
+            products = {(p.source, p.source_id): p for other in same for p in other.products}
+            merged.obstacles.append(replace(obstacle, products=tuple(products.values())))
+    for near in nears:
+        merged.products += near.products
+        merged.unknown += [term for term in near.unknown if term not in merged.unknown]
+    return merged
+
+
+def _relaxations(criteria: Criteria, names: Names, unknown: list[str]) -> list[tuple[str, str, Criteria]]:
     """Each hard criterion but the kind of product: its name, its words, the criteria without it."""
-    ways = [*_without_figures(criteria), *_without_names(criteria, names)]
+    ways = [*_without_figures(criteria), *_without_names(criteria, names, unknown)]
     return [(name, words, criteria.model_copy(update=update)) for name, words, update in ways]
 
 
@@ -82,7 +105,7 @@ def _without_figures(criteria: Criteria) -> list[Relaxation]:
     return ways
 
 
-def _without_names(criteria: Criteria, names: Names) -> list[Relaxation]:
+def _without_names(criteria: Criteria, names: Names, unknown: list[str]) -> list[Relaxation]:
     ways: list[Relaxation] = []
     rest: dict[str, object]
     if criteria.brands:
@@ -98,8 +121,10 @@ def _without_names(criteria: Criteria, names: Names) -> list[Relaxation]:
         ways.append(("without", f"leaving out {' and '.join(ruled_out)}", rest))
     if criteria.marketplace:
         ways.append(("marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}))
-    if criteria.terms and (criteria.categories or criteria.brands):
-        ways.append(("terms", f"“{' '.join(criteria.terms)}”", {"terms": ()}))
+    kept = tuple(term for term in criteria.terms if term not in unknown) if unknown else ()
+    if criteria.terms and (criteria.categories or criteria.brands or kept):
+        gone = [term for term in criteria.terms if term not in kept]
+        ways.append(("terms", f"“{' '.join(gone)}”", {"terms": kept}))
     return ways
 
 

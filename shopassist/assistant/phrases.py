@@ -47,7 +47,12 @@ class Phrase:
     @property
     def names_model(self) -> bool:
         """Whether it belongs to the name of a model or a line of products."""
-        return self.word in lexicon.LINES or any(c.isdigit() for c in self.said)
+        return names_model(self.word) or names_model(self.said)
+
+
+def names_model(word: str) -> bool:
+    """Whether a word belongs to the name of a model or a line of products."""
+    return word in lexicon.LINES or any(c.isdigit() for c in word)
 
 
 def phrases_of(tokens: Sequence[Token], names: Names) -> list[Phrase]:

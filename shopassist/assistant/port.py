@@ -1,5 +1,6 @@
 """What the services ask of an assistant, and what an assistant asks of the catalogue."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from shopassist.db.ports import Vocabulary
@@ -23,3 +24,6 @@ class Catalog(Protocol):
 
     async def vocabulary(self) -> Vocabulary:
         """The names that the catalogue knows."""
+
+    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+        """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""

@@ -9,6 +9,7 @@ from shopassist.assistant.number_patterns import (
     BARE_PAIR,
     BETWEEN,
     CHEAPEST_BARE_PRICE,
+    COMPOUND,
     CURRENCIES,
     HIGHEST_RATING,
     LARGEST,
@@ -49,6 +50,7 @@ def take_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tuple[s
     if not any(c.isdigit() for c in text) and not WORDED_NUMBER.search(text):
         return text, found
     text = WORDED_NUMBER.sub(lambda m: _digits(m[1], m[2]), text)
+    text = COMPOUND.sub(_sum, text)
 
     def taking(read: Callable[[re.Match[str]], list[Quantity]]) -> Callable[[re.Match[str]], str]:
         def substitute(match: re.Match[str]) -> str:
@@ -69,6 +71,11 @@ def take_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tuple[s
 
 def _digits(tens: str, ones: str | None) -> str:
     return str(Decimal(WORDED[tens]) + Decimal(WORDED.get(ones or "", "0")))
+
+
+def _sum(match: re.Match[str]) -> str:
+    """One number for "1 lakh 20 thousand"."""
+    return str(int(match["many"]) * MULTIPLES[match["large"]] + int(match["few"]) * MULTIPLES[match["small"]])
 
 
 def _pair(match: re.Match[str]) -> list[Quantity]:

@@ -21,18 +21,24 @@ REASONS = {Order.CHEAPEST: "it has the lowest price", Order.DEAREST: "it is the 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What was understood: the criteria that were met, the noun that was said, and the criteria as first stated."""
+    """What was understood: the criteria that were met, the noun that was said, and the criteria as first stated.
+
+    `note` tells how misspelt words were read; `again` says that products were shown before and are not wanted.
+    """
 
     criteria: Criteria
     said: str | None
     names: Names
     first: Criteria
+    note: str = ""
+    again: bool = False
 
 
 def summary_of(told: Told, products: Sequence[Product], shown: Sequence[Recommendation], count: str) -> str:
     """What was understood, how many fit, which is first and why, how the others differ, how old the prices are."""
     criteria = told.criteria
-    sentences = [f"{_asked(told)}: {count} product{' fits' if count == '1' else 's fit'}."]
+    sentences = [told.note] if told.note else []
+    sentences.append(f"{_asked(told)}: {count} product{' fits' if count == '1' else 's fit'}.")
     given_up = [term for term in told.first.terms if term not in criteria.terms]
     if given_up:
         sentences.append(f"None is described as “{' '.join(given_up)}”, so that only moved products up.")
@@ -50,7 +56,8 @@ def summary_of(told: Told, products: Sequence[Product], shown: Sequence[Recommen
 
 def empty_summary(told: Told, near: Nearest) -> str:
     """Why nothing fits, and what the near misses are."""
-    sentences = [f"{_asked(told)}: nothing in the catalogue fits.", _obstacle(told.criteria, near)]
+    what = "nothing else" if told.again else "nothing"
+    sentences = [told.note, f"{_asked(told)}: {what} in the catalogue fits.", *_obstacles(told.criteria, near)]
     if near.products:
         sentences.append("The nearest products are listed with what each of them misses; nothing was charged.")
     return " ".join(sentence for sentence in sentences if sentence)
@@ -66,6 +73,20 @@ def _asked(told: Told) -> str:
         parts.append(f"sold on {criteria.marketplace}")
     noun = product_noun(criteria, told.said)
     return f"You asked for {noun}" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def _obstacles(criteria: Criteria, near: Nearest) -> list[str]:
+    """What stands in the way: words that nothing states, limits that exclude each other, or what `_obstacle` finds."""
+    low, high, currency = criteria.price_min, criteria.price_max, criteria.currency or ""
+    if low is not None and high is not None and low > high:
+        limits = f"from {money(low, currency)} and up to {money(high, currency)}"
+        return [f"The limits contradict each other: no price is both {limits}."]
+    if not near.unknown:
+        return [_obstacle(criteria, near)]
+    words = " or ".join(f"“{term}”" for term in near.unknown)
+    without = next((obstacle for obstacle in near.obstacles if obstacle.name == "terms"), None)
+    freed = f": without {'it' if len(near.unknown) == 1 else 'them'} {without.count} would fit" if without else ""
+    return [f"No product in the catalogue states {words}{freed}."]
 
 
 def _obstacle(criteria: Criteria, near: Nearest) -> str:

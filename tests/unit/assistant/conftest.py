@@ -1,7 +1,7 @@
 """A catalogue in a list, which filters with the one predicate that decides: `Criteria.misses`."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.names import Names
 from shopassist.db.ports import Vocabulary
-from shopassist.models.catalog import Product, words_of_product
+from shopassist.models.catalog import Product, nearest_word, words_of_product
 from shopassist.models.criteria import Criteria
 from shopassist.models.query import Answer, ConversationContext, ConversationMessage
 from shopassist.settings import AssistantSettings
@@ -40,6 +40,10 @@ class ListCatalog:
             brands=_distinct(product.brand for product in self.products),
             currencies=_distinct(product.currency for product in self.products),
         )
+
+    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+        titles = [product.title for product in self.products]
+        return {word: nearest for word in words if (nearest := nearest_word(word, titles))}
 
 
 def _distinct(names: Iterable[str | None]) -> tuple[str, ...]:
