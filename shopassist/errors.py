@@ -118,6 +118,14 @@ class KeyInFlightError(ShopAssistError):
     detail = "The request with this Idempotency-Key is still being worked on."
 
 
+class ClientGoneError(ShopAssistError):
+    """Whoever asked has gone: nobody reads this."""
+
+    code = "client_gone"
+    status = 499
+    detail = "The client has gone. Nothing was charged."
+
+
 class OverdrawError(ShopAssistError):
     """An adjustment that the account cannot bear."""
 

@@ -21,6 +21,8 @@ def read_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"])
+        if not name:  # a rule about several, whose text names them
+            raise StartupError(f"{problem['ctx']['error']}.") from None
         raise StartupError(f"The setting {name} is not valid: {problem['msg']}.") from None
 
 

@@ -1,19 +1,21 @@
 """A question: look in the cache; hold a credit; ask the assistant; settle and store, or void and say so."""
 
 import asyncio
+from contextlib import suppress
+from typing import NoReturn
 from uuid import uuid4
 
 import structlog
 
 from shopassist.assistant.port import Assistant
 from shopassist.db.ports import CreditLedger, Replays
-from shopassist.errors import KeyInFlightError, KeyReusedError
+from shopassist.errors import KeyInFlightError, KeyReusedError, ShopAssistError
 from shopassist.models import UserCredits
-from shopassist.models.ledger import HoldRequest, Settlement
+from shopassist.models.ledger import Grant, HoldRequest, Settlement
 from shopassist.models.query import Answer, QueryRequest, QueryResponse
 from shopassist.services.conversation import canonical, earlier
 from shopassist.services.credits import CreditService
-from shopassist.services.flights import Flights, Gone
+from shopassist.services.flights import Flights, Gone, heard
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of
 
@@ -25,8 +27,16 @@ COST = 1
 LOOK_SECONDS = 0.05
 """How often the outcome of work in another process is looked for."""
 
+LOOKS = 3
+"""How often a question is looked at before it is given up: each time, work of others on it came to nothing."""
+
 FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
+UNANSWERED = Answer(recommendations_summary=FAILED, degraded=True)
 DESCRIPTION = "Credit deducted for message"
+
+
+class LookAgainError(Exception):
+    """Other work on the question has ended meanwhile."""
 
 
 class QueryService:
@@ -62,20 +72,26 @@ class QueryService:
         """The answer to `request`; work that only callers wait for who are `gone` ends without a charge.
 
         Raises `CreditsExhaustedError` when it is not cached and no credit is left, `SessionRefusedError` when a guest
-        names a registered account, `KeyReusedError` and `KeyInFlightError` as their names say.
+        names a registered account, `KeyReusedError` and `KeyInFlightError` as their names say, and `ClientGoneError`.
         """
         context = earlier(request)
         query_hash = self._cache.generate_query_hash(request.query, canonical(context))
         question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key)
-        replayed = await self._replayed(question)
-        if replayed is not None:
-            return Reply(replayed, replayed=True)
-        stored = await self._cache.get_cached_result(query_hash)
-        if stored is not None:
-            account = await self._credits.own_account(user_id, is_guest)
-            outcome = Outcome(Answer.model_validate(stored), account, cached=True)
-            return Reply(await self._remembered(question, outcome))
-        return Reply(await self._worked_out(question, gone))
+        for _ in range(LOOKS):
+            replayed = await self._replayed(question)
+            if replayed is not None:
+                return Reply(replayed, replayed=True)
+            stored = await self._cache.get_cached_result(query_hash)
+            if stored is not None:
+                account = await self._credits.own_account(user_id, is_guest)
+                outcome = Outcome(Answer.model_validate(stored), account, cached=True)
+                return Reply(await self._remembered(question, outcome))
+            try:
+                return Reply(await self._worked_out(question, gone))
+            except LookAgainError:
+                continue
+        account = await self._credits.own_account(user_id, is_guest)
+        return Reply(response_of(question, Outcome(UNANSWERED, account, error=FAILED), self._credits))
 
     async def _replayed(self, question: Question) -> QueryResponse | None:
         if question.idempotency_key is None:
@@ -88,93 +104,108 @@ class QueryService:
         return QueryResponse.model_validate(replay.response)
 
     async def _remembered(self, question: Question, outcome: Outcome) -> QueryResponse:
-        """The response, kept under the question's key where that was not done by a settlement."""
+        """The response, kept under the question's key, which no settlement did."""
         response = response_of(question, outcome, self._credits)
-        if question.idempotency_key is not None and outcome.answer.chargeable:
+        if question.idempotency_key is not None:
             await self._replays.remember(replay_of(question, response))
         return response
 
     async def _worked_out(self, question: Question, gone: Gone | None) -> QueryResponse:
-        """The outcome of new work, or of work about the same question by the same caller that is under way."""
+        """The outcome of new work, or of work about the same question by the same caller that is under way.
+
+        Raises `LookAgainError` when it may be found elsewhere by now.
+        """
         about = (question.user_id, question.is_guest, question.query_hash)
+        key = question.idempotency_key
+        if key is not None and self._flights.get(about):
+            await self._refuse_key_in_flight(question)
         flight = self._flights.get(about)
         if flight is None:
-            flight = self._flights.begin(about, self._work(question), question.idempotency_key)
+            flight = self._flights.begin(about, lambda abandoned: self._work(question, abandoned), key)
             return response_of(question, await self._flights.wait(flight, gone), self._credits)
-        if question.idempotency_key is not None and flight.idempotency_key == question.idempotency_key:
+        if key is not None and flight.idempotency_key == key:
             raise KeyInFlightError
-        joined = await self._flights.wait(flight, gone)
-        return await self._remembered(question, Outcome(joined.answer, joined.account, error=joined.error))
+        try:
+            joined = await self._flights.wait(flight, gone)
+        except (KeyInFlightError, KeyReusedError):
+            # That was about the key of whoever began the work.
+            raise LookAgainError from None
+        outcome = Outcome(joined.answer, joined.account, error=joined.error)
+        if not joined.charged:
+            return response_of(question, outcome, self._credits)
+        return await self._remembered(question, outcome)
 
-    async def _work(self, question: Question) -> Outcome:
+    async def _work(self, question: Question, abandoned: asyncio.Event) -> Outcome:
         hold = HoldRequest(
             uuid4(), question.user_id, question.is_guest, COST, question.query_hash, question.idempotency_key
         )
-        account = await self._hold(hold)
-        if account is None:
-            return await self._elsewhere(question)
-        answer = await self._ask(question, hold)
-        if answer is not None and answer.chargeable:
-            return await self._settle(question, hold, account, answer)
-        if await self._ledger.void(hold.hold_id, hold.user_id):
-            account.available_credits += COST
-        if answer is None:
-            return Outcome(Answer(recommendations_summary=FAILED, degraded=True), account, error=FAILED)
-        return Outcome(answer, account)
-
-    async def _hold(self, hold: HoldRequest) -> UserCredits | None:
-        """The account with a credit set aside; None when the question is in flight in another process."""
-        holding = asyncio.ensure_future(self._ledger.hold(hold))
+        grant = await self._ledger.hold(hold)
+        if not grant.granted:
+            await self._refuse(question, grant, abandoned)
         try:
-            grant = await asyncio.shield(holding)
-        except asyncio.CancelledError:
-            if (await holding).granted:
+            # Work that was under way at the last look may have ended just before this hold.
+            if await self._is_answered(question):
+                raise LookAgainError  # noqa: TRY301 - the hold is given back first
+            answer = await self._ask(question, abandoned)
+            if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
+                return Outcome(answer, grant.account, charged=COST)
+        except BaseException:
+            with suppress(ShopAssistError):
                 await self._ledger.void(hold.hold_id, hold.user_id)
             raise
-        if grant.granted:
-            return grant.account
-        if grant.in_flight:
-            return None
-        account = await self._credits.own_account(hold.user_id, hold.is_guest)
-        if account.available_credits >= COST:
-            grant = await self._ledger.hold(hold)
-        if not grant.granted:
-            raise exhausted(self._credits, account)
-        return grant.account
+        await self._ledger.void(hold.hold_id, hold.user_id)
+        grant.account.available_credits += COST
+        return Outcome(answer or UNANSWERED, grant.account, error=None if answer else FAILED)
 
-    async def _ask(self, question: Question, hold: HoldRequest) -> Answer | None:
-        """The assistant's answer, or None when it failed or took too long; nobody waiting gives the credit back."""
+    async def _refuse(self, question: Question, grant: Grant, abandoned: asyncio.Event) -> NoReturn:
+        """Say that no credit is left, but for work on the question in another process: that is waited for."""
+        account = grant.account
+        if not grant.in_flight:
+            account = await self._credits.own_account(question.user_id, question.is_guest)
+        waited = grant.in_flight
+        while await self._refuse_key_in_flight(question):
+            if abandoned.is_set():
+                break
+            waited = True
+            await asyncio.sleep(LOOK_SECONDS)
+        if waited or account.available_credits >= COST or await self._is_answered(question):
+            raise LookAgainError
+        raise exhausted(self._credits, account)
+
+    async def _refuse_key_in_flight(self, question: Question) -> bool:
+        """Whether the question is in flight under no key or another one. Raises when the question's key is."""
+        holds = await self._ledger.open_holds(question.user_id, question.query_hash, question.idempotency_key)
+        for hold in holds:
+            if hold.idempotency_key is not None and hold.idempotency_key == question.idempotency_key:
+                raise KeyInFlightError if hold.question_hash == question.query_hash else KeyReusedError
+        return bool(holds)
+
+    async def _is_answered(self, question: Question) -> bool:
+        return await self._replayed(question) is not None or await self._cache.is_cached(question.query_hash)
+
+    async def _ask(self, question: Question, abandoned: asyncio.Event) -> Answer | None:
+        """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
+        asking = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
+        leaving = asyncio.ensure_future(abandoned.wait())
+        ends = {asking, leaving}
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                answer: Answer = await self._assistant.answer(question.query, question.context)
-                return answer
-        except asyncio.CancelledError:
-            await asyncio.shield(self._ledger.void(hold.hold_id, hold.user_id))
-            raise
+            await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if abandoned.is_set():
+                return None
+            if not asking.done() or asking.cancelled():
+                raise TimeoutError  # noqa: TRY301 - as any failure
+            return asking.result()
         except Exception as failure:  # noqa: BLE001 - whatever failed, the credit goes back
             logger.warning("assistant_failed", error=type(failure).__name__)
             return None
+        finally:
+            for end in ends:
+                end.add_done_callback(heard)
+                end.cancel()
 
-    async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> Outcome:
-        outcome = Outcome(answer, account, charged=COST)
+    async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         replay = None
         if question.idempotency_key is not None:
-            replay = replay_of(question, response_of(question, outcome, self._credits))
+            replay = replay_of(question, response_of(question, Outcome(answer, account, charged=COST), self._credits))
         stored = self._cache.to_store(question.query_hash, answer.model_dump(mode="json"))
-        settlement = Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay)
-        return outcome if await self._ledger.settle(settlement) else Outcome(answer, account)
-
-    async def _elsewhere(self, question: Question) -> Outcome:
-        """The outcome of the same question in another process; if that came to nothing, of work of our own."""
-        while holds := await self._ledger.open_holds(question.user_id, question.query_hash, question.idempotency_key):
-            if question.idempotency_key in {hold.idempotency_key for hold in holds} - {None}:
-                same = any(hold.question_hash == question.query_hash for hold in holds)
-                raise KeyInFlightError if same else KeyReusedError
-            await asyncio.sleep(LOOK_SECONDS)
-        stored = await self._cache.get_cached_result(question.query_hash)
-        if stored is None:
-            return await self._work(question)
-        account = await self._credits.own_account(question.user_id, question.is_guest)
-        outcome = Outcome(Answer.model_validate(stored), account)
-        await self._remembered(question, outcome)
-        return outcome
+        return await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))

@@ -40,6 +40,10 @@ class QueryCacheService:
             self._hits += 1
         return result
 
+    async def is_cached(self, query_hash: str) -> bool:
+        """Whether there is a valid answer; neither a hit nor a miss."""
+        return await self._answers.find(query_hash) is not None
+
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
         """Store or replace an answer. Raises `InvalidInputError` for what JSON cannot carry."""
         now = self._clock.instant() or utc_now()
