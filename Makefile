@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test check format lock tools test-external clean
+.PHONY: help serve test test-kill check format lock tools test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded Postg
 
 test: .venv/development  ## Run the tests but those that need Debian packages or root
 	$(BIN)/pytest -m "not external and not slow" $(ARGS)
+
+test-kill: .venv/development  ## Kill the server 100 times at the worst moments: no credit lost, none spent twice
+	KILL_ROUNDS=100 $(BIN)/pytest tests/faults/test_kill.py $(ARGS)
 
 check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/ruff check .

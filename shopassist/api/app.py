@@ -8,7 +8,16 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from shopassist import __version__
-from shopassist.api import consent, credits, health, query, root, user  # noqa: A004 - the noun's own name
+from shopassist.api import (
+    admin,
+    consent,
+    credit_history,
+    credits,  # noqa: A004 - the noun's own name
+    health,
+    query,
+    root,
+    user,
+)
 from shopassist.api.dependencies import Services
 from shopassist.api.errors import add_error_handlers
 from shopassist.api.middleware import RequestContext
@@ -21,13 +30,14 @@ credit; answers from the cache and questions that could not be answered are free
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Scheduled work runs while the app serves; connections are closed behind it."""
+    """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
     container: Services = app.state.container
     try:
         await app.state.before()
         async with container.jobs().running():
             yield
     finally:
+        await container.flights().close()
         await container.shutdown()
 
 
@@ -48,7 +58,7 @@ def create_app(container: Services, before: Callable[[], Awaitable[None]] = noth
     )
     app.state.container = container
     app.state.before = before
-    for module in (root, health, query, credits, user, consent):
+    for module in (query, credits, root, health, credit_history, user, consent, admin):
         app.include_router(module.router)
     add_error_handlers(app)
     app.add_middleware(
@@ -57,7 +67,7 @@ def create_app(container: Services, before: Callable[[], Awaitable[None]] = noth
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=["Link", "Retry-After", "X-Request-ID"],
+        expose_headers=["Idempotent-Replayed", "Link", "Retry-After", "X-Request-ID"],
     )
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.server.allowed_hosts))

@@ -51,7 +51,8 @@ class PostgresCreditLedger:
         self._clock = clock
         self._reads = Coalescer(self._read)
         self._takes = Coalescer(self._take, kind=lambda take: (take.user_id, take.amount))
-        self._closes = Coalescer(self._close)
+        # Two ends of one hold never share a statement, which could not tell which of them was the one.
+        self._closes = Coalescer(self._close, kind=lambda close: (close.hold_id, object()))
 
     async def account(self, user_id: str, is_guest: bool) -> UserCredits:
         account = await self._reads.submit(user_id)
