@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-kill check format lock tools test-external clean
+.PHONY: help serve test test-kill check format bench bench-quick lock tools test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,12 @@ check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
+
+bench: .venv/development  ## Measure how fast it is, each figure beside a plain one; writes build/bench.json
+	$(BIN)/python -m benchmarks.speed
+
+bench-quick: .venv/development  ## The same, smaller, in under two minutes
+	$(BIN)/python -m benchmarks.speed --quick
 
 format: .venv/development  ## Format the code
 	$(BIN)/ruff check --fix --quiet .

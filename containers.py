@@ -53,7 +53,7 @@ class Container(containers.DeclarativeContainer):
     """Everything the product is made of."""
 
     settings = providers.Dependency(instance_of=Settings)
-    storage = settings.provided.storage.storage.value
+    storage = providers.Singleton(str, settings.provided.storage.storage.value)
 
     clock = providers.Singleton(SystemClock)
     credit_policy = providers.Singleton(

@@ -1,6 +1,7 @@
 """The HTTP server: one process, or several on one socket; ends with 0 when told to stop."""
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Callable
@@ -40,8 +41,19 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
         await super().startup(sockets)
+        keep_for_good()
         if self.announce and self.started:
             self.announce()
+
+
+def keep_for_good() -> None:
+    """Spare the garbage collector what lives as long as the process.
+
+    Looking through all of it again and again took a quarter of the time under load, and stopped requests for 80 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
 
 
 def start(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:

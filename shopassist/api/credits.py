@@ -1,18 +1,26 @@
 """Credits of the caller."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from shopassist.api.dependencies import IDENTITY, CallerDep, CreditServiceDep
+from shopassist.api.direct import DirectRoute, json_response
 from shopassist.api.errors import IDENTITY_ERRORS, documented
 from shopassist.models import UserCreditStatus
 
-router = APIRouter(prefix="/api", tags=["credits"], dependencies=IDENTITY, responses=documented(*IDENTITY_ERRORS))
+router = APIRouter(
+    prefix="/api",
+    tags=["credits"],
+    dependencies=IDENTITY,
+    responses=documented(*IDENTITY_ERRORS),
+    route_class=DirectRoute,
+)
 
 
-@router.get("/user/credits")
-@router.get("/user/credits/status", name="read_credits_status")
-@router.get("/credits/status", name="read_status_of_credits")
-async def read_credits(caller: CallerDep, service: CreditServiceDep) -> UserCreditStatus:
+@router.get("/user/credits", response_model=UserCreditStatus)
+@router.get("/user/credits/status", name="read_credits_status", response_model=UserCreditStatus)
+@router.get("/credits/status", name="read_status_of_credits", response_model=UserCreditStatus)
+async def read_credits(caller: CallerDep, service: CreditServiceDep) -> Response:
     """What the caller may spend, and when it comes back."""
     account = await service.own_account(caller.user_id, caller.is_guest)
-    return UserCreditStatus(user_id=account.user_id, **service.status_of(account).model_dump())
+    status = service.status_of(account)
+    return json_response(UserCreditStatus(user_id=account.user_id, **status.__dict__))

@@ -5,12 +5,13 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from shopassist.api.dependencies import IDENTITY, CallerDep, QueryServiceDep
+from shopassist.api.direct import DirectRoute, json_response
 from shopassist.api.errors import IDENTITY_ERRORS, documented
 from shopassist.errors import CreditsExhaustedError, KeyInFlightError
 from shopassist.models.credits import KEY_LENGTH
 from shopassist.models.query import QueryRequest, QueryResponse
 
-router = APIRouter(prefix="/api", tags=["questions"])
+router = APIRouter(prefix="/api", tags=["questions"], route_class=DirectRoute)
 
 IdempotencyKey = Annotated[
     str | None,
@@ -18,7 +19,7 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=KEY_LENGTH,
         pattern="^[!-~]+$",
-        description="The same key and question are answered once; kept for 24 hours.",
+        description="The same key and request are answered once; kept for 24 hours.",
     ),
 ]
 
@@ -26,23 +27,21 @@ IdempotencyKey = Annotated[
 @router.post(
     "/query",
     dependencies=IDENTITY,
+    response_model=QueryResponse,
     responses=documented(*IDENTITY_ERRORS, CreditsExhaustedError, KeyInFlightError),
 )
 async def ask(
     question: QueryRequest,
     request: Request,
-    response: Response,
     caller: CallerDep,
     queries: QueryServiceDep,
     idempotency_key: IdempotencyKey = None,
-) -> QueryResponse:
+) -> Response:
     """Ask for a product. An answer that is not from the cache costs one credit."""
     reply = await queries.answer(
         caller.user_id, caller.is_guest, question, idempotency_key, gone=lambda: disconnected(request)
     )
-    if reply.replayed:
-        response.headers["Idempotent-Replayed"] = "true"
-    return reply.response
+    return json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)
 
 
 async def disconnected(request: Request) -> None:

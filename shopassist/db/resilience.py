@@ -15,6 +15,10 @@ UNAVAILABLE_CLASSES = ("08", "53", "57P", "58")
 """SQLSTATE prefixes of a server that is away, full, stopping or broken (PostgreSQL manual, appendix A)."""
 
 
+CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+"""What asyncpg raises when a connection ends under a statement."""
+
+
 class ConnectionLostError(StorageUnavailableError):
     """The connection broke with a statement on its way: whether it happened is not known."""
 
@@ -24,8 +28,10 @@ def sent() -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks within this block."""
     try:
         yield
-    except (OSError, asyncpg.InterfaceError, exc.DBAPIError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, exc.DBAPIError) as error:
         if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
+            raise
+        if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ENDED):
             raise
         raise ConnectionLostError from error
 
@@ -38,6 +44,8 @@ def translated() -> Iterator[None]:
     except exc.IntegrityError as error:
         name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
         raise CONSTRAINT_ERRORS.get(str(name), IntegrityError) from error
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
     except (TimeoutError, OSError, exc.TimeoutError, asyncpg.InterfaceError) as error:
         raise StorageUnavailableError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:

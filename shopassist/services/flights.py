@@ -10,6 +10,9 @@ from shopassist.errors import ClientGoneError
 Outcome = TypeVar("Outcome")
 Gone = Callable[[], Awaitable[object]]
 
+UNWATCHED_SECONDS = 0.05
+"""How long a caller may be gone before it is noticed."""
+
 CLOSE_SECONDS = 3.0
 """How long work that is told to end may take to do so."""
 
@@ -18,13 +21,18 @@ CLOSE_SECONDS = 3.0
 class Flight(Generic[Outcome]):
     """Work under way, the idempotency key it was begun under, and how many wait for it.
 
-    Work is never cancelled, since money moves in it: `abandoned` is set when nobody waits any more, and it ends.
+    Work is never cancelled, since money moves in it: `abandoned` is done when nobody waits any more, and it ends.
     """
 
     task: asyncio.Task[Outcome]
     idempotency_key: str | None
-    abandoned: asyncio.Event
+    abandoned: asyncio.Future[None]
     waiting: int = 0
+
+    def abandon(self) -> None:
+        """Let the work end."""
+        if not self.abandoned.done():
+            self.abandoned.set_result(None)
 
 
 @dataclass(slots=True)
@@ -37,16 +45,16 @@ class Flights(Generic[Outcome]):
     def get(self, about: object) -> Flight[Outcome] | None:
         """The work under way about this that somebody waits for."""
         flight = self._flights.get(about)
-        return None if flight is None or flight.task.done() or flight.abandoned.is_set() else flight
+        return None if flight is None or flight.task.done() or flight.abandoned.done() else flight
 
     def begin(
         self,
         about: object,
-        work: Callable[[asyncio.Event], Coroutine[Any, Any, Outcome]],
+        work: Callable[[asyncio.Future[None]], Coroutine[Any, Any, Outcome]],
         idempotency_key: str | None,
     ) -> Flight[Outcome]:
-        """Begin work, which is given the event of being abandoned."""
-        abandoned = asyncio.Event()
+        """Begin work, which is given the future of being abandoned."""
+        abandoned = asyncio.get_running_loop().create_future()
         flight = Flight(asyncio.create_task(work(abandoned)), idempotency_key, abandoned)
         self._flights[about] = flight
         self._every.add(flight)
@@ -55,10 +63,14 @@ class Flights(Generic[Outcome]):
 
     async def wait(self, flight: Flight[Outcome], gone: Gone | None) -> Outcome:
         """The outcome. Raises what the work raises, and `ClientGoneError` when `gone` comes to an end before it."""
-        watch = asyncio.ensure_future(gone()) if gone else None
+        watch = None
         flight.waiting += 1
         try:
-            await asyncio.wait({flight.task, watch} if watch else {flight.task}, return_when=asyncio.FIRST_COMPLETED)
+            # Most work is over before it would be worth while to watch the caller.
+            await asyncio.wait({flight.task}, timeout=UNWATCHED_SECONDS if gone else None)
+            if gone and not flight.task.done():
+                watch = asyncio.ensure_future(gone())
+                await asyncio.wait({flight.task, watch}, return_when=asyncio.FIRST_COMPLETED)
             if not flight.task.done():
                 raise ClientGoneError
             return flight.task.result()
@@ -68,12 +80,12 @@ class Flights(Generic[Outcome]):
                 watch.cancel()
             flight.waiting -= 1
             if not flight.waiting:
-                flight.abandoned.set()
+                flight.abandon()
 
     async def close(self) -> None:
         """Abandon what is under way, and wait until it has ended and its credits are back."""
         for flight in self._every:
-            flight.abandoned.set()
+            flight.abandon()
         if self._every:
             await asyncio.wait({flight.task for flight in self._every}, timeout=CLOSE_SECONDS)
 

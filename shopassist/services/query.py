@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import structlog
@@ -135,7 +135,7 @@ class QueryService:
             return response_of(question, outcome, self._credits)
         return await self._remembered(question, outcome)
 
-    async def _work(self, question: Question, abandoned: asyncio.Event) -> Outcome:
+    async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> Outcome:
         hold = HoldRequest(
             uuid4(), question.user_id, question.is_guest, COST, question.query_hash, question.idempotency_key
         )
@@ -157,14 +157,14 @@ class QueryService:
         grant.account.available_credits += COST
         return Outcome(answer or UNANSWERED, grant.account, error=None if answer else FAILED)
 
-    async def _refuse(self, question: Question, grant: Grant, abandoned: asyncio.Event) -> NoReturn:
+    async def _refuse(self, question: Question, grant: Grant, abandoned: asyncio.Future[None]) -> NoReturn:
         """Say that no credit is left, but for work on the question in another process: that is waited for."""
         account = grant.account
         if not grant.in_flight:
             account = await self._credits.own_account(question.user_id, question.is_guest)
         waited = grant.in_flight
         while await self._refuse_key_in_flight(question):
-            if abandoned.is_set():
+            if abandoned.done():
                 break
             waited = True
             await asyncio.sleep(LOOK_SECONDS)
@@ -183,14 +183,13 @@ class QueryService:
     async def _is_answered(self, question: Question) -> bool:
         return await self._replayed(question) is not None or await self._cache.is_cached(question.query_hash)
 
-    async def _ask(self, question: Question, abandoned: asyncio.Event) -> Answer | None:
+    async def _ask(self, question: Question, abandoned: asyncio.Future[None]) -> Answer | None:
         """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
         asking = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
-        leaving = asyncio.ensure_future(abandoned.wait())
-        ends = {asking, leaving}
+        ends: set[asyncio.Future[Any]] = {asking, abandoned}
         try:
             await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if abandoned.is_set():
+            if abandoned.done():
                 return None
             if not asking.done() or asking.cancelled():
                 raise TimeoutError  # noqa: TRY301 - as any failure
@@ -199,9 +198,8 @@ class QueryService:
             logger.warning("assistant_failed", error=type(failure).__name__)
             return None
         finally:
-            for end in ends:
-                end.add_done_callback(heard)
-                end.cancel()
+            asking.add_done_callback(heard)
+            asking.cancel()
 
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         replay = None

@@ -85,9 +85,9 @@ class QueryCacheService:
 def checked(result: dict[str, Any]) -> dict[str, Any]:
     """`result`, if it can be stored as JSON. Raises `InvalidInputError`."""
     try:
-        storable(json.dumps(result, allow_nan=False, ensure_ascii=False))
+        text = storable(json.dumps(result, allow_nan=False, ensure_ascii=False))
     except (TypeError, ValueError):
         raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
-    if "\\u0000" in json.dumps(result):
+    if "\\u0000" in text:
         raise InvalidInputError("result must not contain the NUL character.")
     return result

@@ -79,6 +79,6 @@ def response_of(question: Question, outcome: Outcome, credits_: CreditService) -
             user_id=outcome.account.user_id,
             near_misses=outcome.answer.near_misses,
             criteria=outcome.answer.criteria,
-            **credits_.status_of(outcome.account).model_dump(),
+            **credits_.status_of(outcome.account).__dict__,
         ),
     )

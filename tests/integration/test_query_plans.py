@@ -159,8 +159,21 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
     def note(_: object, __: object, statement: str, parameters: tuple[Any, ...], *___: object) -> None:
         statements.append((statement, tuple(parameters)))
 
-    engine = container.database_manager().engine.sync_engine
+    def note_of_driver(query: Any) -> None:
+        if "typeinfo_tree" not in query.query:  # that is asyncpg's own
+            statements.append((query.query, tuple(query.args)))
+
+    def watch(connection: Any, *_: object) -> None:
+        connection.driver_connection.add_query_logger(note_of_driver)
+
+    def leave(connection: Any, *_: object) -> None:
+        connection.driver_connection.remove_query_logger(note_of_driver)
+
+    manager = container.database_manager()
+    engine, hot = manager.engine.sync_engine, manager.hot_engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
+    event.listen(hot, "checkout", watch)
+    event.listen(hot, "checkin", leave)
     try:
         async with container.unit_of_work()() as work:
             await steps(container, work)
@@ -169,6 +182,8 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
         pass
     finally:
         event.remove(engine, "before_cursor_execute", note)
+        event.remove(hot, "checkout", watch)
+        event.remove(hot, "checkin", leave)
     return statements
 
 

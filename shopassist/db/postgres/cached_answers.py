@@ -8,7 +8,7 @@ from sqlalchemy import text
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.postgres.coalescer import Coalescer
-from shopassist.db.resilience import translated
+from shopassist.db.postgres.driver import fetch
 
 FIND = text("""
 SELECT query_hash, result FROM query_cache
@@ -29,9 +29,6 @@ class PostgresCachedAnswers:
         return await self._reads.submit(query_hash)
 
     async def _read(self, hashes: Sequence[str]) -> list[dict[str, Any] | None]:
-        parameters = {"hashes": list(set(hashes)), "instant": self._clock.instant()}
-        with translated():
-            async with self._manager.statement_connection() as connection:
-                rows = (await connection.execute(FIND, parameters)).all()
-        found = {row.query_hash: row.result for row in rows}
+        rows = await fetch(self._manager, FIND, hashes=list(set(hashes)), instant=self._clock.instant())
+        found = {row["query_hash"]: row["result"] for row in rows}
         return [found.get(query_hash) for query_hash in hashes]

@@ -10,7 +10,9 @@ from shopassist.errors import StorageUnavailableError
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
-LARGEST_BATCH = 256
+LARGEST_BATCH = 192
+"""Measured: with 256 callers, what is left over is prepared and answered while this many are under way."""
+
 LONGEST_QUEUE = 10_000
 QUEUE_FULL = "Too many requests are waiting for the database right now; please try again shortly."
 

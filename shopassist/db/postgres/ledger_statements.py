@@ -32,71 +32,105 @@ INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp",
 SELECT user_id, 'allocate', available_credits, created_at, 'Initial credits', available_credits FROM created
 """)
 
+# What is plainly spent: by accounts that exist and are not due for a reset, others are not in the answer. `turn` counts
+# the requests of one user, who all ask for the same amount. The accounts are those before.
+SPEND = text("""
+WITH locked AS MATERIALIZED (
+    SELECT c.*, m.instant
+    FROM user_credits c, (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant) AS m
+    WHERE user_id = ANY(CAST(:user_ids AS text[]))
+      AND (is_guest OR last_reset_timestamp > m.instant - CAST(:interval AS interval))
+    ORDER BY user_id FOR UPDATE OF c
+), granted AS MATERIALIZED (
+    SELECT r.*, l.instant, l.available_credits - r.turn * r.amount AS remaining, l.held_credits
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS bigint[]),
+                CAST(:turns AS integer[]), CAST(:operation_ids AS uuid[]), CAST(:descriptions AS text[]))
+             AS r(user_id, is_guest, amount, turn, operation_id, description)
+         JOIN locked l USING (user_id)
+    WHERE r.turn * r.amount <= l.available_credits AND (l.is_guest OR NOT r.is_guest)
+), changed AS (
+    UPDATE user_credits c SET available_credits = g.remaining, updated_at = g.instant
+    FROM (SELECT user_id, min(remaining) AS remaining, max(instant) AS instant FROM granted GROUP BY user_id) AS g
+    WHERE c.user_id = g.user_id
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT user_id, 'deduct', -amount, instant, description, remaining + held_credits, operation_id
+    FROM granted ORDER BY user_id, turn
+)
+SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
+       instant
+FROM locked
+""")
+
 # Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
 # A hold whose question or key is in flight is not inserted, and what is not inserted is not taken.
 TAKE = text("""
 WITH moment AS (
     SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
-), request AS (
-    SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
-    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
-                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]),
-                CAST(:questions AS text[]), CAST(:keys AS text[]))
-         WITH ORDINALITY
-         AS r(user_id, is_guest, amount, operation_id, is_hold, description, question_hash, idempotency_key, position)
 ), locked AS MATERIALIZED (
     SELECT * FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
-), account AS MATERIALIZED (
-    SELECT l.*, d.due, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
+), account AS (
+    SELECT l.*, d.due, m.instant, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
                             ELSE l.available_credits END AS refilled
     FROM locked l, moment m,
          LATERAL (SELECT NOT l.is_guest
                          AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
-), affordable AS MATERIALIZED (
-    SELECT r.*, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.is_guest) AS granted
-    FROM request r JOIN account a USING (user_id)
+), asked AS MATERIALIZED (
+    SELECT a.*, r.position, r.turn, r.operation_id, r.amount, r.is_hold, r.description, r.question_hash,
+           r.idempotency_key, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.claims_guest) AS affordable
+    FROM (
+        SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
+        FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
+                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]),
+                CAST(:questions AS text[]), CAST(:keys AS text[]))
+         WITH ORDINALITY
+         AS r(user_id, claims_guest, amount, operation_id, is_hold, description, question_hash, idempotency_key,
+              position)
+    ) AS r JOIN account a USING (user_id)
 ), held AS (
     INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at, question_hash, idempotency_key)
-    SELECT f.operation_id, f.user_id, f.amount, m.instant, m.instant + CAST(:lifetime AS interval),
-           f.question_hash, f.idempotency_key
-    FROM affordable f, moment m WHERE f.granted AND f.is_hold ORDER BY f.user_id, f.turn
+    SELECT operation_id, user_id, amount, instant, instant + CAST(:lifetime AS interval), question_hash, idempotency_key
+    FROM asked WHERE affordable AND is_hold ORDER BY user_id, turn
     ON CONFLICT DO NOTHING
-    RETURNING hold_id, user_id, amount
-), outcome AS (
-    SELECT f.*, f.granted AND f.is_hold AND h.hold_id IS NULL AS in_flight
-    FROM affordable f LEFT JOIN held h ON h.hold_id = f.operation_id
-), spent AS (
-    SELECT user_id, COALESCE(sum(amount) FILTER (WHERE granted AND NOT in_flight), 0) AS total,
-           COALESCE(sum(amount) FILTER (WHERE granted AND NOT in_flight AND is_hold), 0) AS set_aside
-    FROM outcome GROUP BY user_id
+    RETURNING hold_id
+), outcome AS MATERIALIZED (
+    SELECT *, sum(taken) OVER so_far AS spent, sum(taken) OVER altogether AS total,
+           sum(taken) FILTER (WHERE is_hold) OVER altogether AS set_aside,
+           turn = max(turn) OVER altogether AS is_last
+    FROM (
+        SELECT *, CASE WHEN granted THEN amount ELSE 0 END AS taken
+        FROM (
+            SELECT *, affordable AND (NOT is_hold OR operation_id IN (SELECT hold_id FROM held)) AS granted FROM asked
+        ) AS g
+    ) AS t
+    WINDOW so_far AS (PARTITION BY user_id ORDER BY turn), altogether AS (PARTITION BY user_id)
 ), changed AS (
     UPDATE user_credits c
-    SET available_credits = a.refilled - s.total, held_credits = a.held_credits + s.set_aside,
-        last_reset_timestamp = CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END, updated_at = m.instant
-    FROM account a JOIN spent s USING (user_id), moment m
-    WHERE c.user_id = a.user_id AND (a.due OR s.total > 0)
+    SET available_credits = o.refilled - o.total, held_credits = o.held_credits + COALESCE(o.set_aside, 0),
+        last_reset_timestamp = CASE WHEN o.due THEN o.instant ELSE o.last_reset_timestamp END, updated_at = o.instant
+    FROM outcome o
+    WHERE c.user_id = o.user_id AND o.is_last AND (o.due OR o.total > 0)
 ), ledger AS (
     INSERT INTO credit_transactions
         (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
-    SELECT e.user_id, e.transaction_type, e.amount, m.instant, e.description, e.balance_after, e.operation_id
+    SELECT e.user_id, e.transaction_type, e.amount, e.instant, e.description, e.balance_after, e.operation_id
     FROM (
-        SELECT user_id, 0 AS turn, 'reset' AS transaction_type, refilled - available_credits AS amount,
+        SELECT user_id, 0 AS turn, 'reset' AS transaction_type, refilled - available_credits AS amount, instant,
                'Periodic credit reset' AS description, refilled + held_credits AS balance_after,
                CAST(NULL AS uuid) AS operation_id
-        FROM account WHERE due AND refilled > available_credits
+        FROM outcome WHERE is_last AND due AND refilled > available_credits
         UNION ALL
-        SELECT o.user_id, o.turn, 'deduct', -o.amount, o.description,
-               a.refilled + a.held_credits - sum(o.amount) OVER (PARTITION BY o.user_id ORDER BY o.turn), o.operation_id
-        FROM outcome o JOIN account a USING (user_id) WHERE o.granted AND NOT o.is_hold AND o.amount > 0
-    ) AS e, moment m
+        SELECT user_id, turn, 'deduct', -amount, instant, description, refilled + held_credits - spent, operation_id
+        FROM outcome WHERE granted AND NOT is_hold AND amount > 0
+    ) AS e
     ORDER BY e.user_id, e.turn
 )
-SELECT o.position, o.granted AND NOT o.in_flight AS granted, o.in_flight, a.user_id, a.is_guest, a.max_credits,
-       a.created_at, a.refilled - s.total AS available_credits, a.held_credits + s.set_aside AS held_credits,
-       CASE WHEN a.due THEN m.instant ELSE a.last_reset_timestamp END AS last_reset_timestamp,
-       CASE WHEN a.due OR s.total > 0 THEN m.instant ELSE a.updated_at END AS updated_at
-FROM outcome o JOIN account a USING (user_id) JOIN spent s USING (user_id), moment m
-ORDER BY o.position
+SELECT position, granted, affordable AND NOT granted AS in_flight, user_id, is_guest, max_credits, created_at,
+       refilled - total AS available_credits, held_credits + COALESCE(set_aside, 0) AS held_credits,
+       CASE WHEN due THEN instant ELSE last_reset_timestamp END AS last_reset_timestamp,
+       CASE WHEN due OR total > 0 THEN instant ELSE updated_at END AS updated_at
+FROM outcome
 """)
 
 CLOSE = text("""

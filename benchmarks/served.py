@@ -1,0 +1,112 @@
+"""The server under load: the product's app and settings, with routes that only the benchmark mounts."""
+
+import asyncio
+import os
+import socket
+import sys
+
+from fastapi import APIRouter, FastAPI, Request, Response
+
+from benchmarks.database import settings_of
+from benchmarks.workers import say
+from containers import Container
+from shopassist.api.app import create_app
+from shopassist.api.dependencies import CallerDep, CreditServiceDep
+from shopassist.api.direct import DirectRoute
+from shopassist.models.query import Answer, ConversationContext, Recommendation
+from shopassist.server import Server, bind, configuration
+from shopassist.settings import ServerSettings
+from shopassist.telemetry import configure_logging
+
+GRANTED = b'{"granted":true}'
+
+
+class ReadyAssistant:
+    """Answers at once, with three products."""
+
+    def __init__(self) -> None:
+        """Its answer never changes."""
+        product = Recommendation(
+            title="Phone 5G with a usual name",
+            price=10999,
+            currency="INR",
+            rating=4.2,
+            features=["5G", "8GB RAM", "128GB storage"],
+            pros=["₹1,001 under your limit", "8GB RAM as you asked"],
+            cons=["heavier than most"],
+            link="https://www.amazon.in/s?k=phone",
+        )
+        self._answer = Answer(
+            products=[product] * 3, recommendations_summary="Three phones fit, the first is cheapest."
+        )
+
+    async def answer(self, _: str, __: ConversationContext) -> Answer:
+        """Answer."""
+        return self._answer
+
+
+def routes() -> APIRouter:
+    """A debit, and endpoints that answer constant bytes of a size that is set beforehand."""
+    router = APIRouter(prefix="/bench")
+    content = {"get": b"", "post": b""}
+
+    async def debit(caller: CallerDep, service: CreditServiceDep) -> Response:
+        granted = await service.deduct_credit(caller.user_id, caller.is_guest)
+        return Response(GRANTED if granted else b"", 200 if granted else 402, media_type="application/json")
+
+    router.add_api_route("/debit", debit, methods=["POST"], route_class_override=DirectRoute)
+
+    @router.post("/empty")
+    async def empty_post(request: Request) -> Response:
+        await request.body()
+        return Response(content["post"], media_type="application/json")
+
+    @router.get("/empty")
+    async def empty_get() -> Response:
+        return Response(content["get"], media_type="application/json")
+
+    @router.post("/size")
+    async def size(method: str, size: int) -> None:
+        content[method] = b"x" * size
+
+    return router
+
+
+def mounted(app: FastAPI) -> FastAPI:
+    """`app` with the benchmark's routes ahead of its own, where they are found soonest."""
+    own = list(app.router.routes)
+    app.include_router(routes())
+    added = [route for route in app.router.routes if route not in own]
+    app.router.routes[:] = [*added, *own]
+    return app
+
+
+class CommandedServer(Server):
+    """Says its port when it is ready, and stops with its standard input."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start listening."""
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._stop)
+        assert sockets
+        say({"port": sockets[0].getsockname()[1]})
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+
+
+def main() -> None:
+    """Serve the small database on a free port."""
+    settings = settings_of(os.environ["BENCH_SMALL"])
+    configure_logging(settings.server.log_level)
+    container = Container(settings=settings)
+    container.assistant.override(ReadyAssistant())
+    config = configuration(mounted(create_app(container)))
+    listener = bind(ServerSettings(port=0))
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(CommandedServer(config).serve([listener]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Processes that a benchmark commands by lines of JSON, and what their work cost."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvloop
+
+ROOT = Path(__file__).resolve().parents[1]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One turn: operations, the seconds they took, CPU seconds of whoever served them, bytes of a response's body."""
+
+    operations: int
+    seconds: float
+    cpu_seconds: float
+    client_cpu_seconds: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+    failed: int = 0
+    size: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Operations a second."""
+        return self.operations / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Microseconds of CPU an operation."""
+        return 1e6 * self.cpu_seconds / self.operations
+
+
+def sample(began: float, ended: float, latencies: list[float], cpu_seconds: float, **more: float) -> dict[str, Any]:
+    """The JSON of a sample."""
+    latencies.sort()
+    p50, p99 = (latencies[int(len(latencies) * share)] if latencies else 0.0 for share in (0.5, 0.99))
+    count = max(len(latencies), 1)
+    return asdict(Sample(count, ended - began, cpu_seconds, p50=p50, p99=p99, **more))  # type: ignore[arg-type]
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process has used so far, in user mode and in the kernel."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class Worker:
+    """A module of this folder in a process of its own."""
+
+    def __init__(self, module: str, errors: Path, environment: Mapping[str, str]) -> None:
+        """Standard error goes to the file `errors`."""
+        self._errors = errors.open("ab")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", f"benchmarks.{module}"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        """Wait until it is ready."""
+        self.ready: dict[str, Any] = self._answer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._errors.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Send a command and wait for the answer."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def measure(self, **command: Any) -> Sample:
+        """Send a command that answers with a sample."""
+        return Sample(**self.ask(**command))
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"A process of the benchmark ended: see {self._errors.name}.")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def obey(command: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+    """In the worker: answer commands, all in one event loop, until there are no more."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        say({})
+        for line in sys.stdin:
+            say(runner.run(_one(command, json.loads(line))))
+
+
+async def _one(command: Callable[..., Awaitable[dict[str, Any]]], arguments: dict[str, Any]) -> dict[str, Any]:
+    return await command(**arguments)
+
+
+def say(answer: dict[str, Any]) -> None:
+    """Answer."""
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
