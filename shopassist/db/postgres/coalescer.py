@@ -3,25 +3,32 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from shopassist.errors import StorageUnavailableError
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+Entry: TypeAlias = tuple[Request, asyncio.Future[Result]]
 
-LARGEST_BATCH = 192
-"""Measured: with 256 callers, what is left over is prepared and answered while this many are under way."""
+LARGEST_BATCH = 256
+WORTH_SPLITTING = 32
+"""Requests that make two batches when they come all at once."""
+
+MOST_UNDER_WAY = 2
+WORTH_ANOTHER = 16
+"""Requests that do not wait for the batch under way, but go beside it."""
 
 LONGEST_QUEUE = 10_000
 QUEUE_FULL = "Too many requests are waiting for the database right now; please try again shortly."
 
 
 class Coalescer(Generic[Request, Result]):
-    """Runs requests in batches, one batch at a time, in the order of their arrival.
+    """Runs requests in batches, in the order of their arrival.
 
-    A caller who finds nothing under way goes at once and alone; whoever arrives meanwhile is the next batch. Everyone
-    is answered when their batch is done. A caller who is cancelled leaves a request that is done all the same.
+    A caller who finds nothing under way goes at once and alone; whoever arrives meanwhile is the next batch, and when
+    many do, it goes beside the first. Everyone is answered when their batch is done. A caller who is cancelled leaves a
+    request that is done all the same.
     """
 
     def __init__(
@@ -31,12 +38,15 @@ class Coalescer(Generic[Request, Result]):
     ) -> None:
         """`run` answers each request of a batch, in its order, or says why not.
 
-        `kind` gives a request's group and what the requests of one group must have in common to share a batch.
+        `kind` gives a request's group and what the requests of one group must have in common to share a batch. A group
+        is in one batch at a time, so that its requests keep their order.
         """
         self._run = run
         self._kind = kind
-        self._waiting: deque[tuple[Request, asyncio.Future[Result]]] = deque()
-        self._worker: asyncio.Task[None] | None = None
+        self._waiting: deque[Entry[Request, Result]] = deque()
+        self._at_work = 0
+        self._workers: set[asyncio.Task[None]] = set()
+        self._under_way: set[Hashable] = set()
 
     async def submit(self, request: Request) -> Result:
         """The answer to `request`. Raises what `run` raises, and `StorageUnavailableError` when too many wait."""
@@ -44,35 +54,53 @@ class Coalescer(Generic[Request, Result]):
             raise StorageUnavailableError(QUEUE_FULL)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
-        if self._worker is None:
-            self._worker = asyncio.create_task(self._work())
+        if not self._at_work or (self._at_work < MOST_UNDER_WAY and len(self._waiting) >= WORTH_ANOTHER):
+            self._at_work += 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
         return await future
 
     async def _work(self) -> None:
+        # Many callers who are answered at once ask again at once, and the database and this process would take turns at
+        # resting. Halved, one half is under way while the other is answered.
+        together = len(self._waiting)
+        largest = (together + 1) // 2 if together >= WORTH_SPLITTING else LARGEST_BATCH
         try:
             while self._waiting:
-                await self._answer(self._next_batch())
+                batch, groups = self._next_batch(min(largest, LARGEST_BATCH))
+                if not batch:
+                    return  # whoever has their groups under way comes for them
+                try:
+                    await self._answer(batch)
+                finally:
+                    self._under_way -= groups
+                largest = LARGEST_BATCH
         finally:
-            self._worker = None
+            self._at_work -= 1
 
-    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Result]]]:
-        batch: list[tuple[Request, asyncio.Future[Result]]] = []
-        later: list[tuple[Request, asyncio.Future[Result]]] = []
+    def _next_batch(self, largest: int) -> tuple[list[Entry[Request, Result]], set[Hashable]]:
+        """The next requests, and their groups, which are then under way."""
+        batch: list[Entry[Request, Result]] = []
+        later: list[Entry[Request, Result]] = []
         common: dict[Hashable, Hashable] = {}
         passed_over: set[Hashable] = set()
-        while self._waiting and len(batch) < LARGEST_BATCH:
+        while self._waiting and len(batch) < largest:
             entry = self._waiting.popleft()
             if self._kind is not None:
                 group, trait = self._kind(entry[0])
-                if group in passed_over or common.setdefault(group, trait) != trait:
+                if group in passed_over or group in self._under_way or (group in common and common[group] != trait):
                     passed_over.add(group)
                     later.append(entry)
                     continue
+                common[group] = trait
             batch.append(entry)
         self._waiting.extendleft(reversed(later))
-        return batch
+        groups = set(common)
+        self._under_way |= groups
+        return batch, groups
 
-    async def _answer(self, batch: list[tuple[Request, asyncio.Future[Result]]]) -> None:
+    async def _answer(self, batch: list[Entry[Request, Result]]) -> None:
         try:
             results = await self._run([request for request, _ in batch])
         except StorageUnavailableError as error:
