@@ -62,10 +62,10 @@ class OpenHold:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer to keep, from the instant it is stored, for `lifetime`."""
+    """An answer to keep, as the text of a JSON object, from the instant it is stored, for `lifetime`."""
 
     query_hash: str
-    result: dict[str, Any]
+    result: str
     lifetime: timedelta
 
 

@@ -68,9 +68,9 @@ class Recommendation(BaseModel):
     """A recommended product. Only `rating` may be null."""
 
     title: str
-    price: float
+    price: FiniteFloat
     currency: str
-    rating: float | None = None
+    rating: FiniteFloat | None = None
     features: list[str] = Field(default_factory=list)
     pros: list[str] = Field(default_factory=list)
     cons: list[str] = Field(default_factory=list)

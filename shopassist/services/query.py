@@ -205,5 +205,5 @@ class QueryService:
         replay = None
         if question.idempotency_key is not None:
             replay = replay_of(question, response_of(question, Outcome(answer, account, charged=COST), self._credits))
-        stored = self._cache.to_store(question.query_hash, answer.model_dump(mode="json"))
+        stored = self._cache.to_store(question.query_hash, answer)
         return await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))

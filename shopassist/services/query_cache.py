@@ -5,11 +5,14 @@ import json
 from datetime import timedelta
 from typing import Any
 
+from pydantic_core import PydanticSerializationError
+
 from shopassist.db.ports import CachedAnswers, Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.models import QueryCache
 from shopassist.models.columns import utc_now
 from shopassist.models.ledger import StoredAnswer
+from shopassist.models.query import Answer
 from shopassist.models.text import storable
 
 
@@ -53,9 +56,13 @@ class QueryCacheService:
         async with self._unit_of_work() as work:
             await work.cache.cache_result(entry)
 
-    def to_store(self, query_hash: str, result: dict[str, Any]) -> StoredAnswer:
-        """An answer for the ledger to store in the same commit as its settlement."""
-        return StoredAnswer(query_hash, checked(result), self._validity)
+    def to_store(self, query_hash: str, answer: Answer) -> StoredAnswer:
+        """An answer for the ledger to store in the same commit as its settlement. Raises `InvalidInputError`."""
+        try:
+            text = answer.model_dump_json()
+        except PydanticSerializationError:
+            raise InvalidInputError("result must not contain a lone surrogate.") from None
+        return StoredAnswer(query_hash, without_nul(text), self._validity)
 
     async def clear_expired_cache(self) -> int:
         """Remove answers past their validity; how many."""
@@ -88,6 +95,12 @@ def checked(result: dict[str, Any]) -> dict[str, Any]:
         text = storable(json.dumps(result, allow_nan=False, ensure_ascii=False))
     except (TypeError, ValueError):
         raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
+    without_nul(text)
+    return result
+
+
+def without_nul(text: str) -> str:
+    """`text`, which is JSON, if no string in it has a NUL. Raises `InvalidInputError`."""
     if "\\u0000" in text:
         raise InvalidInputError("result must not contain the NUL character.")
-    return result
+    return text

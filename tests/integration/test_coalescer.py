@@ -314,7 +314,7 @@ async def test_a_hold_and_its_settlement_whose_connections_are_lost_are_done_onc
     assert await balance(database_url, "a") == (49, 1, 50, 0)
 
     async def settle(ledger: PostgresCreditLedger) -> None:
-        answer = StoredAnswer("c" * 64, {"a": 1}, timedelta(minutes=1))
+        answer = StoredAnswer("c" * 64, '{"a": 1}', timedelta(minutes=1))
         assert await ledger.settle(Settlement(hold.hold_id, "a", "settle-cut", answer))
 
     await cut("settle-cut", settle)

@@ -63,7 +63,7 @@ STEPS = [
     step(
         "settle",
         lambda c, _: c.credit_ledger().settle(
-            Settlement(uuid4(), "user 7", "x", StoredAnswer("0" * 64, {}, timedelta(minutes=1)))
+            Settlement(uuid4(), "user 7", "x", StoredAnswer("0" * 64, "{}", timedelta(minutes=1)))
         ),
     ),
     step("void", lambda c, _: c.credit_ledger().void(uuid4(), "user 7")),

@@ -1,6 +1,7 @@
 """The ledger against a model of it: any operations in any order, alone and at once, over both twins."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -366,7 +367,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def settlement(self, hold_id: UUID, user_id: str, *, with_answer: bool = True, with_key: bool = True) -> Settlement:
         """A settlement whose answer and key are its own."""
         name = uuid4().hex
-        answer = StoredAnswer(name, {"answer": name}, timedelta(minutes=60)) if with_answer else None
+        answer = StoredAnswer(name, json.dumps({"answer": name}), timedelta(minutes=60)) if with_answer else None
         replay = Replay(user_id, name, name, {"answer": name}) if with_key else None
         return Settlement(hold_id, user_id, "spent", answer, replay)
 
@@ -375,7 +376,7 @@ class LedgerMachine(RuleBasedStateMachine):
         container = self.world.containers[-1]
         if settlement.answer:
             found = self.do(container.cached_answers().find(settlement.answer.query_hash))
-            assert found == (settlement.answer.result if settled else None)
+            assert found == (json.loads(settlement.answer.result) if settled else None)
         if settlement.replay:
             kept = self.do(container.replays().find(settlement.user_id, settlement.replay.idempotency_key))
             assert kept == (settlement.replay if settled else None)

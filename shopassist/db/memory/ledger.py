@@ -1,5 +1,6 @@
 """The ledger in memory."""
 
+import json
 from datetime import timedelta
 from uuid import UUID
 
@@ -76,7 +77,7 @@ class MemoryCreditLedger:
                 now = self._store.now()
                 self._store.cache[settlement.answer.query_hash] = QueryCache(
                     query_hash=settlement.answer.query_hash,
-                    result=settlement.answer.result,
+                    result=json.loads(settlement.answer.result),
                     cached_at=now,
                     expires_at=now + settlement.answer.lifetime,
                 )

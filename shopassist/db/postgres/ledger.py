@@ -127,7 +127,7 @@ class PostgresCreditLedger:
             settled=[settlement is not None for settlement in settlements],
             descriptions=[settlement and settlement.description for settlement in settlements],
             hashes=[answer and answer.query_hash for answer in answers],
-            results=[answer and to_json(answer.result).decode() for answer in answers],
+            results=[answer and answer.result for answer in answers],
             lifetimes=[answer and answer.lifetime for answer in answers],
             keys=[replay and replay.idempotency_key for replay in replays],
             request_hashes=[replay and replay.request_hash for replay in replays],
