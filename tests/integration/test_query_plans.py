@@ -163,17 +163,12 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
         if "typeinfo_tree" not in query.query:  # that is asyncpg's own
             statements.append((query.query, tuple(query.args)))
 
-    def watch(connection: Any, *_: object) -> None:
-        connection.driver_connection.add_query_logger(note_of_driver)
-
-    def leave(connection: Any, *_: object) -> None:
-        connection.driver_connection.remove_query_logger(note_of_driver)
-
     manager = container.database_manager()
-    engine, hot = manager.engine.sync_engine, manager.hot_engine.sync_engine
+    engine = manager.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
-    event.listen(hot, "checkout", watch)
-    event.listen(hot, "checkin", leave)
+    # A hot connection is kept by the manager: the steps get theirs from the same place.
+    async with manager.driver_connection() as connection:
+        connection.add_query_logger(note_of_driver)
     try:
         async with container.unit_of_work()() as work:
             await steps(container, work)
@@ -182,8 +177,8 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
         pass
     finally:
         event.remove(engine, "before_cursor_execute", note)
-        event.remove(hot, "checkout", watch)
-        event.remove(hot, "checkin", leave)
+        async with manager.driver_connection() as connection:
+            connection.remove_query_logger(note_of_driver)
     return statements
 
 
