@@ -33,6 +33,7 @@ from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.identity.trust import token_verifier
 from shopassist.jobs import Job, Jobs
 from shopassist.models.ledger import CreditPolicy
@@ -65,7 +66,14 @@ class Container(containers.DeclarativeContainer):
         retention_days=settings.provided.credits.retention_days,
     )
 
-    database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database)
+    limits = providers.Singleton(
+        Limits,
+        attempts=settings.provided.database.retry_attempts,
+        retry_seconds=settings.provided.database.retry_timeout,
+        hot_seconds=settings.provided.database.hot_timeout,
+    )
+    resilience = providers.Singleton(Resilience, limits=limits)
+    database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database, resilience=resilience)
     memory_store = providers.Singleton(MemoryStore, clock=clock)
 
     credit_repository = providers.Selector(

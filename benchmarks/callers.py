@@ -31,9 +31,10 @@ Operation = Callable[[str], Awaitable[object]]
 
 def plain(manager: DatabaseManager, statement: Any) -> Operation:
     """One statement a call, in AUTOCOMMIT: one round trip, without the product."""
+    engine = manager.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def execute(user_id: str) -> object:
-        async with manager.statement_connection() as connection:
+        async with engine.connect() as connection:
             result = await connection.execute(statement, {"user_id": user_id})
             return result.one() if result.returns_rows else None
 

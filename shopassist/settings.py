@@ -38,6 +38,16 @@ class DatabaseConfig(_Group):
     pool_recycle: int = Field(default=3600, alias="DB_POOL_RECYCLE", description="seconds, -1 for never")
     echo_sql: bool = Field(default=False, alias="DB_ECHO_SQL", description="statements without their parameters")
     connect_timeout: float = Field(default=5, gt=0, alias="DB_CONNECT_TIMEOUT", description="seconds")
+    statement_timeout: float = Field(default=30, gt=0, alias="DB_STATEMENT_TIMEOUT", description="seconds")
+    lock_timeout: float = Field(default=5, gt=0, alias="DB_LOCK_TIMEOUT", description="seconds")
+    idle_transaction_timeout: float = Field(
+        default=60, gt=0, alias="DB_IDLE_TRANSACTION_TIMEOUT", description="seconds"
+    )
+    retry_attempts: PositiveInt = Field(default=3, alias="DB_RETRY_ATTEMPTS", description="the first one counts")
+    retry_timeout: float = Field(default=2, gt=0, alias="DB_RETRY_TIMEOUT", description="seconds for all of them")
+    hot_timeout: float = Field(
+        default=1, gt=0, alias="DB_HOT_TIMEOUT", description="seconds a debit, hold, settlement or read by key may take"
+    )
     data_folder: Path = Field(
         default=Path(__file__).resolve().parents[1] / ".data",
         alias="SHOPASSIST_DATA",

@@ -8,6 +8,11 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shopassist.db.resilience.policy import deadline_within
+
+REQUEST_SECONDS = 45.0
+"""No request lives longer: the assistant's time and what is around it. Known clients ask again after 15."""
+
 logger = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -47,7 +52,8 @@ class RequestContext:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_with_headers)
+            with deadline_within(REQUEST_SECONDS):
+                await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)
             milliseconds = round(1000 * (time.perf_counter() - began), 1)

@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import URL, event, make_url, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from shopassist.db.resilience.failures import BusyError, ConnectionLostError
+from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
 
@@ -58,12 +62,34 @@ class Kept:
         """Close it."""
         await greenlet_spawn(self._pooled.invalidate)
 
+    async def cut(self) -> None:
+        """Close it without waiting for the server, which may not answer."""
+        self.driver.terminate()
+        await self.end()
+
+
+def server_settings(config: DatabaseConfig) -> dict[str, str]:
+    """What each connection asks of its session on the server; times in milliseconds."""
+    return {
+        "application_name": "shopassist",
+        "statement_timeout": str(round(1000 * config.statement_timeout)),
+        "lock_timeout": str(round(1000 * config.lock_timeout)),
+        "idle_in_transaction_session_timeout": str(round(1000 * config.idle_transaction_timeout)),
+    }
+
+
+def refuse_closed(connection: Any, *_: object) -> None:
+    """Let the pool replace a connection that was closed while it was idle. Raises `DisconnectionError`."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
 
 class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
-    def __init__(self, config: DatabaseConfig) -> None:
+    def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None) -> None:
         """Raises `StartupError` when `config` names no PostgreSQL database."""
+        self.resilience = resilience or Resilience()
         if config.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
         self.url = normalised(config.database_url.get_secret_value())
@@ -74,33 +100,51 @@ class DatabaseManager:
         self._hot = asyncio.Semaphore(hot_connections)
         self._kept: list[Kept] = []
         self._recycle = config.pool_recycle
+        self._pool_timeout = config.pool_timeout
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
-        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
-        return create_async_engine(
+        engine = create_async_engine(
             self.url,
             **sizes,
             pool_timeout=config.pool_timeout,
             pool_recycle=config.pool_recycle,
             echo=config.echo_sql,
             hide_parameters=True,
-            connect_args={"timeout": config.connect_timeout, "server_settings": {"application_name": "shopassist"}},
+            connect_args={"timeout": config.connect_timeout, "server_settings": server_settings(config)},
         )
+        event.listen(engine.sync_engine, "checkout", refuse_closed)
+        return engine
 
     def _prepare(self, connection: Any, _: object) -> None:
         if self.url.query.get("statement_cache_size") != "0":
             connection.run_async(lambda driver: driver.execute(HOT_SETTINGS))
 
-    def get_session(self) -> AsyncSession:
-        """A new session; use it as a context manager."""
-        return self.session_factory()
-
     @asynccontextmanager
-    async def statement_connection(self) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction of its own."""
-        async with self._autocommit.connect() as connection:
-            yield connection
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A session with a transaction that commits on a clean exit of the block and is rolled back otherwise.
+
+        Raises what the driver raises, `BusyError` when no connection was free in time, and `ConnectionLostError` when
+        a request's time is up: its connection is cut, since a server that does not answer would not roll back either.
+        """
+        async with self.session_factory() as session:
+            try:
+                with self.resilience.waiting() as seconds:
+                    async with asyncio.timeout(min(seconds, self._pool_timeout)):
+                        connection = await session.connection()
+            except (TimeoutError, PoolTimeoutError) as error:
+                raise BusyError from error
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                async with self.resilience.unit():
+                    yield session
+                    await session.commit()
+            except asyncio.CancelledError:
+                driver.terminate()
+                raise
+            except TimeoutError as error:
+                driver.terminate()
+                raise ConnectionLostError from error
 
     @asynccontextmanager
     async def driver_connection(self) -> AsyncIterator[Any]:
@@ -120,15 +164,19 @@ class DatabaseManager:
                 self._kept.append(kept)
                 raise
             except BaseException:
-                # Whoever is cancelled leaves a connection in the middle of a statement.
-                await kept.end()
+                # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
+                await kept.cut()
                 raise
             self._kept.append(kept)
 
     async def ping(self) -> None:
-        """One round trip. Raises what the driver raises."""
-        async with self.statement_connection() as connection:
-            await connection.execute(text("SELECT 1"))
+        """One round trip. Raises `StorageUnavailableError`."""
+
+        async def once() -> None:
+            async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
+                await connection.fetchval("SELECT 1")
+
+        await self.resilience.run(once, repeatable=True)
 
     def pool_status(self) -> dict[str, Any]:
         """Connections of the pool: its size, how many are out, idle, and beyond the size."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
 from pydantic_core import PydanticSerializationError
@@ -58,6 +59,8 @@ class QueryCacheService:
 
     def to_store(self, query_hash: str, answer: Answer) -> StoredAnswer:
         """An answer for the ledger to store in the same commit as its settlement. Raises `InvalidInputError`."""
+        if not all(isfinite(product.price) for product in (*answer.products, *answer.near_misses)):
+            raise InvalidInputError("result must not contain NaN or infinity.")
         try:
             text = answer.model_dump_json()
         except PydanticSerializationError:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from sqlalchemy import exc, text
 
 from shopassist.db.manager import DatabaseManager, normalised
-from shopassist.errors import StartupError
+from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.settings import DatabaseConfig
 
 
@@ -97,6 +97,6 @@ async def test_echo_shows_statements_without_parameters(
 async def test_connects_when_first_used() -> None:
     """A manager of a database that is away can be built; using it fails."""
     manager = manager_of("postgresql://u:p@127.0.0.1:1/d")
-    with pytest.raises(OSError, match="Connect call failed"):
+    with pytest.raises(StorageUnavailableError):
         await manager.ping()
     await manager.close()

@@ -65,7 +65,7 @@ class World:
         """A user's open holds."""
         if self.in_memory:
             return [hold for hold in self.containers[0].memory_store().holds.values() if hold.user_id == user_id]
-        async with self.containers[0].database_manager().get_session() as session:
+        async with self.containers[0].database_manager().session_factory() as session:
             return list(await session.scalars(select(CreditHold).where(col(CreditHold.user_id) == user_id)))
 
     async def close(self) -> None:

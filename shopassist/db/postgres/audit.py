@@ -3,7 +3,7 @@
 from sqlalchemy import text
 
 from shopassist.db.manager import DatabaseManager
-from shopassist.db.resilience import translated
+from shopassist.db.postgres.driver import fetch_patiently
 from shopassist.models.audit import AuditPage, Books
 
 PAGE = text("""
@@ -46,10 +46,11 @@ class PostgresLedgerAudit:
         self._manager = manager
 
     async def page(self, after_user_id: str = "", limit: int = 5000) -> AuditPage:
-        with translated():
-            async with self._manager.statement_connection() as connection:
-                page = (await connection.execute(PAGE, {"after": after_user_id, "limit": limit})).one()
-                last = page.last_user_id if page.accounts == limit else None
-                rows = await connection.execute(AUDIT, {"after": after_user_id, "last": last})
-        books = [Books(row.user_id, row.balance, row.held, int(row.ledger), row.newest, int(row.holds)) for row in rows]
-        return AuditPage(page.accounts, tuple(drift for one in books for drift in one.drifts()), last)
+        [page] = await fetch_patiently(self._manager, PAGE, after=after_user_id, limit=limit)
+        last = page["last_user_id"] if page["accounts"] == limit else None
+        rows = await fetch_patiently(self._manager, AUDIT, after=after_user_id, last=last)
+        books = [
+            Books(row["user_id"], row["balance"], row["held"], int(row["ledger"]), row["newest"], int(row["holds"]))
+            for row in rows
+        ]
+        return AuditPage(page["accounts"], tuple(drift for one in books for drift in one.drifts()), last)

@@ -29,6 +29,8 @@ class PostgresCachedAnswers:
         return await self._reads.submit(query_hash)
 
     async def _read(self, hashes: Sequence[str]) -> list[dict[str, Any] | None]:
-        rows = await fetch(self._manager, FIND, hashes=list(set(hashes)), instant=self._clock.instant())
+        rows = await fetch(
+            self._manager, FIND, repeatable=True, hashes=list(set(hashes)), instant=self._clock.instant()
+        )
         found = {row["query_hash"]: row["result"] for row in rows}
         return [found.get(query_hash) for query_hash in hashes]

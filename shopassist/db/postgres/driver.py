@@ -1,5 +1,6 @@
-"""The hot statements: sent by asyncpg itself, each a transaction and one round trip."""
+"""Statements that are sent by asyncpg itself, each a transaction (READ COMMITTED) and one round trip."""
 
+import asyncio
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -8,20 +9,52 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from shopassist.db.manager import DatabaseManager
-from shopassist.db.resilience import sent, translated
+from shopassist.db.resilience.failures import sent
 
 
-async def fetch(manager: DatabaseManager, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-    """The rows, whose columns are found by name. Raises domain errors.
+async def fetch(
+    manager: DatabaseManager, statement: TextClause, *, repeatable: bool = False, **parameters: Any
+) -> Sequence[Any]:
+    """The rows, whose columns are found by name, of a hot statement. Raises domain errors.
 
-    Raises `ConnectionLostError` when it is not known whether the statement happened.
+    Raises `ConnectionLostError` when it is not known whether the statement happened; a `repeatable` one is done again.
     """
     query, names = positional(statement)
-    with translated():
-        async with manager.driver_connection() as connection:
-            with sent():
-                rows: Sequence[Any] = await connection.fetch(query, *[parameters[name] for name in names])
+    arguments = [parameters[name] for name in names]
+
+    async def once() -> Sequence[Any]:
+        return await _fetch(manager, query, arguments, manager.resilience.limits.hot_seconds)
+
+    return await manager.resilience.run(once, repeatable)
+
+
+async def fetch_patiently(manager: DatabaseManager, statement: TextClause, **parameters: Any) -> Sequence[Any]:
+    """`fetch` for what may take longer and may be done twice; the server's statement timeout bounds it."""
+    query, names = positional(statement)
+    arguments = [parameters[name] for name in names]
+
+    async def once() -> Sequence[Any]:
+        return await _fetch(manager, query, arguments, None)
+
+    return await manager.resilience.run(once, repeatable=True)
+
+
+async def _fetch(
+    manager: DatabaseManager, query: str, arguments: Sequence[Any], seconds: float | None
+) -> Sequence[Any]:
+    """Raises `TimeoutError` when no connection was to be had in time, `ConnectionLostError` once it was sent."""
+    backend = None
+    try:
+        async with asyncio.timeout(seconds), manager.driver_connection() as connection:
+            backend = connection.get_server_pid()
+            with sent(backend):
+                rows: Sequence[Any] = await connection.fetch(query, *arguments)
                 return rows
+    except TimeoutError:
+        if backend is None:
+            raise
+        with sent(backend):
+            raise
 
 
 @cache

@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
-from shopassist.db.resilience import translated
+from shopassist.db.postgres.driver import fetch
 
 ACQUIRE = text("""
 INSERT INTO leases AS l (name, holder, expires_at)
@@ -29,11 +29,7 @@ class PostgresLeases:
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
         parameters = {"name": name, "holder": holder, "lifetime": lifetime, "instant": self._clock.instant()}
-        with translated():
-            async with self._manager.statement_connection() as connection:
-                return (await connection.execute(ACQUIRE, parameters)).one_or_none() is not None
+        return bool(await fetch(self._manager, ACQUIRE, repeatable=True, **parameters))
 
     async def release(self, name: str, holder: str) -> None:
-        with translated():
-            async with self._manager.statement_connection() as connection:
-                await connection.execute(RELEASE, {"name": name, "holder": holder})
+        await fetch(self._manager, RELEASE, repeatable=True, name=name, holder=holder)

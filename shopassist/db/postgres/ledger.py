@@ -14,7 +14,7 @@ from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Close, Take, account_of
 from shopassist.db.postgres.takes import Takes
-from shopassist.db.resilience import ConnectionLostError
+from shopassist.db.resilience.failures import ConnectionLostError
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Settlement
 
@@ -41,7 +41,7 @@ class PostgresCreditLedger:
 
     async def register(self, user_id: str) -> UserCredits:
         credits_ = self._policy.max_registered_credits
-        await self._run(account_statements.REGISTER, user_id=user_id, credits=credits_)
+        await self._surely(account_statements.REGISTER, user_id=user_id, credits=credits_)
         return await self.account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
@@ -61,7 +61,7 @@ class PostgresCreditLedger:
         )
 
     async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
-        rows = await self._run(
+        rows = await self._surely(
             ledger_statements.OPEN_HOLDS, user_id=user_id, question_hash=question_hash, key=idempotency_key
         )
         return [OpenHold(row["question_hash"], row["idempotency_key"]) for row in rows]
@@ -73,10 +73,26 @@ class PostgresCreditLedger:
         return await self._closes.submit(Close(hold_id, user_id))
 
     async def void_expired(self, limit: int = 1000) -> int:
-        rows = await self._run(ledger_statements.EXPIRED_HOLDS, limit=limit)
+        rows = await self._surely(ledger_statements.EXPIRED_HOLDS, limit=limit)
         return sum(await self._close([Close(row["hold_id"], row["user_id"]) for row in rows])) if rows else 0
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
+        try:
+            return await self._adjust_once(adjustment)
+        except ConnectionLostError as lost:
+            if not await self._takes.happened({adjustment.operation_id: adjustment.user_id}, lost.backend):
+                return await self._adjust_once(adjustment)
+        return await self.account(adjustment.user_id, is_guest=False)
+
+    async def reset(self, user_id: str) -> None:
+        await self._surely(account_statements.RESET, user_id=user_id)
+
+    async def reset_due(self, limit: int = 1000) -> int:
+        interval = self._policy.reset_interval
+        [row] = await self._surely(account_statements.RESET_DUE, interval=interval, limit=limit)
+        return int(row[0])
+
+    async def _adjust_once(self, adjustment: Adjustment) -> UserCredits | None:
         rows = await self._run(
             account_statements.ADJUST,
             user_id=adjustment.user_id,
@@ -90,18 +106,10 @@ class PostgresCreditLedger:
         )
         return account_of(rows[0]) if rows else None
 
-    async def reset(self, user_id: str) -> None:
-        await self._run(account_statements.RESET, user_id=user_id)
-
-    async def reset_due(self, limit: int = 1000) -> int:
-        interval = self._policy.reset_interval
-        [row] = await self._run(account_statements.RESET_DUE, interval=interval, limit=limit)
-        return int(row[0])
-
     async def _read(self, user_ids: Sequence[str]) -> list[UserCredits | None]:
         """The accounts that need nothing done; None for those that are missing or due for a reset."""
         interval = self._policy.reset_interval
-        rows = await self._run(ledger_statements.READ, user_ids=list(set(user_ids)), interval=interval)
+        rows = await self._surely(ledger_statements.READ, user_ids=list(set(user_ids)), interval=interval)
         found = {row["user_id"]: row for row in rows if not row["due"]}
         return [account_of(found[user_id]) if user_id in found else None for user_id in user_ids]
 
@@ -112,7 +120,7 @@ class PostgresCreditLedger:
         except ConnectionLostError:
             closed = await self._close_once(requests)
             unsure = [request for request in requests if request.hold_id not in closed]
-            settled = await self._takes.happened({request.hold_id: request.user_id for request in unsure})
+            settled = await self._takes.happened({request.hold_id: request.user_id for request in unsure}, None)
             closed |= {r.hold_id for r in unsure if (r.hold_id in settled) == (r.settlement is not None)}
         return [request.hold_id in closed for request in requests]
 
@@ -138,3 +146,7 @@ class PostgresCreditLedger:
 
     async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
         return await fetch(self._manager, statement, instant=self._clock.instant(), **parameters)
+
+    async def _surely(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
+        """For what may be done twice."""
+        return await fetch(self._manager, statement, repeatable=True, instant=self._clock.instant(), **parameters)

@@ -193,6 +193,8 @@ SELECT hold_id, user_id FROM credit_holds
 WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
 """)
 
+END = text("SELECT pg_terminate_backend(:backend, 800)")
+
 LOCK = text("""
 SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
 """)

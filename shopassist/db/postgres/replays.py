@@ -1,13 +1,14 @@
 """Answers kept by idempotency key, in PostgreSQL."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CursorResult, TextClause, text
+from sqlalchemy import TextClause, text
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
-from shopassist.db.resilience import translated
+from shopassist.db.postgres.driver import fetch
 from shopassist.models.ledger import CreditPolicy, Replay
 
 REPLAY = text("""
@@ -29,7 +30,7 @@ FORGET = text("""
 DELETE FROM idempotent_answers WHERE ctid = ANY(ARRAY(
     SELECT ctid FROM idempotent_answers
     WHERE expires_at < COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
-))
+)) RETURNING true
 """)
 
 
@@ -43,12 +44,11 @@ class PostgresReplays:
         self._clock = clock
 
     async def find(self, user_id: str, idempotency_key: str) -> Replay | None:
-        result = await self._execute(REPLAY, user_id=user_id, idempotency_key=idempotency_key)
-        row = result.one_or_none()
-        return None if row is None else Replay(row.user_id, row.idempotency_key, row.request_hash, row.response)
+        rows = await self._run(REPLAY, user_id=user_id, idempotency_key=idempotency_key)
+        return Replay(*rows[0].values()) if rows else None
 
     async def remember(self, replay: Replay) -> None:
-        await self._execute(
+        await self._run(
             REMEMBER,
             user_id=replay.user_id,
             idempotency_key=replay.idempotency_key,
@@ -58,9 +58,7 @@ class PostgresReplays:
         )
 
     async def forget_expired(self, limit: int = 1000) -> int:
-        return (await self._execute(FORGET, limit=limit)).rowcount
+        return len(await self._run(FORGET, limit=limit))
 
-    async def _execute(self, statement: TextClause, **parameters: Any) -> CursorResult[Any]:
-        with translated():
-            async with self._manager.statement_connection() as connection:
-                return await connection.execute(statement, {**parameters, "instant": self._clock.instant()})
+    async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
+        return await fetch(self._manager, statement, repeatable=True, instant=self._clock.instant(), **parameters)

@@ -12,7 +12,7 @@ from shopassist.db.ports import Clock
 from shopassist.db.postgres import ledger_statements
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Take, account_of
-from shopassist.db.resilience import ConnectionLostError, translated
+from shopassist.db.resilience.failures import ConnectionLostError
 from shopassist.errors import StorageUnavailableError
 from shopassist.models.ledger import CreditPolicy, Grant
 
@@ -49,16 +49,23 @@ class Takes:
                     grants |= await self._apart(rest, error)
         return [grants[request.operation_id] for request in requests]
 
-    async def happened(self, operations: dict[UUID, str]) -> set[UUID]:
+    async def happened(self, operations: dict[UUID, str], backend: int | None) -> set[UUID]:
         """Of operations, by id, on their users' accounts, those that were granted or settled.
 
-        The locks wait for a statement that still runs without its connection.
+        `backend` had the statement, and may have it before it yet: it is ended first. Where that cannot be (PgBouncer
+        has no real numbers), the locks wait for a statement that still runs.
         """
-        parameters = {"user_ids": list(operations.values()), "operation_ids": list(operations)}
-        with translated():
-            async with self._manager.engine.begin() as connection:
-                await connection.execute(ledger_statements.LOCK, {"user_ids": parameters["user_ids"]})
-                return set((await connection.execute(ledger_statements.HAPPENED, parameters)).scalars())
+        user_ids, operation_ids = list(operations.values()), list(operations)
+        if backend is not None:
+            await self._run(ledger_statements.END, repeatable=True, backend=backend)
+
+        async def look() -> set[UUID]:
+            async with self._manager.session() as session:
+                await session.execute(ledger_statements.LOCK, {"user_ids": user_ids})
+                parameters = {"user_ids": user_ids, "operation_ids": operation_ids}
+                return set((await session.execute(ledger_statements.HAPPENED, parameters)).scalars())
+
+        return await self._manager.resilience.run(look, repeatable=True)
 
     async def _apart(self, requests: Sequence[Take], error: Exception) -> dict[UUID, Grant | Exception]:
         """One by one, where it is a request that is at fault."""
@@ -76,11 +83,13 @@ class Takes:
         """Take a step, and where the connection was lost on the way, find out what happened before doing the rest."""
         try:
             return await step(requests)
-        except ConnectionLostError:
-            happened = await self.happened({request.operation_id: request.user_id for request in requests})
+        except ConnectionLostError as lost:
+            operations = {request.operation_id: request.user_id for request in requests}
+            happened = await self.happened(operations, lost.backend)
         done = [request for request in requests if request.operation_id in happened]
         user_ids = [request.user_id for request in done]
-        rows = await self._run(ledger_statements.READ, user_ids=user_ids, interval=self._policy.reset_interval)
+        interval = self._policy.reset_interval
+        rows = await self._run(ledger_statements.READ, repeatable=True, user_ids=user_ids, interval=interval)
         accounts = {row["user_id"]: row for row in rows}
         grants = {request.operation_id: Grant(True, account_of(accounts[request.user_id])) for request in done}
         rest = [request for request in requests if request.operation_id not in happened]
@@ -142,11 +151,12 @@ class Takes:
     async def _open_and_take(self, requests: Sequence[Take]) -> Grants:
         await self._run(
             ledger_statements.OPEN,
+            repeatable=True,
             user_ids=[request.user_id for request in requests],
             guests=[request.is_guest for request in requests],
             credits=[self._policy.max_credits(request.is_guest) for request in requests],
         )
         return await self._take(requests)
 
-    async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-        return await fetch(self._manager, statement, instant=self._clock.instant(), **parameters)
+    async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
+        return await fetch(self._manager, statement, repeatable=repeatable, instant=self._clock.instant(), **parameters)

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Repositories, RepositoryFactories
-from shopassist.db.resilience import translated
+from shopassist.db.resilience.failures import translated
 
 
 class PostgresUnitOfWork:
@@ -21,6 +21,6 @@ class PostgresUnitOfWork:
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Repositories]:
         """Begin one. Raises domain errors in place of the driver's."""
-        with translated():
-            async with self._manager.get_session() as session, session.begin():
+        with self._manager.resilience.breaker.guarded(), translated():
+            async with self._manager.session() as session:
                 yield self._repositories.within(session)

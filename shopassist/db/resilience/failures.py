@@ -1,0 +1,101 @@
+"""What a failure of the database means to the product: one translation, in one place."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy import exc
+
+from shopassist.errors import ConsentExistsError, IntegrityError, ShopAssistError, StorageUnavailableError
+
+CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {"pk_user_consents": ConsentExistsError}
+"""Which domain error a violated constraint is."""
+
+UNDONE = ("40001", "40P01")
+"""SQLSTATEs (PostgreSQL manual, appendix A) of what was rolled back and may succeed when done again."""
+
+BUSY = ("55P03", "57014", "25P03", "53100", "25006")
+"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room, read-only. Others may be."""
+
+AWAY = ("08", "53", "57P", "58", "XX000")
+"""SQLSTATE prefixes of a server that is away, full, stopping or broken."""
+
+NOT_YET = ("57P03", "53300")
+"""SQLSTATEs of a server that accepts no connection at this moment."""
+
+CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
+"""What asyncpg raises when a connection ends under a statement."""
+
+
+class NotSentError(StorageUnavailableError):
+    """No connection could be had, so nothing has happened."""
+
+
+class UndoneError(StorageUnavailableError):
+    """The database rolled back what was asked, for the sake of others: nothing has happened."""
+
+
+class BusyError(StorageUnavailableError):
+    """What was asked cannot be done now; the database is well otherwise."""
+
+
+class ConnectionLostError(StorageUnavailableError):
+    """The connection broke, or time was up, with a statement on its way: whether it happened is not known.
+
+    `backend` is the process that had it, where that is known: it may still be at it.
+    """
+
+    detail = (
+        "The service lost its database while it worked on this. Nothing is charged twice, and what was charged "
+        "is given again for nothing: please try again shortly."
+    )
+
+    def __init__(self, backend: int | None = None) -> None:
+        super().__init__()
+        self.backend = backend
+
+
+@contextmanager
+def sent(backend: int | None = None) -> Iterator[None]:
+    """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
+    try:
+        yield
+    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError, exc.DBAPIError) as error:
+        if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
+            raise
+        if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ENDED):
+            raise
+        raise ConnectionLostError(backend) from error
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise domain errors in place of the driver's. Raises `IntegrityError` and its kin, `StorageUnavailableError`."""
+    try:
+        yield
+    except exc.IntegrityError as error:
+        name = getattr(getattr(error.orig, "__cause__", None), "constraint_name", None)
+        raise CONSTRAINT_ERRORS.get(str(name), IntegrityError) from error
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
+    except (TimeoutError, OSError, exc.TimeoutError, asyncpg.InterfaceError) as error:
+        raise NotSentError from error
+    except (exc.DBAPIError, asyncpg.PostgresError) as error:
+        meaning = meaning_of(error)
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+def meaning_of(error: BaseException) -> StorageUnavailableError | None:
+    """What a driver's error says of the database, or None when it is the statement that was wrong."""
+    state = str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+    if state in UNDONE:
+        return UndoneError()
+    if state in BUSY:
+        return BusyError()
+    if state in NOT_YET:
+        return NotSentError()
+    if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):
+        return ConnectionLostError()
+    return StorageUnavailableError() if state.startswith(AWAY) else None
