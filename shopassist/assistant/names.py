@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from shopassist.assistant.nouns import ACCESSORIES, DEVICES, SEVERAL
 from shopassist.assistant.tokens import PhraseTable
-from shopassist.db.ports import Vocabulary
+from shopassist.models.catalog import Vocabulary
 from shopassist.models.criteria import Feature
 from shopassist.models.words import words_of
 

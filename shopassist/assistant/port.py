@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from shopassist.db.ports import Vocabulary
-from shopassist.models.catalog import Product
+from shopassist.models.catalog import Product, Vocabulary
 from shopassist.models.criteria import Criteria
 from shopassist.models.query import Answer, ConversationContext
 

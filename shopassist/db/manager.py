@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import URL, event, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from shopassist.db.resilience.failures import BusyError, ConnectionLostError
+from shopassist.db.resilience.failures import BusyError, NotSentError
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
@@ -22,6 +22,7 @@ LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout
 """Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
 
 HOT_CONNECTIONS = 8
+HOT_LOCK_SHARE = 0.8
 HOT_SETTINGS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
 """How hot statements over arrays are planned: once, whatever the size of a batch, and so that they stay fast when a
 table that was empty at that moment fills up. Left out where PgBouncer would hand the session to somebody else, which
@@ -95,12 +96,15 @@ class DatabaseManager:
         self.url = normalised(config.database_url.get_secret_value())
         self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         hot_connections = min(config.pool_size, HOT_CONNECTIONS)
-        self.hot_engine = self._engine(config, pool_size=hot_connections, max_overflow=0)
+        # A lock is given up before the statement is, so that a taken row is not mistaken for a server that is gone.
+        hot = config.model_copy(update={"lock_timeout": min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)})
+        self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
         event.listen(self.hot_engine.sync_engine, "connect", self._prepare)
         self._hot = asyncio.Semaphore(hot_connections)
         self._kept: list[Kept] = []
         self._recycle = config.pool_recycle
         self._pool_timeout = config.pool_timeout
+        self._most_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
 
     def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
@@ -125,26 +129,24 @@ class DatabaseManager:
         """A session with a transaction that commits on a clean exit of the block and is rolled back otherwise.
 
         Raises what the driver raises, `BusyError` when no connection was free in time, and `ConnectionLostError` when
-        a request's time is up: its connection is cut, since a server that does not answer would not roll back either.
+        a request's time is up.
         """
         async with self.session_factory() as session:
-            try:
-                with self.resilience.waiting() as seconds:
-                    async with asyncio.timeout(min(seconds, self._pool_timeout)):
-                        connection = await session.connection()
-            except (TimeoutError, PoolTimeoutError) as error:
-                raise BusyError from error
+            connection = await self._connected(session)
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            try:
-                async with self.resilience.unit():
-                    yield session
-                    await session.commit()
-            except asyncio.CancelledError:
-                driver.terminate()
-                raise
-            except TimeoutError as error:
-                driver.terminate()
-                raise ConnectionLostError from error
+            with self.resilience.unit(driver.terminate):
+                yield session
+                await session.commit()
+
+    async def _connected(self, session: AsyncSession) -> AsyncConnection:
+        """Raises `BusyError` when all connections stay taken, and `NotSentError` when no new one comes about."""
+        try:
+            with self.resilience.waiting() as seconds:
+                async with asyncio.timeout(min(seconds, self._pool_timeout)):
+                    return await session.connection()
+        except (TimeoutError, PoolTimeoutError) as error:
+            taken = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._most_connections
+            raise (BusyError if taken else NotSentError) from error
 
     @asynccontextmanager
     async def driver_connection(self) -> AsyncIterator[Any]:

@@ -3,7 +3,7 @@
 `postgres` and `memory` implement these ports side by side; `tests/contract` holds both to the same behaviour.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +19,7 @@ from shopassist.models import (
     UserCredits,
 )
 from shopassist.models.audit import AuditPage
+from shopassist.models.catalog import UpsertCount, Vocabulary
 from shopassist.models.criteria import Criteria
 from shopassist.models.ledger import (
     EVERYTHING,
@@ -33,6 +34,7 @@ from shopassist.models.ledger import (
 )
 
 Session = TypeVar("Session")
+Result = TypeVar("Result")
 
 
 class Clock(Protocol):
@@ -172,24 +174,6 @@ class CacheRepository(Protocol):
     async def contents(self) -> CacheContents: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """The names that the catalogue knows, as spelled there."""
-
-    categories: tuple[str, ...] = ()
-    brands: tuple[str, ...] = ()
-    currencies: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class UpsertCount:
-    """What an import changed."""
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-
-
 class CatalogRepository(Protocol):
     """Products."""
 
@@ -231,10 +215,22 @@ class RepositoryFactories(Generic[Session]):
         return Repositories(self.credits(session), self.consents(session), self.cache(session), self.catalog(session))
 
 
+Body = Callable[[Repositories], Awaitable[Result]]
+
+
 class UnitOfWork(Protocol):
     """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
 
     def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
+
+    async def run(
+        self, body: Body[Result], happened: Body[Result | None] | None = None, repeatable: bool = False
+    ) -> Result:
+        """`body` in a unit of its own, and again in another when the database undid it for the sake of others.
+
+        When the connection is lost under a commit, a `repeatable` body is run again, and otherwise `happened` looks
+        whether it had come to pass.
+        """
 
 
 class Leases(Protocol):

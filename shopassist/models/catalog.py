@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
@@ -104,3 +105,21 @@ def _fact(key: str, value: Any) -> str:
         return ""
     name = key.replace("_", " ")
     return name if value is True else f"{name} {value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The names that the catalogue knows, as spelled there."""
+
+    categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    currencies: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class UpsertCount:
+    """What an import changed."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0

@@ -67,8 +67,7 @@ class AdjustmentService:
         return CreditAdjusted.model_validate(replay.response)
 
     async def _refusal(self, user_id: str) -> NotFoundError | OverdrawError:
-        async with self._unit_of_work() as work:
-            account = await work.credits.get_user_credits(user_id)
+        account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
         return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
 
 

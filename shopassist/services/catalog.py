@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from shopassist.db.ports import UnitOfWork, Vocabulary
+from shopassist.db.ports import UnitOfWork
 from shopassist.models import Product
+from shopassist.models.catalog import Vocabulary
 from shopassist.models.criteria import Criteria
 
 
@@ -16,15 +17,12 @@ class CatalogService:
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
         """Products that meet every hard criterion, the best text match first."""
-        async with self._unit_of_work() as work:
-            return await work.catalog.search(criteria, limit)
+        return await self._unit_of_work.run(lambda work: work.catalog.search(criteria, limit), repeatable=True)
 
     async def vocabulary(self) -> Vocabulary:
         """The names that the catalogue knows."""
-        async with self._unit_of_work() as work:
-            return await work.catalog.vocabulary()
+        return await self._unit_of_work.run(lambda work: work.catalog.vocabulary(), repeatable=True)
 
     async def correct(self, words: Sequence[str]) -> dict[str, str]:
         """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
-        async with self._unit_of_work() as work:
-            return await work.catalog.correct(words)
+        return await self._unit_of_work.run(lambda work: work.catalog.correct(words), repeatable=True)

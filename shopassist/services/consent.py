@@ -1,6 +1,6 @@
 """Consent: what a registered user has agreed to."""
 
-from shopassist.db.ports import Clock, UnitOfWork
+from shopassist.db.ports import Clock, Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.columns import utc_now
@@ -21,21 +21,28 @@ class UserConsentService:
             raise TermsNotAcceptedError
         now = self._clock.instant() or utc_now()
         record = UserConsent(user_id=valid_user_id(user_id), timestamp=now, updated_at=now, **consent.model_dump())
-        async with self._unit_of_work() as work:
-            return await work.consents.create_consent(record)
+
+        async def recorded(work: Repositories) -> UserConsent | None:
+            stored = await work.consents.get_consent(user_id)
+            return stored if stored and stored.timestamp == now else None
+
+        return await self._unit_of_work.run(lambda work: work.consents.create_consent(record), recorded)
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""
-        async with self._unit_of_work() as work:
-            return await work.consents.get_consent(valid_user_id(user_id))
+        valid_user_id(user_id)
+        return await self._unit_of_work.run(lambda work: work.consents.get_consent(user_id), repeatable=True)
 
     async def update_consent(self, user_id: str, update: UserConsentUpdate) -> UserConsent | None:
         """Change what `update` sets, or, where it sets nothing, write nothing. None when there is no record."""
         changes = update.model_dump(exclude_none=True)
-        async with self._unit_of_work() as work:
-            return await work.consents.update_consent(valid_user_id(user_id), **changes)
+        valid_user_id(user_id)
+        return await self._unit_of_work.run(
+            lambda work: work.consents.update_consent(user_id, **changes), repeatable=True
+        )
 
     async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
         """Records by user id; with `after_user_id` those behind it."""
-        async with self._unit_of_work() as work:
-            return await work.consents.list_consents(limit, after_user_id)
+        return await self._unit_of_work.run(
+            lambda work: work.consents.list_consents(limit, after_user_id), repeatable=True
+        )

@@ -81,8 +81,10 @@ class CreditService:
         wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
-        async with self._unit_of_work() as work:
-            return await work.credits.get_user_transactions(valid_user_id(user_id), limit, before_id, wanted)
+        valid_user_id(user_id)
+        return await self._unit_of_work.run(
+            lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted), repeatable=True
+        )
 
     async def fold_old_transactions(self) -> int:
         """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""

@@ -54,8 +54,7 @@ class QueryCacheService:
         entry = QueryCache(
             query_hash=query_hash, result=checked(result), cached_at=now, expires_at=now + self._validity
         )
-        async with self._unit_of_work() as work:
-            await work.cache.cache_result(entry)
+        await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
 
     def to_store(self, query_hash: str, answer: Answer) -> StoredAnswer:
         """An answer for the ledger to store in the same commit as its settlement. Raises `InvalidInputError`."""
@@ -69,19 +68,16 @@ class QueryCacheService:
 
     async def clear_expired_cache(self) -> int:
         """Remove answers past their validity; how many."""
-        async with self._unit_of_work() as work:
-            return await work.cache.cleanup_expired_cache()
+        return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(), repeatable=True)
 
     async def clear_cache(self) -> None:
         """Remove every answer and zero the statistics."""
-        async with self._unit_of_work() as work:
-            await work.cache.clear_cache()
+        await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         self._hits = self._misses = 0
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Hits and misses of this process, and what the store holds."""
-        async with self._unit_of_work() as work:
-            contents = await work.cache.contents()
+        contents = await self._unit_of_work.run(lambda work: work.cache.contents(), repeatable=True)
         total = self._hits + self._misses
         return {
             "cache_hits": self._hits,

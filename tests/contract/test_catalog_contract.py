@@ -4,8 +4,9 @@ from decimal import Decimal
 from typing import Any, cast
 
 from shopassist.db.memory.catalog import MemoryCatalogRepository
-from shopassist.db.ports import CatalogRepository, UpsertCount
+from shopassist.db.ports import CatalogRepository
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
+from shopassist.models.catalog import UpsertCount
 from shopassist.models.criteria import Bound, Criteria, Order
 from tests.contract.catalog_examples import product
 

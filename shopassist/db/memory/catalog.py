@@ -5,9 +5,8 @@ from decimal import Decimal
 from typing import Any
 
 from shopassist.db.memory.repository import BaseRepository, copied
-from shopassist.db.ports import UpsertCount, Vocabulary
 from shopassist.models import Product
-from shopassist.models.catalog import nearest_word
+from shopassist.models.catalog import UpsertCount, Vocabulary, nearest_word
 from shopassist.models.criteria import Criteria, Order
 from shopassist.models.words import words_of
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from shopassist.db.memory.store import MemorySession, MemoryStore
-from shopassist.db.ports import Repositories, RepositoryFactories
+from shopassist.db.ports import Body, Repositories, RepositoryFactories, Result
 
 
 class MemoryUnitOfWork:
@@ -26,3 +26,8 @@ class MemoryUnitOfWork:
                 session.rollback()
                 raise
             session.commit()
+
+    async def run(self, body: Body[Result], *_: object, **__: object) -> Result:
+        """Run `body` in one; there is no failure after which it would have to be run again."""
+        async with self() as work:
+            return await body(work)

@@ -9,12 +9,11 @@ from sqlalchemy.orm import defer
 from sqlmodel import col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from shopassist.db.ports import UpsertCount, Vocabulary
 from shopassist.db.postgres.catalog_filter import conditions
 from shopassist.db.postgres.catalog_rank import matching, preferred, wanted
 from shopassist.db.postgres.repository import BaseRepository
 from shopassist.models import Product
-from shopassist.models.catalog import BRAND_KEY, CATEGORY_KEY, nearest_word
+from shopassist.models.catalog import BRAND_KEY, CATEGORY_KEY, UpsertCount, Vocabulary, nearest_word
 from shopassist.models.criteria import Criteria
 
 COLUMNS = (

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shopassist.db.manager import DatabaseManager
-from shopassist.db.ports import Repositories, RepositoryFactories
-from shopassist.db.resilience.failures import translated
+from shopassist.db.ports import Body, Repositories, RepositoryFactories, Result
+from shopassist.db.resilience.failures import ConnectionLostError, translated
 
 
 class PostgresUnitOfWork:
@@ -22,5 +22,27 @@ class PostgresUnitOfWork:
     async def __call__(self) -> AsyncIterator[Repositories]:
         """Begin one. Raises domain errors in place of the driver's."""
         with self._manager.resilience.breaker.guarded(), translated():
-            async with self._manager.session() as session:
-                yield self._repositories.within(session)
+            async with self._begun() as work:
+                yield work
+
+    async def run(
+        self, body: Body[Result], happened: Body[Result | None] | None = None, repeatable: bool = False
+    ) -> Result:
+        """Run `body` in one, by the policy for failures. Raises domain errors in place of the driver's."""
+        policy = self._manager.resilience
+        try:
+            return await policy.run(lambda: self._once(body), repeatable)
+        except ConnectionLostError:
+            if happened is None:
+                raise
+        found = await policy.run(lambda: self._once(happened), repeatable=True)
+        return await policy.run(lambda: self._once(body)) if found is None else found
+
+    @asynccontextmanager
+    async def _begun(self) -> AsyncIterator[Repositories]:
+        async with self._manager.session() as session:
+            yield self._repositories.within(session)
+
+    async def _once(self, body: Body[Result]) -> Result:
+        async with self._begun() as work:
+            return await body(work)

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import structlog
 
-from shopassist.db.resilience.failures import BusyError, UndoneError
+from shopassist.db.resilience.failures import BusyError, UndoneError, UnresponsiveError
 from shopassist.errors import StorageUnavailableError
 
 logger = structlog.get_logger(__name__)
@@ -61,6 +61,9 @@ class Breaker:
         except (BusyError, UndoneError):
             self._succeeded()
             raise
+        except UnresponsiveError:
+            self._failed(THRESHOLD)  # each further caller would wait as long
+            raise
         except StorageUnavailableError:
             self._failed()
             raise
@@ -79,11 +82,13 @@ class Breaker:
             logger.info("database_back")
         self._failures = 0
 
-    def _failed(self) -> None:
-        self._failures += 1
-        if self._failures >= THRESHOLD:
-            self._open_until = self._monotonic() + OPEN_SECONDS
-        if self._failures == THRESHOLD:
+    def _failed(self, weight: int = 1) -> None:
+        was_closed = self._failures < THRESHOLD
+        self._failures += weight
+        if self._failures < THRESHOLD:
+            return
+        self._open_until = self._monotonic() + OPEN_SECONDS
+        if was_closed:
             self.times_opened += 1
             logger.warning("database_away")
             self._opened()

@@ -55,6 +55,10 @@ class ConnectionLostError(StorageUnavailableError):
         self.backend = backend
 
 
+class UnresponsiveError(ConnectionLostError):
+    """The server has the statement and does not answer."""
+
+
 @contextmanager
 def sent(backend: int | None = None) -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
@@ -65,7 +69,7 @@ def sent(backend: int | None = None) -> Iterator[None]:
             raise
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ENDED):
             raise
-        raise ConnectionLostError(backend) from error
+        raise (UnresponsiveError if isinstance(error, TimeoutError) else ConnectionLostError)(backend) from error
 
 
 @contextmanager

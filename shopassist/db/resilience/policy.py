@@ -3,8 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -70,7 +70,7 @@ class Resilience:
         self.limits = limits
         self._pause = pause
         self._budget = BUDGET_MOST
-        self._units: set[asyncio.Timeout] = set()
+        self._units: set[Callable[[], None]] = set()
         self._saturated_until = 0.0
         self._figures = Figures()
         self.breaker = Breaker(self._hurry)
@@ -121,22 +121,25 @@ class Resilience:
         else:
             self._saturated_until = 0.0
 
-    @asynccontextmanager
-    async def unit(self) -> AsyncIterator[None]:
-        """A block in which a request's unit of work must be done. Raises `TimeoutError`.
+    @contextmanager
+    def unit(self, cut: Callable[[], None]) -> Iterator[None]:
+        """A block in which a request's unit of work must be done; when its time is up `cut` cuts its connection.
 
-        Work that serves no request takes the time it takes.
+        Cancelling would not do: whoever is cancelled first tells the server, which may not answer. Work that serves no
+        request takes the time it takes.
         """
         deadline = _deadline.get()
-        seconds = None
-        if deadline is not None:
-            seconds = min(self.limits.unit_seconds, max(0.0, deadline - time.monotonic()))
-        async with asyncio.timeout(seconds) as timeout:
-            self._units.add(timeout)
-            try:
-                yield
-            finally:
-                self._units.discard(timeout)
+        if deadline is None:
+            yield
+            return
+        seconds = min(self.limits.unit_seconds, max(0.0, deadline - time.monotonic()))
+        timer = asyncio.get_running_loop().call_later(seconds, cut)
+        self._units.add(cut)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._units.discard(cut)
 
     def figures(self) -> dict[str, Any]:
         """The breaker's state, how often it opened, and what was done about failures."""
@@ -157,8 +160,9 @@ class Resilience:
 
     def _hurry(self) -> None:
         """Do not let requests wait for what a database that is away will not finish."""
-        soon = asyncio.get_running_loop().time() + GRACE_SECONDS
-        for timeout in self._units:
-            when = timeout.when()
-            if when is not None and when > soon:
-                timeout.reschedule(soon)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_units)
+
+    def _cut_units(self) -> None:
+        if not self.is_available:
+            for cut in list(self._units):
+                cut()

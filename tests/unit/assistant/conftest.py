@@ -11,8 +11,7 @@ import pytest
 
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.names import Names
-from shopassist.db.ports import Vocabulary
-from shopassist.models.catalog import Product, nearest_word, words_of_product
+from shopassist.models.catalog import Product, Vocabulary, nearest_word, words_of_product
 from shopassist.models.criteria import Criteria
 from shopassist.models.query import Answer, ConversationContext, ConversationMessage
 from shopassist.settings import AssistantSettings

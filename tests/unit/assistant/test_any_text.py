@@ -11,7 +11,7 @@ from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.describe import described
 from shopassist.assistant.grammar import read
 from shopassist.assistant.names import Names
-from shopassist.db.ports import Vocabulary
+from shopassist.models.catalog import Vocabulary
 from shopassist.models.query import ConversationContext, ConversationMessage
 from shopassist.settings import AssistantSettings
 

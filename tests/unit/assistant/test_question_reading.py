@@ -6,7 +6,7 @@ import pytest
 
 from shopassist.assistant.grammar import Reading, read
 from shopassist.assistant.names import Names
-from shopassist.db.ports import Vocabulary
+from shopassist.models.catalog import Vocabulary
 from shopassist.models.criteria import Order
 
 PHONES, CASES = ("smartphones",), ("phone cases",)

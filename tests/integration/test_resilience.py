@@ -1,0 +1,248 @@
+"""What callers meet when a real PostgreSQL fails: killed, frozen, locked, crowded."""
+
+import asyncio
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.db.manager import normalised
+from shopassist.db.ports import Repositories
+from shopassist.db.resilience.failures import BusyError, ConnectionLostError
+from shopassist.db.resilience.policy import deadline_within
+from shopassist.errors import StorageUnavailableError
+from shopassist.models import UserConsent, UserConsentCreate
+from shopassist.models.ledger import Adjustment
+from shopassist.settings import DatabaseConfig, Settings
+from tests.support import execute, postgres_settings, with_name
+
+KILL = """
+SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'shopassist'
+"""
+
+
+@pytest.fixture
+async def container(database_url: str) -> AsyncIterator[Container]:
+    """A container of its own on a real database."""
+    container = Container(settings=postgres_settings(database_url))
+    yield container
+    await container.shutdown()
+
+
+@asynccontextmanager
+async def locked(url: str, statement: str) -> AsyncIterator[None]:
+    """Somebody else's transaction, open for the length of the block."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with connection.transaction():
+            await connection.execute(statement)
+            yield
+    finally:
+        await connection.close()
+
+
+async def test_killed_backends_are_not_seen_by_whoever_comes_next(container: Container, database_url: str) -> None:
+    """Neither by the ledger nor by a unit of work: a connection that died while idle is replaced."""
+    await container.credit_service().get_user_credits("a")
+    await container.consent_service().create_consent("a", UserConsentCreate())
+    await execute(database_url, KILL)
+    assert await container.credit_service().deduct_credit("a")
+    assert await container.consent_service().get_consent("a")
+
+
+@pytest.mark.parametrize(("engine", "lock_timeout"), [("engine", "5s"), ("hot_engine", "800ms")])
+async def test_time_limits_are_in_force_on_every_connection(
+    container: Container, engine: str, lock_timeout: str
+) -> None:
+    """Of both engines: statement, lock (given up before a hot statement is), and idle transaction."""
+    async with getattr(container.database_manager(), engine).connect() as connection:
+        shown = [
+            (await connection.execute(text(f"SHOW {name}"))).scalar_one()
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        ]
+    assert shown == ["30s", lock_timeout, "1min"]
+
+
+async def test_units_and_hot_statements_are_read_committed(container: Container) -> None:
+    """The isolation that each is written for: guarded statements see what was committed before them."""
+    manager = container.database_manager()
+    async with manager.session() as session, manager.driver_connection() as driver:
+        shown = (await session.execute(text("SHOW transaction_isolation"))).scalar_one()
+        assert [shown, await driver.fetchval("SHOW transaction_isolation")] == ["read committed"] * 2
+
+
+async def test_a_locked_account_is_busy_and_not_away(database_url: str) -> None:
+    """A lock that is not given in time is 503, and everybody else is served: the breaker stays closed."""
+    config = DatabaseConfig(database_url=SecretStr(database_url), lock_timeout=0.2)
+    container = Container(settings=Settings(database=config))
+    credits_ = container.credit_service()
+    for user in ("a", "b"):
+        await credits_.get_user_credits(user)
+    async with locked(database_url, "SELECT FROM user_credits WHERE user_id = 'a' FOR UPDATE"):
+        for _ in range(5):
+            with pytest.raises(BusyError):
+                await credits_.deduct_credit("a")
+            assert await credits_.deduct_credit("b")
+    assert await credits_.deduct_credit("a")
+    assert await credits_.check_credits("b") == 45
+    await container.shutdown()
+
+
+async def test_deadlocks_are_done_again(container: Container, database_url: str) -> None:
+    """Two units that take two rows crosswise both come to their end, and both have happened."""
+    service = container.consent_service()
+    for user in ("a", "b"):
+        await service.create_consent(user, UserConsentCreate())
+    await execute(database_url, "ALTER TABLE user_consents ALTER COLUMN timestamp DROP NOT NULL")
+    met = [asyncio.Event(), asyncio.Event()]
+    runs = [0, 0]
+
+    async def crosswise(turn: int, first: str, second: str) -> None:
+        async def body(work: Repositories) -> None:
+            runs[turn] += 1
+            await work.consents.update_consent(first, marketing_consent=True)
+            met[turn].set()
+            await asyncio.wait_for(met[1 - turn].wait(), 5)
+            await work.consents.update_consent(second, marketing_consent=True)
+
+        await container.unit_of_work().run(body)
+
+    await asyncio.gather(crosswise(0, "a", "b"), crosswise(1, "b", "a"))
+    assert sum(runs) >= 3
+    assert all(record.marketing_consent for record in await service.list_consents())
+
+
+async def test_a_consent_whose_commit_was_cut_is_recorded_once(container: Container, database_url: str) -> None:
+    """Whether it had happened is looked up, by its own mark, before it is done again."""
+    moment = datetime.now(UTC)
+    done: list[bool] = []
+
+    async def body(work: Repositories) -> UserConsent:
+        record = await work.consents.create_consent(UserConsent(user_id="a", timestamp=moment, updated_at=moment))
+        if not done:
+            done.append(True)
+            await work.consents.commit()  # type: ignore[attr-defined]
+            raise ConnectionLostError
+        return record
+
+    async def happened(work: Repositories) -> UserConsent | None:
+        return await work.consents.get_consent("a")
+
+    assert (await container.unit_of_work().run(body, happened)).timestamp == moment
+    assert len(await container.consent_service().list_consents()) == 1
+
+
+async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:
+    """Its operation id tells whether it had."""
+    ledger = container.credit_ledger()
+    await ledger.account("a", is_guest=False)
+    async with locked(database_url, "SELECT FROM user_credits WHERE user_id = 'a' FOR UPDATE"):
+        task = asyncio.create_task(ledger.adjust(Adjustment(uuid4(), "a", 7, "a gift", "someone")))
+        await asyncio.sleep(0.2)
+        await execute(database_url, KILL)
+    account = await task
+    assert account is not None
+    assert account.available_credits == 57
+
+
+async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url: str) -> None:
+    """Who waits in vain for a connection hears so; who comes after waits 0.4 s; money has connections of its own."""
+    config = DatabaseConfig(database_url=SecretStr(database_url), pool_size=1, max_overflow=0)
+    container = Container(settings=Settings(database=config))
+    consents, manager = container.consent_service(), container.database_manager()
+    await consents.get_consent("a")
+    waits = []
+    async with manager.session():
+        for _ in range(2):
+            began = time.monotonic()
+            with pytest.raises(StorageUnavailableError):
+                await consents.get_consent("a")
+            waits.append(time.monotonic() - began)
+        assert await container.credit_service().deduct_credit("a")
+        with deadline_within(0.1), pytest.raises(StorageUnavailableError):
+            await consents.get_consent("a")
+    assert waits[0] < 2
+    assert waits[1] < 0.5
+    assert await consents.get_consent("a") is None
+    await container.shutdown()
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL that may be frozen."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
+    folder.chmod(0o711)
+    server = EmbeddedPostgres(folder / "data", settings={"fsync": "off"})
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes(server: EmbeddedPostgres) -> list[int]:
+    """The server and its children."""
+    [pid, *_] = (next(server.data_directory.rglob("postmaster.pid"))).read_text().split()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(pid), *map(int, children)]
+
+
+async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: EmbeddedPostgres) -> None:
+    """Within 2 s for the first, at once for those after; nobody is debited twice, and no restart is needed."""
+    url = with_name(own_server.url, f"frozen_{uuid4().hex}")
+    await execute(own_server.url, f"CREATE DATABASE {url.rpartition('/')[2]}")
+    await migrate.upgrade(normalised(url))
+    container = Container(settings=postgres_settings(url))
+    credits_, consents = container.credit_service(), container.consent_service()
+    await credits_.get_user_credits("a")
+    await consents.create_consent("a", UserConsentCreate())
+    frozen = processes(own_server)
+    waits = []
+
+    async def timed(work: object) -> None:
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailableError):
+            await work  # type: ignore[misc]
+        waits.append(time.monotonic() - began)
+
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        with deadline_within(30):
+            await asyncio.gather(
+                *(timed(credits_.deduct_credit("a")) for _ in range(20)),
+                *(timed(consents.get_consent("a")) for _ in range(3)),
+            )
+        first, waits[:] = max(waits), []
+        await timed(credits_.check_credits("a"))
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert first < 2
+    assert waits[0] < 1.2
+    began = time.monotonic()
+    while time.monotonic() - began < 5:
+        try:
+            assert await credits_.deduct_credit("a")
+            break
+        except StorageUnavailableError:
+            await asyncio.sleep(0.05)
+    assert time.monotonic() - began < 5
+    page = await container.audit().page()
+    assert page.drifts == ()
+    assert 50 - 21 <= await credits_.check_credits("a") <= 49
+    await container.shutdown()
