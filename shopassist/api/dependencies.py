@@ -16,6 +16,7 @@ from shopassist.identity.guests import guest
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights
@@ -24,6 +25,7 @@ from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
+from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
 
 
@@ -45,6 +47,10 @@ class Services(Protocol):
     def query_service(self) -> QueryService: ...
 
     def flights(self) -> Flights[Outcome]: ...
+
+    def availability(self) -> Availability: ...
+
+    def stale_answers(self) -> StaleAnswers: ...
 
     def health_service(self) -> HealthService: ...
 
