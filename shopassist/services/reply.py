@@ -41,7 +41,7 @@ class Reply:
 
 
 def stale_response_of(question: Question, answer: Answer) -> QueryResponse:
-    """The response while the database cannot be asked: whose account a session id names, and what it has, is unknown."""
+    """The response while the database cannot be asked: whose a session id is, and what they have, is unknown."""
     return QueryResponse(
         query=question.query,
         products=answer.products,
