@@ -19,6 +19,8 @@ from tests.databases import OwnPostgres, own_postgres
 from tests.servers import PROJECT, TestServer
 from tests.support import postgres_settings
 
+pytestmark = pytest.mark.faults
+
 CROWD = 50
 
 
