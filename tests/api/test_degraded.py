@@ -69,9 +69,10 @@ async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
     """Free, marked and without credits; new questions are 503; five seconds after its return all is as before."""
 
     async def phase_is(phase: str) -> bool:
-        return (await client.get("/health/ready")).json() == {"status": phase}
+        return bool((await client.get("/health/ready")).json() == {"status": phase})
 
-    asked = (await client.post("/api/query", json=KNOWN, headers=GUEST)).json()
+    guest = {"X-Session-ID": "has-nine-left"}
+    asked = (await client.post("/api/query", json=KNOWN, headers=guest)).json()
     assert (asked["metadata"]["charged"], asked["metadata"]["stale"]) == (1, False)
     await asyncio.to_thread(database.stop)
     stale = await client.post("/api/query", json=KNOWN, headers={"X-Session-ID": "another"})
@@ -81,7 +82,7 @@ async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
     assert (stale.json()["cached"], metadata["cached"], metadata["stale"], metadata["charged"]) == (True, True, True, 0)
     assert (metadata["user_id"], metadata["is_guest"]) == ("another", True)
     assert [metadata[name] for name in ("available_credits", "max_credits", "next_reset_time")] == [None] * 3
-    new = await client.post("/api/query", json={"query": "something new"}, headers=GUEST)
+    new = await client.post("/api/query", json={"query": "something new"}, headers=guest)
     assert (new.status_code, new.json()["error_type"], new.headers["Retry-After"]) == (503, "storage_unavailable", "5")
     await until(lambda: phase_is("degraded"), 5)
     assert (await client.get("/health/ready")).status_code == 200
@@ -90,7 +91,7 @@ async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
     assert (details["service"]["status"], details["stale_answers"]["served"]) == ("degraded", 1)
     await asyncio.to_thread(database.start)
     assert await until(lambda: phase_is("ready"), 5) < 5
-    again = (await client.post("/api/query", json=KNOWN, headers=GUEST)).json()["metadata"]
+    again = (await client.post("/api/query", json=KNOWN, headers=guest)).json()["metadata"]
     assert (again["stale"], again["cached"], again["available_credits"]) == (False, True, 9)
     log = capfd.readouterr()
     said = log.out + log.err
