@@ -12,6 +12,7 @@ from dependency_injector import containers, providers
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.memory.audit import MemoryLedgerAudit
+from shopassist.db.memory.cache_epochs import MemoryCacheEpochs
 from shopassist.db.memory.cached_answers import MemoryCachedAnswers
 from shopassist.db.memory.catalog import MemoryCatalogRepository
 from shopassist.db.memory.consents import MemoryConsentRepository
@@ -24,6 +25,7 @@ from shopassist.db.memory.store import MemoryStore
 from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
 from shopassist.db.ports import RepositoryFactories, SystemClock
 from shopassist.db.postgres.audit import PostgresLedgerAudit
+from shopassist.db.postgres.cache_epochs import PostgresCacheEpochs
 from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
@@ -38,6 +40,7 @@ from shopassist.identity.trust import token_verifier
 from shopassist.jobs import Job, Jobs
 from shopassist.models.ledger import CreditPolicy
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.availability import Availability
 from shopassist.services.catalog import CatalogService
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
@@ -47,6 +50,7 @@ from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
+from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
 
 
@@ -119,6 +123,11 @@ class Container(containers.DeclarativeContainer):
         postgres=providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=clock),
         memory=providers.Singleton(MemoryCachedAnswers, store=memory_store),
     )
+    cache_epochs = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresCacheEpochs, manager=database_manager),
+        memory=providers.Singleton(MemoryCacheEpochs),
+    )
     replays = providers.Selector(
         storage,
         postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
@@ -143,10 +152,28 @@ class Container(containers.DeclarativeContainer):
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=audit)
     consent_service = providers.Factory(UserConsentService, unit_of_work=unit_of_work, clock=clock)
+    stale_answers = providers.Singleton(
+        StaleAnswers,
+        most_answers=providers.Selector(
+            storage, postgres=settings.provided.cache.stale_answers, memory=providers.Object(0)
+        ),
+        most_bytes=settings.provided.cache.stale_bytes,
+        longest=settings.provided.cache.stale_lifetime,
+        validity=settings.provided.cache.validity,
+    )
+    availability = providers.Singleton(
+        Availability,
+        epochs=cache_epochs,
+        answers=stale_answers,
+        may_start_without=settings.provided.database.start_degraded,
+        fatal_after_seconds=settings.provided.database.fatal_after_seconds,
+    )
     query_cache_service = providers.Singleton(
         QueryCacheService,
         unit_of_work=unit_of_work,
         answers=cached_answers,
+        epochs=cache_epochs,
+        stale=stale_answers,
         clock=clock,
         validity=settings.provided.cache.validity,
     )
@@ -161,6 +188,7 @@ class Container(containers.DeclarativeContainer):
         ledger=credit_ledger,
         replays=replays,
         flights=flights,
+        stale=stale_answers,
         assistant=assistant,
         timeout_seconds=settings.provided.assistant.timeout_seconds,
     )

@@ -1,6 +1,8 @@
 """The app for a server: `uvicorn --factory shopassist.asgi:create` works, and `shopassist serve` uses it."""
 
 import os
+from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -8,6 +10,7 @@ from containers import Container
 from shopassist.api.app import create_app
 from shopassist.db.embedded import die_with_parent
 from shopassist.ops.startup import prepare, read_settings, with_database
+from shopassist.server import end_all_workers, end_in_time
 from shopassist.settings import WORKER
 from shopassist.telemetry import configure_logging
 
@@ -24,4 +27,6 @@ def create() -> FastAPI:
     async def before() -> None:
         await prepare(settings, container.unit_of_work())
 
-    return create_app(container, before)
+    if told := os.environ.get(WORKER):
+        container.availability().on_lost = partial(end_all_workers, Path(told))
+    return create_app(container, before, lambda: end_in_time(container))

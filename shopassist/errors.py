@@ -149,6 +149,18 @@ class StartupError(ShopAssistError):
     code = "startup_failed"
 
 
+class DatabaseAbsentError(StartupError):
+    """The database cannot be reached while the process starts."""
+
+    code = "database_absent"
+
+
+class DatabaseLostError(ShopAssistError):
+    """The database has been away for too long or cannot be worked with: the process ends, and `detail` says why."""
+
+    code = "database_lost"
+
+
 class MigrationError(StartupError):
     """The schema could not be brought to, or is not at, the revision this code needs."""
 

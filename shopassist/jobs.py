@@ -16,9 +16,12 @@ from shopassist.errors import ShopAssistError
 logger = structlog.get_logger(__name__)
 
 LEASE = "scheduler"
-LEASE_LIFETIME = timedelta(seconds=8)
-TICK_SECONDS = 2.0
-"""A leader that dies is followed within the lease's lifetime and one tick: 10 seconds."""
+LEASE_LIFETIME = timedelta(seconds=7)
+TICK_SECONDS = 1.5
+"""A leader that dies is followed within the lease's lifetime and one tick, 8.5 seconds."""
+
+PATIENCE_SECONDS = 2.0
+"""How long the lease is asked for: with a tick, well within its lifetime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,12 @@ class Jobs:
     _holder: str = field(default_factory=lambda: uuid4().hex)
     _turns: dict[str, _Turn] = field(default_factory=dict)
     _leading: bool = False
+    _failing: bool = False
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run the jobs for the length of the block; the lease is given back at its end."""
-        loop = asyncio.create_task(self._loop())
+    async def running(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        """Run the jobs for the length of the block, once `ready` is over; the lease is given back at its end."""
+        loop = asyncio.create_task(self._loop(ready))
         try:
             yield
         finally:
@@ -67,18 +71,31 @@ class Jobs:
         """Whether this process leads, and how each job's last turn ended here."""
         return {"leading": self._leading, **{name: turn.last for name, turn in self._turns.items()}}
 
-    async def _loop(self) -> None:
+    async def _loop(self, ready: Callable[[], Awaitable[None]]) -> None:
+        await ready()
         while True:
-            try:
-                self._leading = await self.leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
-            except ShopAssistError as error:
-                self._leading = False
-                logger.warning("lease_unavailable", error_type=error.code)
+            self._leading = await self._acquire()
             if self._leading:
                 self._start_due()
             else:
                 await self._stand_down()
             await asyncio.sleep(TICK_SECONDS)
+
+    async def _acquire(self) -> bool:
+        """Whether the lease is ours. Whatever goes wrong with it is tried again; only the first failure is logged."""
+        failure = None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                return await self.leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
+        except ShopAssistError as error:
+            failure = error.code
+        except Exception as error:  # noqa: BLE001 - a process that stopped looking would never lead again
+            failure = type(error).__name__
+        finally:
+            if failure and not self._failing:
+                logger.warning("lease_unavailable", error_type=failure)
+            self._failing = failure is not None
+        return False
 
     def _start_due(self) -> None:
         now = time.monotonic()

@@ -3,8 +3,13 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from types import FrameType
 from typing import Any, Protocol
 
 import typer
@@ -14,15 +19,20 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from shopassist import __version__
-from shopassist.api.app import create_app
+from shopassist.api.app import create_app, nothing
 from shopassist.api.dependencies import Services
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.ports import UnitOfWork
-from shopassist.errors import StartupError
+from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.ops.startup import prepare, with_database
 from shopassist.settings import WORKER, ServerSettings, Settings, Storage
 
-SHUTDOWN_SECONDS = 8
+SHUTDOWN_SECONDS = 6
+LAST_WORK_SECONDS = 4
+"""How long work under way may go on when the server is told to stop; what is left is given up and costs nothing.
+
+With what else there is to close, the process has ended within 10 seconds."""
+
 APP = "shopassist.asgi:create"
 QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
 
@@ -44,6 +54,10 @@ class Server(uvicorn.Server):
         keep_for_good()
         if self.announce and self.started:
             self.announce()
+
+    def stop(self, _: str) -> None:
+        """Serve what is under way, and end."""
+        self.should_exit = True
 
 
 def keep_for_good() -> None:
@@ -75,25 +89,78 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
 async def _run(
     settings: Settings, container: ServedServices, listener: socket.socket, embedded: EmbeddedPostgres | None
 ) -> None:
-    """Prepare the database and, unless workers do so, serve."""
-    try:
+    """Prepare the database and, unless workers do so, serve. Raises `DatabaseLostError` when it is given up."""
+
+    async def before() -> None:
         await prepare(settings, container.unit_of_work())
+
+    try:
+        prepared = await _prepared(settings, before)
         if settings.server.workers > 1:
             announce(settings, embedded)
             return
-        server = Server(configuration(create_app(container)))
+        app = create_app(container, nothing if prepared else before, lambda: end_in_time(container))
+        server = Server(configuration(app))
         server.announce = lambda: announce(settings, embedded)
+        availability = container.availability()
+        availability.on_lost = server.stop
         await server.serve([listener])
+        if availability.lost:
+            raise DatabaseLostError(availability.lost)
     finally:
         await container.shutdown()
 
 
+async def _prepared(settings: Settings, prepare_database: Callable[[], Awaitable[None]]) -> bool:
+    """Whether the database is prepared; False when it is away and need not be there yet."""
+    try:
+        await prepare_database()
+    except (DatabaseAbsentError, StorageUnavailableError):
+        if not settings.database.start_degraded:
+            raise
+        return False
+    return True
+
+
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
-    os.environ[WORKER] = "1"
-    supervisor = Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener])
-    supervisor.run()
+    with NamedTemporaryFile(prefix="shopassist-lost-", mode="r", encoding="utf-8") as lost:
+        os.environ[WORKER] = lost.name
+        supervisor = Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener])
+        supervisor.run()
+        if reason := lost.read():
+            raise DatabaseLostError(reason)
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise StartupError("A worker process could not start; what it said stands above.")
+
+
+def end_all_workers(told: Path, reason: str) -> None:
+    """Let the whole server end, of which this process is a worker; `told` is where it reads the reason."""
+    told.write_text(reason, encoding="utf-8")
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def end_in_time(container: Services) -> None:
+    """When this process is told to stop, say so, and give up the work that has not ended when time is running out.
+
+    Whoever waits for it is then told that there is no answer and that nothing was charged.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        container.availability().stop()
+        loop.call_later(LAST_WORK_SECONDS, container.flights().abandon)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        servers_own = signal.getsignal(number)
+
+        def told(number: int, frame: FrameType | None, then: Any = servers_own) -> None:
+            loop.call_soon_threadsafe(stop)
+            if callable(then):
+                then(number, frame)
+
+        signal.signal(number, told)
 
 
 def bind(settings: ServerSettings) -> socket.socket:

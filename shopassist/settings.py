@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 WORKER = "SHOPASSIST_WORKER"
-"""Set by `serve` for its worker processes, which must not outlive it."""
+"""Set by `serve` for its worker processes, which must not outlive it: the file for the reason why all are to end."""
 
 
 class Storage(StrEnum):
@@ -48,6 +48,17 @@ class DatabaseConfig(_Group):
     hot_timeout: float = Field(
         default=1, gt=0, alias="DB_HOT_TIMEOUT", description="seconds a debit, hold, settlement or read by key may take"
     )
+    start_degraded: bool = Field(
+        default=False,
+        alias="START_DEGRADED",
+        description="whether to start without the database, and to prepare it as soon as it appears",
+    )
+    fatal_after_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        alias="DB_FATAL_AFTER_SECONDS",
+        description="how long the database may be away before the process gives up and exits; unless said, for ever",
+    )
     data_folder: Path = Field(
         default=Path(__file__).resolve().parents[1] / ".data",
         alias="SHOPASSIST_DATA",
@@ -79,11 +90,25 @@ class CacheSettings(_Group):
     """The query cache."""
 
     validity_minutes: float = Field(default=60, gt=0, alias="CACHE_VALIDITY_MINUTES")
+    stale_answers: int = Field(
+        default=10_000, ge=0, alias="STALE_ANSWERS", description="kept by each process for a database that is away"
+    )
+    stale_bytes: PositiveInt = Field(
+        default=64 * 2**20, alias="STALE_ANSWERS_BYTES", description="that they take in each process at the most"
+    )
+    stale_hours: float = Field(
+        default=24, gt=0, le=24, alias="STALE_ANSWERS_HOURS", description="how old one may be when it is served"
+    )
 
     @property
     def validity(self) -> timedelta:
         """How long an answer is served."""
         return timedelta(minutes=self.validity_minutes)
+
+    @property
+    def stale_lifetime(self) -> timedelta:
+        """How old an answer may be that is served while the database is away."""
+        return timedelta(hours=self.stale_hours)
 
 
 class IdentitySettings(_Group):

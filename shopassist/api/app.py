@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -20,7 +21,9 @@ from shopassist.api import (
 )
 from shopassist.api.dependencies import Services
 from shopassist.api.errors import add_error_handlers
-from shopassist.api.middleware import RequestContext
+from shopassist.api.middleware import RequestContext, UntilPrepared
+
+logger = structlog.get_logger(__name__)
 
 DESCRIPTION = """Ask for a product in plain words; the answer comes from a real catalogue.
 
@@ -32,21 +35,32 @@ credit; answers from the cache and questions that could not be answered are free
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
     container: Services = app.state.container
+    availability = container.availability()
     try:
-        await app.state.before()
-        async with container.jobs().running():
+        async with availability.running(app.state.before), container.jobs().running(availability.prepared):
+            app.state.began()
             yield
     finally:
         await container.flights().close()
         await container.shutdown()
+        if availability.lost:
+            logger.critical("database_lost", reason=availability.lost)
 
 
 async def nothing() -> None:
     """Do nothing."""
 
 
-def create_app(container: Services, before: Callable[[], Awaitable[None]] = nothing) -> FastAPI:
-    """The API over the services of `container`; `before` is awaited ahead of the first request."""
+def create_app(
+    container: Services,
+    before: Callable[[], Awaitable[None]] = nothing,
+    began: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The API over the services of `container`.
+
+    `before` is awaited ahead of the first request, or, where the database need not be there at first, as soon as it
+    is; `began` is called when the app begins to serve.
+    """
     settings = container.settings()
     app = FastAPI(
         title="shopassist",
@@ -58,9 +72,12 @@ def create_app(container: Services, before: Callable[[], Awaitable[None]] = noth
     )
     app.state.container = container
     app.state.before = before
+    app.state.began = began
     for module in (query, credits, root, health, credit_history, user, consent, admin):
         app.include_router(module.router)
     add_error_handlers(app)
+    if settings.database.start_degraded:
+        app.add_middleware(UntilPrepared, availability=container.availability())
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.server.origins,

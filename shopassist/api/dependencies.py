@@ -10,12 +10,14 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
 from shopassist.identity.guests import guest
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights
@@ -24,6 +26,7 @@ from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
+from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
 
 
@@ -46,7 +49,13 @@ class Services(Protocol):
 
     def flights(self) -> Flights[Outcome]: ...
 
+    def availability(self) -> Availability: ...
+
+    def stale_answers(self) -> StaleAnswers: ...
+
     def health_service(self) -> HealthService: ...
+
+    def resilience(self) -> Resilience: ...
 
     def token_verifier(self) -> TokenVerifier: ...
 

@@ -84,7 +84,8 @@ async def domain_error(_: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retryable:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
-        logger.warning("request_refused", error_type=error.code)
+        # Not a line for each request while the database is away: that is said once, when it goes.
+        logger.debug("request_refused", error_type=error.code)
     return body(error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers)
 
 

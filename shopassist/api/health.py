@@ -7,6 +7,8 @@ from pydantic import BaseModel
 
 from shopassist import __version__
 from shopassist.api.dependencies import HealthServiceDep, services
+from shopassist.api.errors import RETRY_AFTER_SECONDS
+from shopassist.services.availability import Phase
 from shopassist.services.health import DatabaseHealth
 
 router = APIRouter(tags=["status"])
@@ -16,6 +18,12 @@ class Health(BaseModel):
     """Alive."""
 
     status: str = "healthy"
+
+
+class Readiness(BaseModel):
+    """What service is possible."""
+
+    status: Phase
 
 
 class DetailedHealth(Health):
@@ -31,6 +39,15 @@ class DetailedHealth(Health):
 async def read_health() -> Health:
     """Whether the process is alive; says nothing of the database."""
     return Health()
+
+
+@router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not yet, or not any more."}})
+async def read_readiness(request: Request, response: Response) -> Readiness:
+    """Whether to send requests here: service is possible, if only from memory while the database is away."""
+    phase = services(request).availability().phase
+    if phase not in {Phase.READY, Phase.DEGRADED}:
+        response.status_code = _unavailable(response)
+    return Readiness(status=phase)
 
 
 @router.get("/health/database", responses={503: {"model": DatabaseHealth, "description": "The database is away."}})
@@ -53,6 +70,9 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
         components={
             "jobs": services(request).jobs().status(),
             "ledger": services(request).ledger_audit().status(),
+            "service": services(request).availability().status(),
+            "resilience": services(request).resilience().figures(),
+            "stale_answers": services(request).stale_answers().figures(),
         },
     )
 
@@ -60,5 +80,9 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
 def _status(state: DatabaseHealth, response: Response) -> int:
     if state.status == "healthy":
         return 200
-    response.headers["Retry-After"] = "5"
+    return _unavailable(response)
+
+
+def _unavailable(response: Response) -> int:
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     return 503

@@ -6,9 +6,13 @@ from uuid import uuid4
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shopassist.api.errors import domain_error
 from shopassist.db.resilience.policy import deadline_within
+from shopassist.errors import StorageUnavailableError
+from shopassist.services.availability import Availability, Phase
 
 REQUEST_SECONDS = 45.0
 """No request lives longer: the assistant's time and what is around it. Known clients ask again after 15."""
@@ -22,6 +26,24 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+class UntilPrepared:
+    """Refuses what needs the database until its schema is known to fit, for servers that started without it."""
+
+    def __init__(self, app: ASGIApp, availability: Availability) -> None:
+        """Wrap `app`."""
+        self.app = app
+        self.availability = availability
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        starting = self.availability.phase is Phase.STARTING
+        if starting and scope["type"] == "http" and scope["path"].startswith("/api"):
+            answer = await domain_error(Request(scope), StorageUnavailableError())
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 class RequestContext:

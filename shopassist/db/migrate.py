@@ -10,7 +10,7 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from shopassist.errors import MigrationError, StartupError
+from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -20,6 +20,8 @@ LOCK_KEY = 0x5B0FA551
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 600
 LOCK_TIMEOUT = "5s"
+UNREACHABLE = "The database at {} cannot be reached: check DATABASE_URL."
+ABSENT = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def known_revisions() -> list[str]:
@@ -31,7 +33,7 @@ async def ensure_current(url: URL) -> bool:
     """Upgrade the schema when it is behind; whether anything was done.
 
     Raises `MigrationError` when the database is ahead of this code or a migration fails (the schema is then unchanged),
-    and `StartupError` when the database cannot be reached.
+    `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when it refuses us.
     """
     revisions = known_revisions()
     async with _connection(url) as connection:
@@ -93,10 +95,14 @@ async def _connection(url: URL) -> AsyncIterator[asyncpg.Connection]:
         raise StartupError(f"The database at {where(url)} refuses the user or password of DATABASE_URL.") from None
     except asyncpg.InvalidCatalogNameError:
         raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError):
-        raise StartupError(f"The database at {where(url)} cannot be reached: check DATABASE_URL.") from None
+    except ABSENT:
+        raise DatabaseAbsentError(UNREACHABLE.format(where(url))) from None
+    except ValueError:
+        raise StartupError(UNREACHABLE.format(where(url))) from None
     try:
         yield connection
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
+        raise DatabaseAbsentError(f"The database at {where(url)} went away while it was prepared.") from None
     finally:
         await connection.close()
 
@@ -152,6 +158,8 @@ async def _run(direction: Literal["upgrade", "downgrade"], url: URL, revision: s
     try:
         await asyncio.to_thread(getattr(command, direction), configuration(url), revision)
     except DBAPIError as error:
+        if error.connection_invalidated:
+            raise DatabaseAbsentError(f"The database at {where(url)} went away while it was migrated.") from error
         reason = str(getattr(error.orig, "__cause__", None) or type(error).__name__).splitlines()[0]
         raise MigrationError(f"A migration failed and the schema is unchanged: {reason}") from error
     except CommandError as error:

@@ -10,14 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from shopassist.models import (
-    CacheContents,
-    CreditTransaction,
-    Product,
-    QueryCache,
-    UserConsent,
-    UserCredits,
-)
+from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserConsent, UserCredits
 from shopassist.models.audit import AuditPage
 from shopassist.models.catalog import UpsertCount, Vocabulary
 from shopassist.models.criteria import Criteria
@@ -94,6 +87,16 @@ class CachedAnswers(Protocol):
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         """The answer while it is valid."""
+
+
+class CacheEpochs(Protocol):
+    """How often the query cache was cleared, by any process."""
+
+    async def current(self) -> int:
+        """The number now."""
+
+    async def advance(self) -> int:
+        """Count one more; the new number."""
 
 
 class Replays(Protocol):

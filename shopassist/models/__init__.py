@@ -12,10 +12,11 @@ from shopassist.models.credits import (
     UserCreditStatus,
 )
 from shopassist.models.lease import Lease
-from shopassist.models.query_cache import CacheContents, QueryCache
+from shopassist.models.query_cache import CacheContents, CacheEpoch, QueryCache
 
 __all__ = [
     "CacheContents",
+    "CacheEpoch",
     "CreditHold",
     "CreditStatus",
     "CreditTransaction",

@@ -102,17 +102,22 @@ class Answer(BaseModel):
 
 
 class QueryMetadata(BaseModel):
-    """How the answer came about, and what the caller has left."""
+    """How the answer came about, and what the caller has left.
+
+    `stale` marks an answer that was served while the database could not be asked, 24 hours old at the most: only then
+    are the credits unknown, which is null.
+    """
 
     cached: bool
     cache_hit: bool
     charged: int
     user_id: str
-    available_credits: int
-    max_credits: int
+    available_credits: int | None
+    max_credits: int | None
     is_guest: bool
     can_reset: bool
     next_reset_time: datetime | None
+    stale: bool = False
     near_misses: list[NearMiss] = Field(default_factory=list)
     criteria: ProductCriteria | None = None
 

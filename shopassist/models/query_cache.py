@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -20,6 +20,15 @@ class QueryCache(SQLModel, table=True):
     result: dict[str, Any] = Field(sa_type=JSONB)
     cached_at: datetime = timestamp()
     expires_at: datetime = Field(sa_type=Timestamp, index=True)
+
+
+class CacheEpoch(SQLModel, table=True):
+    """How often a cache was cleared."""
+
+    __tablename__ = "cache_epochs"
+
+    name: str = Field(primary_key=True, max_length=64)
+    epoch: int = Field(sa_type=BigInteger)
 
 
 class CacheContents(SQLModel):

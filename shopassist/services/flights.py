@@ -13,7 +13,7 @@ Gone = Callable[[], Awaitable[object]]
 UNWATCHED_SECONDS = 0.05
 """How long a caller may be gone before it is noticed."""
 
-CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 2.0
 """How long work that is told to end may take to do so."""
 
 
@@ -84,10 +84,14 @@ class Flights(Generic[Outcome]):
 
     async def close(self) -> None:
         """Abandon what is under way, and wait until it has ended and its credits are back."""
-        for flight in self._every:
-            flight.abandon()
+        self.abandon()
         if self._every:
             await asyncio.wait({flight.task for flight in self._every}, timeout=CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """Let everything that is under way end, whose callers are then told that there is no answer."""
+        for flight in self._every:
+            flight.abandon()
 
     def _end(self, about: object, flight: Flight[Outcome]) -> None:
         heard(flight.task)

@@ -9,7 +9,7 @@ import structlog
 
 from shopassist.assistant.port import Assistant
 from shopassist.db.ports import CreditLedger, Replays
-from shopassist.errors import KeyInFlightError, KeyReusedError, ShopAssistError
+from shopassist.errors import KeyInFlightError, KeyReusedError, ShopAssistError, StorageUnavailableError
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Grant, HoldRequest, Settlement
 from shopassist.models.query import Answer, QueryRequest, QueryResponse
@@ -17,7 +17,8 @@ from shopassist.services.conversation import canonical, earlier
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights, Gone, heard
 from shopassist.services.query_cache import QueryCacheService
-from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of
+from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of, stale_response_of
+from shopassist.services.stale_answers import StaleAnswers
 
 logger = structlog.get_logger(__name__)
 
@@ -49,15 +50,17 @@ class QueryService:
         ledger: CreditLedger,
         replays: Replays,
         flights: Flights[Outcome],
+        stale: StaleAnswers,
         assistant: Assistant,
         timeout_seconds: float,
     ) -> None:
-        """`timeout_seconds` bounds the assistant's work on one question; `flights` is shared by the process."""
+        """`timeout_seconds` bounds the assistant's work on one question; `flights` and `stale` are the process's."""
         self._cache = cache
         self._credits = credits_
         self._ledger = ledger
         self._replays = replays
         self._flights = flights
+        self._stale = stale
         self._assistant = assistant
         self._timeout_seconds = timeout_seconds
 
@@ -71,6 +74,9 @@ class QueryService:
     ) -> Reply:
         """The answer to `request`; work that only callers wait for who are `gone` ends without a charge.
 
+        With the database away an answer in memory is given for nothing, marked as stale; otherwise
+        `StorageUnavailableError` is raised.
+
         Raises `CreditsExhaustedError` when it is not cached and no credit is left, `SessionRefusedError` when a guest
         names a registered account, `KeyReusedError` and `KeyInFlightError` as their names say, and `ClientGoneError`.
         """
@@ -78,20 +84,35 @@ class QueryService:
         query_hash = self._cache.generate_query_hash(request.query, canonical(context))
         question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key)
         for _ in range(LOOKS):
-            replayed = await self._replayed(question)
-            if replayed is not None:
-                return Reply(replayed, replayed=True)
-            stored = await self._cache.get_cached_result(query_hash)
-            if stored is not None:
-                account = await self._credits.own_account(user_id, is_guest)
-                outcome = Outcome(Answer.model_validate(stored), account, cached=True)
-                return Reply(await self._remembered(question, outcome))
+            try:
+                found = await self._found(question)
+            except StorageUnavailableError:
+                stale = self._stale.find(query_hash)
+                if stale is None:
+                    raise
+                return Reply(stale_response_of(question, stale))
+            if found is not None:
+                return found
             try:
                 return Reply(await self._worked_out(question, gone))
             except LookAgainError:
                 continue
         account = await self._credits.own_account(user_id, is_guest)
         return Reply(response_of(question, Outcome(UNANSWERED, account, error=FAILED), self._credits))
+
+    async def _found(self, question: Question) -> Reply | None:
+        """What is known already, by the question's key or from the cache."""
+        replayed = await self._replayed(question)
+        if replayed is not None:
+            return Reply(replayed, replayed=True)
+        epoch = self._stale.epoch
+        stored = await self._cache.get_cached_result(question.query_hash)
+        if stored is None:
+            return None
+        answer = Answer.model_validate(stored)
+        self._stale.keep_found(question.query_hash, answer, epoch)
+        account = await self._credits.own_account(question.user_id, question.is_guest)
+        return Reply(await self._remembered(question, Outcome(answer, account, cached=True)))
 
     async def _replayed(self, question: Question) -> QueryResponse | None:
         if question.idempotency_key is None:
@@ -206,4 +227,8 @@ class QueryService:
         if question.idempotency_key is not None:
             replay = replay_of(question, response_of(question, Outcome(answer, account, charged=COST), self._credits))
         stored = self._cache.to_store(question.query_hash, answer)
-        return await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))
+        epoch = self._stale.epoch
+        settled = await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))
+        if settled:
+            self._stale.keep_new(question.query_hash, answer, epoch)
+        return settled

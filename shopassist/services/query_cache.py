@@ -8,20 +8,31 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from shopassist.db.ports import CachedAnswers, Clock, UnitOfWork
+from shopassist.db.ports import CachedAnswers, CacheEpochs, Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.models import QueryCache
 from shopassist.models.columns import utc_now
 from shopassist.models.ledger import StoredAnswer
 from shopassist.models.query import Answer
 from shopassist.models.text import storable
+from shopassist.services.stale_answers import StaleAnswers
 
 
 class QueryCacheService:
     """Answers by the hash of their question. Hits and misses are counted for as long as this object lives."""
 
-    def __init__(self, unit_of_work: UnitOfWork, answers: CachedAnswers, clock: Clock, validity: timedelta) -> None:
-        """An answer is valid for `validity`, up to and including its last instant."""
+    def __init__(
+        self,
+        unit_of_work: UnitOfWork,
+        answers: CachedAnswers,
+        epochs: CacheEpochs,
+        stale: StaleAnswers,
+        clock: Clock,
+        validity: timedelta,
+    ) -> None:
+        """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well."""
+        self._epochs = epochs
+        self._stale = stale
         self._answers = answers
         self._unit_of_work = unit_of_work
         self._clock = clock
@@ -71,8 +82,10 @@ class QueryCacheService:
         return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(), repeatable=True)
 
     async def clear_cache(self) -> None:
-        """Remove every answer and zero the statistics."""
+        """Remove every answer, also from the memory of every process, and zero the statistics."""
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
+        # Only now, or a process that was told could read an answer again that is still there.
+        self._stale.follow(await self._epochs.advance())
         self._hits = self._misses = 0
 
     async def get_cache_stats(self) -> dict[str, Any]:

@@ -40,6 +40,30 @@ class Reply:
     replayed: bool = False
 
 
+def stale_response_of(question: Question, answer: Answer) -> QueryResponse:
+    """The response while the database cannot be asked: whose a session id is, and what they have, is unknown."""
+    return QueryResponse(
+        query=question.query,
+        products=answer.products,
+        recommendations_summary=answer.recommendations_summary,
+        cached=True,
+        metadata=QueryMetadata(
+            cached=True,
+            cache_hit=True,
+            charged=0,
+            user_id=question.user_id,
+            available_credits=None,
+            max_credits=None,
+            is_guest=question.is_guest,
+            can_reset=not question.is_guest,
+            next_reset_time=None,
+            stale=True,
+            near_misses=answer.near_misses,
+            criteria=answer.criteria,
+        ),
+    )
+
+
 def replay_of(question: Question, response: QueryResponse) -> Replay:
     """What is kept of a response under the question's key."""
     key = question.idempotency_key or ""

@@ -60,6 +60,7 @@ FILL_BY_REVISION = {
     UPDATE credit_holds SET question_hash = md5(user_id);
     INSERT INTO idempotent_answers VALUES ('a', 'k', 'h', '{}', now());
     """,
+    "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
     "0003": """
     INSERT INTO products (source, source_id, title, attributes, link, words, price, currency)
     SELECT 'test', n, 'Phone ' || n, '{}', 'https://example.in/', ARRAY['phone'], n, 'INR'

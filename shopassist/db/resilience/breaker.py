@@ -79,7 +79,7 @@ class Breaker:
 
     def _succeeded(self) -> None:
         if self._failures >= THRESHOLD:
-            logger.info("database_back")
+            logger.debug("breaker_closed")
         self._failures = 0
 
     def _failed(self, weight: int = 1) -> None:
@@ -90,5 +90,5 @@ class Breaker:
         self._open_until = self._monotonic() + OPEN_SECONDS
         if was_closed:
             self.times_opened += 1
-            logger.warning("database_away")
+            logger.debug("breaker_opened")
             self._opened()

@@ -1,0 +1,167 @@
+"""The app while its database is away: a real PostgreSQL of its own, which is stopped and started again."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.manager import normalised
+from shopassist.settings import Settings
+from tests.databases import OwnPostgres, own_postgres
+from tests.support import postgres_settings
+
+Bearer = Callable[..., dict[str, str]]
+GUEST = {"X-Session-ID": "g2wsht"}
+KNOWN = {"query": "a phone that was asked for"}
+BODIES = {
+    "/api/query": {"query": "a phone that nobody asked for"},
+    "/api/consent": {"terms_accepted": True},
+    "/api/consent/": {"terms_accepted": True},
+    "/api/consent/me": {"marketing_consent": True},
+    "/api/admin/credits/{user_id:path}/adjust": {"amount": 1, "reason": "goodwill"},
+}
+
+
+@pytest.fixture(scope="module")
+def running_database() -> Iterator[OwnPostgres]:
+    """One server for all tests of this module."""
+    with own_postgres() as database:
+        asyncio.run(migrate.upgrade(normalised(database.url)))
+        yield database
+
+
+@pytest.fixture
+def database(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
+    """The server, which runs when the test begins and when it ends."""
+    yield running_database
+    running_database.start()
+
+
+@pytest.fixture(params=["postgres"])
+def settings(request: pytest.FixtureRequest, database: OwnPostgres, provider: Any) -> Settings:
+    """Settings on that server."""
+    settings = postgres_settings(database.url)
+    identity = settings.identity.model_copy(
+        update={"issuer_url": provider.issuer, "audience": "https://api.shopassist.example"}
+    )
+    return settings.model_copy(update={"identity": identity})
+
+
+async def until(holds: Callable[[], Any], seconds: float) -> float:
+    """Wait until something holds; how long that took."""
+    began = time.monotonic()
+    while not await holds():
+        assert time.monotonic() - began < seconds
+        await asyncio.sleep(0.05)
+    return time.monotonic() - began
+
+
+async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
+    client: httpx.AsyncClient, database: OwnPostgres, container: Container, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Free, marked and without credits; new questions are 503; five seconds after its return all is as before."""
+
+    async def phase_is(phase: str) -> bool:
+        return bool((await client.get("/health/ready")).json() == {"status": phase})
+
+    guest = {"X-Session-ID": "has-nine-left"}
+    asked = (await client.post("/api/query", json=KNOWN, headers=guest)).json()
+    assert (asked["metadata"]["charged"], asked["metadata"]["stale"]) == (1, False)
+    await asyncio.to_thread(database.stop)
+    stale = await client.post("/api/query", json=KNOWN, headers={"X-Session-ID": "another"})
+    assert stale.status_code == 200
+    assert stale.json()["products"] == asked["products"]
+    metadata = stale.json()["metadata"]
+    assert (stale.json()["cached"], metadata["cached"], metadata["stale"], metadata["charged"]) == (True, True, True, 0)
+    assert (metadata["user_id"], metadata["is_guest"]) == ("another", True)
+    assert [metadata[name] for name in ("available_credits", "max_credits", "next_reset_time")] == [None] * 3
+    new = await client.post("/api/query", json={"query": "something new"}, headers=guest)
+    assert (new.status_code, new.json()["error_type"], new.headers["Retry-After"]) == (503, "storage_unavailable", "5")
+    await until(lambda: phase_is("degraded"), 5)
+    assert (await client.get("/health/ready")).status_code == 200
+    assert (await client.get("/health")).status_code == 200
+    details = (await client.get("/health/detailed")).json()["components"]
+    assert (details["service"]["status"], details["stale_answers"]["served"]) == ("degraded", 1)
+    await asyncio.to_thread(database.start)
+    assert await until(lambda: phase_is("ready"), 5) < 5
+    again = (await client.post("/api/query", json=KNOWN, headers=guest)).json()["metadata"]
+    assert (again["stale"], again["cached"], again["available_credits"]) == (False, True, 9)
+    log = capfd.readouterr()
+    said = log.out + log.err
+    assert (said.count("service_degraded"), said.count("service_whole")) == (1, 1)
+
+
+async def test_every_route_answers_and_no_5xx_but_503(
+    client: httpx.AsyncClient, app: FastAPI, database: OwnPostgres, bearer: Bearer
+) -> None:
+    """Each route of the table, as guest and as administrator: alive, or a sentence with `Retry-After`."""
+    admin = bearer("auth0|admin", scope="shopassist:admin")
+    assert (await client.get("/api/user/me", headers=admin)).status_code == 200
+    await asyncio.to_thread(database.stop)
+    statuses: dict[tuple[str, str], int] = {}
+    for route in iter_route_contexts(app.routes):
+        path = str(route.path)
+        for method in route.methods or ():
+            for headers in (admin, GUEST):
+                body = BODIES.get(path) if method in {"POST", "PUT"} else None
+                answer = await client.request(
+                    method, path.replace("{user_id:path}", "auth0|1"), headers=headers, json=body
+                )
+                assert answer.status_code < 500 or answer.status_code == 503, (method, path)
+                if answer.status_code == 503:
+                    assert int(answer.headers["Retry-After"]) > 0
+                    assert not {"Error", "postgres:", "127.0.0.1", "SELECT"} & set(answer.text.split()), answer.text
+                if headers is admin:
+                    statuses[method, path] = answer.status_code
+    assert len(statuses) >= 15
+    assert {path for (_, path), status in statuses.items() if status == 503} == {
+        *(path for _, path in statuses if path.startswith("/api")),
+        "/health/database",
+        "/health/detailed",
+    }
+
+
+async def test_consent_is_refused_and_not_dropped(
+    client: httpx.AsyncClient, database: OwnPostgres, bearer: Bearer
+) -> None:
+    """503 for what was not recorded; afterwards there is no record, and it can be given."""
+    user = bearer("auth0|consents")
+    await client.get("/api/user/me", headers=user)
+    await asyncio.to_thread(database.stop)
+    assert (await client.post("/api/consent", headers=user, json={})).status_code == 503
+    assert (await client.put("/api/consent/me", headers=user, json={"marketing_consent": True})).status_code == 503
+    await asyncio.to_thread(database.start)
+
+    async def there_is_none() -> bool:
+        return (await client.get("/api/consent/me", headers=user)).status_code == 404
+
+    await until(there_is_none, 5)
+    assert (await client.post("/api/consent", headers=user, json={})).status_code == 200
+
+
+async def test_a_cleared_answer_does_not_come_back(
+    client: httpx.AsyncClient, container: Container, settings: Settings, database: OwnPostgres
+) -> None:
+    """What one process clears, another forgets within a second, also for when the database is away."""
+    other = Container(settings=settings)
+    question = {"query": "a phone to be forgotten"}
+    try:
+        await client.post("/api/query", json=question, headers=GUEST)
+        assert container.stale_answers().figures()["answers"] == 1
+        await other.query_cache_service().clear_cache()
+
+        async def forgotten() -> bool:
+            return container.stale_answers().figures()["answers"] == 0
+
+        assert await until(forgotten, 1) < 1
+        await asyncio.to_thread(database.stop)
+        assert (await client.post("/api/query", json=question, headers=GUEST)).status_code == 503
+    finally:
+        await other.shutdown()

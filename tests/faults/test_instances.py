@@ -1,0 +1,107 @@
+"""Four server processes on one database behave as one service."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from containers import Container
+from tests.servers import TestServer
+from tests.support import postgres_settings
+
+pytestmark = pytest.mark.faults
+
+INSTANCES = 4
+LEASE = "SELECT holder FROM leases WHERE name = 'scheduler' AND expires_at > now()"
+JOBS = {"clear_expired_cache", "fold_old_transactions", "forget_idempotent_answers", "reset_due_credits"}
+DUE = "UPDATE user_credits SET available_credits = 1, last_reset_timestamp = now() - interval '2 days'"
+
+
+@pytest.fixture
+async def instances(tmp_path: Path, empty_database_url: str) -> AsyncIterator[list[TestServer]]:
+    """Four processes that start together on an empty database."""
+    servers = [TestServer(tmp_path, empty_database_url) for _ in range(INSTANCES)]
+    try:
+        for server in servers:
+            await asyncio.to_thread(server.wait_until_ready)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def jobs_of(server: TestServer) -> dict[str, object]:
+    """What a process says of its jobs."""
+    jobs: dict[str, object] = server.call("GET", "/health/detailed")[1]["components"]["jobs"]
+    return jobs
+
+
+def leaders(servers: list[TestServer]) -> list[TestServer]:
+    """The processes that say that they lead."""
+    return [server for server in servers if jobs_of(server)["leading"]]
+
+
+def kept(server: TestServer) -> int:
+    """How many answers a process has in memory."""
+    return int(server.call("GET", "/health/detailed")[1]["components"]["stale_answers"]["answers"])
+
+
+async def until_one_leads(servers: list[TestServer], seconds: float) -> TestServer:
+    """The one leader, once its jobs have run."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = leaders(servers)
+        if len(found) == 1 and set(jobs_of(found[0])) >= JOBS:
+            return found[0]
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.1)
+
+
+async def test_four_processes_are_one_service(
+    instances: list[TestServer], empty_database_url: str, tmp_path: Path
+) -> None:
+    """Migrated once, an answer shared, cleared everywhere within a second, one leader, who is followed within 10 s."""
+    connection = await asyncpg.connect(empty_database_url)
+    leader = await until_one_leads(instances, 10)
+    others = [server for server in instances if server is not leader]
+    assert [set(jobs_of(server)) for server in others] == [{"leading"}] * 3  # no job has run there
+
+    answers = [server.ask("one phone for all", "guest")[1] for server in instances]
+    assert [answer["metadata"]["charged"] for answer in answers] == [1, 0, 0, 0]
+    assert (tmp_path / "asked").read_text().splitlines() == ["one phone for all"]
+    assert [kept(server) for server in instances] == [1] * INSTANCES
+
+    container = Container(settings=postgres_settings(empty_database_url))
+    await container.query_cache_service().clear_cache()
+    cleared = time.monotonic()
+    while any(kept(server) for server in instances):
+        assert time.monotonic() - cleared < 1
+        await asyncio.sleep(0.02)
+    assert instances[2].ask("one phone for all", "guest")[1]["metadata"]["charged"] == 1
+
+    before = await connection.fetchval(LEASE)
+    await container.credit_service().get_user_credits("auth0|due")
+    await connection.execute(f"{DUE} WHERE user_id = 'auth0|due'")
+    await connection.execute(
+        "INSERT INTO credit_transactions (user_id, transaction_type, amount, description, balance_after)"
+        " VALUES ('auth0|due', 'deduct', -49, 'made due', 1)"
+    )
+    killed = time.monotonic()
+    leader.kill()
+    follower = await until_one_leads(others, 12)
+    assert time.monotonic() - killed < 10
+    assert await connection.fetchval(LEASE) not in {before, None}
+    resets = "SELECT count(*), sum(amount) FROM credit_transactions WHERE transaction_type = 'reset'"
+    async with asyncio.timeout(5):
+        while tuple(await connection.fetchrow(resets)) != (1, 49):
+            await asyncio.sleep(0.1)
+    assert [set(jobs_of(server)) for server in others if server is not follower] == [{"leading"}] * 2
+    report = await container.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0
+    assert sum("schema_migrated" in server.log.read_text() for server in instances) == 1
+    await container.shutdown()
+    await connection.close()
