@@ -45,6 +45,20 @@ class DatabaseConfig(_Group):
     )
 
 
+class ProvisioningSettings(_Group):
+    """Who makes the database's roles (`shopassist db provision`), and what they are; the server never reads this."""
+
+    admin_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_ADMIN_URL", description="an administrator's link to the product's database"
+    )
+    owner_role: str = Field(default="shopassist_owner", alias="DB_OWNER_ROLE", min_length=1, max_length=63)
+    owner_password: SecretStr | None = Field(default=None, alias="DB_OWNER_PASSWORD")
+    app_role: str = Field(default="shopassist_app", alias="DB_APP_ROLE", min_length=1, max_length=63)
+    app_password: SecretStr | None = Field(default=None, alias="DB_APP_PASSWORD")
+    read_role: str = Field(default="shopassist_read", alias="DB_READ_ROLE", min_length=1, max_length=63)
+    read_password: SecretStr | None = Field(default=None, alias="DB_READ_PASSWORD")
+
+
 class CreditSettings(_Group):
     """How many credits there are and when they come back."""
 
