@@ -45,9 +45,9 @@ def running_database() -> Iterator[Settings]:
 
 @contextmanager
 def database_url() -> Iterator[URL]:
-    """The link to the database that runs. Raises `StartupError` where state is kept in memory."""
+    """The owner's link to the database that runs, else its link. Raises `StartupError` for state in memory."""
     with running_database() as settings:
-        link = settings.database.database_url
+        link = settings.database.migration_url or settings.database.database_url
         if link is None:
             raise StartupError("STORAGE=memory has no database.")
         yield normalised(link.get_secret_value())

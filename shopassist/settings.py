@@ -32,6 +32,14 @@ class DatabaseConfig(_Group):
     """The connection to PostgreSQL. Without a URL the embedded server is used."""
 
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    migration_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations"
+    )
+    privileged_role: bool = Field(
+        default=False,
+        alias="DB_ALLOW_PRIVILEGED_ROLE",
+        description="whether production may run as the owner of the tables or as a superuser",
+    )
     pool_size: PositiveInt = Field(default=10, alias="DB_POOL_SIZE")
     max_overflow: int = Field(default=20, ge=0, alias="DB_MAX_OVERFLOW")
     pool_timeout: float = Field(default=30, gt=0, alias="DB_POOL_TIMEOUT", description="seconds")

@@ -46,6 +46,17 @@ async def ensure_current(url: URL) -> bool:
             return True
 
 
+async def require_current(url: URL) -> None:
+    """Raise `MigrationError` unless the schema is at the revision that this code needs; changes nothing."""
+    found, revisions = await current(url), known_revisions()
+    _refuse_newer(found, revisions)
+    if found != revisions[-1]:
+        raise MigrationError(
+            f"The database is at revision {found or 'base'} and this version needs {revisions[-1]}: set "
+            "DATABASE_MIGRATION_URL to the owner's link, or run `shopassist db upgrade` with it."
+        )
+
+
 async def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade to `revision`. Raises as `ensure_current` does."""
     async with connected(url) as connection, _lock(connection):
