@@ -18,8 +18,9 @@ from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
 from shopassist.ops import catalog_command as command
 from shopassist.ops.ledger_command import verified
+from shopassist.ops.provision_command import provisioned
 from shopassist.ops.startup import prepare, read_settings, with_database
-from shopassist.settings import Settings, Storage
+from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
@@ -44,9 +45,9 @@ def running_database() -> Iterator[Settings]:
 
 @contextmanager
 def database_url() -> Iterator[URL]:
-    """The link to the database that runs. Raises `StartupError` where state is kept in memory."""
+    """The owner's link to the database that runs, else its link. Raises `StartupError` for state in memory."""
     with running_database() as settings:
-        link = settings.database.database_url
+        link = settings.database.migration_url or settings.database.database_url
         if link is None:
             raise StartupError("STORAGE=memory has no database.")
         yield normalised(link.get_secret_value())
@@ -111,6 +112,12 @@ def history() -> None:
     """Show every revision, oldest first."""
     for revision, title in migrate.history():
         typer.echo(f"{revision}  {title}")
+
+
+@database.command("provision")
+def provision_() -> None:
+    """Make the three roles of the database (owner, app, reader) with the link of DATABASE_ADMIN_URL."""
+    asyncio.run(provisioned(ProvisioningSettings(), DatabaseConfig()))
 
 
 @catalogue.command("import")

@@ -32,6 +32,14 @@ class DatabaseConfig(_Group):
     """The connection to PostgreSQL. Without a URL the embedded server is used."""
 
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    migration_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations"
+    )
+    privileged_role: bool = Field(
+        default=False,
+        alias="DB_ALLOW_PRIVILEGED_ROLE",
+        description="whether production may run as the owner of the tables or as a superuser",
+    )
     pool_size: PositiveInt = Field(default=10, alias="DB_POOL_SIZE")
     max_overflow: int = Field(default=20, ge=0, alias="DB_MAX_OVERFLOW")
     pool_timeout: float = Field(default=30, gt=0, alias="DB_POOL_TIMEOUT", description="seconds")
@@ -64,6 +72,20 @@ class DatabaseConfig(_Group):
         alias="SHOPASSIST_DATA",
         description="of the embedded server and of local keys",
     )
+
+
+class ProvisioningSettings(_Group):
+    """Who makes the database's roles (`shopassist db provision`), and what they are; the server never reads this."""
+
+    admin_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_ADMIN_URL", description="an administrator's link to the product's database"
+    )
+    owner_role: str = Field(default="shopassist_owner", alias="DB_OWNER_ROLE", min_length=1, max_length=63)
+    owner_password: SecretStr | None = Field(default=None, alias="DB_OWNER_PASSWORD")
+    app_role: str = Field(default="shopassist_app", alias="DB_APP_ROLE", min_length=1, max_length=63)
+    app_password: SecretStr | None = Field(default=None, alias="DB_APP_PASSWORD")
+    read_role: str = Field(default="shopassist_read", alias="DB_READ_ROLE", min_length=1, max_length=63)
+    read_password: SecretStr | None = Field(default=None, alias="DB_READ_PASSWORD")
 
 
 class CreditSettings(_Group):

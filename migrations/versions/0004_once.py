@@ -35,7 +35,7 @@ def upgrade() -> None:
             "credit_holds",
             ["user_id", column],
             unique=True,
-            postgresql_where=sa.text(f"{column} IS NOT NULL"),
+            postgresql_where=sa.column(column).is_not(None),
         )
     op.create_table(
         "idempotent_answers",

@@ -36,7 +36,7 @@ async def ensure_current(url: URL) -> bool:
     `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when it refuses us.
     """
     revisions = known_revisions()
-    async with _connection(url) as connection:
+    async with connected(url) as connection:
         if await _current(connection) == revisions[-1]:
             return False
         async with _lock(connection):
@@ -48,23 +48,34 @@ async def ensure_current(url: URL) -> bool:
             return True
 
 
+async def require_current(url: URL) -> None:
+    """Raise `MigrationError` unless the schema is at the revision that this code needs; changes nothing."""
+    found, revisions = await current(url), known_revisions()
+    _refuse_newer(found, revisions)
+    if found != revisions[-1]:
+        raise MigrationError(
+            f"The database is at revision {found or 'base'} and this version needs {revisions[-1]}: set "
+            "DATABASE_MIGRATION_URL to the owner's link, or run `shopassist db upgrade` with it."
+        )
+
+
 async def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade to `revision`. Raises as `ensure_current` does."""
-    async with _connection(url) as connection, _lock(connection):
+    async with connected(url) as connection, _lock(connection):
         _refuse_newer(await _current(connection), known_revisions())
         await _run("upgrade", url, revision)
 
 
 async def downgrade(url: URL, revision: str) -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
-    async with _connection(url) as connection, _lock(connection):
+    async with connected(url) as connection, _lock(connection):
         _refuse_newer(await _current(connection), known_revisions())
         await _run("downgrade", url, revision)
 
 
 async def current(url: URL) -> str | None:
     """The revision of the database, or None for an empty one. Raises `StartupError` when it cannot be reached."""
-    async with _connection(url) as connection:
+    async with connected(url) as connection:
         return await _current(connection)
 
 
@@ -88,7 +99,8 @@ def configuration(url: URL | None) -> "Config":
 
 
 @asynccontextmanager
-async def _connection(url: URL) -> AsyncIterator[asyncpg.Connection]:
+async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own, closed behind the block. Raises `StartupError` that says what is wrong with the link."""
     try:
         connection = await asyncpg.connect(dsn=libpq_url(url), timeout=10)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):

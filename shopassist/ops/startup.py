@@ -2,14 +2,21 @@
 
 import structlog
 from pydantic import ValidationError
+from sqlalchemy import URL
 
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.manager import normalised
-from shopassist.db.migrate import ensure_current, known_revisions
+from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
+from shopassist.db.postgres.roles import is_privileged
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.settings import Settings, Storage
+
+PRIVILEGED = (
+    "DATABASE_URL logs in as a superuser or as the owner of the tables, who could switch the ledger's rules off. "
+    "Make the roles with `shopassist db provision` and use the app's, or set DB_ALLOW_PRIVILEGED_ROLE=true."
+)
 
 logger = structlog.get_logger(__name__)
 
@@ -47,7 +54,23 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
     if settings.storage.storage is Storage.POSTGRES:
         if settings.database.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
-        if await ensure_current(normalised(settings.database.database_url.get_secret_value())):
-            logger.info("schema_migrated", revision=known_revisions()[-1])
+        await _prepare_schema(settings, normalised(settings.database.database_url.get_secret_value()))
     if settings.fill_with_sample:
         await load_sample(unit_of_work)
+
+
+async def _prepare_schema(settings: Settings, url: URL) -> None:
+    """Migrate by the owner's link; without it only who may do anything migrates, and others check the revision."""
+    guarded = settings.server.production and not settings.embedded_database and not settings.database.privileged_role
+    if guarded:
+        async with connected(url) as connection:
+            if await is_privileged(connection):
+                raise StartupError(PRIVILEGED)
+    owner = settings.database.migration_url
+    if owner is not None:
+        url = normalised(owner.get_secret_value())
+    elif guarded:
+        await require_current(url)
+        return
+    if await ensure_current(url):
+        logger.info("schema_migrated", revision=known_revisions()[-1])
