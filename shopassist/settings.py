@@ -47,14 +47,17 @@ class DatabaseConfig(_Group):
     echo_sql: bool = Field(default=False, alias="DB_ECHO_SQL", description="statements without their parameters")
     connect_timeout: float = Field(default=5, gt=0, alias="DB_CONNECT_TIMEOUT", description="seconds")
     statement_timeout: float = Field(default=30, gt=0, alias="DB_STATEMENT_TIMEOUT", description="seconds")
-    lock_timeout: float = Field(default=5, gt=0, alias="DB_LOCK_TIMEOUT", description="seconds")
+    lock_timeout: float = Field(default=1.5, gt=0, alias="DB_LOCK_TIMEOUT", description="seconds")
     idle_transaction_timeout: float = Field(
         default=60, gt=0, alias="DB_IDLE_TRANSACTION_TIMEOUT", description="seconds"
     )
     retry_attempts: PositiveInt = Field(default=3, alias="DB_RETRY_ATTEMPTS", description="the first one counts")
     retry_timeout: float = Field(default=2, gt=0, alias="DB_RETRY_TIMEOUT", description="seconds for all of them")
     hot_timeout: float = Field(
-        default=1, gt=0, alias="DB_HOT_TIMEOUT", description="seconds a debit, hold, settlement or read by key may take"
+        default=0.8,
+        gt=0,
+        alias="DB_HOT_TIMEOUT",
+        description="seconds a debit, hold, settlement or read by key may take",
     )
     start_degraded: bool = Field(
         default=False,
@@ -134,18 +137,38 @@ class CacheSettings(_Group):
 
 
 class IdentitySettings(_Group):
-    """Who issues the tokens that are believed."""
+    """Who issues the tokens that are believed: any OpenID Connect issuer, by either family of names."""
 
+    oidc_issuer: str | None = Field(default=None, alias="OIDC_ISSUER")
+    oidc_audience: str | None = Field(default=None, alias="OIDC_AUDIENCE")
     domain: str | None = Field(default=None, alias="AUTH0_DOMAIN")
-    audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
-    issuer_url: str | None = Field(default=None, alias="AUTH0_ISSUER")
+    auth0_audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
+    auth0_issuer: str | None = Field(default=None, alias="AUTH0_ISSUER")
     admin_scope: str = Field(default="shopassist:admin", alias="ADMIN_SCOPE")
 
     @property
     def issuer(self) -> str | None:
         """The issuer with its trailing slash, or None where no identity provider is set."""
-        issuer = self.issuer_url or (f"https://{self.domain}" if self.domain else None)
+        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
+        issuer = self.oidc_issuer or auth0
         return f"{issuer.rstrip('/')}/" if issuer else None
+
+    @property
+    def audience(self) -> str | None:
+        """The audience that a token must name."""
+        return self.oidc_audience or self.auth0_audience
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
+        pairs = (
+            ("OIDC_ISSUER", self.oidc_issuer, "AUTH0_ISSUER or AUTH0_DOMAIN", auth0),
+            ("OIDC_AUDIENCE", self.oidc_audience, "AUTH0_API_AUDIENCE", self.auth0_audience),
+        )
+        for name, value, other, other_value in pairs:
+            if value and other_value and value.rstrip("/") != other_value.rstrip("/"):
+                raise ValueError(f"{name} and {other} name different things: set one of them")
+        return self
 
 
 class AssistantSettings(_Group):

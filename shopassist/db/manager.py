@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from shopassist.db.resilience.failures import BusyError, NotSentError
+from shopassist.db.resilience.failures import BusyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
@@ -139,14 +139,14 @@ class DatabaseManager:
                 await session.commit()
 
     async def _connected(self, session: AsyncSession) -> AsyncConnection:
-        """Raises `BusyError` when all connections stay taken, and `NotSentError` when no new one comes about."""
+        """Raises `BusyError` when all connections stay taken, and `TooLateError` when no new one comes about."""
         try:
             with self.resilience.waiting() as seconds:
                 async with asyncio.timeout(min(seconds, self._pool_timeout)):
                     return await session.connection()
         except (TimeoutError, PoolTimeoutError) as error:
             taken = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._most_connections
-            raise (BusyError if taken else NotSentError) from error
+            raise (BusyError if taken else TooLateError) from error
 
     @asynccontextmanager
     async def driver_connection(self) -> AsyncIterator[Any]:

@@ -130,6 +130,7 @@ def test_what_the_database_says_no_to_is_no_failure_of_it(error: Exception) -> N
         (asyncpg.TooManyConnectionsError(""), False, 3),
         (ConnectionLostError(), False, 1),
         (ConnectionLostError(), True, 3),
+        (TimeoutError(), True, 1),
         (asyncpg.LockNotAvailableError(""), True, 1),
         (asyncpg.QueryCanceledError(""), True, 1),
         (asyncpg.DiskFullError(""), True, 1),

@@ -19,6 +19,10 @@ MOST_UNDER_WAY = 2
 WORTH_ANOTHER = 16
 """Requests that do not wait for the batch under way, but go beside it."""
 
+SLOW_SECONDS = 0.05
+MOST_WHEN_SLOW = 6
+"""Batches at once where each takes long, as on a slow network: waiting for one another would add up."""
+
 LONGEST_QUEUE = 10_000
 QUEUE_FULL = "Too many requests are waiting for the database right now; please try again shortly."
 
@@ -27,8 +31,8 @@ class Coalescer(Generic[Request, Result]):
     """Runs requests in batches, in the order of their arrival.
 
     A caller who finds nothing under way goes at once and alone; whoever arrives meanwhile is the next batch, and when
-    many do, it goes beside the first. Everyone is answered when their batch is done. A caller who is cancelled leaves a
-    request that is done all the same.
+    many do, or the first takes long, it goes beside it. Everyone is answered when their batch is done. A caller who is
+    cancelled leaves a request that is done all the same.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Coalescer(Generic[Request, Result]):
         self._at_work = 0
         self._workers: set[asyncio.Task[None]] = set()
         self._under_way: set[Hashable] = set()
+        self._slow: asyncio.TimerHandle | None = None
 
     async def submit(self, request: Request) -> Result:
         """The answer to `request`. Raises what `run` raises, and `StorageUnavailableError` when too many wait."""
@@ -55,11 +60,21 @@ class Coalescer(Generic[Request, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
         if not self._at_work or (self._at_work < MOST_UNDER_WAY and len(self._waiting) >= WORTH_ANOTHER):
-            self._at_work += 1
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._begin()
+        elif self._slow is None:
+            self._slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._begin_beside)
         return await future
+
+    def _begin(self) -> None:
+        self._at_work += 1
+        worker = asyncio.create_task(self._work())
+        self._workers.add(worker)
+        worker.add_done_callback(self._workers.discard)
+
+    def _begin_beside(self) -> None:
+        self._slow = None
+        if self._waiting and self._at_work < MOST_WHEN_SLOW:
+            self._begin()
 
     async def _work(self) -> None:
         # Many callers who are answered at once ask again at once, and the database and this process would take turns at

@@ -31,6 +31,10 @@ class NotSentError(StorageUnavailableError):
     """No connection could be had, so nothing has happened."""
 
 
+class TooLateError(StorageUnavailableError):
+    """No connection was to be had in time: nothing has happened, and there is no time to try again."""
+
+
 class UndoneError(StorageUnavailableError):
     """The database rolled back what was asked, for the sake of others: nothing has happened."""
 
@@ -82,7 +86,9 @@ def translated() -> Iterator[None]:
         raise CONSTRAINT_ERRORS.get(str(name), IntegrityError) from error
     except asyncpg.IntegrityConstraintViolationError as error:
         raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
-    except (TimeoutError, OSError, exc.TimeoutError, asyncpg.InterfaceError) as error:
+    except (TimeoutError, exc.TimeoutError) as error:
+        raise TooLateError from error
+    except (OSError, asyncpg.InterfaceError) as error:
         raise NotSentError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:
         meaning = meaning_of(error)

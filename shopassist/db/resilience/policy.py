@@ -47,9 +47,9 @@ class Limits:
 
     attempts: int = 3
     retry_seconds: float = 2.0
-    hot_seconds: float = 1.0
-    unit_seconds: float = 5.0
-    wait_seconds: float = 1.5
+    hot_seconds: float = 0.8
+    unit_seconds: float = 1.8
+    wait_seconds: float = 1.0
 
 
 @dataclass(slots=True)
