@@ -39,6 +39,15 @@ class InvalidTokenError(AuthenticationError):
     detail = "Invalid authentication token"
 
 
+class IssuerUnavailableError(ShopAssistError):
+    """The token's issuer cannot be asked for its keys, and none are known from before."""
+
+    code = "issuer_unavailable"
+    status = 503
+    retryable = True
+    detail = "Tokens cannot be verified right now, since their issuer cannot be reached; please try again shortly."
+
+
 class SessionRefusedError(AuthenticationError):
     """A guest's session id that cannot be used."""
 

@@ -12,7 +12,10 @@ from shopassist.identity.caller import Caller
 from shopassist.identity.keys import Keys
 from shopassist.models.text import valid_user_id
 
-ALGORITHMS = ["RS256"]
+ALGORITHMS = ["RS256", "ES256"]
+SCOPE_CLAIMS = ("scope", "scp", "permissions")
+"""Where issuers say what a token allows: RFC 8693, Microsoft and Okta, Auth0."""
+
 LEEWAY = timedelta(seconds=10)
 LONGEST_LIFETIME = timedelta(days=30)
 LONGEST_TOKEN = 16 * 1024
@@ -46,11 +49,12 @@ class TokenVerifier:
 
     async def _claims(self, token: str) -> dict[str, Any]:
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
+        header = unverified["header"]
         issuer = self._issuers.get(unverified["payload"].get("iss", ""))
-        if issuer is None or unverified["header"].get("crit"):
+        if issuer is None or "crit" in header or header["alg"] not in ALGORITHMS:
             raise InvalidTokenError
-        key = await issuer.keys.get(str(unverified["header"]["kid"]))
-        if key is None:
+        key = await issuer.keys.get(str(header["kid"]))
+        if key is None or key.algorithm_name != header["alg"]:
             raise InvalidTokenError
         claims: dict[str, Any] = jwt.decode(
             token,
@@ -66,10 +70,15 @@ class TokenVerifier:
         return claims
 
 
+def names_in(claim: object) -> list[str]:
+    """The names in a claim that is a string of words or a list of strings."""
+    if isinstance(claim, str):
+        return claim.split()
+    return [name for name in claim if isinstance(name, str)] if isinstance(claim, list) else []
+
+
 def caller_of(claims: dict[str, Any]) -> Caller:
     """The user of verified claims."""
-    scope = claims.get("scope", "")
-    permissions = claims.get("permissions", [])
-    scopes = {*(scope.split() if isinstance(scope, str) else []), *(p for p in permissions if isinstance(p, str))}
+    scopes = {name for claim in SCOPE_CLAIMS for name in names_in(claims.get(claim))}
     profile = {name: value for name in ("email", "name", "picture") if isinstance(value := claims.get(name), str)}
     return Caller(user_id=valid_user_id(claims["sub"]), is_guest=False, scopes=frozenset(scopes), **profile)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import FastAPI
 
 from containers import Container
@@ -27,6 +27,8 @@ class IdentityProvider:
     def __init__(self) -> None:
         """It listens on a free port of the loopback interface."""
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.curve_key = ec.generate_private_key(ec.SECP256R1())
+        self.more_keys: list[dict[str, Any]] = []
         self.requests = 0
         provider = self
 
@@ -49,9 +51,13 @@ class IdentityProvider:
     def jwks(self) -> dict[str, Any]:
         """The document with its public key."""
         public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-        return {"keys": [{**public, "kid": "k1", "alg": "RS256", "use": "sig"}]}
+        curve = jwt.algorithms.ECAlgorithm.to_jwk(self.curve_key.public_key(), as_dict=True)
+        rsa_key = {**public, "kid": "k1", "alg": "RS256", "use": "sig"}
+        return {"keys": [rsa_key, {**curve, "kid": "k2", "use": "sig"}, *self.more_keys]}
 
-    def token(self, subject: str = "auth0|123", key: Any = None, headers: Any = None, **claims: Any) -> str:
+    def token(
+        self, subject: str = "auth0|123", key: Any = None, headers: Any = None, algorithm: str = "RS256", **claims: Any
+    ) -> str:
         """A token; a claim given as None is left out."""
         now = datetime.now(UTC)
         standard = {
@@ -64,7 +70,7 @@ class IdentityProvider:
         }
         present = {name: value for name, value in standard.items() if value is not None}
         header = {name: value for name, value in {"kid": "k1", **(headers or {})}.items() if value is not None}
-        return jwt.encode(present, key or self.key, algorithm="RS256", headers=header)
+        return jwt.encode(present, key or self.key, algorithm=algorithm, headers=header)
 
 
 class TestAssistant:
@@ -111,13 +117,14 @@ def running_provider() -> Iterator[IdentityProvider]:
 def provider(running_provider: IdentityProvider) -> IdentityProvider:
     """The identity provider, which nobody has asked yet."""
     running_provider.requests = 0
+    running_provider.more_keys = []
     return running_provider
 
 
 @pytest.fixture
 def settings(settings: Settings, provider: IdentityProvider) -> Settings:
     """Settings of either twin that believe the provider."""
-    identity = IdentitySettings(issuer_url=provider.issuer, audience=AUDIENCE)
+    identity = IdentitySettings(oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
     return settings.model_copy(update={"identity": identity})
 
 

@@ -49,7 +49,7 @@ def settings(request: pytest.FixtureRequest, database: OwnPostgres, provider: An
     """Settings on that server."""
     settings = postgres_settings(database.url)
     identity = settings.identity.model_copy(
-        update={"issuer_url": provider.issuer, "audience": "https://api.shopassist.example"}
+        update={"oidc_issuer": provider.issuer, "oidc_audience": "https://api.shopassist.example"}
     )
     return settings.model_copy(update={"identity": identity})
 

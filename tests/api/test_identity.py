@@ -13,6 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from containers import Container
+from shopassist.api.app import create_app, lifespan
+from shopassist.settings import IdentitySettings, Settings
 from tests.api.conftest import IdentityProvider
 
 Bearer = Callable[..., dict[str, str]]
@@ -75,6 +78,116 @@ async def test_bad_tokens_are_refused(client: httpx.AsyncClient, bearer: Bearer,
     assert answer.json()["error_type"] == "invalid_token"
 
 
+async def test_both_algorithms_are_believed_and_each_key_for_its_own(
+    client: httpx.AsyncClient, provider: IdentityProvider, bearer: Bearer
+) -> None:
+    """RS256 and ES256; a key of one kind under the other's name proves nothing."""
+    curve = {"key": provider.curve_key, "algorithm": "ES256"}
+    assert (await client.get(STATUS, headers=bearer(headers={"kid": "k2"}, **curve))).status_code == 200
+    assert (await client.get(STATUS, headers=bearer(headers={"kid": "k1"}, **curve))).status_code == 401
+    assert (await client.get(STATUS, headers=bearer(headers={"kid": "k2"}))).status_code == 401
+    for algorithm in ("RS384", "RS512", "PS256"):
+        assert (await client.get(STATUS, headers=bearer(algorithm=algorithm))).status_code == 401
+
+
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")
+async def test_keys_that_prove_nothing_are_not_used(
+    client: httpx.AsyncClient, provider: IdentityProvider, bearer: Bearer
+) -> None:
+    """Secrets, short keys, private keys and keys for encryption that an issuer publishes by mistake."""
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - that is what is tested
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    def published(key: rsa.RSAPrivateKey, **fields: str) -> dict[str, Any]:
+        return {**jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True), "alg": "RS256", **fields}
+
+    private = {**jwt.algorithms.RSAAlgorithm.to_jwk(other, as_dict=True), "alg": "RS256", "kid": "private"}
+    provider.more_keys = [
+        {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3I", "kid": "secret", "alg": "HS256"},
+        published(short, kid="short"),
+        published(other, kid="encryption", use="enc"),
+        private,
+    ]
+    for kid, key in {"short": short, "encryption": other, "private": other}.items():
+        assert (await client.get(STATUS, headers=bearer(key=key, headers={"kid": kid}))).status_code == 401
+    token = jwt.encode({"sub": "x"}, b"secret-secret-secret-secret-secr", algorithm="HS256", headers={"kid": "secret"})
+    assert (await client.get(STATUS, headers={"Authorization": f"Bearer {token}"})).status_code == 401
+    assert provider.requests == 1
+
+
+async def test_keys_named_by_a_token_are_never_fetched_or_used(
+    client: httpx.AsyncClient, provider: IdentityProvider, bearer: Bearer
+) -> None:
+    """`jwk`, `jku` and `x5u` in a header are a stranger's word."""
+    stranger = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(stranger.public_key(), as_dict=True)
+    for header in ({"jwk": jwk}, {"jku": f"{provider.issuer}evil"}, {"x5u": f"{provider.issuer}evil"}):
+        answer = await client.get(STATUS, headers=bearer(key=stranger, headers=header))
+        assert answer.status_code == 401
+    assert provider.requests == 1
+
+
+async def test_a_token_that_was_changed_is_refused(client: httpx.AsyncClient, provider: IdentityProvider) -> None:
+    """Another payload under the same signature, and a signature cut short."""
+    head, payload, signature = provider.token().split(".")
+    _, other, _ = provider.token("auth0|victim").split(".")
+    for token in (f"{head}.{other}.{signature}", f"{head}.{payload}.{signature[:-8]}", f"{head}.{payload}."):
+        answer = await client.get(STATUS, headers={"Authorization": f"Bearer {token}", "X-Session-ID": "guest"})
+        assert answer.status_code == 401
+
+
+async def test_without_any_key_nobody_is_called_a_forger(settings: Settings, provider: IdentityProvider) -> None:
+    """An issuer that was never reached: 503, to be tried again, since nothing can be said of the token."""
+    nowhere = settings.identity.model_copy(update={"oidc_issuer": "http://127.0.0.1:1/"})
+    container = Container(settings=settings.model_copy(update={"identity": nowhere}))
+    app = create_app(container)
+    async with lifespan(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        token = provider.token(iss="http://127.0.0.1:1/")
+        answer = await client.get(STATUS, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 503
+    assert answer.json()["error_type"] == "issuer_unavailable"
+    assert answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"scope": "openid shopassist:admin"},
+        {"scp": ["shopassist:admin"]},
+        {"scp": "a shopassist:admin"},
+        {"permissions": ["shopassist:admin"]},
+    ],
+)
+async def test_administrators_are_known_by_any_usual_claim(
+    client: httpx.AsyncClient, bearer: Bearer, claims: dict[str, Any]
+) -> None:
+    """`scope`, `scp` and `permissions`."""
+    assert (await client.get("/api/consent/admin/all", headers=bearer(**claims))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"scope": ["x"]},
+        {"scope": "shopassist:administrator"},
+        {"permissions": "admin"},
+        {"scp": {"shopassist:admin": 1}},
+    ],
+)
+async def test_others_are_no_administrators(client: httpx.AsyncClient, bearer: Bearer, claims: dict[str, Any]) -> None:
+    """The whole name counts."""
+    assert (await client.get("/api/consent/admin/all", headers=bearer(**claims))).status_code == 403
+
+
+def test_both_families_of_names_work_and_must_agree() -> None:
+    """`OIDC_*`, or `AUTH0_*` as before; two different issuers are refused."""
+    assert IdentitySettings(domain="x.example").issuer == "https://x.example/"
+    assert IdentitySettings(oidc_issuer="https://y.example").issuer == "https://y.example/"
+    assert IdentitySettings(oidc_issuer="https://x.example/", domain="x.example").issuer == "https://x.example/"
+    with pytest.raises(ValueError, match="OIDC_ISSUER"):
+        IdentitySettings(oidc_issuer="https://y.example", domain="x.example")
+
+
 def signed_with_hmac(claims: dict[str, Any], secret: bytes) -> str:
     """What PyJWT refuses to make: HS256 with an asymmetric key as the secret."""
     header = {"alg": "HS256", "kid": "k1", "typ": "JWT"}
@@ -117,7 +230,7 @@ async def test_unknown_keys_do_not_make_us_ask_again_and_again(
     client: httpx.AsyncClient, provider: IdentityProvider, bearer: Bearer
 ) -> None:
     """However many tokens with unknown keys arrive, the issuer is asked once."""
-    for number in range(20):
+    for number in range(1000):
         answer = await client.get(STATUS, headers=bearer(headers={"kid": f"unknown {number}"}))
         assert answer.status_code == 401
     assert provider.requests == 1
