@@ -28,7 +28,7 @@ def test_only_the_entry_points_import_the_container() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    """A value of the environment enters by `settings.py`; `asgi.py` and the server only mark worker processes."""
+    """A value of the environment enters by `settings`; `asgi.py` and the server only mark worker processes."""
     readers = {path.relative_to(PROJECT).as_posix() for path in MODULES if "os.environ" in path.read_text()}
     assert readers <= {"shopassist/asgi.py", "shopassist/server.py"}
 

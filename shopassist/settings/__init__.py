@@ -1,0 +1,65 @@
+"""Settings: the one place that reads the environment (and a `.env` file).
+
+Each group is frozen.
+"""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from shopassist.settings.assistant import AssistantSettings
+from shopassist.settings.cache import CacheSettings
+from shopassist.settings.credits import CreditSettings
+from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.identity import IdentitySettings
+from shopassist.settings.server import WORKER, ServerSettings
+from shopassist.settings.storage import Storage, StorageSettings
+
+__all__ = [
+    "WORKER",
+    "AssistantSettings",
+    "CacheSettings",
+    "CreditSettings",
+    "DatabaseConfig",
+    "IdentitySettings",
+    "ProvisioningSettings",
+    "ServerSettings",
+    "Settings",
+    "Storage",
+    "StorageSettings",
+]
+
+
+class Settings(BaseModel):
+    """All groups. `Settings()` reads the environment; tests pass the groups they care about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig)
+    credits: CreditSettings = Field(default_factory=CreditSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
+    identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    assistant: AssistantSettings = Field(default_factory=AssistantSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    embedded_database: bool = False
+
+    @model_validator(mode="after")
+    def _holds_outlive_work(self) -> Self:
+        if self.credits.hold_lifetime_seconds <= self.assistant.timeout_seconds:
+            raise ValueError(
+                f"CREDIT_HOLD_TTL_SECONDS ({self.credits.hold_lifetime_seconds:g}) must be above "
+                f"QUERY_TIMEOUT_SECONDS ({self.assistant.timeout_seconds:g}), or a credit comes back before its answer"
+            )
+        return self
+
+    @property
+    def fill_with_sample(self) -> bool:
+        """Whether an empty catalogue is filled with the sample."""
+        wanted = self.assistant.sample_catalogue
+        return not self.server.production if wanted is None else wanted
+
+    def with_embedded(self, url: str) -> Self:
+        """The same settings on the embedded database, which is at `url`."""
+        database = self.database.model_copy(update={"database_url": SecretStr(url)})
+        return self.model_copy(update={"database": database, "embedded_database": True})

@@ -1,0 +1,70 @@
+"""The database, and who makes its roles."""
+
+from pathlib import Path
+
+from pydantic import Field, PositiveInt, SecretStr
+
+from shopassist.settings.group import Group
+
+
+class DatabaseConfig(Group):
+    """The connection to PostgreSQL. Without a URL the embedded server is used."""
+
+    database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    migration_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations"
+    )
+    privileged_role: bool = Field(
+        default=False,
+        alias="DB_ALLOW_PRIVILEGED_ROLE",
+        description="whether production may run as the owner of the tables or as a superuser",
+    )
+    pool_size: PositiveInt = Field(default=10, alias="DB_POOL_SIZE")
+    max_overflow: int = Field(default=20, ge=0, alias="DB_MAX_OVERFLOW")
+    pool_timeout: float = Field(default=30, gt=0, alias="DB_POOL_TIMEOUT", description="seconds")
+    pool_recycle: int = Field(default=3600, alias="DB_POOL_RECYCLE", description="seconds, -1 for never")
+    echo_sql: bool = Field(default=False, alias="DB_ECHO_SQL", description="statements without their parameters")
+    connect_timeout: float = Field(default=5, gt=0, alias="DB_CONNECT_TIMEOUT", description="seconds")
+    statement_timeout: float = Field(default=30, gt=0, alias="DB_STATEMENT_TIMEOUT", description="seconds")
+    lock_timeout: float = Field(default=1.5, gt=0, alias="DB_LOCK_TIMEOUT", description="seconds")
+    idle_transaction_timeout: float = Field(
+        default=60, gt=0, alias="DB_IDLE_TRANSACTION_TIMEOUT", description="seconds"
+    )
+    retry_attempts: PositiveInt = Field(default=3, alias="DB_RETRY_ATTEMPTS", description="the first one counts")
+    retry_timeout: float = Field(default=2, gt=0, alias="DB_RETRY_TIMEOUT", description="seconds for all of them")
+    hot_timeout: float = Field(
+        default=0.8,
+        gt=0,
+        alias="DB_HOT_TIMEOUT",
+        description="seconds a debit, hold, settlement or read by key may take",
+    )
+    start_degraded: bool = Field(
+        default=False,
+        alias="START_DEGRADED",
+        description="whether to start without the database, and to prepare it as soon as it appears",
+    )
+    fatal_after_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        alias="DB_FATAL_AFTER_SECONDS",
+        description="how long the database may be away before the process gives up and exits; unless said, for ever",
+    )
+    data_folder: Path = Field(
+        default=Path(__file__).resolve().parents[2] / ".data",
+        alias="SHOPASSIST_DATA",
+        description="of the embedded server and of local keys",
+    )
+
+
+class ProvisioningSettings(Group):
+    """Who makes the database's roles (`shopassist db provision`), and what they are; the server never reads this."""
+
+    admin_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_ADMIN_URL", description="an administrator's link to the product's database"
+    )
+    owner_role: str = Field(default="shopassist_owner", alias="DB_OWNER_ROLE", min_length=1, max_length=63)
+    owner_password: SecretStr | None = Field(default=None, alias="DB_OWNER_PASSWORD")
+    app_role: str = Field(default="shopassist_app", alias="DB_APP_ROLE", min_length=1, max_length=63)
+    app_password: SecretStr | None = Field(default=None, alias="DB_APP_PASSWORD")
+    read_role: str = Field(default="shopassist_read", alias="DB_READ_ROLE", min_length=1, max_length=63)
+    read_password: SecretStr | None = Field(default=None, alias="DB_READ_PASSWORD")

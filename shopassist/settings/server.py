@@ -1,0 +1,40 @@
+"""The HTTP server."""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveInt, field_validator
+from pydantic_settings import NoDecode
+
+from shopassist.settings.group import Group
+
+WORKER = "SHOPASSIST_WORKER"
+"""Set by `serve` for its worker processes, which must not outlive it: the file for the reason why all are to end."""
+
+
+class ServerSettings(Group):
+    """The HTTP server."""
+
+    host: str = Field(default="127.0.0.1", alias="API_HOST")
+    port: int = Field(default=8000, ge=0, le=65535, alias="API_PORT")
+    workers: PositiveInt = Field(default=1, alias="WORKERS")
+    debug: bool = Field(default=False, alias="DEBUG")
+    log_level: str = Field(default="info", alias="LOG_LEVEL")
+    environment: str = Field(default="development", alias="ENVIRONMENT")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=("*",), alias="ALLOWED_HOSTS")
+    frontend_url: str | None = Field(default=None, alias="FRONTEND_URL")
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def production(self) -> bool:
+        """Whether this is a production deployment."""
+        return self.environment.lower() in {"production", "prod"}
+
+    @property
+    def origins(self) -> list[str]:
+        """Origins whose pages may call the API."""
+        local = ["http://localhost:5173", "http://localhost:3000"]
+        return [*local, *([self.frontend_url.rstrip("/")] if self.frontend_url else [])]

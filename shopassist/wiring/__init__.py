@@ -1,0 +1,1 @@
+"""Parts of the container, by what they wire; `containers.py` joins them."""

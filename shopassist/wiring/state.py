@@ -1,0 +1,125 @@
+"""Where state is kept, wired: each port with its two twins, chosen by `STORAGE`. No logic."""
+
+from typing import Any
+
+from dependency_injector import containers, providers
+
+from shopassist.db.manager import DatabaseManager
+from shopassist.db.memory.audit import MemoryLedgerAudit
+from shopassist.db.memory.cache_epochs import MemoryCacheEpochs
+from shopassist.db.memory.cached_answers import MemoryCachedAnswers
+from shopassist.db.memory.catalog import MemoryCatalogRepository
+from shopassist.db.memory.consents import MemoryConsentRepository
+from shopassist.db.memory.credits import MemoryCreditRepository
+from shopassist.db.memory.leases import MemoryLeases
+from shopassist.db.memory.ledger import MemoryCreditLedger
+from shopassist.db.memory.query_cache import MemoryCacheRepository
+from shopassist.db.memory.replays import MemoryReplays
+from shopassist.db.memory.store import MemoryStore
+from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
+from shopassist.db.ports import RepositoryFactories, SystemClock
+from shopassist.db.postgres.audit import PostgresLedgerAudit
+from shopassist.db.postgres.cache_epochs import PostgresCacheEpochs
+from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
+from shopassist.db.postgres.catalog import PostgresCatalogRepository
+from shopassist.db.postgres.consents import PostgresConsentRepository
+from shopassist.db.postgres.credits import PostgresCreditRepository
+from shopassist.db.postgres.leases import PostgresLeases
+from shopassist.db.postgres.ledger import PostgresCreditLedger
+from shopassist.db.postgres.query_cache import PostgresCacheRepository
+from shopassist.db.postgres.replays import PostgresReplays
+from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.resilience.policy import Limits, Resilience
+from shopassist.models.ledger import CreditPolicy
+from shopassist.settings import Settings
+
+
+class State(containers.DeclarativeContainer):
+    """The state of the product and who may ask for it."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    storage = providers.Singleton(str, settings.provided.storage.storage.value)
+
+    clock = providers.Singleton(SystemClock)
+    credit_policy = providers.Singleton(
+        CreditPolicy,
+        max_guest_credits=settings.provided.credits.max_guest_credits,
+        max_registered_credits=settings.provided.credits.max_registered_credits,
+        reset_interval=settings.provided.credits.reset_interval,
+        hold_lifetime=settings.provided.credits.hold_lifetime,
+        retention_days=settings.provided.credits.retention_days,
+    )
+
+    limits = providers.Singleton(
+        Limits,
+        attempts=settings.provided.database.retry_attempts,
+        retry_seconds=settings.provided.database.retry_timeout,
+        hot_seconds=settings.provided.database.hot_timeout,
+    )
+    resilience = providers.Singleton(Resilience, limits=limits)
+    database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database, resilience=resilience)
+    memory_store = providers.Singleton(MemoryStore, clock=clock)
+
+    credit_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresCreditRepository, clock=clock),
+        memory=providers.Factory(MemoryCreditRepository),
+    )
+    consent_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresConsentRepository, clock=clock),
+        memory=providers.Factory(MemoryConsentRepository),
+    )
+    cache_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresCacheRepository, clock=clock),
+        memory=providers.Factory(MemoryCacheRepository),
+    )
+    catalog_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresCatalogRepository),
+        memory=providers.Factory(MemoryCatalogRepository),
+    )
+
+    repositories: providers.Provider[RepositoryFactories[Any]] = providers.Factory(
+        RepositoryFactories,
+        credits=credit_repository.provider,
+        consents=consent_repository.provider,
+        cache=cache_repository.provider,
+        catalog=catalog_repository.provider,
+    )
+    unit_of_work = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
+        memory=providers.Factory(MemoryUnitOfWork, store=memory_store, repositories=repositories),
+    )
+    credit_ledger = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock),
+        memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy),
+    )
+    cached_answers = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryCachedAnswers, store=memory_store),
+    )
+    cache_epochs = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresCacheEpochs, manager=database_manager),
+        memory=providers.Singleton(MemoryCacheEpochs),
+    )
+    replays = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
+        memory=providers.Singleton(MemoryReplays, store=memory_store, policy=credit_policy),
+    )
+    audit = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresLedgerAudit, manager=database_manager),
+        memory=providers.Singleton(MemoryLedgerAudit, store=memory_store),
+    )
+    leases = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresLeases, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryLeases, store=memory_store),
+    )
