@@ -29,7 +29,7 @@ serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded Postg
 	@exec $(BIN)/shopassist serve --with-parent
 
 test: .venv/development  ## Run the tests but those that need Debian packages or root
-	$(BIN)/pytest -m "not external and not slow and not faults" $(ARGS)
+	$(BIN)/pytest -n 2 -m "not external and not slow and not faults" $(ARGS)
 
 test-kill: .venv/development  ## Kill the server 100 times at the worst moments: no credit lost, none spent twice
 	KILL_ROUNDS=100 $(BIN)/pytest tests/faults/test_kill.py $(ARGS)
