@@ -4,7 +4,6 @@ Its key is made on first start and never leaves the data folder. A server believ
 production, keeps its data in the embedded database and listens on the loopback interface.
 """
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from shopassist.identity.key_file import read_or_make
 from shopassist.identity.tokens import Issuer
 
 ISSUER = "https://development.shopassist.invalid/"
@@ -52,27 +52,15 @@ class DevelopmentIssuer:
         return jwt.encode(claims, self._private_key(), algorithm="RS256", headers={"kid": KEY_ID})
 
     def _private_key(self) -> rsa.RSAPrivateKey:
-        try:
-            pem = self._key_file.read_bytes()
-        except FileNotFoundError:
-            pem = self._make_key()
+        pem = read_or_make(self._key_file, new_key)
         key = serialization.load_pem_private_key(pem, password=None)
         if not isinstance(key, rsa.RSAPrivateKey):
             raise TypeError("the development key must be an RSA key")
         return key
 
-    def _make_key(self) -> bytes:
-        pem = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self._key_file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._key_file.with_suffix(f".{os.getpid()}")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(pem)
-        try:
-            os.link(temporary, self._key_file)
-        except FileExistsError:
-            return self._key_file.read_bytes()
-        finally:
-            temporary.unlink()
-        return pem
+
+def new_key() -> bytes:
+    """A private key, as PEM."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

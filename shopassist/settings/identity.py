@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from shopassist.settings.group import Group
 
@@ -16,6 +16,12 @@ class IdentitySettings(Group):
     auth0_audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
     auth0_issuer: str | None = Field(default=None, alias="AUTH0_ISSUER")
     admin_scope: str = Field(default="shopassist:admin", alias="ADMIN_SCOPE")
+    secret_key: SecretStr | None = Field(
+        default=None,
+        alias="SECRET_KEY",
+        min_length=32,
+        description="what the server signs with and hashes user ids with, the same for all servers of one database",
+    )
 
     @property
     def issuer(self) -> str | None:

@@ -1,0 +1,44 @@
+"""The server's secret, and the keys made of it: one for each purpose, so that none can stand in for another."""
+
+from pathlib import Path
+from secrets import token_bytes
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from shopassist.errors import StartupError
+from shopassist.identity.key_file import read_or_make
+from shopassist.settings import Settings
+
+KEY_BYTES = 32
+KEPT_IN = "secret.key"
+MISSING = (
+    "SECRET_KEY is not set. In production all servers of one database must share it, and it must outlive them: set it "
+    "to at least 32 random characters, for example of `openssl rand -hex 32`."
+)
+
+
+def derived_key(settings: Settings, purpose: str) -> bytes:
+    """32 bytes for `purpose`, of SECRET_KEY (HKDF with SHA-256, RFC 5869).
+
+    Outside production a secret is made in the data folder when none is set. Raises `StartupError` in production.
+    """
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(_secret(settings))
+
+
+def _secret(settings: Settings) -> bytes:
+    given = settings.identity.secret_key
+    if given is not None:
+        return given.get_secret_value().encode()
+    if settings.server.production:
+        raise StartupError(MISSING)
+    return read_or_make(secret_file(settings), _random)
+
+
+def secret_file(settings: Settings) -> Path:
+    """Where the secret is kept that was made for want of a set one."""
+    return settings.database.data_folder / KEPT_IN
+
+
+def _random() -> bytes:
+    return token_bytes(KEY_BYTES)

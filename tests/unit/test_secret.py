@@ -1,0 +1,42 @@
+"""The server's secret and what is derived from it."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from shopassist.errors import StartupError
+from shopassist.identity.secret import derived_key, secret_file
+from shopassist.settings import DatabaseConfig, IdentitySettings, ServerSettings, Settings
+
+
+def settings(folder: Path, secret: str | None = None, environment: str = "development") -> Settings:
+    """Settings with a data folder of their own."""
+    return Settings(
+        database=DatabaseConfig(data_folder=folder),
+        identity=IdentitySettings(secret_key=SecretStr(secret) if secret else None),
+        server=ServerSettings(environment=environment),
+    )
+
+
+def test_each_purpose_has_a_key_of_its_own(tmp_path: Path) -> None:
+    """Always the same of one secret, another for another purpose or secret."""
+    one, other = settings(tmp_path, "a" * 32), settings(tmp_path, "b" * 32)
+    assert derived_key(one, "x") == derived_key(one, "x")
+    assert len({derived_key(one, "x"), derived_key(one, "y"), derived_key(other, "x")}) == 3
+
+
+def test_a_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+    """Outside production: the next start has the same."""
+    first = derived_key(settings(tmp_path), "x")
+    assert derived_key(settings(tmp_path), "x") == first
+    assert secret_file(settings(tmp_path)).stat().st_mode & 0o777 == 0o600
+    assert derived_key(settings(tmp_path / "elsewhere"), "x") != first
+
+
+def test_production_must_be_told(tmp_path: Path) -> None:
+    """A secret of one machine would forget guests and erasures; a short one could be guessed."""
+    with pytest.raises(StartupError, match="SECRET_KEY"):
+        derived_key(settings(tmp_path, environment="production"), "x")
+    with pytest.raises(ValidationError, match="at least 32"):
+        IdentitySettings(secret_key=SecretStr("short"))
