@@ -14,6 +14,7 @@ from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.manager import normalised
 from shopassist.settings import Settings, Storage, StorageSettings
+from tests.left_out import LeftOut
 from tests.support import FixedClock, execute, postgres_settings, with_name
 
 TEMPLATE = "migrated"
@@ -99,6 +100,11 @@ async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Cont
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--no-skips`: for runs in which everything that a test needs has been installed."""
     parser.addoption("--no-skips", action="store_true", help="let a skipped test fail the run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what is left out."""
+    config.pluginmanager.register(LeftOut(config))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

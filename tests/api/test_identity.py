@@ -69,7 +69,7 @@ async def test_nobody_is_refused(client: httpx.AsyncClient) -> None:
         {"headers": {"crit": ["exp"]}},
         {"key": rsa.generate_private_key(public_exponent=65537, key_size=2048)},
     ],
-    ids=str,
+    ids="-".join,
 )
 async def test_bad_tokens_are_refused(client: httpx.AsyncClient, bearer: Bearer, claims: dict[str, Any]) -> None:
     """Whatever is wrong with it, also beside a session id: 401, and never silently a guest."""
