@@ -16,10 +16,11 @@ from shopassist.db.manager import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
+from shopassist.ops import backup_command
 from shopassist.ops import catalog_command as command
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
-from shopassist.ops.startup import prepare, read_settings, with_database
+from shopassist.ops.startup import prepare, read_settings, running_database
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
 
@@ -30,17 +31,7 @@ ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledge
 app.add_typer(database, name="db")
 app.add_typer(ledger, name="credits")
 app.add_typer(catalogue, name="catalog")
-
-
-@contextmanager
-def running_database() -> Iterator[Settings]:
-    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`."""
-    settings, embedded = with_database(read_settings())
-    try:
-        yield settings
-    finally:
-        if embedded:
-            embedded.stop()
+app.add_typer(backup_command.app, name="backup")
 
 
 @contextmanager

@@ -174,3 +174,9 @@ class MigrationError(StartupError):
     """The schema could not be brought to, or is not at, the revision this code needs."""
 
     code = "migration_failed"
+
+
+class BackupError(ShopAssistError):
+    """A backup could not be made, proved or restored; `detail` says why, and nothing was changed."""
+
+    code = "backup_failed"

@@ -10,7 +10,7 @@ from structlog.typing import EventDict
 ALLOWED = frozenset(
     {
         "event", "level", "timestamp", "logger", "request_id", "method", "route", "status", "milliseconds",
-        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason",
+        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason", "name",
     }
 )  # fmt: skip
 """Fields that may be logged. User ids, questions, tokens and links to databases are none of them."""

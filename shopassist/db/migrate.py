@@ -1,7 +1,7 @@
 """The schema: brought to the revision that this code needs, once however many processes start together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,8 +29,8 @@ def known_revisions() -> list[str]:
     return sorted(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
 
 
-async def ensure_current(url: URL) -> bool:
-    """Upgrade the schema when it is behind; whether anything was done.
+async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | None = None) -> bool:
+    """Upgrade the schema when it is behind; whether anything was done. `before` is awaited ahead of changing old rows.
 
     Raises `MigrationError` when the database is ahead of this code or a migration fails (the schema is then unchanged),
     `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when it refuses us.
@@ -44,6 +44,8 @@ async def ensure_current(url: URL) -> bool:
             if current == revisions[-1]:
                 return False
             _refuse_newer(current, revisions)
+            if before is not None and current is not None:
+                await before()
             await _run("upgrade", url, "head")
             return True
 

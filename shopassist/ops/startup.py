@@ -1,5 +1,9 @@
 """What must be true before the first request: settings that hold, a database that runs, a schema that fits."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import URL
@@ -46,6 +50,17 @@ def with_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None
     return settings.with_embedded(embedded.start()), embedded
 
 
+@contextmanager
+def running_database() -> Iterator[Settings]:
+    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`."""
+    settings, embedded = with_database(read_settings())
+    try:
+        yield settings
+    finally:
+        if embedded:
+            embedded.stop()
+
+
 async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
     """Bring the schema up to date and, outside production, fill an empty catalogue with the sample.
 
@@ -72,5 +87,12 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
     elif guarded:
         await require_current(url)
         return
-    if await ensure_current(url):
+    if await ensure_current(url, partial(_back_up, settings) if settings.backup.before_migration else None):
         logger.info("schema_migrated", revision=known_revisions()[-1])
+
+
+async def _back_up(settings: Settings) -> None:
+    from shopassist.ops.backup.configured import backed_up  # noqa: PLC0415 - most starts migrate nothing
+
+    made = await backed_up(settings)
+    logger.info("backed_up", name=made.name)

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from shopassist.settings.assistant import AssistantSettings
+from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.credits import CreditSettings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
@@ -18,6 +19,7 @@ from shopassist.settings.storage import Storage, StorageSettings
 __all__ = [
     "WORKER",
     "AssistantSettings",
+    "BackupSettings",
     "CacheSettings",
     "CreditSettings",
     "DatabaseConfig",
@@ -42,6 +44,7 @@ class Settings(BaseModel):
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
+    backup: BackupSettings = Field(default_factory=BackupSettings)
     embedded_database: bool = False
 
     @model_validator(mode="after")

@@ -12,8 +12,8 @@ TAKES_SQL = {
     *("text", "literal_column", "exec_driver_sql", "op", "DDL"),
     *("execute", "executemany", "fetch", "fetchval", "fetchrow", "prepare", "cursor", "copy_from_query"),
 }
-QUOTED_NAMES_ALLOWED = {"shopassist/db/postgres/roles.py"}
-"""`shopassist db provision` names roles and a database, which SQL cannot bind: PostgreSQL itself quotes them."""
+QUOTED_NAMES_ALLOWED = {"shopassist/db/postgres/ddl.py"}
+"""Roles and databases have names, which SQL cannot bind: PostgreSQL itself quotes them, here and nowhere else."""
 
 
 def composed(node: ast.AST) -> bool:

