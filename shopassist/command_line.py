@@ -18,6 +18,7 @@ from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
 from shopassist.ops import backup_command
 from shopassist.ops import catalog_command as command
+from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
 from shopassist.ops.startup import prepare, read_settings, running_database
@@ -73,6 +74,14 @@ def token(
     scopes = [settings.identity.admin_scope] if admin else []
     issuer = DevelopmentIssuer(development_key(settings))
     typer.echo(issuer.mint(subject, scopes, timedelta(hours=hours)))
+
+
+@app.command()
+def doctor() -> None:
+    """Look the deployment over and say what to put right; exit code 1 when something is."""
+    with running_database() as settings:
+        if not show(asyncio.run(examined(settings))):
+            raise typer.Exit(1)
 
 
 @database.command()

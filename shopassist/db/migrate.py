@@ -37,10 +37,10 @@ async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | Non
     """
     revisions = known_revisions()
     async with connected(url) as connection:
-        if await _current(connection) == revisions[-1]:
+        if await revision_of(connection) == revisions[-1]:
             return False
         async with _lock(connection):
-            current = await _current(connection)
+            current = await revision_of(connection)
             if current == revisions[-1]:
                 return False
             _refuse_newer(current, revisions)
@@ -64,21 +64,21 @@ async def require_current(url: URL) -> None:
 async def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade to `revision`. Raises as `ensure_current` does."""
     async with connected(url) as connection, _lock(connection):
-        _refuse_newer(await _current(connection), known_revisions())
+        _refuse_newer(await revision_of(connection), known_revisions())
         await _run("upgrade", url, revision)
 
 
 async def downgrade(url: URL, revision: str) -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
     async with connected(url) as connection, _lock(connection):
-        _refuse_newer(await _current(connection), known_revisions())
+        _refuse_newer(await revision_of(connection), known_revisions())
         await _run("downgrade", url, revision)
 
 
 async def current(url: URL) -> str | None:
     """The revision of the database, or None for an empty one. Raises `StartupError` when it cannot be reached."""
     async with connected(url) as connection:
-        return await _current(connection)
+        return await revision_of(connection)
 
 
 def history() -> list[tuple[str, str]]:
@@ -133,7 +133,8 @@ def libpq_url(url: URL) -> str:
     return url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
 
 
-async def _current(connection: asyncpg.Connection) -> str | None:
+async def revision_of(connection: asyncpg.Connection) -> str | None:
+    """The revision of the database that is connected, or None for an empty one."""
     try:
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:

@@ -20,6 +20,9 @@ class BackupSettings(Group):
     identity: SecretStr | None = Field(
         default=None, alias="BACKUP_IDENTITY", description="private key (AGE-SECRET-KEY-…), to verify and to restore"
     )
+    longest_age_hours: float = Field(
+        default=26, gt=0, alias="BACKUP_MAX_AGE_HOURS", description="past which `shopassist doctor` complains"
+    )
     before_migration: bool = Field(
         default=False, alias="BACKUP_BEFORE_MIGRATION", description="whether to back up before a start migrates"
     )

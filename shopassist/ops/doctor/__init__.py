@@ -1,0 +1,1 @@
+"""What may be wrong with a deployment, and how it is put right."""
