@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-kill check format bench bench-quick lock tools test-external clean
+.PHONY: help serve test test-kill check format bench bench-quick bench-tune lock tools test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ bench: .venv/development  ## Measure how fast it is, each figure beside a plain 
 
 bench-quick: .venv/development  ## The same, smaller, in under two minutes
 	$(BIN)/python -m benchmarks.speed --quick
+
+bench-tune: .venv/development  ## Measure PostgreSQL's defaults beside what `shopassist db tune` advises
+	$(BIN)/python -m benchmarks.tuned
 
 format: .venv/development  ## Format the code
 	$(BIN)/ruff check --fix --quiet .

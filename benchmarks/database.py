@@ -5,7 +5,7 @@ import re
 import resource
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +19,9 @@ from shopassist.db.embedded.binaries import find_binaries
 from shopassist.db.manager import normalised
 from shopassist.settings import AssistantSettings, DatabaseConfig, Settings, Storage, StorageSettings
 
+DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 SERVER = {
-    "fsync": "on",
-    "synchronous_commit": "on",
-    "full_page_writes": "on",
+    **DURABLE,
     "max_connections": "400",
     "shared_buffers": "1GB",
     # A checkpoint in the middle of one side of a comparison would be luck.
@@ -67,12 +66,12 @@ def settings_of(url: str) -> Settings:
 
 
 @contextmanager
-def postgresql() -> Iterator[tuple[str, Path]]:
+def postgresql(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path]]:
     """A server for the length of the block: its link, and a folder for what else is written."""
     with tempfile.TemporaryDirectory(prefix="shopassist-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        server = EmbeddedPostgres(folder / "data", settings=SERVER)
+        server = EmbeddedPostgres(folder / "data", settings=settings)
         try:
             yield server.start(), folder
         finally:

@@ -22,6 +22,7 @@ from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
 from shopassist.ops.startup import prepare, read_settings, running_database
+from shopassist.ops.tune_command import machine_of, tuned
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
 
@@ -112,6 +113,18 @@ def history() -> None:
     """Show every revision, oldest first."""
     for revision, title in migrate.history():
         typer.echo(f"{revision}  {title}")
+
+
+@database.command()
+def tune(
+    memory: Annotated[str | None, typer.Option(help="That PostgreSQL may have, such as 8GB; unless said, all.")] = None,
+    cores: Annotated[int | None, typer.Option(help="Unless said, those of this machine.", min=1)] = None,
+    spinning: Annotated[bool, typer.Option("--spinning", help="Its disk is no solid-state one.")] = False,
+    as_sql: Annotated[bool, typer.Option("--sql", help="As statements for psql.")] = False,
+) -> None:
+    """Print what to set in PostgreSQL for its machine and for this product, and why."""
+    with running_database() as settings:
+        asyncio.run(tuned(settings, machine_of(memory, cores, spinning=spinning), as_sql=as_sql))
 
 
 @database.command("provision")
