@@ -30,10 +30,6 @@ RETRY_AFTER_SECONDS = "5"
 HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
 
 
-UNREADABLE = (400, "There was an error parsing the body")
-"""What FastAPI says of a body that is no UTF-8 or has numbers of thousands of digits."""
-
-
 class ErrorBody(BaseModel):
     """An error."""
 
@@ -123,8 +119,6 @@ async def http_error(_: Request, error: Exception) -> Response:
     """Render what the framework refuses: unknown routes and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError
-    if (error.status_code, error.detail) == UNREADABLE:
-        return not_valid([{"loc": ["body"], "msg": "is not JSON", "type": "json_invalid"}])
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
     return body(error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {}))
 

@@ -42,16 +42,17 @@ class MemoryCounters:
     What is not asked for in the present generation or the one before is forgotten, so invented names do not pile up.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` tells seconds."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MOST_COUNTED) -> None:
+        """`clock` tells seconds; `most` callers are kept in a generation."""
         self._clock = clock
+        self._most = most
         self._recent: dict[Hashable, list[float]] = {}
         self._before: dict[Hashable, list[float]] = {}
         self._turned_at = clock()
 
     async def hit(self, quotas: Sequence[tuple[Hashable, int]]) -> list[Count]:
         now = self._clock()
-        if now - self._turned_at > WINDOW_SECONDS or len(self._recent) >= MOST_COUNTED:
+        if now - self._turned_at > WINDOW_SECONDS or len(self._recent) >= self._most:
             self._before, self._recent, self._turned_at = self._recent, {}, now
         windows = [self._window(key, now) for key, _ in quotas]
         full = any(window[0] >= most for window, (_, most) in zip(windows, quotas, strict=True))
