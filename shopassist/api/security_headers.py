@@ -34,7 +34,7 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = message["headers"] = [*message["headers"], *CAREFUL]
-                if not any(name == b"content-security-policy" for name, _ in headers):
+                if NO_PAGE[0] not in [name for name, _ in headers]:
                     headers.append(NO_PAGE)
                 quota = scope.get("quota")
                 if quota is not None:

@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shopassist.identity.caller import Caller
 
@@ -21,8 +20,7 @@ class Kind(StrEnum):
     READS = "reads"
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """How many requests are left in a window, and for how many seconds it goes on. -1: it was full before this one."""
 
     left: int
@@ -54,14 +52,18 @@ class MemoryCounters:
         now = self._clock()
         if now - self._turned_at > WINDOW_SECONDS or len(self._recent) >= self._most:
             self._before, self._recent, self._turned_at = self._recent, {}, now
-        windows = [self._window(key, now) for key, _ in quotas]
-        full = any(window[0] >= most for window, (_, most) in zip(windows, quotas, strict=True))
+        windows = [(self._window(key, now), most) for key, most in quotas]
+        full = False
+        for window, most in windows:
+            full = full or window[0] >= most
         counts = []
-        for window, (_, most) in zip(windows, quotas, strict=True):
+        for window, most in windows:
             left = most - int(window[0])
-            if not full:
+            if full:
+                counts.append(Count(left if left > 0 else -1, window[1] - now))
+            else:
                 window[0] += 1
-            counts.append(Count(left - 1 if not full or left <= 0 else left, window[1] - now))
+                counts.append(Count(left - 1, window[1] - now))
         return counts
 
     def _window(self, key: Hashable, now: float) -> list[float]:
@@ -77,8 +79,7 @@ class MemoryCounters:
         return window
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """What a caller has left of a quota of `most` requests, and in how many seconds it is whole again."""
 
     name: str
