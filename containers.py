@@ -23,10 +23,11 @@ from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
 from shopassist.services.stale_answers import StaleAnswers
+from shopassist.wiring.door import Door
 from shopassist.wiring.state import State
 
 
-class Container(State):
+class Container(Door):
     """Everything the product is made of."""
 
     credit_service = providers.Factory(
@@ -98,6 +99,9 @@ class Container(State):
             ),
             providers.Factory(
                 Job, "forget_idempotent_answers", timedelta(minutes=5), State.replays.provided.forget_expired
+            ),
+            providers.Factory(
+                Job, "forget_guest_networks", timedelta(hours=1), State.guest_networks.provided.forget_old
             ),
             providers.Factory(Job, "reset_due_credits", timedelta(minutes=1), credit_service.provided.reset_credits),
             providers.Factory(

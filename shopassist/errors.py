@@ -111,6 +111,51 @@ class CreditsExhaustedError(ShopAssistError):
     detail = "No credits left."
 
 
+class GuestLimitError(ShopAssistError):
+    """More new guests than may come from one network in a day; those who have been here before are not concerned."""
+
+    code = "guest_limit_reached"
+    status = 429
+    detail = "Too many new guests have come from your network today. Please log in to go on."
+
+
+class RateLimitedError(ShopAssistError):
+    """Asked too often; `retry_after` seconds from now there is room again."""
+
+    code = "rate_limited"
+    status = 429
+    detail = "Too many requests in a short time. Please wait a moment."
+
+    def __init__(self, retry_after: int) -> None:
+        """In whole seconds."""
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class BodyTooLargeError(ShopAssistError):
+    """A request with a larger body than is read."""
+
+    code = "body_too_large"
+    status = 413
+    detail = "The body of a request may have 64 KB at the most."
+
+
+class BodyEncodedError(ShopAssistError):
+    """A request whose body is compressed: how large it is would be known too late."""
+
+    code = "unsupported_encoding"
+    status = 415
+    detail = "The body of a request must be sent as it is, not compressed."
+
+
+class HostNotAllowedError(ShopAssistError):
+    """A request to a host name that this server does not answer to."""
+
+    code = "host_not_allowed"
+    status = 400
+    detail = "This server does not answer to that host name."
+
+
 class KeyReusedError(ShopAssistError):
     """An idempotency key that came with another request before."""
 

@@ -21,13 +21,14 @@ TEMPLATE = "migrated"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_settings_of_this_machine() -> Iterator[None]:
-    """Tests see no setting but their own."""
+def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests see no setting but their own, and keep their keys in a folder of their own."""
     with pytest.MonkeyPatch.context() as patch:
         for group in Settings.model_fields.values():
             for field in getattr(group.annotation, "model_fields", {}).values():
                 patch.delenv(str(field.alias), raising=False)
         patch.chdir(tempfile.gettempdir())
+        patch.setenv("SHOPASSIST_DATA", str(tmp_path_factory.mktemp("data")))
         yield
 
 

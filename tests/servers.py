@@ -25,7 +25,7 @@ from shopassist.models.query import Answer, ConversationContext, QueryRequest, R
 from shopassist.ops.startup import read_settings
 from shopassist.server import ServedServices, start
 from shopassist.services.flights import Gone
-from shopassist.services.query import QueryService
+from shopassist.services.query import Admit, QueryService
 from shopassist.services.reply import Reply
 from shopassist.settings import Settings
 from shopassist.telemetry import configure_logging
@@ -76,9 +76,11 @@ class LateReplies(QueryService):
         request: QueryRequest,
         idempotency_key: str | None = None,
         gone: Gone | None = None,
+        network: str | None = None,
+        admit: Admit | None = None,
     ) -> Reply:
         """The answer."""
-        reply = await super().answer(user_id, is_guest, request, idempotency_key, gone)
+        reply = await super().answer(user_id, is_guest, request, idempotency_key, gone, network, admit)
         if request.query.startswith("late") and is_first(request.query):
             await asyncio.sleep(LONG)
         return reply

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from shopassist.api.dependencies import REGISTERED, AdjustmentServiceDep, AdministratorDep
-from shopassist.api.errors import ADMIN_ERRORS, documented
+from shopassist.api.errors import ADMIN_ERRORS, BODY_ERRORS, documented
 from shopassist.api.query import IdempotencyKey
 from shopassist.errors import NotFoundError, OverdrawError
 from shopassist.models.adjustment import CreditAdjusted, CreditAdjustment
@@ -12,7 +12,10 @@ router = APIRouter(prefix="/api/admin", tags=["administration"], dependencies=RE
 
 
 # A subject may have slashes in it.
-@router.post("/credits/{user_id:path}/adjust", responses=documented(*ADMIN_ERRORS, NotFoundError, OverdrawError))
+@router.post(
+    "/credits/{user_id:path}/adjust",
+    responses=documented(*ADMIN_ERRORS, *BODY_ERRORS, NotFoundError, OverdrawError),
+)
 async def adjust_credits(
     user_id: str,
     change: CreditAdjustment,

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from shopassist import __version__
 from shopassist.api import (
@@ -14,14 +13,20 @@ from shopassist.api import (
     consent,
     credit_history,
     credits,  # noqa: A004 - the noun's own name
+    docs,
+    guests,
     health,
+    limits,
     query,
     root,
     user,
 )
+from shopassist.api.body import BodyLimit
 from shopassist.api.dependencies import Services
 from shopassist.api.errors import add_error_handlers
+from shopassist.api.hosts import AllowedHosts
 from shopassist.api.middleware import RequestContext, UntilPrepared
+from shopassist.api.security_headers import SecurityHeaders
 
 logger = structlog.get_logger(__name__)
 
@@ -69,13 +74,17 @@ def create_app(
         debug=False,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, consent, admin):
+    for module in (query, credits, root, health, credit_history, user, guests, consent, admin):
         app.include_router(module.router)
+    docs.add_to(app)
     add_error_handlers(app)
+    app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
         app.add_middleware(UntilPrepared, availability=container.availability())
     app.add_middleware(
@@ -84,9 +93,10 @@ def create_app(
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=["Idempotent-Replayed", "Link", "Retry-After", "X-Request-ID"],
+        expose_headers=["Idempotent-Replayed", "Link", *limits.HEADERS, "Retry-After", "X-Request-ID"],
     )
     if "*" not in settings.server.allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.server.allowed_hosts))
+        app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
+    app.add_middleware(SecurityHeaders, networks=container.networks())
     app.add_middleware(RequestContext)
     return app

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from shopassist.api.cursors import next_page, read_cursor
 from shopassist.api.dependencies import REGISTERED, AdministratorDep, ConsentServiceDep, RegisteredDep
-from shopassist.api.errors import ADMIN_ERRORS, IDENTITY_ERRORS, documented
+from shopassist.api.errors import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, documented
 from shopassist.errors import NotFoundError, TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
 
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api/consent", tags=["consent"], dependencies=REGISTE
 NO_RECORD = "There is no consent record for this user."
 
 
-@router.post("", responses=documented(*IDENTITY_ERRORS, TermsNotAcceptedError))
+@router.post("", responses=documented(*IDENTITY_ERRORS, *BODY_ERRORS, TermsNotAcceptedError))
 @router.post("/", include_in_schema=False)
 async def create_consent(consent: UserConsentCreate, caller: RegisteredDep, service: ConsentServiceDep) -> UserConsent:
     """Agree to the terms, once."""
@@ -28,7 +28,7 @@ async def read_consent(caller: RegisteredDep, service: ConsentServiceDep) -> Use
     return _found(await service.get_consent(caller.user_id))
 
 
-@router.put("/me", responses=documented(*IDENTITY_ERRORS, NotFoundError))
+@router.put("/me", responses=documented(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError))
 async def update_consent(update: UserConsentUpdate, caller: RegisteredDep, service: ConsentServiceDep) -> UserConsent:
     """Give or withdraw consent to marketing."""
     return _found(await service.update_consent(caller.user_id, update))

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 from shopassist.api.accept import prefers
 from shopassist.api.cursors import next_page, read_cursor
 from shopassist.api.dependencies import IDENTITY, CallerDep, CreditServiceDep
-from shopassist.api.errors import IDENTITY_ERRORS, documented
+from shopassist.api.errors import GUEST_ERRORS, documented
 from shopassist.errors import InvalidInputError
 from shopassist.models import CreditTransaction, TransactionType
 from shopassist.models.ledger import HistoryFilter
@@ -53,9 +53,7 @@ class HistoryQuery(BaseModel):
         return HistoryFilter(self.transaction_type, self.since, self.until)
 
 
-@router.get(
-    "/transactions", response_model=list[CreditTransaction], responses={**CONTENT, **documented(*IDENTITY_ERRORS)}
-)
+@router.get("/transactions", response_model=list[CreditTransaction], responses={**CONTENT, **documented(*GUEST_ERRORS)})
 async def list_transactions(
     request: Request,
     response: Response,
@@ -68,7 +66,7 @@ async def list_transactions(
 
     CSV to clients that prefer it. What is past its retention is one row of type `opening`.
     """
-    account = await service.own_account(caller.user_id, caller.is_guest)
+    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
     rows = await service.get_user_transactions(account.user_id, query.limit + 1, before(query.cursor), query.wanted)
     page = rows[: query.limit]
     headers = {"Vary": "Accept"}

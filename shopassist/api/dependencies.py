@@ -5,15 +5,20 @@ one process keep to their own containers.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from shopassist.api.limits import spend
+from shopassist.api.security_headers import peer_of
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
-from shopassist.identity.guests import guest
+from shopassist.identity.guests import GuestSessions
+from shopassist.identity.limits import Kind, RateLimits
+from shopassist.identity.networks import Networks
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.services.adjustments import AdjustmentService
@@ -59,6 +64,12 @@ class Services(Protocol):
 
     def token_verifier(self) -> TokenVerifier: ...
 
+    def guest_sessions(self) -> GuestSessions: ...
+
+    def networks(self) -> Networks: ...
+
+    def rate_limits(self) -> RateLimits: ...
+
     def jobs(self) -> Jobs: ...
 
     def shutdown(self) -> Awaitable[None]: ...
@@ -90,19 +101,31 @@ SESSION = APIKeyHeader(name="X-Session-ID", auto_error=False, description="A gue
 
 async def identify(request: Request) -> Caller:
     """The caller. A token that does not verify is refused even beside a session id."""
+    container = services(request)
+    network = container.networks().of(peer_of(request.scope), request.scope["headers"])
     tokens = request.headers.getlist("authorization")
     if tokens:
         scheme, _, token = tokens[0].partition(" ")
         if len(tokens) > 1 or scheme.lower() != "bearer" or not token.strip():
             raise InvalidTokenError
-        return await services(request).token_verifier().verify(token.strip())
+        return replace(await container.token_verifier().verify(token.strip()), network=network)
     sessions = request.headers.getlist("x-session-id")
     if not sessions or not sessions[0]:
         raise AuthenticationError
-    return guest(sessions[0])
+    return container.guest_sessions().caller(sessions[0], network)
 
 
-CallerDep = Annotated[Caller, Depends(identify)]
+async def admitted(request: Request) -> Caller:
+    """The caller, whose request is counted. Raises `RateLimitedError`."""
+    caller = await identify(request)
+    await spend(request, services(request).rate_limits(), Kind.READS, caller)
+    return caller
+
+
+AskerDep = Annotated[Caller, Depends(identify)]
+"""The caller of a route that counts for itself."""
+
+CallerDep = Annotated[Caller, Depends(admitted)]
 
 
 async def registered(caller: CallerDep) -> Caller:

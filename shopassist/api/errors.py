@@ -2,6 +2,8 @@
 
 import json
 import traceback
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import structlog
@@ -12,8 +14,12 @@ from starlette.exceptions import HTTPException
 
 from shopassist.errors import (
     AuthenticationError,
+    BodyEncodedError,
+    BodyTooLargeError,
     CreditsExhaustedError,
+    GuestLimitError,
     PermissionDeniedError,
+    RateLimitedError,
     ShopAssistError,
     StorageUnavailableError,
 )
@@ -61,13 +67,18 @@ def documented(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]
     """OpenAPI entries for the errors that a route may answer with; every route may find the database away."""
     entries: dict[int | str, dict[str, Any]] = {422: {"model": ValidationErrorBody, "description": "Not valid."}}
     every: list[type[ShopAssistError]] = [*errors, StorageUnavailableError]
-    for error in every:
-        entries[error.status] = {"model": BODIES.get(error, ErrorBody), "description": error.detail}
+    for status in {error.status: None for error in every}:
+        alike = [error for error in every if error.status == status]
+        models = list(dict.fromkeys(BODIES.get(error, ErrorBody) for error in alike))
+        description = " ".join(dict.fromkeys(error.detail for error in alike))
+        entries.setdefault(status, {"model": reduce(or_, models), "description": description})
     return entries
 
 
-IDENTITY_ERRORS = (AuthenticationError,)
-ADMIN_ERRORS = (AuthenticationError, PermissionDeniedError)
+IDENTITY_ERRORS = (AuthenticationError, RateLimitedError)
+GUEST_ERRORS = (*IDENTITY_ERRORS, GuestLimitError)
+ADMIN_ERRORS = (*IDENTITY_ERRORS, PermissionDeniedError)
+BODY_ERRORS = (BodyTooLargeError, BodyEncodedError)
 
 
 def body(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
@@ -84,6 +95,9 @@ async def domain_error(_: Request, error: Exception) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retryable:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after)
+    elif error.retryable:
         # Not a line for each request while the database is away: that is said once, when it goes.
         logger.debug("request_refused", error_type=error.code)
     return body(error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers)
@@ -93,7 +107,11 @@ async def validation_error(_: Request, error: Exception) -> Response:
     """Say what is wrong with a request, without repeating what was sent."""
     if not isinstance(error, RequestValidationError):
         raise TypeError
-    problems = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+    return not_valid([{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()])
+
+
+def not_valid(problems: list[dict[str, Any]]) -> Response:
+    """The answer to a request that is not valid, and why."""
     return body(422, {"detail": "Validation error", "error_type": "validation_error", "errors": problems})
 
 

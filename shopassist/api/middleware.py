@@ -1,11 +1,10 @@
-"""What every request passes: an id for the logs, and headers that tell browsers to be careful. Pure ASGI."""
+"""What every request passes: an id for the logs, and the database once it is ready. Pure ASGI."""
 
 import re
 import time
 from uuid import uuid4
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,12 +19,6 @@ REQUEST_SECONDS = 45.0
 logger = structlog.get_logger(__name__)
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 
 
 class UntilPrepared:
@@ -47,7 +40,7 @@ class UntilPrepared:
 
 
 class RequestContext:
-    """Gives each request an id (the client's `X-Request-ID`, or a new one), logs it, and adds security headers."""
+    """Gives each request an id (the client's `X-Request-ID`, or a new one), and logs it."""
 
     def __init__(self, app: ASGIApp) -> None:
         """Wrap `app`."""
@@ -67,10 +60,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:

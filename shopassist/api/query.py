@@ -4,10 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from shopassist.api.dependencies import IDENTITY, CallerDep, QueryServiceDep
+from shopassist.api.dependencies import IDENTITY, AskerDep, QueryServiceDep, services
 from shopassist.api.direct import DirectRoute, json_response
-from shopassist.api.errors import IDENTITY_ERRORS, documented
+from shopassist.api.errors import BODY_ERRORS, GUEST_ERRORS, documented
+from shopassist.api.limits import spend
 from shopassist.errors import CreditsExhaustedError, KeyInFlightError
+from shopassist.identity.limits import Kind
 from shopassist.models.credits import KEY_LENGTH
 from shopassist.models.query import QueryRequest, QueryResponse
 
@@ -28,18 +30,24 @@ IdempotencyKey = Annotated[
     "/query",
     dependencies=IDENTITY,
     response_model=QueryResponse,
-    responses=documented(*IDENTITY_ERRORS, CreditsExhaustedError, KeyInFlightError),
+    responses=documented(*GUEST_ERRORS, *BODY_ERRORS, CreditsExhaustedError, KeyInFlightError),
 )
 async def ask(
     question: QueryRequest,
     request: Request,
-    caller: CallerDep,
+    caller: AskerDep,
     queries: QueryServiceDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a product. An answer that is not from the cache costs one credit."""
     reply = await queries.answer(
-        caller.user_id, caller.is_guest, question, idempotency_key, gone=lambda: disconnected(request)
+        caller.user_id,
+        caller.is_guest,
+        question,
+        idempotency_key,
+        gone=lambda: disconnected(request),
+        network=caller.network,
+        admit=lambda: spend(request, services(request).rate_limits(), Kind.QUESTIONS, caller),
     )
     return json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)
 

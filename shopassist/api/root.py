@@ -10,13 +10,12 @@ from starlette.responses import Response
 
 from shopassist import __version__
 from shopassist.api.accept import prefers
+from shopassist.api.content_policy import DATA_IMAGES, OWN_SERVER, hashes, policy_of
 
 router = APIRouter(tags=["status"])
 
 PAGE = (files("shopassist") / "web" / "index.html").read_text(encoding="utf-8")
-PAGE_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:"
-)
+PAGE_POLICY = policy_of(PAGE, f"style-src {hashes(PAGE, 'style')}", OWN_SERVER, DATA_IMAGES)
 
 
 class Root(BaseModel):

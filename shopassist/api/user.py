@@ -23,7 +23,7 @@ class Profile(BaseModel):
 @router.get("/me")
 async def read_profile(caller: RegisteredDep, service: CreditServiceDep) -> Profile:
     """Who the caller is."""
-    account = await service.own_account(caller.user_id, caller.is_guest)
+    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
     return Profile(
         user_id=caller.user_id,
         email=caller.email,

@@ -48,8 +48,11 @@ class SystemClock:
 class CreditLedger(Protocol):
     """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
 
-    async def account(self, user_id: str, is_guest: bool) -> UserCredits:
-        """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one."""
+    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+        """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one.
+
+        A new guest counts for their `network` (a keyed hash), if any; `GuestLimitError` past its most of a day.
+        """
 
     async def register(self, user_id: str) -> UserCredits:
         """Make a guest's account a registered user's, filled up to its maximum; others stay as they are."""

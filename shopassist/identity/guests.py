@@ -1,16 +1,62 @@
-"""Guests: people who are known by the session id that their browser made up."""
+"""Guests: people who are known by a session id, which their browser made up or this server signed."""
 
+import base64
+import hmac
 import re
+from secrets import token_bytes
 
-from shopassist.errors import SessionRefusedError
+from shopassist.errors import InvalidInputError, SessionRefusedError
 from shopassist.identity.caller import Caller
+from shopassist.models.credits import USER_ID_LENGTH
 
 SESSION_ID = re.compile(r"[!-{}~]{1,255}")
 """Visible ASCII but the bar, which joins connection and user in the subjects of common identity providers."""
 
+SIGNED = "gs1."
+"""How every signed session begins, and no other that is believed: `gs1.<id>.<code>`, of which `gs1.<id>` is the
+guest's user id. It may be shown to anybody; only who has the code can use it."""
 
-def guest(session_id: str) -> Caller:
-    """The guest of a session id. Raises `SessionRefusedError` when nobody can have that id."""
-    if not SESSION_ID.fullmatch(session_id):
-        raise SessionRefusedError
-    return Caller(user_id=session_id, is_guest=True)
+ID_BYTES = 16
+
+
+class GuestSessions:
+    """Signs sessions, and believes them."""
+
+    def __init__(self, key: bytes, only_signed: bool = False) -> None:
+        """With `only_signed` no session id is believed that `key` did not sign."""
+        self._key = key
+        self._only_signed = only_signed
+
+    def issue(self, network: str | None = None) -> tuple[Caller, str]:
+        """A new guest, who comes from `network`, and their session id.
+
+        It does not expire: a guest's credits do not come back either.
+        """
+        user_id = SIGNED + encoded(token_bytes(ID_BYTES))
+        return Caller(user_id, is_guest=True, network=network), f"{user_id}.{self._code(user_id)}"
+
+    def caller(self, session_id: str, network: str | None = None) -> Caller:
+        """The guest of a session id, who comes from `network`.
+
+        Raises `SessionRefusedError` when nobody can have that id, and `InvalidInputError` for what is too long for one.
+        """
+        if session_id.startswith(SIGNED):
+            user_id, _, code = session_id.rpartition(".")
+            if not hmac.compare_digest(code.encode(), self._code(user_id).encode()):
+                raise SessionRefusedError
+            return Caller(user_id, is_guest=True, network=network)
+        if self._only_signed:
+            raise SessionRefusedError
+        if len(session_id) > USER_ID_LENGTH:
+            raise InvalidInputError(f"X-Session-ID must have {USER_ID_LENGTH} characters at the most.")
+        if not SESSION_ID.fullmatch(session_id):
+            raise SessionRefusedError
+        return Caller(session_id, is_guest=True, network=network)
+
+    def _code(self, user_id: str) -> str:
+        return encoded(hmac.digest(self._key, user_id.encode(), "sha256"))
+
+
+def encoded(raw: bytes) -> str:
+    """`raw` in letters, digits, `-` and `_`."""
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")

@@ -11,6 +11,7 @@ from shopassist.models.credits import (
     UserCredits,
     UserCreditStatus,
 )
+from shopassist.models.guests import GuestNetwork, GuestSession
 from shopassist.models.lease import Lease
 from shopassist.models.query_cache import CacheContents, CacheEpoch, QueryCache
 
@@ -20,6 +21,8 @@ __all__ = [
     "CreditHold",
     "CreditStatus",
     "CreditTransaction",
+    "GuestNetwork",
+    "GuestSession",
     "IdempotentAnswer",
     "Lease",
     "Product",

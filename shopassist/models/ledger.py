@@ -17,6 +17,7 @@ class CreditPolicy:
     reset_interval: timedelta = timedelta(hours=24)
     hold_lifetime: timedelta = timedelta(seconds=60)
     replay_lifetime: timedelta = timedelta(hours=24)
+    guest_accounts_per_network: int = 50
     retention_days: int = 90
     largest_amount: int = 2**31 - 1
 
@@ -29,7 +30,8 @@ class CreditPolicy:
 class HoldRequest:
     """Credits to set aside for answering one question of one user, at most once at a time.
 
-    `question_hash` and `idempotency_key` are each unique among the user's open holds.
+    `question_hash` and `idempotency_key` are each unique among the user's open holds. `network` is where a guest comes
+    from, as `CreditLedger.account` takes it.
     """
 
     hold_id: UUID
@@ -38,6 +40,7 @@ class HoldRequest:
     amount: int = 1
     question_hash: str | None = None
     idempotency_key: str | None = None
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,15 @@
 """A shopper's question and its answer, as they stand in the HTTP API and between services and assistant."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, field_validator
 
 from shopassist.models.text import StorableText
 
 QUERY_LENGTH = 2000
 MESSAGE_LENGTH = 20_000
+MESSAGES = 50
 
 ShortText = Annotated[StorableText, Field(max_length=255)]
 
@@ -42,19 +43,28 @@ class ConversationMessage(BaseModel):
 class ConversationContext(BaseModel):
     """What was said before the question."""
 
-    messages: list[ConversationMessage] = Field(default_factory=list)
+    messages: list[ConversationMessage] = Field(default_factory=list, max_length=MESSAGES)
     last_query: StorableText | None = Field(default=None, max_length=QUERY_LENGTH)
     last_product_criteria: ProductCriteria | None = None
 
 
+def newest(messages: Any) -> Any:
+    """The last messages of a list, as many as are looked at."""
+    return messages[-MESSAGES:] if isinstance(messages, list) else messages
+
+
 class QueryRequest(BaseModel):
-    """A question. `conversation_history` is what the deployed client sends in place of a context."""
+    """A question.
+
+    `conversation_history` is what the deployed client sends in place of a context: the whole of it, which only grows,
+    so that what is older than the last 50 messages is left out instead of being refused.
+    """
 
     query: StorableText = Field(
         min_length=1, max_length=QUERY_LENGTH, examples=["best 5G phone under ₹12,000 with 8GB RAM"]
     )
     conversation_context: ConversationContext | None = None
-    conversation_history: list[ConversationMessage] | None = None
+    conversation_history: Annotated[list[ConversationMessage] | None, BeforeValidator(newest)] = None
 
     @field_validator("query")
     @classmethod

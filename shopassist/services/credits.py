@@ -24,13 +24,14 @@ class CreditService:
         """The account, created with its first credits on first sight, after a reset that was due."""
         return await self._ledger.account(valid_user_id(user_id), is_guest)
 
-    async def own_account(self, user_id: str, is_guest: bool) -> UserCredits:
+    async def own_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         """The account of a caller who proved to be `user_id`, or who is a guest of that session id.
 
-        Raises `SessionRefusedError` when a session id names a registered account. A registered user whose id a guest
+        Raises `SessionRefusedError` when a session id names a registered account, and `GuestLimitError` when it is new
+        and `network`, a keyed hash, has had as many new guests as it may have today. A registered user whose id a guest
         session had taken before gets the account, filled up to a registered user's credits.
         """
-        account = await self.get_user_credits(user_id, is_guest)
+        account = await self._ledger.account(valid_user_id(user_id), is_guest, network)
         if is_guest and not account.is_guest:
             raise SessionRefusedError
         if account.is_guest and not is_guest:

@@ -1,26 +1,30 @@
 """A question: look in the cache; hold a credit; ask the assistant; settle and store, or void and say so."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 from uuid import uuid4
-
-import structlog
 
 from shopassist.assistant.port import Assistant
 from shopassist.db.ports import CreditLedger, Replays
-from shopassist.errors import KeyInFlightError, KeyReusedError, ShopAssistError, StorageUnavailableError
+from shopassist.errors import (
+    KeyInFlightError,
+    KeyReusedError,
+    RateLimitedError,
+    ShopAssistError,
+    StorageUnavailableError,
+)
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Grant, HoldRequest, Settlement
 from shopassist.models.query import Answer, QueryRequest, QueryResponse
+from shopassist.services.asking import asked
 from shopassist.services.conversation import canonical, earlier
 from shopassist.services.credits import CreditService
-from shopassist.services.flights import Flights, Gone, heard
+from shopassist.services.flights import Flights, Gone
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of, stale_response_of
 from shopassist.services.stale_answers import StaleAnswers
-
-logger = structlog.get_logger(__name__)
 
 COST = 1
 """Credits that one message costs."""
@@ -34,6 +38,9 @@ LOOKS = 3
 FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
 UNANSWERED = Answer(recommendations_summary=FAILED, degraded=True)
 DESCRIPTION = "Credit deducted for message"
+
+
+Admit = Callable[[], Awaitable[None]]
 
 
 class LookAgainError(Exception):
@@ -71,8 +78,13 @@ class QueryService:
         request: QueryRequest,
         idempotency_key: str | None = None,
         gone: Gone | None = None,
+        network: str | None = None,
+        admit: Admit | None = None,
     ) -> Reply:
         """The answer to `request`; work that only callers wait for who are `gone` ends without a charge.
+
+        A new guest counts for their `network`. `admit` may refuse (`RateLimitedError`) what is no replay and joins
+        nothing.
 
         With the database away an answer in memory is given for nothing, marked as stale; otherwise
         `StorageUnavailableError` is raised.
@@ -82,10 +94,16 @@ class QueryService:
         """
         context = earlier(request)
         query_hash = self._cache.generate_query_hash(request.query, canonical(context))
-        question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key)
+        question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key, network)
         for _ in range(LOOKS):
             try:
-                found = await self._found(question)
+                replayed = await self._replayed(question)
+                if replayed is not None:
+                    return Reply(replayed, replayed=True)
+                if admit is not None:
+                    await self._admitted(question, admit)
+                    admit = None
+                found = await self._cached(question)
             except StorageUnavailableError:
                 stale = self._stale.find(query_hash)
                 if stale is None:
@@ -97,21 +115,31 @@ class QueryService:
                 return Reply(await self._worked_out(question, gone))
             except LookAgainError:
                 continue
-        account = await self._credits.own_account(user_id, is_guest)
+        account = await self._credits.own_account(user_id, is_guest, network)
         return Reply(response_of(question, Outcome(UNANSWERED, account, error=FAILED), self._credits))
 
-    async def _found(self, question: Question) -> Reply | None:
-        """What is known already, by the question's key or from the cache."""
-        replayed = await self._replayed(question)
-        if replayed is not None:
-            return Reply(replayed, replayed=True)
+    async def _admitted(self, question: Question, admit: Admit) -> None:
+        """Raises what `admit` raises, unless the question joins work of the caller, in this process or another."""
+        if self._flights.get(question.about):
+            return
+        try:
+            await admit()
+        except RateLimitedError:
+            with suppress(StorageUnavailableError):
+                key = question.idempotency_key
+                if await self._ledger.open_holds(question.user_id, question.query_hash, key):
+                    return
+            raise
+
+    async def _cached(self, question: Question) -> Reply | None:
+        """What the cache has."""
         epoch = self._stale.epoch
         stored = await self._cache.get_cached_result(question.query_hash)
         if stored is None:
             return None
         answer = Answer.model_validate(stored)
         self._stale.keep_found(question.query_hash, answer, epoch)
-        account = await self._credits.own_account(question.user_id, question.is_guest)
+        account = await self._credits.own_account(question.user_id, question.is_guest, question.network)
         return Reply(await self._remembered(question, Outcome(answer, account, cached=True)))
 
     async def _replayed(self, question: Question) -> QueryResponse | None:
@@ -136,7 +164,7 @@ class QueryService:
 
         Raises `LookAgainError` when it may be found elsewhere by now.
         """
-        about = (question.user_id, question.is_guest, question.query_hash)
+        about = question.about
         key = question.idempotency_key
         if key is not None and self._flights.get(about):
             await self._refuse_key_in_flight(question)
@@ -158,7 +186,9 @@ class QueryService:
 
     async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> Outcome:
         hold = HoldRequest(
-            uuid4(), question.user_id, question.is_guest, COST, question.query_hash, question.idempotency_key
+            *(uuid4(), question.user_id, question.is_guest, COST, question.query_hash),
+            idempotency_key=question.idempotency_key,
+            network=question.network,
         )
         grant = await self._ledger.hold(hold)
         if not grant.granted:
@@ -182,7 +212,7 @@ class QueryService:
         """Say that no credit is left, but for work on the question in another process: that is waited for."""
         account = grant.account
         if not grant.in_flight:
-            account = await self._credits.own_account(question.user_id, question.is_guest)
+            account = await self._credits.own_account(question.user_id, question.is_guest, question.network)
         waited = grant.in_flight
         while await self._refuse_key_in_flight(question):
             if abandoned.done():
@@ -205,22 +235,7 @@ class QueryService:
         return await self._replayed(question) is not None or await self._cache.is_cached(question.query_hash)
 
     async def _ask(self, question: Question, abandoned: asyncio.Future[None]) -> Answer | None:
-        """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
-        asking = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
-        ends: set[asyncio.Future[Any]] = {asking, abandoned}
-        try:
-            await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if abandoned.done():
-                return None
-            if not asking.done() or asking.cancelled():
-                raise TimeoutError  # noqa: TRY301 - as any failure
-            return asking.result()
-        except Exception as failure:  # noqa: BLE001 - whatever failed, the credit goes back
-            logger.warning("assistant_failed", error=type(failure).__name__)
-            return None
-        finally:
-            asking.add_done_callback(heard)
-            asking.cancel()
+        return await asked(self._assistant, question.query, question.context, self._timeout_seconds, abandoned)
 
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         replay = None

@@ -11,7 +11,7 @@ from shopassist.services.credits import CreditService
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, by whom, and under which idempotency key."""
+    """What is asked, by whom (a guest from which network), and under which idempotency key."""
 
     user_id: str
     is_guest: bool
@@ -19,6 +19,12 @@ class Question:
     context: ConversationContext
     query_hash: str
     idempotency_key: str | None
+    network: str | None = None
+
+    @property
+    def about(self) -> tuple[str, bool, str]:
+        """What work on it is about: whoever asks the same at the same time joins it."""
+        return self.user_id, self.is_guest, self.query_hash
 
 
 @dataclass(frozen=True, slots=True)

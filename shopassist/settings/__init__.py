@@ -12,7 +12,9 @@ from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.credits import CreditSettings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.guests import GuestSessionKind, GuestSettings
 from shopassist.settings.identity import IdentitySettings
+from shopassist.settings.limits import LimitSettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
 
@@ -23,7 +25,10 @@ __all__ = [
     "CacheSettings",
     "CreditSettings",
     "DatabaseConfig",
+    "GuestSessionKind",
+    "GuestSettings",
     "IdentitySettings",
+    "LimitSettings",
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",
@@ -41,6 +46,8 @@ class Settings(BaseModel):
     credits: CreditSettings = Field(default_factory=CreditSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    guests: GuestSettings = Field(default_factory=GuestSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

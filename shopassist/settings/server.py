@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, IPvAnyNetwork, PositiveInt, field_validator
 from pydantic_settings import NoDecode
 
 from shopassist.settings.group import Group
@@ -21,9 +21,14 @@ class ServerSettings(Group):
     log_level: str = Field(default="info", alias="LOG_LEVEL")
     environment: str = Field(default="development", alias="ENVIRONMENT")
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=("*",), alias="ALLOWED_HOSTS")
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        default=(),
+        alias="TRUSTED_PROXIES",
+        description="networks (CIDR) of the proxies that are believed to say whom they ask for",
+    )
     frontend_url: str | None = Field(default=None, alias="FRONTEND_URL")
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -11,6 +11,7 @@ from shopassist.db.memory.cached_answers import MemoryCachedAnswers
 from shopassist.db.memory.catalog import MemoryCatalogRepository
 from shopassist.db.memory.consents import MemoryConsentRepository
 from shopassist.db.memory.credits import MemoryCreditRepository
+from shopassist.db.memory.guest_networks import MemoryGuestNetworks
 from shopassist.db.memory.leases import MemoryLeases
 from shopassist.db.memory.ledger import MemoryCreditLedger
 from shopassist.db.memory.query_cache import MemoryCacheRepository
@@ -24,6 +25,7 @@ from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
 from shopassist.db.postgres.credits import PostgresCreditRepository
+from shopassist.db.postgres.guest_networks import PostgresGuestNetworks
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
@@ -47,6 +49,7 @@ class State(containers.DeclarativeContainer):
         max_registered_credits=settings.provided.credits.max_registered_credits,
         reset_interval=settings.provided.credits.reset_interval,
         hold_lifetime=settings.provided.credits.hold_lifetime,
+        guest_accounts_per_network=settings.provided.guests.accounts_per_network,
         retention_days=settings.provided.credits.retention_days,
     )
 
@@ -112,6 +115,11 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
         memory=providers.Singleton(MemoryReplays, store=memory_store, policy=credit_policy),
+    )
+    guest_networks = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresGuestNetworks, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryGuestNetworks, store=memory_store),
     )
     audit = providers.Selector(
         storage,

@@ -61,6 +61,7 @@ FILL_BY_REVISION = {
     INSERT INTO idempotent_answers VALUES ('a', 'k', 'h', '{}', now());
     """,
     "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
+    "0006": "INSERT INTO guest_networks (day, network, accounts) VALUES ('2026-01-01', 'hash', 3)",
     "0003": """
     INSERT INTO products (source, source_id, title, attributes, link, words, price, currency)
     SELECT 'test', n, 'Phone ' || n, '{}', 'https://example.in/', ARRAY['phone'], n, 'INR'

@@ -4,6 +4,7 @@ import json
 from datetime import timedelta
 from uuid import UUID
 
+from shopassist.db.memory.guest_networks import count_guest
 from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
@@ -19,9 +20,9 @@ class MemoryCreditLedger:
         self._store = store
         self._policy = policy
 
-    async def account(self, user_id: str, is_guest: bool) -> UserCredits:
+    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         async with self._store.lock:
-            return copied(self._touch(user_id, is_guest))
+            return copied(self._touch(user_id, is_guest, network))
 
     async def register(self, user_id: str) -> UserCredits:
         async with self._store.lock:
@@ -43,7 +44,7 @@ class MemoryCreditLedger:
 
     async def hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
-            account = self._touch(request.user_id, request.is_guest)
+            account = self._touch(request.user_id, request.is_guest, request.network)
             if not self._may_take(account, request.is_guest, request.amount):
                 return Grant(False, copied(account))
             if self._in_flight(request):
@@ -126,9 +127,11 @@ class MemoryCreditLedger:
                 self._reset(account)
             return len(due)
 
-    def _touch(self, user_id: str, is_guest: bool) -> UserCredits:
+    def _touch(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         account = self._store.accounts.get(user_id)
         if account is None:
+            if is_guest and network is not None:
+                count_guest(self._store, self._policy, network)
             now, credits_ = self._store.now(), self._policy.max_credits(is_guest)
             account = UserCredits(
                 user_id=user_id,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -36,6 +36,7 @@ class MemoryStore:
         self.products: dict[tuple[str, str], Product] = {}
         self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
+        self.guest_networks: dict[tuple[date, str], int] = {}
         self._last_transaction_id = 0
 
     def now(self) -> datetime:

@@ -33,11 +33,11 @@ class PostgresCreditLedger:
         # Two ends of one hold never share a statement, which could not tell which of them was the one.
         self._closes = Coalescer(self._close, kind=lambda close: (close.hold_id, object()))
 
-    async def account(self, user_id: str, is_guest: bool) -> UserCredits:
+    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         account = await self._reads.submit(user_id)
         if account is not None:
             return account
-        return (await self._taken.submit(Take(user_id, is_guest, 0, uuid4()))).account
+        return (await self._taken.submit(Take(user_id, is_guest, 0, uuid4(), network=network))).account
 
     async def register(self, user_id: str) -> UserCredits:
         credits_ = self._policy.max_registered_credits
@@ -57,6 +57,7 @@ class PostgresCreditLedger:
                 is_hold=True,
                 question_hash=request.question_hash,
                 idempotency_key=request.idempotency_key,
+                network=request.network,
             )
         )
 

@@ -22,6 +22,7 @@ class Take:
     description: str | None = None
     question_hash: str | None = None
     idempotency_key: str | None = None
+    network: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,22 +16,6 @@ FROM user_credits
 WHERE user_id = ANY(CAST(:user_ids AS text[]))
 """)
 
-OPEN = text("""
-WITH created AS (
-    INSERT INTO user_credits
-        (user_id, is_guest, available_credits, max_credits, last_reset_timestamp, created_at, updated_at)
-    SELECT DISTINCT ON (r.user_id) r.user_id, r.is_guest, r.credits, r.credits, i.instant, i.instant, i.instant
-    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:credits AS integer[]))
-             AS r(user_id, is_guest, credits),
-         (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant) AS i
-    ORDER BY r.user_id
-    ON CONFLICT (user_id) DO NOTHING
-    RETURNING user_id, available_credits, created_at
-)
-INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-SELECT user_id, 'allocate', available_credits, created_at, 'Initial credits', available_credits FROM created
-""")
-
 # What is plainly spent: by accounts that exist and are not due for a reset, others are not in the answer. `turn` counts
 # the requests of one user, who all ask for the same amount. The accounts are those before.
 SPEND = text("""

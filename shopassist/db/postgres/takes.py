@@ -9,11 +9,11 @@ from sqlalchemy import TextClause
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
-from shopassist.db.postgres import ledger_statements
+from shopassist.db.postgres import ledger_statements, opening_statements
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Take, account_of
 from shopassist.db.resilience.failures import ConnectionLostError
-from shopassist.errors import StorageUnavailableError
+from shopassist.errors import GuestLimitError, StorageUnavailableError
 from shopassist.models.ledger import CreditPolicy, Grant
 
 Grants = dict[UUID, Grant]
@@ -47,7 +47,8 @@ class Takes:
                         raise
                     # The others have theirs, and must hear of it.
                     grants |= await self._apart(rest, error)
-        return [grants[request.operation_id] for request in requests]
+        # Who has no account after all was one guest too many.
+        return [grants.get(request.operation_id) or GuestLimitError() for request in requests]
 
     async def happened(self, operations: dict[UUID, str], backend: int | None) -> set[UUID]:
         """Of operations, by id, on their users' accounts, those that were granted or settled.
@@ -149,13 +150,17 @@ class Takes:
         }
 
     async def _open_and_take(self, requests: Sequence[Take]) -> Grants:
-        await self._run(
-            ledger_statements.OPEN,
+        spare = await self._run(
+            opening_statements.OPEN,
             repeatable=True,
             user_ids=[request.user_id for request in requests],
             guests=[request.is_guest for request in requests],
             credits=[self._policy.max_credits(request.is_guest) for request in requests],
+            networks=[request.network if request.is_guest else None for request in requests],
+            most=self._policy.guest_accounts_per_network,
         )
+        for row in spare:
+            await self._run(opening_statements.GIVE_BACK, **dict(row))
         return await self._take(requests)
 
     async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
