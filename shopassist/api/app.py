@@ -15,6 +15,7 @@ from shopassist.api import (
     credit_history,
     credits,  # noqa: A004 - the noun's own name
     health,
+    privacy,
     query,
     root,
     user,
@@ -73,7 +74,7 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, consent, admin):
+    for module in (query, credits, root, health, credit_history, user, privacy, consent, admin):
         app.include_router(module.router)
     add_error_handlers(app)
     if settings.database.start_degraded:

@@ -13,6 +13,7 @@ from shopassist.settings.cache import CacheSettings
 from shopassist.settings.credits import CreditSettings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.identity import IdentitySettings
+from shopassist.settings.privacy import PrivacySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
 
@@ -24,6 +25,7 @@ __all__ = [
     "CreditSettings",
     "DatabaseConfig",
     "IdentitySettings",
+    "PrivacySettings",
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",
@@ -41,6 +43,7 @@ class Settings(BaseModel):
     credits: CreditSettings = Field(default_factory=CreditSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

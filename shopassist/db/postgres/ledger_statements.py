@@ -16,13 +16,15 @@ FROM user_credits
 WHERE user_id = ANY(CAST(:user_ids AS text[]))
 """)
 
+# Of accounts that are each named once. What an erased one had left may be nothing, which is no row of the ledger.
 OPEN = text("""
 WITH created AS (
     INSERT INTO user_credits
         (user_id, is_guest, available_credits, max_credits, last_reset_timestamp, created_at, updated_at)
-    SELECT DISTINCT ON (r.user_id) r.user_id, r.is_guest, r.credits, r.credits, i.instant, i.instant, i.instant
-    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:credits AS integer[]))
-             AS r(user_id, is_guest, credits),
+    SELECT r.user_id, r.is_guest, r.credits, r.most, COALESCE(r.last_reset, i.instant), i.instant, i.instant
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:credits AS integer[]),
+                CAST(:most AS integer[]), CAST(:resets AS timestamptz[]))
+             AS r(user_id, is_guest, credits, most, last_reset),
          (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant) AS i
     ORDER BY r.user_id
     ON CONFLICT (user_id) DO NOTHING
@@ -30,6 +32,7 @@ WITH created AS (
 )
 INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
 SELECT user_id, 'allocate', available_credits, created_at, 'Initial credits', available_credits FROM created
+WHERE available_credits > 0
 """)
 
 # What is plainly spent: by accounts that exist and are not due for a reset, others are not in the answer. `turn` counts
