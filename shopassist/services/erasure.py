@@ -77,16 +77,16 @@ class ErasureService:
                 yield one
             last = page[-1]
 
-    async def replay(self, listed: Mapping[str, Listed]) -> AsyncIterator[tuple[str, ErasureReceipt | None]]:
+    async def replay(self, listed: Mapping[str, Listed]) -> AsyncIterator[ErasureReceipt | None]:
         """Erase again whoever is on a list, by subject hash, and there from before: an older backup brought them back.
 
-        Gives each holding's name with the receipt of each who was erased, and with None for each page that was looked
-        through. Who came back after the erasure stays.
+        Gives the receipt of each who was erased, and None for each page that was looked through. Who came back after
+        the erasure stays.
         """
         for holding in HELD:
             if holding.since is not None:
                 async for receipt in self._replay(holding, listed):
-                    yield holding.name, receipt
+                    yield receipt
 
     async def _replay(self, holding: Holding, listed: Mapping[str, Listed]) -> AsyncIterator[ErasureReceipt | None]:
         after = ""
