@@ -218,13 +218,8 @@ class RepositoryFactories(Generic[Session]):
 
     def within(self, session: Session) -> Repositories:
         """All of them, speaking within `session`."""
-        return Repositories(
-            self.credits(session),
-            self.consents(session),
-            self.cache(session),
-            self.catalog(session),
-            self.merges(session),
-        )
+        credits_, consents, cache = self.credits(session), self.consents(session), self.cache(session)
+        return Repositories(credits_, consents, cache, self.catalog(session), self.merges(session))
 
 
 Body = Callable[[Repositories], Awaitable[Result]]
