@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from shopassist.errors import (
+    AccountErasedError,
     AuthenticationError,
     CreditsExhaustedError,
     PermissionDeniedError,
@@ -66,7 +67,7 @@ def documented(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]
     return entries
 
 
-IDENTITY_ERRORS = (AuthenticationError,)
+IDENTITY_ERRORS = (AuthenticationError, AccountErasedError)
 ADMIN_ERRORS = (AuthenticationError, PermissionDeniedError)
 
 

@@ -16,11 +16,11 @@ from shopassist.api.dependencies import (
 )
 from shopassist.api.errors import IDENTITY_ERRORS, documented
 from shopassist.db.resilience.policy import deadline_within
-from shopassist.errors import AccountErasedError, GuestMergedError, NotFoundError
+from shopassist.errors import GuestMergedError, NotFoundError
 from shopassist.identity.guests import guest
 from shopassist.models.erasure import ErasureReceipt
 from shopassist.models.export import UserExport
-from shopassist.models.guest_merge import GuestMerged, GuestSession
+from shopassist.models.guest_merge import GuestMerged, GuestToMerge
 
 router = APIRouter(prefix="/api/user", tags=["privacy"])
 
@@ -62,9 +62,9 @@ async def erase(caller: CallerDep, service: ErasureServiceDep, response: Respons
 @router.post(
     "/merge-guest",
     dependencies=REGISTERED,
-    responses=documented(*IDENTITY_ERRORS, NotFoundError, GuestMergedError, AccountErasedError),
+    responses=documented(*IDENTITY_ERRORS, NotFoundError, GuestMergedError),
 )
-async def merge_guest(session: GuestSession, caller: RegisteredDep, service: GuestMergeServiceDep) -> GuestMerged:
+async def merge_guest(session: GuestToMerge, caller: RegisteredDep, service: GuestMergeServiceDep) -> GuestMerged:
     """Take over what the caller agreed to and asked as a guest, once. Credits are not added."""
     return await service.merge(guest(session.session_id.get_secret_value()).user_id, caller.user_id)
 

@@ -23,7 +23,7 @@ class GuestMerge(SQLModel, table=True):
     moved: dict[str, Any] = Field(sa_type=JSONB)
 
 
-class GuestSession(BaseModel):
+class GuestToMerge(BaseModel):
     """The guest's session. Whoever has it is the guest."""
 
     session_id: Annotated[
