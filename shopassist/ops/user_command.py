@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 
-import structlog
 import typer
 
 from shopassist.identity.subjects import SubjectHash
@@ -19,7 +18,6 @@ Result = TypeVar("Result")
 app = typer.Typer(no_args_is_help=True, help="What is held of a person.")
 erasures = typer.Typer(no_args_is_help=True, help="The list of erasures.")
 app.add_typer(erasures, name="erasures")
-logger = structlog.get_logger(__name__)
 
 UserArgument = Annotated[str, typer.Argument(help="The user's id: a subject, or a guest's session id.")]
 FileOption = Annotated[
@@ -51,7 +49,6 @@ def export(context: typer.Context, user: UserArgument, to: FileOption = None) ->
         with to.open("wb") if to else open(sys.stdout.fileno(), "wb", closefd=False) as file:  # noqa: ASYNC230
             async for part in parts:
                 file.write(part)
-        logger.info("user_exported", reason="operator")
 
     with_services: WithServices[None] = context.obj
     with_services(write)
@@ -66,7 +63,6 @@ def erase(context: typer.Context, user: UserArgument) -> None:
 
     with_services: WithServices[ErasureReceipt] = context.obj
     receipt = with_services(done)
-    logger.info("user_erased", reason="operator")
     typer.echo(receipt.model_dump_json(indent=2))
 
 

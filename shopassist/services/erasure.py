@@ -4,16 +4,12 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from uuid import UUID
 
-import structlog
-
 from shopassist.db.privacy import Erasures, Holdings, SubjectHash
 from shopassist.errors import NotFoundError
 from shopassist.models import Erasure
 from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
 from shopassist.models.holdings import HELD, Holding, OnErasure
 from shopassist.models.text import valid_user_id
-
-logger = structlog.get_logger(__name__)
 
 PAGE = 1000
 PATIENCE_SECONDS = 5.0
@@ -101,7 +97,6 @@ class ErasureService:
     async def _finish(self, erasure_id: UUID) -> None:
         while (await self._erasures.advance(erasure_id)).finished_at is None:
             pass
-        logger.info("erasure_finished", count=1)
 
 
 def receipt_of(erasure: Erasure) -> ErasureReceipt:

@@ -40,6 +40,9 @@ async def container(database_url: str) -> AsyncIterator[Container]:
     await container.shutdown()
 
 
+MOVED = "SELECT count(*) FROM credit_transactions WHERE user_id LIKE 'erased%'"
+
+
 async def traces(url: str, marker: str) -> list[str]:
     """Every table in which any column has the marker."""
     connection = await asyncpg.connect(url)
@@ -64,19 +67,17 @@ async def value_of(url: str, statement: str) -> int:
         await connection.close()
 
 
-@pytest.mark.parametrize("by", ["asking again", "the scheduled job"])
+@pytest.mark.parametrize("by", [pytest.param("asking again", marks=pytest.mark.faults), "the scheduled job"])
 async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_path: Path, by: str) -> None:
     """SIGKILL while rows are on their way: the next attempt finishes the same erasure, or the job of a new server."""
-    await execute(database_url, FILL.format(rows=60_000))
+    await execute(database_url, FILL.format(rows=30_000))
     server = await asyncio.to_thread(TestServer(tmp_path, database_url).wait_until_ready)
     try:
         asking = asyncio.create_task(
             asyncio.to_thread(server.call, "DELETE", "/api/user", None, {"X-Session-ID": GUEST})
         )
         async with asyncio.timeout(60):
-            while not await value_of(
-                database_url, "SELECT count(*) FROM credit_transactions WHERE user_id LIKE 'erased%'"
-            ):
+            while await value_of(database_url, MOVED) < 2000:
                 await asyncio.sleep(0.01)
     finally:
         server.kill()
@@ -98,7 +99,7 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
     finally:
         server.kill()
     assert status == 200
-    assert receipt["pseudonymised"] == {"transactions": 60_000}
+    assert receipt["pseudonymised"] == {"transactions": 30_000}
     assert receipt["erased"] == {"account": 1, "holds": 0, "remembered_answers": 3000}
     assert await traces(database_url, GUEST) == []
     report = await half_way.ledger_audit().verify()
@@ -153,15 +154,14 @@ async def test_whoever_opens_the_account_at_the_same_instant_is_not_refilled(con
 
 async def test_opening_waits_for_an_erasure_that_has_begun(database_url: str, container: Container) -> None:
     """An account opened beside the first step of its erasure is opened behind it, and sees it."""
-    await container.credit_ledger().deduct("user", False, 50, "x")
     subject = container.subject_hash()("user")
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 19))", subject)
-        await connection.execute("DELETE FROM user_credits WHERE user_id = 'user'")
-        await connection.execute("DELETE FROM credit_transactions WHERE false")
         opening = asyncio.create_task(container.credit_ledger().account("user", False))
-        await asyncio.sleep(0.2)
+        async with asyncio.timeout(20):
+            while not await value_of(database_url, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
         await connection.execute(
             "INSERT INTO erased_balances VALUES ($1, false, 7, now(), now() + interval '1 day')", subject
         )
