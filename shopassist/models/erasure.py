@@ -73,11 +73,6 @@ class ErasedBalance(SQLModel, table=True):
     forget_at: datetime = Field(sa_type=Timestamp)
 
 
-def new_pseudonym() -> str:
-    """Whose the ledger rows of an erased account are. No session id has a bar in it."""
-    return f"erased|{uuid4().hex}"
-
-
 @dataclass(frozen=True, slots=True)
 class ErasurePolicy:
     """How long what is needed of the erased stays."""

@@ -5,9 +5,9 @@ from uuid import UUID
 from shopassist.db.memory.holdings import erase, mine
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
-from shopassist.errors import SessionRefusedError
-from shopassist.models import CreditTransaction, ErasedBalance, Erasure, TransactionType, UserCredits
-from shopassist.models.erasure import ErasurePolicy, ErasureRequest, Listed, Past, new_pseudonym
+from shopassist.models import Erasure, UserCredits
+from shopassist.models.erasing import balance_of, begun, closed, closing, is_of_guest
+from shopassist.models.erasure import ErasurePolicy, ErasureRequest, Listed, Past
 from shopassist.models.holdings import held_by
 
 
@@ -23,27 +23,13 @@ class MemoryErasures:
         async with self._store.lock:
             last = last_of(self._store, request.subject_hash)
             account = self._store.accounts.get(request.user_id)
-            is_guest = request.is_guest
-            if is_guest is None:
-                is_guest = account.is_guest if account else False
-            found = account or (last if last and last.finished_at is None else None)
-            if is_guest and found and not found.is_guest:
-                raise SessionRefusedError
+            is_guest = is_of_guest(request, account, last)
             if last is not None and last.finished_at is None:
                 return copied(last)
             holdings = held_by(is_guest, account is not None)
             if account is None and not any(mine(self._store, one, request.user_id, is_guest) for one in holdings):
                 return last and copied(last)
-            erasure = Erasure(
-                subject_hash=request.subject_hash,
-                is_guest=is_guest,
-                had_account=account is not None,
-                asked_by=request.asked_by.value,
-                requested_at=self._store.now(),
-                user_id=request.user_id,
-                pseudonym=new_pseudonym(),
-                counts={},
-            )
+            erasure = begun(request, is_guest, account is not None, self._store.now())
             if account is not None:
                 self._close(account, erasure)
             self._store.erasures[erasure.id] = erasure
@@ -93,34 +79,18 @@ class MemoryErasures:
 
     def _close(self, account: UserCredits, erasure: Erasure) -> None:
         """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
-        store, now, pseudonym = self._store, erasure.requested_at, erasure.pseudonym or ""
+        store = self._store
         holds = [hold.hold_id for hold in store.holds.values() if hold.user_id == account.user_id]
         for hold_id in holds:
             del store.holds[hold_id]
         erasure.counts = {"account": 1, "holds": len(holds)}
-        balance = account.available_credits + account.held_credits
-        store.erased_balances[erasure.subject_hash] = ErasedBalance(
-            subject_hash=erasure.subject_hash,
-            is_guest=account.is_guest,
-            available_credits=balance,
-            last_reset_timestamp=account.last_reset_timestamp,
-            forget_at=self._policy.forget_at(account.is_guest, account.last_reset_timestamp, now),
-        )
+        store.erased_balances[erasure.subject_hash] = balance_of(account, erasure, self._policy)
         del store.accounts[account.user_id]
-        closed = {"user_id": pseudonym, "is_guest": True, "available_credits": 0, "held_credits": 0}
-        times = dict.fromkeys(("last_reset_timestamp", "created_at", "updated_at"), now)
-        store.accounts[pseudonym] = copied(account, **closed, **times)
-        if balance:
-            key = store.next_transaction_id()
-            store.transactions[key] = CreditTransaction(
-                id=key,
-                user_id=pseudonym,
-                transaction_type=TransactionType.ERASE.value,
-                amount=-balance,
-                timestamp=now,
-                description="Account erased",
-                balance_after=0,
-            )
+        store.accounts[erasure.pseudonym or ""] = closed(account, erasure)
+        last_row = closing(account, erasure)
+        if last_row is not None:
+            last_row.id = store.next_transaction_id()
+            store.transactions[last_row.id] = last_row
 
 
 def last_of(store: MemoryStore, subject_hash: str) -> Erasure | None:

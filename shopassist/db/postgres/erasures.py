@@ -14,9 +14,9 @@ from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.postgres import erasure_statements
 from shopassist.db.postgres.holdings import erase, is_held
-from shopassist.errors import SessionRefusedError
-from shopassist.models import CreditHold, CreditTransaction, ErasedBalance, Erasure, TransactionType, UserCredits
-from shopassist.models.erasure import ErasurePolicy, ErasureRequest, Listed, new_pseudonym
+from shopassist.models import CreditHold, ErasedBalance, Erasure, UserCredits
+from shopassist.models.erasing import balance_of, begun, closed, closing, is_of_guest
+from shopassist.models.erasure import ErasurePolicy, ErasureRequest, Listed
 from shopassist.models.holdings import held_by
 
 Result = TypeVar("Result")
@@ -76,28 +76,13 @@ class PostgresErasures:
         earlier = earlier.order_by(col(Erasure.finished_at).desc().nulls_first()).limit(1)
         last = (await session.execute(earlier)).scalar_one_or_none()
         account = await session.get(UserCredits, request.user_id, with_for_update=True)
-        is_guest = request.is_guest
-        if is_guest is None:
-            is_guest = account.is_guest if account else False
-        found = account or (last if last and last.finished_at is None else None)
-        if is_guest and found and not found.is_guest:
-            raise SessionRefusedError
+        is_guest = is_of_guest(request, account, last)
         if last is not None and last.finished_at is None:
             return last
         holdings = held_by(is_guest, account is not None)
         if account is None and not [one for one in holdings if await is_held(session, one, request.user_id, is_guest)]:
             return last
-        now = await self._now(session)
-        erasure = Erasure(
-            subject_hash=request.subject_hash,
-            is_guest=is_guest,
-            had_account=account is not None,
-            asked_by=request.asked_by.value,
-            requested_at=now,
-            user_id=request.user_id,
-            pseudonym=new_pseudonym(),
-            counts={},
-        )
+        erasure = begun(request, is_guest, account is not None, await self._now(session))
         if account is not None:
             await self._close(session, account, erasure)
         session.add(erasure)
@@ -106,22 +91,16 @@ class PostgresErasures:
 
     async def _close(self, session: AsyncSession, account: UserCredits, erasure: Erasure) -> None:
         """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
-        now, pseudonym = erasure.requested_at, erasure.pseudonym or ""
         holds = delete(CreditHold).where(col(CreditHold.user_id) == account.user_id).returning(col(CreditHold.hold_id))
         erasure.counts = {"account": 1, "holds": len((await session.execute(holds)).all())}
-        balance = account.available_credits + account.held_credits
-        kept = {
-            "is_guest": account.is_guest,
-            "available_credits": balance,
-            "last_reset_timestamp": account.last_reset_timestamp,
-            "forget_at": self._policy.forget_at(account.is_guest, account.last_reset_timestamp, now),
-        }
-        keep = insert(ErasedBalance).values(subject_hash=erasure.subject_hash, **kept)
-        await session.execute(keep.on_conflict_do_update(index_elements=["subject_hash"], set_=kept))
+        balance = balance_of(account, erasure, self._policy).model_dump()
+        keep = insert(ErasedBalance).values(balance)
+        await session.execute(keep.on_conflict_do_update(index_elements=["subject_hash"], set_=balance))
         await session.delete(account)
-        session.add(closed(account, pseudonym, now))
-        if balance:
-            session.add(closing(pseudonym, balance, now))
+        session.add(closed(account, erasure))
+        last_row = closing(account, erasure)
+        if last_row is not None:
+            session.add(last_row)
 
     async def _advance(self, session: AsyncSession, erasure_id: UUID, limit: int) -> Erasure:
         erasure = await session.get_one(Erasure, erasure_id, with_for_update=True)
@@ -154,29 +133,3 @@ class PostgresErasures:
                 return await body(session)
 
         return await self._manager.resilience.run(once, repeatable=True)
-
-
-def closed(account: UserCredits, pseudonym: str, now: datetime) -> UserCredits:
-    """The account that the ledger rows of an erased one belong to: empty, and never refilled, as a guest's."""
-    return UserCredits(
-        user_id=pseudonym,
-        is_guest=True,
-        available_credits=0,
-        held_credits=0,
-        max_credits=account.max_credits,
-        last_reset_timestamp=now,
-        created_at=now,
-        updated_at=now,
-    )
-
-
-def closing(pseudonym: str, balance: int, now: datetime) -> CreditTransaction:
-    """The row that takes what an erased account had left."""
-    return CreditTransaction(
-        user_id=pseudonym,
-        transaction_type=TransactionType.ERASE.value,
-        amount=-balance,
-        timestamp=now,
-        description="Account erased",
-        balance_after=0,
-    )
