@@ -16,7 +16,10 @@ from shopassist.services.availability import Availability
 from shopassist.services.catalog import CatalogService
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
+from shopassist.services.erasure import ErasureService
+from shopassist.services.export import ExportService
 from shopassist.services.flights import Flights
+from shopassist.services.guest_merge import GuestMergeService
 from shopassist.services.health import HealthService
 from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
@@ -38,6 +41,13 @@ class Container(Door):
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
     consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work, clock=State.clock)
+    export_service = providers.Factory(
+        ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
+    )
+    erasure_service = providers.Factory(
+        ErasureService, erasures=State.erasures, holdings=State.holdings, subjects=State.subject_hash
+    )
+    guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
         most_answers=providers.Selector(
@@ -107,6 +117,8 @@ class Container(Door):
             providers.Factory(
                 Job, "fold_old_transactions", timedelta(days=1), credit_service.provided.fold_old_transactions
             ),
+            providers.Factory(Job, "finish_erasures", timedelta(seconds=10), erasure_service.provided.finish),
+            providers.Factory(Job, "forget_erased", timedelta(hours=1), erasure_service.provided.forget),
             providers.Factory(Job, "verify_ledger", timedelta(days=1), ledger_audit.provided.verify),
             providers.Factory(
                 Job,

@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import typer
 from sqlalchemy import URL
@@ -16,13 +16,14 @@ from shopassist.db.manager import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
-from shopassist.ops import backup_command
+from shopassist.ops import backup_command, user_command
 from shopassist.ops import catalog_command as command
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
 from shopassist.ops.startup import prepare, read_settings, running_database
 from shopassist.ops.tune_command import machine_of, tuned
+from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
 
@@ -34,6 +35,15 @@ app.add_typer(database, name="db")
 app.add_typer(ledger, name="credits")
 app.add_typer(catalogue, name="catalog")
 app.add_typer(backup_command.app, name="backup")
+app.add_typer(user_command.app, name="user")
+
+Result = TypeVar("Result")
+
+
+class OperatedServices(user_command.PrivacyServices, Protocol):
+    """What commands take from the container."""
+
+    def ledger_audit(self) -> LedgerAuditService: ...
 
 
 @contextmanager
@@ -160,23 +170,34 @@ def import_(
         asyncio.run(run(settings))
 
 
-@ledger.command()
-def verify() -> None:
-    """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
+def with_services(work: Callable[[OperatedServices], Awaitable[Result]]) -> Result:
+    """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
     from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
 
-    async def run(settings: Settings) -> bool:
+    async def run(settings: Settings) -> Result:
         container = Container(settings=settings)
         try:
-            return await verified(container.ledger_audit())
+            return await work(container)
         finally:
             await container.shutdown()
 
     with running_database() as settings:
         if settings.storage.storage is Storage.MEMORY:
             raise StartupError("STORAGE=memory has no database.")
-        if not asyncio.run(run(settings)):
-            raise typer.Exit(1)
+        return asyncio.run(run(settings))
+
+
+@app.callback(help=__doc__)
+def root(context: typer.Context) -> None:
+    """Let the commands of other modules have the services."""
+    context.obj = with_services
+
+
+@ledger.command()
+def verify() -> None:
+    """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
+    if not with_services(lambda services: verified(services.ledger_audit())):
+        raise typer.Exit(1)
 
 
 def run() -> None:

@@ -79,6 +79,22 @@ class InvalidInputError(ShopAssistError):
     detail = "The request is not valid."
 
 
+class AccountErasedError(ShopAssistError):
+    """The caller's account is being erased, or was since the request came: nothing is stored of them now."""
+
+    code = "account_erased"
+    status = 409
+    detail = "This account is being erased, or just was. Nothing was stored and nothing charged; ask again in a moment."
+
+
+class GuestMergedError(ShopAssistError):
+    """A guest's session that was merged already, into another account."""
+
+    code = "guest_already_merged"
+    status = 409
+    detail = "This guest session was merged into an account before; that is done once."
+
+
 class TermsNotAcceptedError(ShopAssistError):
     """A consent record needs the terms accepted."""
 

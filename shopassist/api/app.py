@@ -17,6 +17,7 @@ from shopassist.api import (
     guests,
     health,
     limits,
+    privacy,
     query,
     root,
     user,
@@ -80,7 +81,7 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, guests, consent, admin):
+    for module in (query, credits, root, health, credit_history, user, guests, privacy, consent, admin):
         app.include_router(module.router)
     docs.add_to(app)
     add_error_handlers(app)

@@ -25,7 +25,10 @@ from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
 from shopassist.services.credits import CreditService
+from shopassist.services.erasure import ErasureService
+from shopassist.services.export import ExportService
 from shopassist.services.flights import Flights
+from shopassist.services.guest_merge import GuestMergeService
 from shopassist.services.health import HealthService
 from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.query import QueryService
@@ -47,6 +50,12 @@ class Services(Protocol):
     def ledger_audit(self) -> LedgerAuditService: ...
 
     def consent_service(self) -> UserConsentService: ...
+
+    def export_service(self) -> ExportService: ...
+
+    def erasure_service(self) -> ErasureService: ...
+
+    def guest_merge_service(self) -> GuestMergeService: ...
 
     def query_cache_service(self) -> QueryCacheService: ...
 
@@ -91,6 +100,9 @@ def _from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
 CreditServiceDep = Annotated[CreditService, Depends(_from_container("credit_service"))]
 AdjustmentServiceDep = Annotated[AdjustmentService, Depends(_from_container("adjustment_service"))]
 ConsentServiceDep = Annotated[UserConsentService, Depends(_from_container("consent_service"))]
+ExportServiceDep = Annotated[ExportService, Depends(_from_container("export_service"))]
+ErasureServiceDep = Annotated[ErasureService, Depends(_from_container("erasure_service"))]
+GuestMergeServiceDep = Annotated[GuestMergeService, Depends(_from_container("guest_merge_service"))]
 QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
 HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from shopassist.errors import (
+    AccountErasedError,
     AuthenticationError,
     BodyEncodedError,
     BodyTooLargeError,
@@ -75,9 +76,9 @@ def documented(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]
     return entries
 
 
-IDENTITY_ERRORS = (AuthenticationError, RateLimitedError)
+IDENTITY_ERRORS = (AuthenticationError, AccountErasedError, RateLimitedError)
 GUEST_ERRORS = (*IDENTITY_ERRORS, GuestLimitError)
-ADMIN_ERRORS = (*IDENTITY_ERRORS, PermissionDeniedError)
+ADMIN_ERRORS = (AuthenticationError, RateLimitedError, PermissionDeniedError)
 BODY_ERRORS = (BodyTooLargeError, BodyEncodedError)
 
 

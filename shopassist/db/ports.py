@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from shopassist.db.privacy import GuestMerges
 from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserConsent, UserCredits
 from shopassist.models.audit import AuditPage
 from shopassist.models.catalog import UpsertCount, Vocabulary
@@ -205,6 +206,7 @@ class Repositories:
     consents: ConsentRepository
     cache: CacheRepository
     catalog: CatalogRepository
+    merges: GuestMerges
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +217,12 @@ class RepositoryFactories(Generic[Session]):
     consents: Callable[[Session], ConsentRepository]
     cache: Callable[[Session], CacheRepository]
     catalog: Callable[[Session], CatalogRepository]
+    merges: Callable[[Session], GuestMerges]
 
     def within(self, session: Session) -> Repositories:
         """All of them, speaking within `session`."""
-        return Repositories(self.credits(session), self.consents(session), self.cache(session), self.catalog(session))
+        credits_, consents, cache = self.credits(session), self.consents(session), self.cache(session)
+        return Repositories(credits_, consents, cache, self.catalog(session), self.merges(session))
 
 
 Body = Callable[[Repositories], Awaitable[Result]]

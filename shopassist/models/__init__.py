@@ -11,6 +11,8 @@ from shopassist.models.credits import (
     UserCredits,
     UserCreditStatus,
 )
+from shopassist.models.erasure import ErasedBalance, Erasure
+from shopassist.models.guest_merge import GuestMerge
 from shopassist.models.guests import GuestNetwork, GuestSession
 from shopassist.models.lease import Lease
 from shopassist.models.query_cache import CacheContents, CacheEpoch, QueryCache
@@ -21,6 +23,9 @@ __all__ = [
     "CreditHold",
     "CreditStatus",
     "CreditTransaction",
+    "ErasedBalance",
+    "Erasure",
+    "GuestMerge",
     "GuestNetwork",
     "GuestSession",
     "IdempotentAnswer",

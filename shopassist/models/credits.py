@@ -25,6 +25,7 @@ class TransactionType(StrEnum):
     RESET = "reset"
     ADJUST = "adjust"
     OPENING = "opening"
+    ERASE = "erase"
 
 
 class UserCredits(SQLModel, table=True):
@@ -116,7 +117,14 @@ class IdempotentAnswer(SQLModel, table=True):
     """What a caller was answered under a key, to be answered again until `expires_at`."""
 
     __tablename__ = "idempotent_answers"
-    __table_args__ = (Index("ix_idempotent_answers_expires_at", "expires_at"),)
+    __table_args__ = (
+        Index("ix_idempotent_answers_expires_at", "expires_at"),
+        Index(
+            "ix_idempotent_answers_adjusted_user",
+            text("(response ->> 'user_id')"),
+            postgresql_where=text("(response ->> 'user_id') IS NOT NULL"),
+        ),
+    )
 
     user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
     idempotency_key: str = Field(primary_key=True, max_length=KEY_LENGTH)

@@ -15,6 +15,7 @@ from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.guests import GuestSessionKind, GuestSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.limits import LimitSettings
+from shopassist.settings.privacy import PrivacySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
 
@@ -29,6 +30,7 @@ __all__ = [
     "GuestSettings",
     "IdentitySettings",
     "LimitSettings",
+    "PrivacySettings",
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",
@@ -48,6 +50,7 @@ class Settings(BaseModel):
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     guests: GuestSettings = Field(default_factory=GuestSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    privacy: PrivacySettings = Field(default_factory=PrivacySettings)
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

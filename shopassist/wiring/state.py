@@ -11,7 +11,10 @@ from shopassist.db.memory.cached_answers import MemoryCachedAnswers
 from shopassist.db.memory.catalog import MemoryCatalogRepository
 from shopassist.db.memory.consents import MemoryConsentRepository
 from shopassist.db.memory.credits import MemoryCreditRepository
+from shopassist.db.memory.erasures import MemoryErasures
+from shopassist.db.memory.guest_merges import MemoryGuestMerges
 from shopassist.db.memory.guest_networks import MemoryGuestNetworks
+from shopassist.db.memory.holdings import MemoryHoldings
 from shopassist.db.memory.leases import MemoryLeases
 from shopassist.db.memory.ledger import MemoryCreditLedger
 from shopassist.db.memory.query_cache import MemoryCacheRepository
@@ -25,13 +28,18 @@ from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
 from shopassist.db.postgres.credits import PostgresCreditRepository
+from shopassist.db.postgres.erasures import PostgresErasures
+from shopassist.db.postgres.guest_merges import PostgresGuestMerges
 from shopassist.db.postgres.guest_networks import PostgresGuestNetworks
+from shopassist.db.postgres.holdings import PostgresHoldings
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
 from shopassist.db.resilience.policy import Limits, Resilience
+from shopassist.identity.subjects import SubjectHash
+from shopassist.models.erasure import ErasurePolicy
 from shopassist.models.ledger import CreditPolicy
 from shopassist.settings import Settings
 
@@ -52,6 +60,10 @@ class State(containers.DeclarativeContainer):
         guest_accounts_per_network=settings.provided.guests.accounts_per_network,
         retention_days=settings.provided.credits.retention_days,
     )
+    erasure_policy = providers.Singleton(
+        ErasurePolicy, credits=credit_policy, list_lifetime=settings.provided.privacy.erasure_list_lifetime
+    )
+    subject_hash = providers.Singleton(SubjectHash, settings=settings)
 
     limits = providers.Singleton(
         Limits,
@@ -83,6 +95,11 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Factory(PostgresCatalogRepository),
         memory=providers.Factory(MemoryCatalogRepository),
     )
+    merge_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresGuestMerges, subjects=subject_hash, clock=clock),
+        memory=providers.Factory(MemoryGuestMerges, subjects=subject_hash),
+    )
 
     repositories: providers.Provider[RepositoryFactories[Any]] = providers.Factory(
         RepositoryFactories,
@@ -90,6 +107,7 @@ class State(containers.DeclarativeContainer):
         consents=consent_repository.provider,
         cache=cache_repository.provider,
         catalog=catalog_repository.provider,
+        merges=merge_repository.provider,
     )
     unit_of_work = providers.Selector(
         storage,
@@ -98,8 +116,10 @@ class State(containers.DeclarativeContainer):
     )
     credit_ledger = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock),
-        memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy),
+        postgres=providers.Singleton(
+            PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock, subjects=subject_hash
+        ),
+        memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy, subjects=subject_hash),
     )
     cached_answers = providers.Selector(
         storage,
@@ -125,6 +145,16 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Singleton(PostgresLedgerAudit, manager=database_manager),
         memory=providers.Singleton(MemoryLedgerAudit, store=memory_store),
+    )
+    holdings = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresHoldings, manager=database_manager),
+        memory=providers.Singleton(MemoryHoldings, store=memory_store),
+    )
+    erasures = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresErasures, manager=database_manager, policy=erasure_policy, clock=clock),
+        memory=providers.Singleton(MemoryErasures, store=memory_store, policy=erasure_policy),
     )
     leases = providers.Selector(
         storage,

@@ -42,7 +42,7 @@ async def ledgers(database_url: str) -> AsyncIterator[Ledgers]:
         if manager is None:
             manager = DatabaseManager(DatabaseConfig(database_url=SecretStr(url)))
             managers.append(manager)
-        return PostgresCreditLedger(manager, CreditPolicy(), SystemClock())
+        return PostgresCreditLedger(manager, CreditPolicy(), SystemClock(), lambda user_id: user_id)
 
     yield ledger
     for manager in managers:

@@ -60,6 +60,12 @@ FILL_BY_REVISION = {
     UPDATE credit_holds SET question_hash = md5(user_id);
     INSERT INTO idempotent_answers VALUES ('a', 'k', 'h', '{}', now());
     """,
+    "0011": """
+    INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, finished_at, counts)
+    VALUES (gen_random_uuid(), 'hash', true, true, 'user', now(), now(), '{"account": 1}');
+    INSERT INTO erased_balances VALUES ('hash', true, 3, now(), now());
+    INSERT INTO guest_merges VALUES ('guest', 'user 1', now(), '{}');
+    """,
     "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
     "0006": "INSERT INTO guest_networks (day, network, accounts) VALUES ('2026-01-01', 'hash', 3)",
     "0003": """
@@ -127,6 +133,20 @@ async def test_going_back_gives_open_holds_back(empty_database_url: str, connect
     )
     await migrate.downgrade(url, "0001")
     assert await connection.fetchval("SELECT (available_credits, held_credits) FROM user_credits") == (50, 0)
+
+
+async def test_an_erasure_under_way_is_not_dropped(empty_database_url: str, connection: asyncpg.Connection) -> None:
+    """Going back would leave rows of which nobody knows any more that they are to be erased."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url)
+    await connection.execute(
+        "INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, user_id, pseudonym, "
+        "counts) VALUES (gen_random_uuid(), 'h', true, true, 'user', now(), 'u', 'p', '{}')"
+    )
+    with pytest.raises(MigrationError, match="an erasure is under way"):
+        await migrate.downgrade(url, "0005")
+    await connection.execute("UPDATE erasures SET finished_at = now(), user_id = NULL, pseudonym = NULL")
+    await migrate.downgrade(url, "0005")
 
 
 async def test_models_and_migrations_do_not_drift(template_url: str, empty_database_url: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -15,6 +15,8 @@ from containers import Container
 from shopassist.db.ports import Repositories
 from shopassist.models import CreditTransaction, QueryCache, TransactionType, UserConsent
 from shopassist.models.criteria import Bound, Criteria, Feature
+from shopassist.models.erasure import AskedBy, ErasureRequest, Listed
+from shopassist.models.holdings import HELD
 from shopassist.models.ledger import Adjustment, HistoryFilter, HoldRequest, Settlement, StoredAnswer
 from tests.support import execute, postgres_settings, with_name
 
@@ -33,6 +35,14 @@ SELECT 'user ' || n, true, false FROM generate_series(1, 20000) n;
 INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
 SELECT md5(n::text) || md5(n::text), '{}', now() - interval '2 days', now() + (n - 1000) * interval '1 second'
 FROM generate_series(1, 20000) n;
+INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, finished_at, counts)
+SELECT gen_random_uuid(), md5(n::text) || md5(n::text), true, true, 'user', now() - n * interval '1 minute', now(), '{}'
+FROM generate_series(1, 20000) n;
+INSERT INTO erased_balances (subject_hash, is_guest, available_credits, last_reset_timestamp, forget_at)
+SELECT md5(n::text) || md5(n::text), true, 3, now(), now() + (n - 1000) * interval '1 minute'
+FROM generate_series(1, 20000) n;
+INSERT INTO guest_merges (guest_id, user_id, merged_at, moved)
+SELECT 'guest ' || n, 'user ' || n, now(), '{}' FROM generate_series(1, 20000) n;
 INSERT INTO products (source, source_id, title, brand, category, attributes, link, words, price, currency, rating)
 SELECT 'test', n, 'Phone model' || n, 'Brand' || n % 500, 'category' || n % 200, jsonb_build_object('ram_gb', n % 16),
        'https://www.example.in/', ARRAY['phone', 'model' || n, 'feature' || n % 300], 1000 + n, 'INR', n % 5
@@ -51,6 +61,32 @@ Steps = Callable[[Container, Repositories], Awaitable[object]]
 def step(name: str, steps: Steps) -> Any:
     """One use of a repository or of the ledger."""
     return pytest.param(steps, id=name)
+
+
+async def merged(work: Repositories, guest_id: str, user_id: str) -> None:
+    """All that a merge does."""
+    await work.merges.lock(guest_id, user_id)
+    await work.merges.find(guest_id)
+    await work.merges.is_guest(guest_id)
+    await work.merges.move([one for one in HELD if one.moves], guest_id, user_id)
+    await work.merges.record("another guest", user_id, {})
+
+
+async def exported(container: Container) -> None:
+    """A page of each kind, and the next one."""
+    for one in HELD:
+        key = {"id": 100, "hold_id": UUID(int=0)}
+        after = tuple(key.get(name, "user 7") for name in one.key)
+        for place in (None, after):
+            await container.holdings().page(one, "user 7", False, 100, place)
+
+
+async def erased(container: Container) -> None:
+    """All that an erasure does."""
+    subject = container.subject_hash()("user 11")
+    begun = await container.erasures().begin(ErasureRequest("user 11", subject, None, AskedBy.USER))
+    assert begun is not None
+    await container.erasures().advance(begun.id)
 
 
 STEPS = [
@@ -96,6 +132,10 @@ STEPS = [
             wanted=HistoryFilter(TransactionType.DEDUCT, datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         ),
     ),
+    step("merge", lambda _, w: merged(w, "guest 9", "user 9")),
+    step("forget erased", lambda c, _: c.erasures().forget(100)),
+    step("list of erasures", lambda c, _: c.erasures().listed(100, Listed(UUID(int=0), "", datetime.now(UTC)))),
+    step("erasures under way", lambda c, _: c.erasures().unfinished()),
     step("consent", lambda _, w: w.consents.get_consent("user 7")),
     step("new consent", lambda _, w: w.consents.create_consent(UserConsent(user_id="new"))),
     step("update consent", lambda _, w: w.consents.update_consent("user 7", marketing_consent=True)),
@@ -212,6 +252,14 @@ async def test_no_statement_reads_a_large_table_from_end_to_end(filled: Containe
     assert statements
     for (statement, _), plan in zip(statements, await plans(filled, statements), strict=True):
         assert scans(plan) == [], statement
+
+
+@pytest.mark.parametrize("steps", [step("export", lambda c, _: exported(c)), step("erase", lambda c, _: erased(c))])
+async def test_export_and_erasure_read_what_is_the_users(filled: Container, steps: Steps) -> None:
+    """Of all but the open holds, which are few: they live for a minute."""
+    statements = await executed(filled, steps)
+    for (statement, _), plan in zip(statements, await plans(filled, statements), strict=True):
+        assert set(scans(plan)) <= {"credit_holds"}, statement
 
 
 async def test_a_page_of_verification_reads_its_own_range(filled: Container) -> None:

@@ -26,7 +26,8 @@ class Shop:
     async def unit_of_work(self) -> AsyncIterator[Repositories]:
         """A unit of work that knows the catalogue alone."""
         unused = cast("Any", None)
-        yield Repositories(unused, unused, unused, MemoryCatalogRepository(MemorySession(self.store)))
+        catalog = MemoryCatalogRepository(MemorySession(self.store))
+        yield Repositories(unused, unused, unused, catalog, unused)
 
     def file(self, name: str, content: str | bytes | list[Any]) -> Path:
         """A file of this content; a list becomes JSON lines."""

@@ -1,5 +1,7 @@
 """Recomputing balances in memory."""
 
+from collections.abc import Mapping
+
 from shopassist.db.memory.store import MemoryStore
 from shopassist.models.audit import AuditPage, Books
 
@@ -18,15 +20,20 @@ class MemoryLedgerAudit:
             written = {row.user_id for row in self._store.transactions.values()}
             written |= {hold.user_id for hold in self._store.holds.values()}
             within = {name for name in written if name > after_user_id and (last is None or name <= last)}
-            books = self._books(within.union(accounts))
+            erasing = {e.user_id: e.pseudonym for e in self._store.erasures.values() if e.had_account and e.user_id}
+            books = self._books(within.union(accounts) - set(erasing) - set(erasing.values()), {})
+            if last is None:
+                books += self._books({name for name in erasing.values() if name}, erasing)
         return AuditPage(len(accounts), tuple(drift for one in books for drift in one.drifts()), last)
 
-    def _books(self, user_ids: set[str]) -> list[Books]:
+    def _books(self, user_ids: set[str], erasing: Mapping[str, str | None]) -> list[Books]:
+        """Of each account; `erasing` are those whose rows are on their way to a pseudonym, and count as its."""
         ledger, holds, newest = dict.fromkeys(user_ids, 0), dict.fromkeys(user_ids, 0), dict.fromkeys(user_ids, 0)
         for _, row in sorted(self._store.transactions.items()):
-            if row.user_id in user_ids:
-                ledger[row.user_id] += row.amount
-                newest[row.user_id] = row.balance_after
+            owner = erasing.get(row.user_id, row.user_id)
+            if owner in user_ids:
+                ledger[owner] += row.amount
+                newest[owner] = row.balance_after
         for hold in self._store.holds.values():
             if hold.user_id in user_ids:
                 holds[hold.user_id] += hold.amount

@@ -1,22 +1,28 @@
 """The ledger in memory."""
 
 import json
+import time
 from datetime import timedelta
 from uuid import UUID
 
+from shopassist.db.memory.erasures import past_of
 from shopassist.db.memory.guest_networks import count_guest
 from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
+from shopassist.db.privacy import SubjectHash
+from shopassist.db.resilience.policy import request_began
 from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
+from shopassist.models.erasure import opening
 from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Replay, Settlement
 
 
 class MemoryCreditLedger:
     """Implements `CreditLedger`. Nothing is awaited under the lock, so each call happens at once or not at all."""
 
-    def __init__(self, store: MemoryStore, policy: CreditPolicy) -> None:
-        """`policy` says how many credits there are and when they come back."""
+    def __init__(self, store: MemoryStore, policy: CreditPolicy, subjects: SubjectHash) -> None:
+        """`policy` says how many credits there are and when they come back; `subjects` hashes user ids."""
+        self._subjects = subjects
         self._store = store
         self._policy = policy
 
@@ -130,22 +136,26 @@ class MemoryCreditLedger:
     def _touch(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         account = self._store.accounts.get(user_id)
         if account is None:
+            asked_since = timedelta(seconds=time.monotonic() - request_began())
+            begins = opening(is_guest, past_of(self._store, self._subjects(user_id)), self._policy, asked_since)
             if is_guest and network is not None:
                 count_guest(self._store, self._policy, network)
-            now, credits_ = self._store.now(), self._policy.max_credits(is_guest)
+            now = self._store.now()
             account = UserCredits(
                 user_id=user_id,
                 is_guest=is_guest,
-                available_credits=credits_,
+                available_credits=begins.available_credits,
                 held_credits=0,
-                max_credits=credits_,
-                last_reset_timestamp=now,
+                max_credits=begins.max_credits,
+                last_reset_timestamp=begins.last_reset or now,
                 created_at=now,
                 updated_at=now,
             )
             self._store.accounts[user_id] = account
-            self._record(account, TransactionType.ALLOCATE, credits_, "Initial credits")
-        elif self._is_due(account):
+            if account.available_credits:
+                self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
+            return self._touch(user_id, is_guest)
+        if self._is_due(account):
             self._reset(account)
         return account
 

@@ -20,7 +20,8 @@ class MemoryReplays:
         return Replay(kept.user_id, kept.idempotency_key, kept.request_hash, kept.response)
 
     async def remember(self, replay: Replay) -> None:
-        if await self.find(replay.user_id, replay.idempotency_key) is None:
+        has_account = replay.user_id in self._store.accounts
+        if has_account and await self.find(replay.user_id, replay.idempotency_key) is None:
             keep(self._store, self._policy, replay)
 
     async def forget_expired(self, limit: int = 1000) -> int:

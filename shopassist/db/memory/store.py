@@ -6,10 +6,15 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
+from sqlmodel import SQLModel
+
 from shopassist.db.ports import Clock
 from shopassist.models import (
     CreditHold,
     CreditTransaction,
+    ErasedBalance,
+    Erasure,
+    GuestMerge,
     IdempotentAnswer,
     Product,
     QueryCache,
@@ -35,9 +40,24 @@ class MemoryStore:
         self.cache: dict[str, QueryCache] = {}
         self.products: dict[tuple[str, str], Product] = {}
         self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
+        self.erasures: dict[UUID, Erasure] = {}
+        self.erased_balances: dict[str, ErasedBalance] = {}
+        self.merges: dict[str, GuestMerge] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.guest_networks: dict[tuple[date, str], int] = {}
         self._last_transaction_id = 0
+
+    def rows(self, table: type[SQLModel]) -> dict[Any, Any]:
+        """The rows of a table in which something is held of people, by primary key."""
+        tables: dict[type[SQLModel], dict[Any, Any]] = {
+            UserCredits: self.accounts,
+            CreditHold: self.holds,
+            CreditTransaction: self.transactions,
+            UserConsent: self.consents,
+            IdempotentAnswer: self.replays,
+            GuestMerge: self.merges,
+        }
+        return tables[table]
 
     def now(self) -> datetime:
         """The deciding instant."""

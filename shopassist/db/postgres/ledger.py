@@ -14,6 +14,7 @@ from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Close, Take, account_of
 from shopassist.db.postgres.takes import Takes
+from shopassist.db.privacy import SubjectHash
 from shopassist.db.resilience.failures import ConnectionLostError
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Settlement
@@ -22,13 +23,13 @@ from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldReques
 class PostgresCreditLedger:
     """Implements `CreditLedger`."""
 
-    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock) -> None:
-        """`policy` says how many credits there are and when they come back."""
+    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock, subjects: SubjectHash) -> None:
+        """`policy` says how many credits there are and when they come back; `subjects` hashes user ids."""
         self._manager = manager
         self._policy = policy
         self._clock = clock
         self._reads = Coalescer(self._read)
-        self._takes = Takes(manager, policy, clock)
+        self._takes = Takes(manager, policy, clock, subjects)
         self._taken = Coalescer(self._takes.answer, kind=self._takes.alike)
         # Two ends of one hold never share a statement, which could not tell which of them was the one.
         self._closes = Coalescer(self._close, kind=lambda close: (close.hold_id, object()))

@@ -1,18 +1,22 @@
 """What the ledger's statements are asked for, and how their rows become accounts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import class_mapper
 
+from shopassist.db.resilience.policy import request_began
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Settlement
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A request for credits, to hold or to spend; of 0 credits, a look at the account that resets what is due."""
+    """A request for credits, to hold or to spend; of 0 credits, a look at the account that resets what is due.
+
+    `began` is when the caller came, by `time.monotonic()`.
+    """
 
     user_id: str
     is_guest: bool
@@ -23,6 +27,7 @@ class Take:
     question_hash: str | None = None
     idempotency_key: str | None = None
     network: str | None = None
+    began: float = field(default_factory=request_began)
 
 
 @dataclass(frozen=True, slots=True)

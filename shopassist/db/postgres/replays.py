@@ -17,10 +17,12 @@ WHERE user_id = :user_id AND idempotency_key = :idempotency_key
   AND expires_at >= COALESCE(CAST(:instant AS timestamptz), now())
 """)
 
+# Only while there is the account: what an erased caller was answered is not kept.
 REMEMBER = text("""
 INSERT INTO idempotent_answers AS a (user_id, idempotency_key, request_hash, response, expires_at)
-SELECT :user_id, :idempotency_key, :request_hash, CAST(:response AS jsonb),
+SELECT user_id, :idempotency_key, :request_hash, CAST(:response AS jsonb),
        COALESCE(CAST(:instant AS timestamptz), now()) + CAST(:replay_lifetime AS interval)
+FROM user_credits WHERE user_id = CAST(:user_id AS text) FOR KEY SHARE
 ON CONFLICT (user_id, idempotency_key) DO UPDATE
 SET request_hash = excluded.request_hash, response = excluded.response, expires_at = excluded.expires_at
 WHERE a.expires_at < COALESCE(CAST(:instant AS timestamptz), now())

@@ -9,22 +9,25 @@ from sqlalchemy import TextClause
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
-from shopassist.db.postgres import ledger_statements, opening_statements
+from shopassist.db.postgres import ledger_statements
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Take, account_of
+from shopassist.db.postgres.openings import Openings
+from shopassist.db.privacy import SubjectHash
 from shopassist.db.resilience.failures import ConnectionLostError
-from shopassist.errors import GuestLimitError, StorageUnavailableError
+from shopassist.errors import AccountErasedError, StorageUnavailableError
 from shopassist.models.ledger import CreditPolicy, Grant
 
-Grants = dict[UUID, Grant]
+Grants = dict[UUID, Grant | Exception]
 Step = Callable[[Sequence[Take]], Awaitable[Grants]]
 
 
 class Takes:
     """Answers requests for credits. Those of one user in one call ask for the same amount, `alike`."""
 
-    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock) -> None:
+    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock, subjects: SubjectHash) -> None:
         """`policy` says how many credits a new account has."""
+        self._openings = Openings(manager, policy, clock, subjects)
         self._manager = manager
         self._policy = policy
         self._clock = clock
@@ -36,7 +39,7 @@ class Takes:
 
     async def answer(self, requests: Sequence[Take]) -> list[Grant | Exception]:
         """A grant for each, or why there is none. Raises only when nothing has happened."""
-        grants: dict[UUID, Grant | Exception] = {}
+        grants: Grants = {}
         for step in (self._spend, self._take, self._open_and_take):
             rest = [request for request in requests if request.operation_id not in grants]
             if rest:
@@ -47,8 +50,7 @@ class Takes:
                         raise
                     # The others have theirs, and must hear of it.
                     grants |= await self._apart(rest, error)
-        # Who has no account after all was one guest too many.
-        return [grants.get(request.operation_id) or GuestLimitError() for request in requests]
+        return [grants[request.operation_id] for request in requests]
 
     async def happened(self, operations: dict[UUID, str], backend: int | None) -> set[UUID]:
         """Of operations, by id, on their users' accounts, those that were granted or settled.
@@ -68,11 +70,11 @@ class Takes:
 
         return await self._manager.resilience.run(look, repeatable=True)
 
-    async def _apart(self, requests: Sequence[Take], error: Exception) -> dict[UUID, Grant | Exception]:
+    async def _apart(self, requests: Sequence[Take], error: Exception) -> Grants:
         """One by one, where it is a request that is at fault."""
         if len(requests) == 1 or isinstance(error, StorageUnavailableError):
             return {request.operation_id: error for request in requests}
-        grants: dict[UUID, Grant | Exception] = {}
+        grants: Grants = {}
         for request in requests:
             try:
                 [grants[request.operation_id]] = await self.answer([request])
@@ -92,7 +94,7 @@ class Takes:
         interval = self._policy.reset_interval
         rows = await self._run(ledger_statements.READ, repeatable=True, user_ids=user_ids, interval=interval)
         accounts = {row["user_id"]: row for row in rows}
-        grants = {request.operation_id: Grant(True, account_of(accounts[request.user_id])) for request in done}
+        grants: Grants = {request.operation_id: Grant(True, account_of(accounts[request.user_id])) for request in done}
         rest = [request for request in requests if request.operation_id not in happened]
         return grants | (await step(rest) if rest else {})
 
@@ -150,18 +152,15 @@ class Takes:
         }
 
     async def _open_and_take(self, requests: Sequence[Take]) -> Grants:
-        spare = await self._run(
-            opening_statements.OPEN,
-            repeatable=True,
-            user_ids=[request.user_id for request in requests],
-            guests=[request.is_guest for request in requests],
-            credits=[self._policy.max_credits(request.is_guest) for request in requests],
-            networks=[request.network if request.is_guest else None for request in requests],
-            most=self._policy.guest_accounts_per_network,
-        )
-        for row in spare:
-            await self._run(opening_statements.GIVE_BACK, **dict(row))
-        return await self._take(requests)
+        refused = await self._openings.open(requests)
+        grants: Grants = {
+            request.operation_id: refused[request.user_id] for request in requests if request.user_id in refused
+        }
+        opened = [request for request in requests if request.user_id not in refused]
+        if opened:
+            grants |= await self._take(opened)
+        # Whose account is gone between the two was erased.
+        return {request.operation_id: AccountErasedError() for request in opened} | grants
 
     async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
         return await fetch(self._manager, statement, repeatable=repeatable, instant=self._clock.instant(), **parameters)

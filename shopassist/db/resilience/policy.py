@@ -29,16 +29,23 @@ SATURATED_SECONDS = 5.0
 SATURATED_PATIENCE_SECONDS = 0.4
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
+_began: ContextVar[float | None] = ContextVar("began", default=None)
 
 
 @contextmanager
 def deadline_within(seconds: float) -> Iterator[None]:
     """What is asked of the database in this block serves a request that nobody waits for any longer than that."""
-    token = _deadline.set(time.monotonic() + seconds)
+    token, began = _deadline.set(time.monotonic() + seconds), _began.set(_began.get() or time.monotonic())
     try:
         yield
     finally:
+        _began.reset(began)
         _deadline.reset(token)
+
+
+def request_began() -> float:
+    """When the request came that is being served, by `time.monotonic()`; now, where none is."""
+    return _began.get() or time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)

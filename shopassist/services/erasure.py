@@ -1,0 +1,112 @@
+"""Erasure: what is held of somebody goes, step by step, and what must stay names nobody."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from uuid import UUID
+
+from shopassist.db.privacy import Erasures, Holdings, SubjectHash
+from shopassist.errors import NotFoundError
+from shopassist.models import Erasure
+from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
+from shopassist.models.holdings import HELD, Holding, OnErasure
+from shopassist.models.text import valid_user_id
+
+PAGE = 1000
+PATIENCE_SECONDS = 5.0
+"""How long a caller is kept waiting; what takes longer goes on by itself."""
+
+NOTHING_HELD = "Nothing is held of this user."
+
+
+class ErasureService:
+    """Erases people, and takes up what was left half-way."""
+
+    def __init__(self, erasures: Erasures, holdings: Holdings, subjects: SubjectHash) -> None:
+        """`subjects` hashes user ids."""
+        self._erasures = erasures
+        self._holdings = holdings
+        self._subjects = subjects
+
+    async def erase(
+        self,
+        user_id: str,
+        is_guest: bool | None,
+        asked_by: AskedBy = AskedBy.USER,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> ErasureReceipt:
+        """Erase somebody, or go on doing so; the receipt of the last time when nothing is held any more.
+
+        After `patience_seconds` the rest is left to `finish`. `is_guest` is None where only the account can tell.
+        Raises `NotFoundError` when nothing was ever held, and `SessionRefusedError` for a guest who names a registered
+        account.
+        """
+        request = ErasureRequest(valid_user_id(user_id), self._subjects(user_id), is_guest, asked_by)
+        erasure = await self._erasures.begin(request)
+        if erasure is None:
+            raise NotFoundError(NOTHING_HELD)
+        give_up_at = time.monotonic() + patience_seconds
+        while erasure.finished_at is None:
+            erasure = await self._erasures.advance(erasure.id)
+            if time.monotonic() > give_up_at:
+                break
+        return receipt_of(erasure)
+
+    async def finish(self) -> int:
+        """Finish what is under way, whoever began it; how many erasures."""
+        unfinished = await self._erasures.unfinished()
+        for erasure_id in unfinished:
+            await self._finish(erasure_id)
+        return len(unfinished)
+
+    async def forget(self) -> int:
+        """Forget balances whose period is over, and erasures that are past their lifetime; how many."""
+        forgotten = 0
+        while batch := await self._erasures.forget(PAGE):
+            forgotten += batch
+        return forgotten
+
+    async def listed(self) -> AsyncIterator[Listed]:
+        """The list of erasures, the oldest first."""
+        last: Listed | None = None
+        while page := await self._erasures.listed(PAGE, last):
+            for one in page:
+                yield one
+            last = page[-1]
+
+    async def replay(self, listed: Mapping[str, Listed]) -> AsyncIterator[ErasureReceipt | None]:
+        """Erase again whoever is on a list, by subject hash, and there from before: an older backup brought them back.
+
+        Gives the receipt of each who was erased, and None for each page that was looked through. Who came back after
+        the erasure stays.
+        """
+        for holding in HELD:
+            if holding.since is not None:
+                async for receipt in self._replay(holding, listed):
+                    yield receipt
+
+    async def _replay(self, holding: Holding, listed: Mapping[str, Listed]) -> AsyncIterator[ErasureReceipt | None]:
+        after = ""
+        while page := await self._holdings.traces(holding, PAGE, after):
+            for trace in page:
+                found = listed.get(self._subjects(trace.user_id))
+                if found is not None and trace.since <= found.erased_at:
+                    yield await self.erase(trace.user_id, trace.is_guest, AskedBy.REPLAY, float("inf"))
+            yield None
+            after = page[-1].user_id
+
+    async def _finish(self, erasure_id: UUID) -> None:
+        while (await self._erasures.advance(erasure_id)).finished_at is None:
+            pass
+
+
+def receipt_of(erasure: Erasure) -> ErasureReceipt:
+    """What whoever asked is given."""
+    kept = {one.name for one in HELD if one.on_erasure in {OnErasure.PSEUDONYMISE, OnErasure.DISOWN}}
+    counts: dict[str, int] = erasure.counts
+    return ErasureReceipt(
+        receipt_id=erasure.id,
+        requested_at=erasure.requested_at,
+        finished_at=erasure.finished_at,
+        erased={name: count for name, count in counts.items() if name not in kept},
+        pseudonymised={name: count for name, count in counts.items() if name in kept},
+    )

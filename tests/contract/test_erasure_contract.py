@@ -1,0 +1,284 @@
+"""Erasure: nothing is left of a person, sums stay true, and coming back refills nothing. Both twins."""
+
+import json
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.db.resilience.policy import deadline_within
+from shopassist.errors import AccountErasedError, NotFoundError, SessionRefusedError
+from shopassist.models import TransactionType, UserConsentCreate
+from shopassist.models.adjustment import CreditAdjustment
+from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
+from shopassist.models.holdings import HELD
+from shopassist.models.ledger import HoldRequest, Replay, Settlement
+from tests.support import FixedClock
+
+USER = "auth0|erased-marker"
+GUEST = "guest-erased-marker"
+
+
+async def use(container: Container, user_id: str = USER, is_guest: bool = False) -> None:
+    """Leave something in every store: rows of the ledger, a hold, a consent, answers by key, an adjustment."""
+    ledger = container.credit_ledger()
+    await ledger.account(user_id, is_guest)
+    await ledger.deduct(user_id, is_guest, 3, "Credit deducted for message")
+    await ledger.hold(HoldRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
+    await container.replays().remember(Replay(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
+    change = CreditAdjustment(amount=1, reason=f"Sorry, {user_id}")
+    await container.adjustment_service().adjust(user_id, change, "auth0|administrator", f"sorry-{user_id}")
+    if not is_guest:
+        await container.consent_service().create_consent(user_id, UserConsentCreate())
+
+
+async def document(container: Container, user_id: str, is_guest: bool | None) -> dict[str, list[dict[str, object]]]:
+    """What an export holds."""
+    parts = [part async for part in await container.export_service().export(user_id, is_guest)]
+    held: dict[str, list[dict[str, object]]] = json.loads(b"".join(parts))["held"]
+    return held
+
+
+async def drifts(container: Container) -> int:
+    """How many accounts have drifted."""
+    report = await container.ledger_audit().verify()
+    assert report is not None
+    return report.drifting_accounts
+
+
+async def erase(container: Container, user_id: str = USER, is_guest: bool | None = False) -> ErasureReceipt:
+    """Erase somebody, however long it takes."""
+    return await container.erasure_service().erase(user_id, is_guest, patience_seconds=60)
+
+
+async def test_what_is_held_is_exported_and_then_erased(container: Container) -> None:
+    """Each kind of data is in the export, then in the receipt, and then nowhere; the books agree."""
+    await use(container)
+    held = await document(container, USER, False)
+    assert {name: len(rows) for name, rows in held.items()} == {
+        "account": 1,
+        "holds": 1,
+        "transactions": 3,
+        "consents": 1,
+        "remembered_answers": 1,
+        "remembered_adjustments": 1,
+        "merged_guests": 0,
+        "merged_into": 0,
+    }
+    assert "auth0|administrator" not in json.dumps(held)
+    receipt = await erase(container)
+    assert receipt.finished_at is not None
+    assert receipt.erased == {
+        "account": 1,
+        "holds": 1,
+        "consents": 1,
+        "remembered_answers": 1,
+        "remembered_adjustments": 1,
+    }
+    assert receipt.pseudonymised == {"transactions": 3}
+    assert "erased-marker" not in receipt.model_dump_json()
+    assert all(not rows for rows in (await document(container, USER, False)).values())
+    assert await drifts(container) == 0
+
+
+async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container: Container) -> None:
+    """Every row is there, in order, without what was written about the person; the last takes what was left."""
+    await use(container)
+    store_before = await container.credit_service().get_user_transactions(USER)
+    await erase(container)
+    [pseudonym] = await pseudonyms(container)
+    rows = (await container.credit_service().get_user_transactions(pseudonym))[::-1]
+    assert [row.amount for row in rows] == [50, -3, 1, -48]
+    assert [row.balance_after for row in rows] == [50, 47, 48, 0]
+    assert rows[-1].transaction_type == TransactionType.ERASE
+    assert [row.id for row in rows[:-1]] == [row.id for row in store_before[::-1]]
+    assert [row.description for row in rows[:-1]] == [None] * 3
+    account = await container.credit_ledger().account(pseudonym, is_guest=True)
+    assert (account.available_credits, account.held_credits) == (0, 0)
+
+
+async def pseudonyms(container: Container) -> list[str]:
+    """The accounts that stand for erased ones."""
+    [accounts] = [one for one in HELD if one.name == "account"]
+    traces = await container.holdings().traces(accounts, 1000)
+    return [trace.user_id for trace in traces if trace.user_id.startswith("erased|")]
+
+
+async def test_a_pseudonym_is_never_refilled(container: Container, clock: FixedClock) -> None:
+    """No reset, however long after, gives credits to nobody."""
+    await use(container)
+    await erase(container)
+    clock.move(days=3)
+    await container.credit_service().reset_credits()
+    [pseudonym] = await pseudonyms(container)
+    assert await container.credit_service().check_credits(pseudonym, is_guest=True) == 0
+    assert await drifts(container) == 0
+
+
+async def test_erasing_again_gives_the_same_receipt(container: Container) -> None:
+    """Once more changes nothing; who was never here is told so."""
+    await use(container)
+    assert await erase(container) == await erase(container)
+    with pytest.raises(NotFoundError):
+        await erase(container, "auth0|stranger")
+
+
+async def test_coming_back_within_the_period_refills_nothing(container: Container, clock: FixedClock) -> None:
+    """The balance is that of before, holds given back, and so is the next reset; then the period is over."""
+    await use(container)
+    await erase(container)
+    clock.move(hours=1)
+    account = await container.credit_ledger().account(USER, is_guest=False)
+    assert (account.available_credits, account.max_credits, account.held_credits) == (48, 50, 0)
+    assert account.last_reset_timestamp == clock.time - timedelta(hours=1)
+    assert await drifts(container) == 0
+    clock.move(hours=23)
+    assert await container.credit_service().check_credits(USER) == 50
+
+
+@pytest.mark.parametrize(("user_id", "is_guest", "credits_"), [(USER, False, 50), (GUEST, True, 10)])
+async def test_who_spent_all_comes_back_to_nothing(
+    container: Container, clock: FixedClock, user_id: str, is_guest: bool, credits_: int
+) -> None:
+    """However often they erase: an empty account has no ledger row, and stays empty."""
+    await container.credit_ledger().deduct(user_id, is_guest, credits_, "x")
+    for _ in range(3):
+        await erase(container, user_id, is_guest)
+        clock.move(seconds=1)
+        assert await container.credit_service().check_credits(user_id, is_guest) == 0
+        assert not await container.credit_service().deduct_credit(user_id, is_guest)
+    assert await drifts(container) == 0
+
+
+async def test_balances_are_forgotten_when_their_period_is_over(container: Container, clock: FixedClock) -> None:
+    """A registered user's with the period, a guest's with the ledger's retention."""
+    await container.credit_ledger().deduct(USER, False, 50, "x")
+    await container.credit_ledger().deduct(GUEST, True, 10, "x")
+    await erase(container)
+    await erase(container, GUEST, True)
+    service = container.erasure_service()
+    assert await service.forget() == 0
+    clock.move(hours=24)
+    assert await service.forget() == 1
+    assert await container.credit_service().check_credits(USER) == 50
+    assert await container.credit_service().check_credits(GUEST, True) == 0
+    await erase(container, GUEST, True)
+    clock.move(days=90)
+    assert await service.forget() == 1
+    assert await container.credit_service().check_credits(GUEST, True) == 10
+    clock.move(days=365)
+    assert await service.forget() == 3
+    assert [one async for one in service.listed()] == []
+
+
+async def test_a_request_of_before_brings_nothing_back(container: Container, clock: FixedClock) -> None:
+    """Work under way ends without a trace; whoever asked before the erasure cannot open the account again."""
+    hold = HoldRequest(uuid4(), USER, False, 1, "q" * 64, "key")
+    with deadline_within(60):
+        await container.credit_ledger().hold(hold)
+        await erase(container)
+        replay = Replay(USER, "key", "q" * 64, {})
+        assert not await container.credit_ledger().settle(Settlement(hold.hold_id, USER, "x", None, replay))
+        assert not await container.credit_ledger().void(hold.hold_id, USER)
+        await container.replays().remember(replay)
+        with pytest.raises(AccountErasedError):
+            await container.credit_ledger().account(USER, False)
+        with pytest.raises(AccountErasedError):
+            await container.credit_ledger().hold(hold)
+    assert all(not rows for rows in (await document(container, USER, False)).values())
+    clock.move(seconds=1)
+    with deadline_within(60):
+        assert (await container.credit_ledger().account(USER, False)).available_credits == 50
+
+
+async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Container) -> None:
+    """Between any two steps; whoever takes it up finishes the same erasure, once."""
+    await use(container)
+    for _ in range(6):
+        await container.credit_ledger().deduct(USER, False, 1, "x")
+    erasures = container.erasures()
+    request = ErasureRequest(USER, container.subject_hash()(USER), False, AskedBy.USER)
+    begun = await erasures.begin(request)
+    assert begun is not None
+    for _ in range(4):
+        assert await drifts(container) == 0
+        assert (await erasures.advance(begun.id, limit=2)).finished_at is None
+        with pytest.raises(AccountErasedError):
+            await container.credit_ledger().account(USER, False)
+    again = await erasures.begin(request)
+    assert again is not None
+    assert again.id == begun.id
+    assert await container.erasure_service().finish() == 1
+    assert await container.erasure_service().finish() == 0
+    receipt = await erase(container)
+    assert receipt.receipt_id == begun.id
+    assert receipt.pseudonymised == {"transactions": 9}
+    assert await drifts(container) == 0
+
+
+async def test_a_guest_cannot_erase_or_export_a_registered_account(container: Container) -> None:
+    """A session id that names one is refused, also while it is erased and when only its consent is left to see."""
+    await use(container, "plain-subject")
+    with pytest.raises(SessionRefusedError):
+        await erase(container, "plain-subject", True)
+    with pytest.raises(SessionRefusedError):
+        await container.export_service().export("plain-subject", True)
+    request = ErasureRequest("plain-subject", container.subject_hash()("plain-subject"), False, AskedBy.USER)
+    await container.erasures().begin(request)
+    with pytest.raises(SessionRefusedError):
+        await erase(container, "plain-subject", True)
+    assert not any((await document(container, "plain-subject", True)).values())
+    await container.consent_service().create_consent("only-consent", UserConsentCreate())
+    with pytest.raises(NotFoundError):
+        await erase(container, "only-consent", True)
+    assert await container.consent_service().get_consent("only-consent") is not None
+
+
+async def test_a_guest_cannot_take_the_id_of_an_erased_user(container: Container, clock: FixedClock) -> None:
+    """Nor open it with a guest's credits, to be filled up on the next login."""
+    await container.credit_ledger().deduct("plain-subject", False, 50, "x")
+    await erase(container, "plain-subject")
+    clock.move(seconds=1)
+    with pytest.raises(SessionRefusedError):
+        await container.credit_service().own_account("plain-subject", is_guest=True)
+    assert (await container.credit_service().own_account("plain-subject", is_guest=False)).available_credits == 0
+
+
+async def test_a_guest_of_an_id_does_not_empty_the_users_account(container: Container, clock: FixedClock) -> None:
+    """What a guest spent and erased under an id is not held against the registered user of that id."""
+    await container.credit_ledger().deduct("plain-subject", True, 10, "x")
+    await erase(container, "plain-subject", True)
+    clock.move(seconds=1)
+    assert (await container.credit_service().own_account("plain-subject", is_guest=False)).available_credits == 50
+
+
+async def test_an_operator_erases_whoever_the_account_is(container: Container) -> None:
+    """Guest or registered, as the account says; consent alone is enough."""
+    await use(container, GUEST, is_guest=True)
+    assert (await erase(container, GUEST, None)).erased["account"] == 1
+    await container.consent_service().create_consent(USER, UserConsentCreate())
+    assert (await erase(container, USER, None)).erased == {"consents": 1}
+    assert await drifts(container) == 0
+
+
+async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: Container, clock: FixedClock) -> None:
+    """Who is on the list and came back from a backup goes again; others, and who came later, stay."""
+    subjects = container.subject_hash()
+    await use(container)
+    await container.credit_ledger().account("auth0|other", False)
+    await container.consent_service().create_consent("auth0|consent-only", UserConsentCreate())
+    clock.move(hours=1)
+    await container.credit_ledger().account("auth0|returned", False)
+    erased_at = clock.time - timedelta(minutes=30)
+    names = (USER, "auth0|consent-only", "auth0|returned")
+    listed = {subjects(name): Listed(uuid4(), subjects(name), erased_at) for name in names}
+    service = container.erasure_service()
+    first = [receipt async for receipt in service.replay(listed) if receipt]
+    assert sorted(receipt.erased.get("account", 0) for receipt in first) == [0, 1]
+    assert not any((await document(container, USER, False)).values())
+    assert not any((await document(container, "auth0|consent-only", False)).values())
+    assert (await document(container, "auth0|returned", False))["account"]
+    assert (await document(container, "auth0|other", False))["account"]
+    assert [receipt async for receipt in service.replay(listed) if receipt] == []
+    assert await drifts(container) == 0

@@ -1,0 +1,99 @@
+"""Merging a guest into a user: once, whole, and never somebody else's account. Both twins."""
+
+import asyncio
+
+import pytest
+
+from containers import Container
+from shopassist.errors import AccountErasedError, GuestMergedError, NotFoundError
+from shopassist.models.erasure import AskedBy, ErasureRequest
+from shopassist.models.ledger import Replay
+
+USER = "auth0|user"
+GUEST = "guest-1"
+
+
+async def guest_with_answers(container: Container, *keys: str) -> None:
+    """A guest who asked under these keys and has 7 credits left."""
+    await container.credit_ledger().deduct(GUEST, True, 3, "Credit deducted for message")
+    for key in keys:
+        await container.replays().remember(Replay(GUEST, key, "h" * 64, {"of": "guest"}))
+
+
+async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container: Container) -> None:
+    """Answers move; both accounts and their ledgers stay what they were."""
+    await guest_with_answers(container, "one", "two")
+    await container.credit_ledger().account(USER, False)
+    await container.replays().remember(Replay(USER, "two", "h" * 64, {"of": "user"}))
+    merged = await container.guest_merge_service().merge(GUEST, USER)
+    assert merged.moved == {"remembered_answers": 1}
+    one, two = [await container.replays().find(USER, key) for key in ("one", "two")]
+    assert one is not None
+    assert two is not None
+    assert (one.response, two.response) == ({"of": "guest"}, {"of": "user"})
+    assert await container.replays().find(GUEST, "one") is None
+    assert await container.credit_service().check_credits(USER) == 50
+    assert await container.credit_service().check_credits(GUEST, True) == 7
+    assert len(await container.credit_service().get_user_transactions(USER)) == 1
+
+
+async def test_it_is_done_once(container: Container) -> None:
+    """Again gives the first outcome and moves nothing; another user is refused."""
+    await guest_with_answers(container, "one")
+    service = container.guest_merge_service()
+    first = await service.merge(GUEST, USER)
+    await container.replays().remember(Replay(GUEST, "later", "h" * 64, {}))
+    assert await service.merge(GUEST, USER) == first
+    assert await container.replays().find(USER, "later") is None
+    with pytest.raises(GuestMergedError):
+        await service.merge(GUEST, "auth0|other")
+
+
+async def test_two_at_once_are_one(container: Container) -> None:
+    """Of two users who claim a guest at the same instant one gets it, and the other hears so."""
+    await guest_with_answers(container, "one")
+    names = [f"auth0|{number}" for number in range(5)]
+    outcomes = await asyncio.gather(
+        *(container.guest_merge_service().merge(GUEST, name) for name in names), return_exceptions=True
+    )
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["GuestMerged"] + ["GuestMergedError"] * 4
+    [winner] = [name for name, outcome in zip(names, outcomes, strict=True) if not isinstance(outcome, Exception)]
+    assert await container.replays().find(winner, "one") is not None
+
+
+@pytest.mark.parametrize("named", ["auth0|victim", "victim", "nobody", USER])
+async def test_only_a_guest_can_be_merged(container: Container, named: str) -> None:
+    """A registered account, whatever its id looks like, is as unknown as nobody is: nothing tells them apart."""
+    for victim in ("auth0|victim", "victim", USER):
+        await container.credit_ledger().account(victim, False)
+        await container.replays().remember(Replay(victim, "key", "h" * 64, {}))
+    with pytest.raises(NotFoundError):
+        await container.guest_merge_service().merge(named, USER)
+    assert await container.replays().find("victim", "key") is not None
+
+
+async def test_nothing_is_merged_while_either_is_erased(container: Container) -> None:
+    """Else what was erased would come back under another name."""
+    await guest_with_answers(container, "one")
+    request = ErasureRequest(GUEST, container.subject_hash()(GUEST), True, AskedBy.USER)
+    begun = await container.erasures().begin(request)
+    assert begun is not None
+    with pytest.raises(AccountErasedError):
+        await container.guest_merge_service().merge(GUEST, USER)
+    await container.erasure_service().finish()
+    with pytest.raises(NotFoundError):
+        await container.guest_merge_service().merge(GUEST, USER)
+
+
+async def test_a_merge_outlives_the_user_without_their_name(container: Container) -> None:
+    """After the user's erasure the guest cannot be merged again; after the guest's nothing is left of it."""
+    await guest_with_answers(container, "one")
+    await container.credit_ledger().account(USER, False)
+    service = container.guest_merge_service()
+    await service.merge(GUEST, USER)
+    receipt = await container.erasure_service().erase(USER, False)
+    assert receipt.erased["remembered_answers"] == 1
+    assert receipt.pseudonymised["merged_guests"] == 1
+    with pytest.raises(GuestMergedError):
+        await service.merge(GUEST, USER)
+    assert (await container.erasure_service().erase(GUEST, True)).erased["merged_into"] == 1
