@@ -12,9 +12,11 @@ from shopassist import __version__
 from shopassist.api import (
     admin,
     consent,
+    consents,
     credit_history,
     credits,  # noqa: A004 - the noun's own name
     health,
+    notices,
     query,
     root,
     user,
@@ -73,7 +75,7 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, consent, admin):
+    for module in (query, credits, root, health, credit_history, user, consent, consents, notices, admin):
         app.include_router(module.router)
     add_error_handlers(app)
     if settings.database.start_degraded:

@@ -17,12 +17,16 @@ from shopassist.identity.guests import guest
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.admin_audit import AdminAuditService
 from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
+from shopassist.services.consent_gate import ConsentGate
+from shopassist.services.consent_history import ConsentHistoryService
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights
 from shopassist.services.health import HealthService
 from shopassist.services.ledger_audit import LedgerAuditService
+from shopassist.services.notices import NoticeService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
@@ -42,6 +46,14 @@ class Services(Protocol):
     def ledger_audit(self) -> LedgerAuditService: ...
 
     def consent_service(self) -> UserConsentService: ...
+
+    def consent_history(self) -> ConsentHistoryService: ...
+
+    def consent_gate(self) -> ConsentGate: ...
+
+    def notice_service(self) -> NoticeService: ...
+
+    def admin_audit_service(self) -> AdminAuditService: ...
 
     def query_cache_service(self) -> QueryCacheService: ...
 
@@ -80,6 +92,9 @@ def _from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
 CreditServiceDep = Annotated[CreditService, Depends(_from_container("credit_service"))]
 AdjustmentServiceDep = Annotated[AdjustmentService, Depends(_from_container("adjustment_service"))]
 ConsentServiceDep = Annotated[UserConsentService, Depends(_from_container("consent_service"))]
+ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(_from_container("consent_history"))]
+NoticeServiceDep = Annotated[NoticeService, Depends(_from_container("notice_service"))]
+AdminAuditDep = Annotated[AdminAuditService, Depends(_from_container("admin_audit_service"))]
 QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
 HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]
 

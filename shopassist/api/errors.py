@@ -12,11 +12,13 @@ from starlette.exceptions import HTTPException
 
 from shopassist.errors import (
     AuthenticationError,
+    ConsentRequiredError,
     CreditsExhaustedError,
     PermissionDeniedError,
     ShopAssistError,
     StorageUnavailableError,
 )
+from shopassist.models.notice import NoticeReference
 
 logger = structlog.get_logger(__name__)
 
@@ -40,6 +42,14 @@ class CreditsExhaustedBody(ErrorBody):
     error_description: str
 
 
+class ConsentRequiredBody(ErrorBody):
+    """What to agree to, and where: `notices` are the current version in all its languages, if one is published."""
+
+    notices: list[NoticeReference]
+    agree_at: str
+    read_at: str
+
+
 class ValidationProblem(BaseModel):
     """One thing that is wrong with a request."""
 
@@ -54,7 +64,10 @@ class ValidationErrorBody(ErrorBody):
     errors: list[ValidationProblem]
 
 
-BODIES: dict[type[ShopAssistError], type[BaseModel]] = {CreditsExhaustedError: CreditsExhaustedBody}
+BODIES: dict[type[ShopAssistError], type[BaseModel]] = {
+    ConsentRequiredError: ConsentRequiredBody,
+    CreditsExhaustedError: CreditsExhaustedBody,
+}
 
 
 def documented(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]]:

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from shopassist.api.dependencies import IDENTITY, CallerDep, QueryServiceDep
+from shopassist.api.consenting import AskingDep
+from shopassist.api.dependencies import IDENTITY, QueryServiceDep
 from shopassist.api.direct import DirectRoute, json_response
 from shopassist.api.errors import IDENTITY_ERRORS, documented
-from shopassist.errors import CreditsExhaustedError, KeyInFlightError
+from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyInFlightError
 from shopassist.models.credits import KEY_LENGTH
 from shopassist.models.query import QueryRequest, QueryResponse
 
@@ -28,12 +29,12 @@ IdempotencyKey = Annotated[
     "/query",
     dependencies=IDENTITY,
     response_model=QueryResponse,
-    responses=documented(*IDENTITY_ERRORS, CreditsExhaustedError, KeyInFlightError),
+    responses=documented(*IDENTITY_ERRORS, ConsentRequiredError, CreditsExhaustedError, KeyInFlightError),
 )
 async def ask(
     question: QueryRequest,
     request: Request,
-    caller: CallerDep,
+    caller: AskingDep,
     queries: QueryServiceDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:

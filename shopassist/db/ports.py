@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
-from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserConsent, UserCredits
+from shopassist.db.accountability import AdminAudit, ConsentHistory, ConsentRepository, NoticeRepository
+from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserCredits
 from shopassist.models.audit import AuditPage
 from shopassist.models.catalog import UpsertCount, Vocabulary
 from shopassist.models.criteria import Criteria
@@ -146,20 +147,6 @@ class CreditRepository(Protocol):
         """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
 
 
-class ConsentRepository(Protocol):
-    """Consent records."""
-
-    async def get_consent(self, user_id: str) -> UserConsent | None: ...
-
-    async def create_consent(self, consent: UserConsent) -> UserConsent:
-        """Raises `ConsentExistsError` when the user has one."""
-
-    async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None: ...
-
-    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        """By user id; with `after_user_id` those behind it (the keyset cursor)."""
-
-
 class CacheRepository(Protocol):
     """Stored answers."""
 
@@ -200,6 +187,9 @@ class Repositories:
 
     credits: CreditRepository
     consents: ConsentRepository
+    consent_history: ConsentHistory
+    notices: NoticeRepository
+    admin_audit: AdminAudit
     cache: CacheRepository
     catalog: CatalogRepository
 
@@ -210,12 +200,23 @@ class RepositoryFactories(Generic[Session]):
 
     credits: Callable[[Session], CreditRepository]
     consents: Callable[[Session], ConsentRepository]
+    consent_history: Callable[[Session], ConsentHistory]
+    notices: Callable[[Session], NoticeRepository]
+    admin_audit: Callable[[Session], AdminAudit]
     cache: Callable[[Session], CacheRepository]
     catalog: Callable[[Session], CatalogRepository]
 
     def within(self, session: Session) -> Repositories:
         """All of them, speaking within `session`."""
-        return Repositories(self.credits(session), self.consents(session), self.cache(session), self.catalog(session))
+        return Repositories(
+            credits=self.credits(session),
+            consents=self.consents(session),
+            consent_history=self.consent_history(session),
+            notices=self.notices(session),
+            admin_audit=self.admin_audit(session),
+            cache=self.cache(session),
+            catalog=self.catalog(session),
+        )
 
 
 Body = Callable[[Repositories], Awaitable[Result]]

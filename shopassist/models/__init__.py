@@ -1,7 +1,9 @@
 """One SQLModel family per noun; importing this package registers every table."""
 
+from shopassist.models.admin_audit import AdminAct
 from shopassist.models.catalog import Product
 from shopassist.models.consent import UserConsent, UserConsentCreate, UserConsentUpdate
+from shopassist.models.consent_history import ConsentEvent
 from shopassist.models.credits import (
     CreditHold,
     CreditStatus,
@@ -12,11 +14,15 @@ from shopassist.models.credits import (
     UserCreditStatus,
 )
 from shopassist.models.lease import Lease
+from shopassist.models.notice import ConsentNotice
 from shopassist.models.query_cache import CacheContents, CacheEpoch, QueryCache
 
 __all__ = [
+    "AdminAct",
     "CacheContents",
     "CacheEpoch",
+    "ConsentEvent",
+    "ConsentNotice",
     "CreditHold",
     "CreditStatus",
     "CreditTransaction",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from shopassist.settings.assistant import AssistantSettings
 from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
+from shopassist.settings.consent import ConsentSettings
 from shopassist.settings.credits import CreditSettings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.identity import IdentitySettings
@@ -21,6 +22,7 @@ __all__ = [
     "AssistantSettings",
     "BackupSettings",
     "CacheSettings",
+    "ConsentSettings",
     "CreditSettings",
     "DatabaseConfig",
     "IdentitySettings",
@@ -40,6 +42,7 @@ class Settings(BaseModel):
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)
     credits: CreditSettings = Field(default_factory=CreditSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    consent: ConsentSettings = Field(default_factory=ConsentSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     assistant: AssistantSettings = Field(default_factory=AssistantSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)

@@ -8,6 +8,9 @@ from uuid import UUID
 
 from shopassist.db.ports import Clock
 from shopassist.models import (
+    AdminAct,
+    ConsentEvent,
+    ConsentNotice,
     CreditHold,
     CreditTransaction,
     IdempotentAnswer,
@@ -32,20 +35,23 @@ class MemoryStore:
         self.transactions: dict[int, CreditTransaction] = {}
         self.holds: dict[UUID, CreditHold] = {}
         self.consents: dict[str, UserConsent] = {}
+        self.consent_events: dict[int, ConsentEvent] = {}
+        self.notices: dict[int, ConsentNotice] = {}
+        self.admin_acts: dict[int, AdminAct] = {}
         self.cache: dict[str, QueryCache] = {}
         self.products: dict[tuple[str, str], Product] = {}
         self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
-        self._last_transaction_id = 0
+        self._last_ids: dict[str, int] = {}
 
     def now(self) -> datetime:
         """The deciding instant."""
         return self.clock.instant() or datetime.now(UTC)
 
-    def next_transaction_id(self) -> int:
-        """Ids grow and are never used twice, as a sequence's."""
-        self._last_transaction_id += 1
-        return self._last_transaction_id
+    def next_id(self, table: str) -> int:
+        """Ids of a table grow and are never used twice, as a sequence's."""
+        self._last_ids[table] = self._last_ids.get(table, 0) + 1
+        return self._last_ids[table]
 
     def ago(self, span: timedelta) -> datetime:
         """The instant `span` before now."""
