@@ -59,9 +59,7 @@ async def published(service: NoticeService, publication: NoticePublication, reas
     notice = await service.publish(publication, operator(), reason)
     output.print(f"{notice.purpose} version {notice.version} ({notice.locale}), id {notice.id}")
     output.print(f"sha256 {notice.sha256}")
-    output.print(
-        f"published {notice.published_at:%Y-%m-%d %H:%M:%S} UTC, binding from {notice.binding_from:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    output.print(f"published {shown(notice.published_at)}, binding from {shown(notice.binding_from)}")
 
 
 def shown(instant: datetime) -> str:
