@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from shopassist.errors import InvalidInputError
 from shopassist.models.adjustment import REASON_LENGTH
@@ -16,6 +15,7 @@ from shopassist.models.notice import NoticePublication
 from shopassist.services.notices import NoticeService
 
 output = Console(soft_wrap=True, highlight=False, markup=False)
+LINE = "{:>6}  {:<16} {:>7}  {:<10} {:<23}  {:<23}  {}"
 
 PurposeArgument = Annotated[str, typer.Argument(help="What the data is used for: terms, marketing, or your own.")]
 FileArgument = Annotated[
@@ -68,9 +68,8 @@ def shown(instant: datetime) -> str:
 
 
 async def listed(service: NoticeService) -> None:
-    """A line for each notice."""
-    table = Table("id", "purpose", "version", "locale", "published", "binding from", "sha256", box=None)
+    """A line for each notice, whole whatever the width of the terminal."""
+    output.print(LINE.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
     for notice in await service.all():
-        times = [shown(instant) for instant in (notice.published_at, notice.binding_from)]
-        table.add_row(str(notice.id), notice.purpose, str(notice.version), notice.locale, *times, notice.sha256)
-    output.print(table)
+        times = shown(notice.published_at), shown(notice.binding_from)
+        output.print(LINE.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256))

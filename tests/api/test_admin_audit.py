@@ -7,7 +7,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
 
 from containers import Container
 from shopassist.api.dependencies import administrator
@@ -28,21 +28,17 @@ def calls(dependant: Dependant) -> Iterator[Any]:
         yield from calls(dependency)
 
 
-def routes(app: FastAPI) -> list[APIRoute]:
+def routes(app: FastAPI) -> list[RouteContext]:
     """Every route of administrators, from the table."""
-    found = [route for route in walk(app.routes) if administrator in calls(route.dependant)]
+    apis = [route for route in iter_route_contexts(app.routes) if isinstance(route.original_route, APIRoute)]
+    found = [route for route in apis if administrator in calls(route.dependant)]
     assert len(found) >= 4
     return found
 
 
-def walk(routes_: Any) -> Iterator[APIRoute]:
-    """The routes in a table and in the routers that it includes."""
-    for route in routes_:
-        if isinstance(route, APIRoute):
-            yield route
-        else:
-            inner = getattr(route, "original_router", None)
-            yield from walk(inner.routes if inner is not None else ())
+def path_of(route: RouteContext) -> str:
+    """A path that the route serves."""
+    return str(route.path).replace("{user_id:path}", "auth0%7C123")
 
 
 @pytest.fixture
@@ -58,10 +54,9 @@ async def test_every_act_of_an_administrator_is_recorded(
     await container.credit_service().get_user_credits(USER)
     for route in routes(app):
         for method in route.methods or ():
-            path = route.path.replace("{user_id:path}", "auth0%7C123")
             request_id = f"{method}-{route.name}"
             answer = await client.request(
-                method, path, headers={**admin, "X-Request-ID": request_id}, json=BODIES.get(route.path)
+                method, path_of(route), headers={**admin, "X-Request-ID": request_id}, json=BODIES.get(str(route.path))
             )
             assert answer.status_code == 200, (method, route.path, answer.text)
             acts = (await client.get("/api/admin/audit", headers=admin, params={"actor": "auth0|admin"})).json()
@@ -116,8 +111,8 @@ async def test_only_administrators(
     """401 for nobody and for guests, 403 for other users, and none of it is an act."""
     for route in routes(app):
         for method in route.methods or ():
-            path = route.path.replace("{user_id:path}", "auth0%7C123")
-            body = BODIES.get(route.path)
+            path = path_of(route)
+            body = BODIES.get(str(route.path))
             for headers, status in (({}, 401), ({"X-Session-ID": "g"}, 401), (bearer(), 403)):
                 assert (await client.request(method, path, headers=headers, json=body)).status_code == status, path
     assert (await client.get("/api/admin/audit", headers=admin)).json() == []
@@ -134,10 +129,8 @@ async def test_publishing_a_notice(client: httpx.AsyncClient, admin: dict[str, s
     assert (await client.get("/api/notices")).json() == [first.json()]
 
 
-@pytest.mark.parametrize(
-    "query", ["limit=0", "limit=501", "cursor=!", "target=", "target=%00", "reason=", f"actor={'x' * 256}"]
-)
-async def test_what_is_not_valid_is_422(client: httpx.AsyncClient, admin: dict[str, str], query: str) -> None:
+async def test_what_is_not_valid_is_422(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
     """And is no act."""
-    assert (await client.get(f"/api/admin/audit?{query}", headers=admin)).status_code == 422
+    for query in ("limit=0", "limit=501", "cursor=!", "target=", "target=%00", "reason=", f"actor={'x' * 256}"):
+        assert (await client.get(f"/api/admin/audit?{query}", headers=admin)).status_code == 422, query
     assert (await client.get("/api/admin/audit", headers=admin)).json() == []

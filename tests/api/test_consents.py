@@ -8,8 +8,7 @@ import pytest
 
 from containers import Container
 from shopassist.models.notice import NoticePublication, sha256_of
-from shopassist.settings import Settings
-from shopassist.settings.consent import ConsentSettings
+from shopassist.settings import ConsentSettings, Settings
 from tests.support import FixedClock
 
 Bearer = Callable[..., dict[str, str]]
@@ -150,42 +149,39 @@ async def test_history_in_pages(client: httpx.AsyncClient, container: Container,
     assert versions == [5, 4, 3, 2, 1]
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
+async def test_the_signal_is_heeded_and_recorded_once(
+    client: httpx.AsyncClient, container: Container, bearer: Bearer
+) -> None:
+    """Whichever of these routes it comes to first, also right after a grant; then there is nothing more to record."""
+    marketing = await publish(container, "marketing", "Mail?")
+    for method, path in (
         ("POST", "/api/query"),
         ("GET", "/api/consents"),
         ("GET", "/api/consents/history"),
         ("DELETE", "/api/consents/terms"),
-    ],
-)
-async def test_the_signal_is_heeded_and_recorded_once(
-    client: httpx.AsyncClient, container: Container, who: dict[str, str], method: str, path: str
-) -> None:
-    """Whichever of these routes it comes to first, also right after a grant; then there is nothing more to record."""
-    marketing = await publish(container, "marketing", "Mail?")
-    for _ in range(2):
-        await client.post("/api/consents", headers=who, json=yes("marketing", marketing))
-        for _ in range(2):
-            answer = await client.request(
-                method, path, headers={**who, **GPC}, json=QUESTION if method == "POST" else None
-            )
-            assert answer.status_code == 200
-    route = path.replace("/terms", "/{purpose}")
-    once = [(False, "privacy_signal", f"{method} {route}"), (True, "consents", "POST /api/consents")]
-    assert await marketing_of(client, who) == once * 2
+    ):
+        for who in (bearer(f"auth0|{path}"), {"X-Session-ID": path}):
+            for _ in range(2):
+                await client.post("/api/consents", headers=who, json=yes("marketing", marketing))
+                for _ in range(2):
+                    body = QUESTION if method == "POST" else None
+                    answer = await client.request(method, path, headers={**who, **GPC}, json=body)
+                    assert answer.status_code == 200
+            route = path.replace("/terms", "/{purpose}")
+            once = [(False, "privacy_signal", f"{method} {route}"), (True, "consents", "POST /api/consents")]
+            assert await marketing_of(client, who) == once * 2
 
 
-@pytest.mark.parametrize("value", ["0", "true", "", "11"])
-async def test_what_is_no_signal(
-    client: httpx.AsyncClient, container: Container, who: dict[str, str], value: str
-) -> None:
+async def test_what_is_no_signal(client: httpx.AsyncClient, container: Container) -> None:
     """Only `1` is one."""
     marketing = await publish(container, "marketing", "Mail?")
-    headers = {**who, "Sec-GPC": value}
-    assert (await client.post("/api/consents", headers=headers, json=yes("marketing", marketing))).status_code == 200
-    await client.post("/api/query", headers=headers, json=QUESTION)
-    assert (await marketing_of(client, who))[0][0]
+    for value in ("0", "true", "", "11"):
+        who = {"X-Session-ID": f"sends-{value}"}
+        headers = {**who, "Sec-GPC": value}
+        answer = await client.post("/api/consents", headers=headers, json=yes("marketing", marketing))
+        assert answer.status_code == 200
+        await client.post("/api/query", headers=headers, json=QUESTION)
+        assert (await marketing_of(client, who))[0][0]
 
 
 async def test_a_grant_against_the_signal(client: httpx.AsyncClient, container: Container, who: dict[str, str]) -> None:

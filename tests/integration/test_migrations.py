@@ -60,6 +60,13 @@ FILL_BY_REVISION = {
     UPDATE credit_holds SET question_hash = md5(user_id);
     INSERT INTO idempotent_answers VALUES ('a', 'k', 'h', '{}', now());
     """,
+    "0007": """
+    INSERT INTO consent_notices (purpose, version, locale, sha256, "text", binding_from)
+    VALUES ('terms', 1, 'en', encode(sha256(convert_to('Be good ₹', 'UTF8')), 'hex'), 'Be good ₹', now());
+    INSERT INTO consent_events (user_id, is_guest, purpose, granted, notice_id, source)
+    SELECT 'user ' || n, n % 2 = 0, 'terms', true, 1, 'consents' FROM generate_series(1, 100) n;
+    INSERT INTO admin_audit (actor, act, target) VALUES ('a', 'x', 'user 1');
+    """,
     "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
     "0003": """
     INSERT INTO products (source, source_id, title, attributes, link, words, price, currency)
@@ -126,6 +133,26 @@ async def test_going_back_gives_open_holds_back(empty_database_url: str, connect
     )
     await migrate.downgrade(url, "0001")
     assert await connection.fetchval("SELECT (available_credits, held_credits) FROM user_credits") == (50, 0)
+
+
+async def test_the_history_of_consent_begins_with_the_records(
+    empty_database_url: str, connection: asyncpg.Connection
+) -> None:
+    """What records say is granted is an event of that time; who was only not asked about marketing decided nothing."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url, "0001")
+    await connection.execute(
+        "INSERT INTO user_consents VALUES ('a', true, true, '2026-01-01', '2026-02-01'), "
+        "('b', true, false, '2026-01-02', '2026-01-02')"
+    )
+    await migrate.upgrade(url)
+    events = await connection.fetch("SELECT * FROM consent_events ORDER BY user_id, purpose DESC")
+    assert [(e["user_id"], e["purpose"], e["granted"], f"{e['timestamp']:%m-%d}") for e in events] == [
+        ("a", "terms", True, "01-01"),
+        ("a", "marketing", True, "02-01"),
+        ("b", "terms", True, "01-02"),
+    ]
+    assert {(e["source"], e["is_guest"], e["notice_id"]) for e in events} == {("earlier_record", False, None)}
 
 
 async def test_models_and_migrations_do_not_drift(template_url: str, empty_database_url: str) -> None:
