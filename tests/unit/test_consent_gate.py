@@ -1,12 +1,11 @@
 """What the gate of questions asks the database, and how often."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from dependency_injector import providers
 
 from containers import Container
 from shopassist.db.memory.consent_history import MemoryConsentLookup
+from shopassist.db.memory.store import MemoryStore
 from shopassist.errors import ConsentRequiredError, StorageUnavailableError
 from shopassist.models.consent_history import (
     Agreement,
@@ -28,8 +27,12 @@ SIGNAL = Origin(ConsentSource.CONSENTS, "POST /api/query", privacy_signal=True)
 class CountingLookup(MemoryConsentLookup):
     """Counts what it is asked, and is away when told so."""
 
-    asked: tuple[str, ...] = ()
     is_away = False
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Nothing was asked yet."""
+        super().__init__(store)
+        self.asked: list[str] = []
 
     async def published(self) -> list[PublishedNotice]:
         self._count("notices")
@@ -40,7 +43,7 @@ class CountingLookup(MemoryConsentLookup):
         return await super().agreement(subject, purpose)
 
     def _count(self, what: str) -> None:
-        self.asked += (what,)
+        self.asked.append(what)
         if self.is_away:
             raise StorageUnavailableError
 
@@ -71,9 +74,9 @@ class Setting:
 
 
 @pytest.fixture(params=[False])
-async def setting(request: pytest.FixtureRequest) -> AsyncIterator[Setting]:
+def setting(request: pytest.FixtureRequest) -> Setting:
     """A gate."""
-    yield Setting(request.param)
+    return Setting(request.param)
 
 
 requiring = pytest.mark.parametrize("setting", [True], indirect=True)
@@ -83,14 +86,14 @@ async def test_nothing_is_asked_when_there_is_nothing_to_do(setting: Setting) ->
     """No requirement and no signal: no question to the database."""
     for _ in range(5):
         await setting.gate.admit(GUEST, PLAIN)
-    assert setting.lookup.asked == ()
+    assert setting.lookup.asked == []
 
 
 async def test_a_signal_that_changes_nothing_is_looked_into_once_a_minute(setting: Setting) -> None:
     """Browsers send it with every request; who decides anew is looked into again at once."""
     for _ in range(5):
         await setting.gate.admit(GUEST, SIGNAL)
-    assert setting.lookup.asked == (MARKETING,)
+    assert setting.lookup.asked == [MARKETING]
     setting.now += 61
     await setting.gate.admit(GUEST, SIGNAL)
     assert len(setting.lookup.asked) == 2
@@ -116,10 +119,10 @@ async def test_an_agreement_is_read_for_each_question_and_notices_every_two_seco
     await setting.grant(TERMS, await setting.publish(TERMS))
     for _ in range(3):
         await setting.gate.admit(GUEST, PLAIN)
-    assert setting.lookup.asked == ("notices", TERMS, TERMS, TERMS)
+    assert setting.lookup.asked == ["notices", TERMS, TERMS, TERMS]
     setting.now += 2
     await setting.gate.admit(GUEST, PLAIN)
-    assert setting.lookup.asked[4:] == ("notices", TERMS)
+    assert setting.lookup.asked[4:] == ["notices", TERMS]
     await setting.container.consent_history().withdraw(GUEST, TERMS, PLAIN)
     with pytest.raises(ConsentRequiredError):
         await setting.gate.admit(GUEST, PLAIN)
