@@ -1,6 +1,5 @@
 """`shopassist consent publish` and `notices`: the texts that people are asked to agree to."""
 
-import getpass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from rich.console import Console
 from shopassist.errors import InvalidInputError
 from shopassist.models.adjustment import REASON_LENGTH
 from shopassist.models.notice import NoticePublication
+from shopassist.ops.operator import operator
 from shopassist.services.notices import NoticeService
 
 output = Console(soft_wrap=True, highlight=False, markup=False)
@@ -27,14 +27,6 @@ GraceOption = Annotated[
     float | None, typer.Option(help="How long an agreement to the version before still does; CONSENT_GRACE_HOURS.")
 ]
 ReasonOption = Annotated[str | None, typer.Option(help="Why, for the audit.")]
-
-
-def operator() -> str:
-    """Who runs the command, as the audit names them."""
-    try:
-        return f"operator:{getpass.getuser()}"
-    except OSError:
-        return "operator"
 
 
 def publication_of(

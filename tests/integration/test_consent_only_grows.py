@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from shopassist.command_line import app
+from shopassist.db.manager import normalised
 from shopassist.models.notice import sha256_of
+from shopassist.ops.backup_command import finish
 from tests.support import execute
 
 FILL = """
@@ -157,3 +159,16 @@ async def test_the_command_is_in_the_audit(used: str, tmp_path: Path, monkeypatc
     await connection.close()
     assert (act["actor"], act["act"]) == ("operator:somebody", "publish_notice")
     assert (act["target"], act["reason"]) == ("terms 2 en", "counsel's advice")
+
+
+async def test_restoring_a_backup_is_in_the_audit(
+    used: str, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the database that was restored, where its schema has one."""
+    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    await finish(normalised(used), "shop-2026")
+    connection = await asyncpg.connect(used)
+    act = await connection.fetchrow("SELECT * FROM admin_audit ORDER BY id DESC LIMIT 1")
+    await connection.close()
+    assert (act["actor"], act["act"], act["target"]) == ("operator:somebody", "restore_backup", "shop-2026")
+    await finish(normalised(empty_database_url), "older")
