@@ -10,7 +10,7 @@ from shopassist.identity.caller import Caller
 from shopassist.models.consent_history import ROUTE_LENGTH, ConsentSource, Origin, Subject
 
 SIGNAL = "Sec-GPC"
-"""Global Privacy Control: with the value 1 a browser says no to what its user did not ask for."""
+"""Global Privacy Control, in a browser's own words."""
 
 
 def request_id() -> str | None:
@@ -22,7 +22,12 @@ def request_id() -> str | None:
 def origin(request: Request, source: ConsentSource) -> Origin:
     """How what the request says reached us."""
     route = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
-    return Origin(source, route[:ROUTE_LENGTH], request_id(), request.headers.get(SIGNAL) == "1")
+    return Origin(source, route[:ROUTE_LENGTH], request_id(), has_signal(request))
+
+
+def has_signal(request: Request) -> bool:
+    """Whether the browser says no to what its user did not ask for."""
+    return request.headers.get(SIGNAL) == "1"
 
 
 def subject_of(caller: Caller) -> Subject:
@@ -36,7 +41,9 @@ async def asking(request: Request) -> Caller:
     Raises `ConsentRequiredError` for others.
     """
     caller = await identify(request)
-    await services(request).consent_gate().admit(subject_of(caller), origin(request, ConsentSource.CONSENTS))
+    gate = services(request).consent_gate()
+    if gate.required or has_signal(request):
+        await gate.admit(subject_of(caller), origin(request, ConsentSource.CONSENTS))
     return caller
 
 

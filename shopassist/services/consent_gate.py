@@ -41,7 +41,8 @@ class ConsentGate:
         self._lookup = lookup
         self._published = published
         self._history = history
-        self._required = required
+        self.required = required
+        self._is_told = False
         self._heeded: TTLCache[Subject, bool] = TTLCache(MOST_HEEDED, HEEDED_SECONDS, timer=monotonic)
 
     async def admit(self, subject: Subject, origin: Origin) -> None:
@@ -52,7 +53,7 @@ class ConsentGate:
         """
         if origin.privacy_signal and subject not in self._heeded:
             await self._heed(subject, origin)
-        if self._required:
+        if self.required:
             await self._require(subject)
 
     def forget(self, subject: Subject) -> None:
@@ -72,8 +73,11 @@ class ConsentGate:
     async def _require(self, subject: Subject) -> None:
         notices = [notice for notice in await self._published.all() if notice.purpose == TERMS]
         agreement = await self._lookup.agreement(subject, TERMS)
+        if not notices and not self._is_told:
+            logger.error("terms_not_published", reason=UNPUBLISHED)
+        self._is_told = not notices
         if agreement is None or not agreement.granted or (agreement.version or 0) < binding_version(notices):
-            raise required(notices)
+            raise refusal(notices)
 
 
 def binding_version(notices: list[PublishedNotice]) -> int:
@@ -81,11 +85,9 @@ def binding_version(notices: list[PublishedNotice]) -> int:
     return max((notice.version for notice in notices if notice.is_binding), default=1)
 
 
-def required(notices: list[PublishedNotice]) -> ConsentRequiredError:
+def refusal(notices: list[PublishedNotice]) -> ConsentRequiredError:
     """The error for somebody who has to agree, who is told to what and where."""
     current = current_of(notices).get(TERMS, [])
-    if not current:
-        logger.error("terms_not_published", reason=UNPUBLISHED)
     return ConsentRequiredError(
         notices=[reference(notice).model_dump() for notice in current], agree_at=AGREE_AT, read_at=READ_AT
     )
