@@ -12,9 +12,12 @@ from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.identity.trust import token_verifier
 from shopassist.jobs import Job, Jobs
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.admin_audit import AdminAuditService
 from shopassist.services.availability import Availability
 from shopassist.services.catalog import CatalogService
 from shopassist.services.consent import UserConsentService
+from shopassist.services.consent_gate import ConsentGate
+from shopassist.services.consent_history import ConsentHistoryService
 from shopassist.services.credits import CreditService
 from shopassist.services.erasure import ErasureService
 from shopassist.services.export import ExportService
@@ -22,6 +25,7 @@ from shopassist.services.flights import Flights
 from shopassist.services.guest_merge import GuestMergeService
 from shopassist.services.health import HealthService
 from shopassist.services.ledger_audit import LedgerAuditService
+from shopassist.services.notices import NoticeService, PublishedNotices
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
@@ -48,6 +52,22 @@ class Container(Door):
         ErasureService, erasures=State.erasures, holdings=State.holdings, subjects=State.subject_hash
     )
     guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
+    consent_history = providers.Factory(ConsentHistoryService, unit_of_work=State.unit_of_work)
+    published_notices = providers.Singleton(PublishedNotices, read=State.consent_lookup.provided.published)
+    notice_service = providers.Factory(
+        NoticeService,
+        unit_of_work=State.unit_of_work,
+        published=published_notices,
+        grace_hours=State.settings.provided.consent.grace_hours,
+    )
+    consent_gate = providers.Singleton(
+        ConsentGate,
+        lookup=State.consent_lookup,
+        published=published_notices,
+        history=consent_history,
+        required=State.settings.provided.consent.required,
+    )
+    admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=State.unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
         most_answers=providers.Selector(

@@ -18,12 +18,14 @@ from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
 from shopassist.ops import backup_command, user_command
 from shopassist.ops import catalog_command as command
+from shopassist.ops import notice_command as notice
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
 from shopassist.ops.startup import prepare, read_settings, running_database
 from shopassist.ops.tune_command import machine_of, tuned
 from shopassist.services.ledger_audit import LedgerAuditService
+from shopassist.services.notices import NoticeService
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
 
@@ -31,11 +33,13 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 database = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledger.")
+consents = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
 app.add_typer(database, name="db")
 app.add_typer(ledger, name="credits")
 app.add_typer(catalogue, name="catalog")
 app.add_typer(backup_command.app, name="backup")
 app.add_typer(user_command.app, name="user")
+app.add_typer(consents, name="consent")
 
 Result = TypeVar("Result")
 
@@ -44,6 +48,8 @@ class OperatedServices(user_command.PrivacyServices, Protocol):
     """What commands take from the container."""
 
     def ledger_audit(self) -> LedgerAuditService: ...
+
+    def notice_service(self) -> NoticeService: ...
 
 
 @contextmanager
@@ -198,6 +204,26 @@ def verify() -> None:
     """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
     if not with_services(lambda services: verified(services.ledger_audit())):
         raise typer.Exit(1)
+
+
+@consents.command()
+def publish(
+    purpose: notice.PurposeArgument,
+    file: notice.FileArgument,
+    locale: notice.LocaleOption,
+    version: notice.VersionOption = None,
+    grace_hours: notice.GraceOption = None,
+    reason: notice.ReasonOption = None,
+) -> None:
+    """Publish the text in FILE, for good, as what people are shown when they are asked to agree to PURPOSE."""
+    publication = notice.publication_of(purpose, file, locale, version, grace_hours)
+    with_services(lambda services: notice.published(services.notice_service(), publication, reason))
+
+
+@consents.command()
+def notices() -> None:
+    """List what is published."""
+    with_services(lambda services: notice.listed(services.notice_service()))
 
 
 def run() -> None:

@@ -11,12 +11,14 @@ from shopassist import __version__
 from shopassist.api import (
     admin,
     consent,
+    consents,
     credit_history,
     credits,  # noqa: A004 - the noun's own name
     docs,
     guests,
     health,
     limits,
+    notices,
     privacy,
     query,
     root,
@@ -81,7 +83,20 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, guests, privacy, consent, admin):
+    for module in (
+        query,
+        credits,
+        root,
+        health,
+        credit_history,
+        user,
+        guests,
+        privacy,
+        consent,
+        consents,
+        notices,
+        admin,
+    ):
         app.include_router(module.router)
     docs.add_to(app)
     add_error_handlers(app)

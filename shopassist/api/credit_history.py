@@ -10,10 +10,9 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from shopassist.api.accept import prefers
-from shopassist.api.cursors import next_page, read_cursor
+from shopassist.api.cursors import next_page, read_id
 from shopassist.api.dependencies import IDENTITY, CallerDep, CreditServiceDep
 from shopassist.api.errors import GUEST_ERRORS, documented
-from shopassist.errors import InvalidInputError
 from shopassist.models import CreditTransaction, TransactionType
 from shopassist.models.ledger import HistoryFilter
 
@@ -24,7 +23,6 @@ CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {"schema": {"
 SHOWN = [name for name, field in CreditTransaction.model_fields.items() if not field.exclude]
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that spreadsheets calculate."""
-LARGEST_ID = 2**63 - 1
 
 
 def in_utc(instant: datetime) -> datetime:
@@ -67,7 +65,7 @@ async def list_transactions(
     CSV to clients that prefer it. What is past its retention is one row of type `opening`.
     """
     account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
-    rows = await service.get_user_transactions(account.user_id, query.limit + 1, before(query.cursor), query.wanted)
+    rows = await service.get_user_transactions(account.user_id, query.limit + 1, read_id(query.cursor), query.wanted)
     page = rows[: query.limit]
     headers = {"Vary": "Accept"}
     if len(rows) > query.limit:
@@ -77,16 +75,6 @@ async def list_transactions(
         return Response(as_csv(page), headers=headers, media_type=CSV)
     response.headers.update(headers)
     return page
-
-
-def before(cursor: str | None) -> int | None:
-    """The id in a cursor. Raises `InvalidInputError` for what this API did not give out."""
-    key = read_cursor(cursor)
-    if key is None:
-        return None
-    if not (key.isascii() and key.isdecimal() and int(key) <= LARGEST_ID):
-        raise InvalidInputError("cursor is not one that this API gave out.")
-    return int(key)
 
 
 def as_csv(rows: Sequence[CreditTransaction]) -> str:

@@ -8,6 +8,9 @@ from fastapi import Request
 from shopassist.errors import InvalidInputError
 from shopassist.models.text import storable
 
+LARGEST_ID = 2**63 - 1
+FOREIGN = "cursor is not one that this API gave out."
+
 
 def write_cursor(key: str) -> str:
     """The cursor of a page that begins behind `key`."""
@@ -22,7 +25,17 @@ def read_cursor(cursor: str | None) -> str | None:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         return storable(raw.decode())
     except (binascii.Error, ValueError):
-        raise InvalidInputError("cursor is not one that this API gave out.") from None
+        raise InvalidInputError(FOREIGN) from None
+
+
+def read_id(cursor: str | None) -> int | None:
+    """The id of a row in a cursor. Raises `InvalidInputError` for what this API did not give out."""
+    key = read_cursor(cursor)
+    if key is None:
+        return None
+    if not (key.isascii() and key.isdecimal() and int(key) <= LARGEST_ID):
+        raise InvalidInputError(FOREIGN)
+    return int(key)
 
 
 def next_page(request: Request, key: str) -> str:

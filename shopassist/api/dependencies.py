@@ -22,8 +22,11 @@ from shopassist.identity.networks import Networks
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.services.adjustments import AdjustmentService
+from shopassist.services.admin_audit import AdminAuditService
 from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
+from shopassist.services.consent_gate import ConsentGate
+from shopassist.services.consent_history import ConsentHistoryService
 from shopassist.services.credits import CreditService
 from shopassist.services.erasure import ErasureService
 from shopassist.services.export import ExportService
@@ -31,6 +34,7 @@ from shopassist.services.flights import Flights
 from shopassist.services.guest_merge import GuestMergeService
 from shopassist.services.health import HealthService
 from shopassist.services.ledger_audit import LedgerAuditService
+from shopassist.services.notices import NoticeService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
@@ -56,6 +60,14 @@ class Services(Protocol):
     def erasure_service(self) -> ErasureService: ...
 
     def guest_merge_service(self) -> GuestMergeService: ...
+
+    def consent_history(self) -> ConsentHistoryService: ...
+
+    def consent_gate(self) -> ConsentGate: ...
+
+    def notice_service(self) -> NoticeService: ...
+
+    def admin_audit_service(self) -> AdminAuditService: ...
 
     def query_cache_service(self) -> QueryCacheService: ...
 
@@ -103,6 +115,9 @@ ConsentServiceDep = Annotated[UserConsentService, Depends(_from_container("conse
 ExportServiceDep = Annotated[ExportService, Depends(_from_container("export_service"))]
 ErasureServiceDep = Annotated[ErasureService, Depends(_from_container("erasure_service"))]
 GuestMergeServiceDep = Annotated[GuestMergeService, Depends(_from_container("guest_merge_service"))]
+ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(_from_container("consent_history"))]
+NoticeServiceDep = Annotated[NoticeService, Depends(_from_container("notice_service"))]
+AdminAuditDep = Annotated[AdminAuditService, Depends(_from_container("admin_audit_service"))]
 QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
 HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]
 
@@ -133,9 +148,6 @@ async def admitted(request: Request) -> Caller:
     await spend(request, services(request).rate_limits(), Kind.READS, caller)
     return caller
 
-
-AskerDep = Annotated[Caller, Depends(identify)]
-"""The caller of a route that counts for itself."""
 
 CallerDep = Annotated[Caller, Depends(admitted)]
 

@@ -17,6 +17,7 @@ from shopassist.errors import (
     AuthenticationError,
     BodyEncodedError,
     BodyTooLargeError,
+    ConsentRequiredError,
     CreditsExhaustedError,
     GuestLimitError,
     PermissionDeniedError,
@@ -24,6 +25,7 @@ from shopassist.errors import (
     ShopAssistError,
     StorageUnavailableError,
 )
+from shopassist.models.notice import NoticeReference
 
 logger = structlog.get_logger(__name__)
 
@@ -47,6 +49,14 @@ class CreditsExhaustedBody(ErrorBody):
     error_description: str
 
 
+class ConsentRequiredBody(ErrorBody):
+    """What to agree to, and where: `notices` are the current version in all its languages, if one is published."""
+
+    notices: list[NoticeReference]
+    agree_at: str
+    read_at: str
+
+
 class ValidationProblem(BaseModel):
     """One thing that is wrong with a request."""
 
@@ -61,7 +71,10 @@ class ValidationErrorBody(ErrorBody):
     errors: list[ValidationProblem]
 
 
-BODIES: dict[type[ShopAssistError], type[BaseModel]] = {CreditsExhaustedError: CreditsExhaustedBody}
+BODIES: dict[type[ShopAssistError], type[BaseModel]] = {
+    ConsentRequiredError: ConsentRequiredBody,
+    CreditsExhaustedError: CreditsExhaustedBody,
+}
 
 
 def documented(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]]:

@@ -4,11 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from shopassist.api.dependencies import IDENTITY, AskerDep, QueryServiceDep, services
+from shopassist.api.consenting import AskingDep
+from shopassist.api.dependencies import IDENTITY, QueryServiceDep, services
 from shopassist.api.direct import DirectRoute, json_response
 from shopassist.api.errors import BODY_ERRORS, GUEST_ERRORS, documented
 from shopassist.api.limits import spend
-from shopassist.errors import CreditsExhaustedError, KeyInFlightError
+from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyInFlightError
 from shopassist.identity.limits import Kind
 from shopassist.models.credits import KEY_LENGTH
 from shopassist.models.query import QueryRequest, QueryResponse
@@ -30,12 +31,12 @@ IdempotencyKey = Annotated[
     "/query",
     dependencies=IDENTITY,
     response_model=QueryResponse,
-    responses=documented(*GUEST_ERRORS, *BODY_ERRORS, CreditsExhaustedError, KeyInFlightError),
+    responses=documented(*GUEST_ERRORS, *BODY_ERRORS, ConsentRequiredError, CreditsExhaustedError, KeyInFlightError),
 )
 async def ask(
     question: QueryRequest,
     request: Request,
-    caller: AskerDep,
+    caller: AskingDep,
     queries: QueryServiceDep,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:

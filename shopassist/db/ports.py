@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
+from shopassist.db.accountability import AdminAudit, ConsentHistory, ConsentRepository, NoticeRepository
 from shopassist.db.privacy import GuestMerges
-from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserConsent, UserCredits
+from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserCredits
 from shopassist.models.audit import AuditPage
 from shopassist.models.catalog import UpsertCount, Vocabulary
 from shopassist.models.criteria import Criteria
@@ -150,20 +151,6 @@ class CreditRepository(Protocol):
         """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
 
 
-class ConsentRepository(Protocol):
-    """Consent records."""
-
-    async def get_consent(self, user_id: str) -> UserConsent | None: ...
-
-    async def create_consent(self, consent: UserConsent) -> UserConsent:
-        """Raises `ConsentExistsError` when the user has one."""
-
-    async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None: ...
-
-    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        """By user id; with `after_user_id` those behind it (the keyset cursor)."""
-
-
 class CacheRepository(Protocol):
     """Stored answers."""
 
@@ -204,6 +191,9 @@ class Repositories:
 
     credits: CreditRepository
     consents: ConsentRepository
+    consent_history: ConsentHistory
+    notices: NoticeRepository
+    admin_audit: AdminAudit
     cache: CacheRepository
     catalog: CatalogRepository
     merges: GuestMerges
@@ -215,14 +205,25 @@ class RepositoryFactories(Generic[Session]):
 
     credits: Callable[[Session], CreditRepository]
     consents: Callable[[Session], ConsentRepository]
+    consent_history: Callable[[Session], ConsentHistory]
+    notices: Callable[[Session], NoticeRepository]
+    admin_audit: Callable[[Session], AdminAudit]
     cache: Callable[[Session], CacheRepository]
     catalog: Callable[[Session], CatalogRepository]
     merges: Callable[[Session], GuestMerges]
 
     def within(self, session: Session) -> Repositories:
         """All of them, speaking within `session`."""
-        credits_, consents, cache = self.credits(session), self.consents(session), self.cache(session)
-        return Repositories(credits_, consents, cache, self.catalog(session), self.merges(session))
+        return Repositories(
+            credits=self.credits(session),
+            consents=self.consents(session),
+            consent_history=self.consent_history(session),
+            notices=self.notices(session),
+            admin_audit=self.admin_audit(session),
+            cache=self.cache(session),
+            catalog=self.catalog(session),
+            merges=self.merges(session),
+        )
 
 
 Body = Callable[[Repositories], Awaitable[Result]]

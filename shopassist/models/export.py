@@ -21,8 +21,9 @@ class UserExport(BaseModel):
         dict[str, list[dict[str, Any]]],
         Field(
             description="Rows by what they are: `account` (the credit account), `holds` (credits set aside for work in "
-            "progress), `transactions` (the ledger), `consents`, `remembered_answers` (kept for 24 hours by "
-            "Idempotency-Key), `remembered_adjustments` (what administrators did to the account within 24 hours), "
+            "progress), `transactions` (the ledger), `consents`, `consent_history` (every grant and withdrawal), "
+            "`remembered_answers` (kept for 24 hours by Idempotency-Key), `remembered_adjustments` (what an "
+            "administrator did to the account within 24 hours), `administrators_acts` (what they did and why), "
             "`merged_guests` and `merged_into` (guest sessions that became a user's). Instants are UTC, ISO 8601."
         ),
     ]

@@ -10,10 +10,13 @@ from types import MappingProxyType
 
 from sqlmodel import SQLModel
 
+from shopassist.models.admin_audit import AdminAct
 from shopassist.models.consent import UserConsent
+from shopassist.models.consent_history import ConsentEvent
 from shopassist.models.credits import CreditHold, CreditTransaction, IdempotentAnswer, UserCredits
 from shopassist.models.guest_merge import GuestMerge
 
+ACTOR = "the administrator who acted, for as long as the act must be answered for"
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -70,12 +73,13 @@ HELD = (
         OnErasure.PSEUDONYMISE,
         cleared=("description", "operation_id"),
         kept={
-            "actor": "the administrator who acted, for as long as the act must be answered for",
+            "actor": ACTOR,
             "transaction_type": "why a row was written, one of a few words",
         },
         withheld=frozenset({"actor"}),
     ),
     Holding("consents", UserConsent, OnErasure.DELETE, registered_only=True, since="timestamp"),
+    Holding("consent_history", ConsentEvent, OnErasure.DELETE, kind="is_guest", since="timestamp"),
     Holding("remembered_answers", IdempotentAnswer, OnErasure.DELETE, moves=True),
     Holding(
         "remembered_adjustments",
@@ -84,12 +88,22 @@ HELD = (
         owner=("response", "user_id"),
         withheld=frozenset({"user_id", "idempotency_key", "response"}),
     ),
+    Holding(
+        "administrators_acts",
+        AdminAct,
+        OnErasure.PSEUDONYMISE,
+        owner=("target",),
+        cleared=("reason",),
+        kept={"actor": ACTOR, "act": "what was done, one of a few words", "request_id": "a number of the server's"},
+        withheld=frozenset({"actor"}),
+    ),
     Holding("merged_guests", GuestMerge, OnErasure.DISOWN, registered_only=True),
     Holding("merged_into", GuestMerge, OnErasure.DELETE, owner=("guest_id",), withheld=frozenset({"user_id"})),
 )
 """In the order in which they are exported and erased."""
 
 IMPERSONAL = {
+    "consent_notices": "the texts that people are shown",
     "cache_epochs": "counts how often a cache was cleared",
     "erased_balances": "a keyed hash and a number, forgotten with the running period",
     "erasures": "a keyed hash; the user id goes when the erasure is finished",

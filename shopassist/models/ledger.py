@@ -104,6 +104,7 @@ class Adjustment:
     actor: str
     idempotency_key: str | None = None
     request_hash: str = ""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

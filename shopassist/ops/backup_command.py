@@ -1,6 +1,7 @@
 """`shopassist backup …`: backups of the database, made, listed, proved and restored."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from shopassist.errors import StartupError
 from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.configured import backed_up, folder_of, link_of
+from shopassist.ops.operator import recorded
 from shopassist.ops.provision_command import role_timeouts
 from shopassist.ops.startup import read_settings, running_database
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
@@ -80,17 +82,19 @@ def restore(
                 f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
             )
         with console.status("restoring"):
-            old = asyncio.run(restoring.restore(url, folder, chosen, _identity(settings), finish))
+            finished = partial(finish, name=chosen)
+            old = asyncio.run(restoring.restore(url, folder, chosen, _identity(settings), finished))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
 
-async def finish(url: URL) -> None:
-    """Give a restored database to the roles that there are."""
+async def finish(url: URL, name: str) -> None:
+    """Give a database restored from backup `name` to the roles that there are, and record in it that it was."""
     names = ProvisioningSettings()
     async with connected(url) as connection:
         if await connection.fetchval(EXISTS, names.app_role):
             roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
             await provision(connection, roles, role_timeouts(DatabaseConfig()))
+        await recorded(connection, "restore_backup", name)
 
 
 def _chosen(folder: Path, name: str) -> str:

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shopassist.db.manager import normalised
-from shopassist.db.migrate import connected, revision_of
+from shopassist.db.migrate import connected, known_revisions, revision_of
 from shopassist.errors import StartupError
 from shopassist.ops.doctor import contents, server, surroundings
 from shopassist.ops.doctor.finding import Check, Deployment, Finding
@@ -20,8 +20,14 @@ CHECKS: tuple[Check, ...] = (
     surroundings.settings,
     surroundings.backups,
 )
-OF_CONTENTS: tuple[Check, ...] = (contents.indexes, contents.dead_rows, contents.money, contents.leader)
-"""Checks of what only a database with our schema has."""
+OF_CONTENTS: tuple[Check, ...] = (
+    contents.indexes,
+    contents.dead_rows,
+    contents.money,
+    contents.leader,
+    contents.consent,
+)
+"""Checks of what only a database with the schema of this version has."""
 
 
 async def examined(settings: Settings) -> list[Finding]:
@@ -31,7 +37,7 @@ async def examined(settings: Settings) -> list[Finding]:
     url = normalised(settings.database.database_url.get_secret_value())
     async with connected(url) as connection:
         deployment = Deployment(settings, url, connection)
-        checks = CHECKS + (OF_CONTENTS if await revision_of(connection) else ())
+        checks = CHECKS + (OF_CONTENTS if await revision_of(connection) == known_revisions()[-1] else ())
         return [await check(deployment) for check in checks]
 
 

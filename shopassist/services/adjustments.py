@@ -21,9 +21,14 @@ class AdjustmentService:
         self._unit_of_work = unit_of_work
 
     async def adjust(
-        self, user_id: str, change: CreditAdjustment, actor: str, idempotency_key: str | None = None
+        self,
+        user_id: str,
+        change: CreditAdjustment,
+        actor: str,
+        idempotency_key: str | None = None,
+        request_id: str | None = None,
     ) -> tuple[CreditAdjusted, bool]:
-        """The outcome, and whether it is that of an earlier call with the same key.
+        """The outcome, and whether it is that of an earlier call with the same key; one that is new goes to the audit.
 
         Raises `NotFoundError` when there is no such account, `OverdrawError` when it cannot bear the change, and
         `KeyReusedError` when the key came with another change before.
@@ -36,6 +41,7 @@ class AdjustmentService:
             actor=valid_user_id(actor),
             idempotency_key=idempotency_key,
             request_hash=request_hash(user_id, change),
+            request_id=request_id,
         )
         earlier = await self._earlier(adjustment)
         if earlier is not None:

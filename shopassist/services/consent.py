@@ -1,10 +1,15 @@
-"""Consent: what a registered user has agreed to."""
+"""Consent: what a registered user has agreed to, as one record. The history has it too, with how it came about."""
 
 from shopassist.db.ports import Clock, Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
-from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
+from shopassist.models import AdminAct, ConsentEvent, UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.columns import utc_now
+from shopassist.models.consent_history import ConsentSource, Origin, Subject
+from shopassist.models.notice import MARKETING, TERMS
 from shopassist.models.text import valid_user_id
+from shopassist.services.consent_changes import Wish, differs, event_of, is_granted, signalled
+
+UNTOLD = Origin(ConsentSource.RECORD)
 
 
 class UserConsentService:
@@ -15,34 +20,86 @@ class UserConsentService:
         self._unit_of_work = unit_of_work
         self._clock = clock
 
-    async def create_consent(self, user_id: str, consent: UserConsentCreate) -> UserConsent:
-        """Record an agreement. Raises `TermsNotAcceptedError`, and `ConsentExistsError` when there is a record."""
+    async def create_consent(self, user_id: str, consent: UserConsentCreate, origin: Origin = UNTOLD) -> UserConsent:
+        """Record an agreement; a browser's privacy signal overrules one to marketing.
+
+        Raises `TermsNotAcceptedError`, and `ConsentExistsError` when there is a record.
+        """
         if not consent.terms_accepted:
             raise TermsNotAcceptedError
         now = self._clock.instant() or utc_now()
-        record = UserConsent(user_id=valid_user_id(user_id), timestamp=now, updated_at=now, **consent.model_dump())
+        flags = {
+            "terms_accepted": True,
+            "marketing_consent": consent.marketing_consent and not origin.privacy_signal,
+        }
+        subject = Subject(valid_user_id(user_id), is_guest=False)
+
+        async def create(work: Repositories) -> UserConsent:
+            await work.consent_history.lock(subject)
+            record = UserConsent(user_id=user_id, timestamp=now, updated_at=now, **flags)
+            created = await work.consents.create_consent(record)
+            state = await work.consent_history.state(subject)
+            events = []
+            if differs(state.get(TERMS), Wish(TERMS, granted=True)):
+                events.append(event_of(subject, Wish(TERMS, granted=True), origin))
+            # That marketing is off by default is no decision, yet it ends one that was made before.
+            if consent.marketing_consent or is_granted(state, MARKETING):
+                events += marketing(subject, state.get(MARKETING), flags["marketing_consent"], origin)
+            if events:
+                await work.consent_history.append(events)
+            return created
 
         async def recorded(work: Repositories) -> UserConsent | None:
             stored = await work.consents.get_consent(user_id)
             return stored if stored and stored.timestamp == now else None
 
-        return await self._unit_of_work.run(lambda work: work.consents.create_consent(record), recorded)
+        return await self._unit_of_work.run(create, recorded)
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""
         valid_user_id(user_id)
         return await self._unit_of_work.run(lambda work: work.consents.get_consent(user_id), repeatable=True)
 
-    async def update_consent(self, user_id: str, update: UserConsentUpdate) -> UserConsent | None:
-        """Change what `update` sets, or, where it sets nothing, write nothing. None when there is no record."""
-        changes = update.model_dump(exclude_none=True)
-        valid_user_id(user_id)
-        return await self._unit_of_work.run(
-            lambda work: work.consents.update_consent(user_id, **changes), repeatable=True
-        )
+    async def update_consent(
+        self, user_id: str, update: UserConsentUpdate, origin: Origin = UNTOLD
+    ) -> UserConsent | None:
+        """Change what `update` sets, or, where it sets nothing, write nothing. None when there is no record.
 
-    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        """Records by user id; with `after_user_id` those behind it."""
-        return await self._unit_of_work.run(
-            lambda work: work.consents.list_consents(limit, after_user_id), repeatable=True
-        )
+        A browser's privacy signal overrules a yes to marketing.
+        """
+        subject = Subject(valid_user_id(user_id), is_guest=False)
+        wanted = update.marketing_consent
+        if wanted is None:
+            return await self.get_consent(user_id)
+        granted = wanted and not origin.privacy_signal
+
+        async def change(work: Repositories) -> UserConsent | None:
+            await work.consent_history.lock(subject)
+            record = await work.consents.update_consent(user_id, marketing_consent=granted)
+            if record is not None:
+                state = await work.consent_history.state(subject)
+                for event in marketing(subject, state.get(MARKETING), granted, origin):
+                    await work.consent_history.append([event])
+            return record
+
+        return await self._unit_of_work.run(change, repeatable=True)
+
+    async def list_consents(
+        self, limit: int | None = None, after_user_id: str | None = None, act: AdminAct | None = None
+    ) -> list[UserConsent]:
+        """Records by user id; with `after_user_id` those behind it. `act`, of whoever looks, goes to the audit."""
+
+        async def look(work: Repositories) -> list[UserConsent]:
+            if act is not None:
+                await work.admin_audit.record(act)
+            return await work.consents.list_consents(limit, after_user_id)
+
+        return await self._unit_of_work.run(look, repeatable=True)
+
+
+def marketing(subject: Subject, before: ConsentEvent | None, granted: bool, origin: Origin) -> list[ConsentEvent]:
+    """The event of a decision about marketing, if it is news; a signal that overruled it is named as its source."""
+    wish = Wish(MARKETING, granted)
+    if not differs(before, wish):
+        return []
+    return [event_of(subject, wish, signalled(origin) if origin.privacy_signal else origin)]

@@ -1,11 +1,16 @@
 """Merging: on first login what a guest agreed to and asked becomes the user's. Once; and no credits are added."""
 
+from collections.abc import Mapping
+
 from shopassist.db.ports import Repositories, UnitOfWork
 from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError
-from shopassist.models import GuestMerge
+from shopassist.models import ConsentEvent, GuestMerge
+from shopassist.models.consent_history import ConsentSource, Origin, Subject
 from shopassist.models.guest_merge import GuestMerged
 from shopassist.models.holdings import HELD
+from shopassist.services.consent_changes import Wish, changed
 
+ORIGIN = Origin(ConsentSource.GUEST_MERGE)
 MOVED = tuple(one for one in HELD if one.moves)
 UNKNOWN = "Nothing is known of this guest session."
 
@@ -29,9 +34,13 @@ class GuestMergeService:
             earlier = await work.merges.find(guest_id)
             if earlier is not None:
                 return earlier
-            if guest_id == user_id or not await work.merges.is_guest(guest_id):
+            is_guest = await work.merges.is_guest(guest_id)
+            decided = await work.consent_history.state(Subject(guest_id, is_guest=True))
+            if guest_id == user_id or is_guest is False or (is_guest is None and not decided):
                 raise NotFoundError(UNKNOWN)
-            return await work.merges.record(guest_id, user_id, await work.merges.move(MOVED, guest_id, user_id))
+            moved = await work.merges.move(MOVED if is_guest else (), guest_id, user_id)
+            moved["consents"] = await decide_as_guest(work, Subject(user_id, is_guest=False), decided)
+            return await work.merges.record(guest_id, user_id, moved)
 
         try:
             merge = await self._unit_of_work.run(merged, repeatable=True)
@@ -40,3 +49,14 @@ class GuestMergeService:
         if merge.user_id != user_id:
             raise GuestMergedError
         return GuestMerged(merged_at=merge.merged_at, moved=merge.moved)
+
+
+async def decide_as_guest(work: Repositories, user: Subject, decided: Mapping[str, ConsentEvent]) -> int:
+    """Let what a guest decided count for the user, but where the user has decided already; how many purposes."""
+    await work.consent_history.lock(user)
+    own = await work.consent_history.state(user)
+    wishes = [
+        Wish(event.purpose, event.granted, event.notice_id) for event in decided.values() if event.purpose not in own
+    ]
+    await changed(work, user, wishes, ORIGIN)
+    return len(wishes)

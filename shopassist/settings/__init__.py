@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from shopassist.settings.assistant import AssistantSettings
 from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
+from shopassist.settings.consent import ConsentSettings
 from shopassist.settings.credits import CreditSettings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.guests import GuestSessionKind, GuestSettings
@@ -24,6 +25,7 @@ __all__ = [
     "AssistantSettings",
     "BackupSettings",
     "CacheSettings",
+    "ConsentSettings",
     "CreditSettings",
     "DatabaseConfig",
     "GuestSessionKind",
@@ -47,6 +49,7 @@ class Settings(BaseModel):
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)
     credits: CreditSettings = Field(default_factory=CreditSettings)
     cache: CacheSettings = Field(default_factory=CacheSettings)
+    consent: ConsentSettings = Field(default_factory=ConsentSettings)
     identity: IdentitySettings = Field(default_factory=IdentitySettings)
     guests: GuestSettings = Field(default_factory=GuestSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)

@@ -5,10 +5,12 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from shopassist.db.manager import DatabaseManager
+from shopassist.db.memory.admin_audit import MemoryAdminAudit
 from shopassist.db.memory.audit import MemoryLedgerAudit
 from shopassist.db.memory.cache_epochs import MemoryCacheEpochs
 from shopassist.db.memory.cached_answers import MemoryCachedAnswers
 from shopassist.db.memory.catalog import MemoryCatalogRepository
+from shopassist.db.memory.consent_history import MemoryConsentHistory, MemoryConsentLookup
 from shopassist.db.memory.consents import MemoryConsentRepository
 from shopassist.db.memory.credits import MemoryCreditRepository
 from shopassist.db.memory.erasures import MemoryErasures
@@ -17,15 +19,19 @@ from shopassist.db.memory.guest_networks import MemoryGuestNetworks
 from shopassist.db.memory.holdings import MemoryHoldings
 from shopassist.db.memory.leases import MemoryLeases
 from shopassist.db.memory.ledger import MemoryCreditLedger
+from shopassist.db.memory.notices import MemoryNoticeRepository
 from shopassist.db.memory.query_cache import MemoryCacheRepository
 from shopassist.db.memory.replays import MemoryReplays
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
 from shopassist.db.ports import RepositoryFactories, SystemClock
+from shopassist.db.postgres.admin_audit import PostgresAdminAudit
 from shopassist.db.postgres.audit import PostgresLedgerAudit
 from shopassist.db.postgres.cache_epochs import PostgresCacheEpochs
 from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
+from shopassist.db.postgres.consent_history import PostgresConsentHistory
+from shopassist.db.postgres.consent_lookup import PostgresConsentLookup
 from shopassist.db.postgres.consents import PostgresConsentRepository
 from shopassist.db.postgres.credits import PostgresCreditRepository
 from shopassist.db.postgres.erasures import PostgresErasures
@@ -34,6 +40,7 @@ from shopassist.db.postgres.guest_networks import PostgresGuestNetworks
 from shopassist.db.postgres.holdings import PostgresHoldings
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
+from shopassist.db.postgres.notices import PostgresNoticeRepository
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
@@ -85,6 +92,21 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Factory(PostgresConsentRepository, clock=clock),
         memory=providers.Factory(MemoryConsentRepository),
     )
+    consent_history_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresConsentHistory, clock=clock),
+        memory=providers.Factory(MemoryConsentHistory),
+    )
+    notice_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresNoticeRepository, clock=clock),
+        memory=providers.Factory(MemoryNoticeRepository),
+    )
+    admin_audit_repository = providers.Selector(
+        storage,
+        postgres=providers.Factory(PostgresAdminAudit, clock=clock),
+        memory=providers.Factory(MemoryAdminAudit),
+    )
     cache_repository = providers.Selector(
         storage,
         postgres=providers.Factory(PostgresCacheRepository, clock=clock),
@@ -105,6 +127,9 @@ class State(containers.DeclarativeContainer):
         RepositoryFactories,
         credits=credit_repository.provider,
         consents=consent_repository.provider,
+        consent_history=consent_history_repository.provider,
+        notices=notice_repository.provider,
+        admin_audit=admin_audit_repository.provider,
         cache=cache_repository.provider,
         catalog=catalog_repository.provider,
         merges=merge_repository.provider,
@@ -125,6 +150,11 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=clock),
         memory=providers.Singleton(MemoryCachedAnswers, store=memory_store),
+    )
+    consent_lookup = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresConsentLookup, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryConsentLookup, store=memory_store),
     )
     cache_epochs = providers.Selector(
         storage,

@@ -13,7 +13,8 @@ from fastapi.routing import iter_route_contexts
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.manager import normalised
-from shopassist.settings import Settings
+from shopassist.models.notice import NoticePublication
+from shopassist.settings import ConsentSettings, Settings
 from tests.databases import OwnPostgres, own_postgres
 from tests.support import postgres_settings
 
@@ -26,7 +27,10 @@ BODIES = {
     "/api/consent/": {"terms_accepted": True},
     "/api/consent/me": {"marketing_consent": True},
     "/api/admin/credits/{user_id:path}/adjust": {"amount": 1, "reason": "goodwill"},
+    "/api/admin/notices": {"purpose": "terms", "locale": "en", "text": "Be good."},
+    "/api/consents": {"consents": [{"purpose": "terms", "granted": False}]},
 }
+PARAMETERS = {"{user_id:path}": "auth0|1", "{purpose}": "terms", "{notice_id}": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +79,8 @@ async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
     asked = (await client.post("/api/query", json=KNOWN, headers=guest)).json()
     assert (asked["metadata"]["charged"], asked["metadata"]["stale"]) == (1, False)
     await asyncio.to_thread(database.stop)
-    stale = await client.post("/api/query", json=KNOWN, headers={"X-Session-ID": "another"})
+    # A privacy signal that cannot be recorded now comes again with the next request.
+    stale = await client.post("/api/query", json=KNOWN, headers={"X-Session-ID": "another", "Sec-GPC": "1"})
     assert stale.status_code == 200
     assert stale.json()["products"] == asked["products"]
     metadata = stale.json()["metadata"]
@@ -111,9 +116,7 @@ async def test_every_route_answers_and_no_5xx_but_503(
         for method in route.methods or ():
             for headers in (admin, GUEST):
                 body = BODIES.get(path) if method in {"POST", "PUT"} else None
-                answer = await client.request(
-                    method, path.replace("{user_id:path}", "auth0|1"), headers=headers, json=body
-                )
+                answer = await client.request(method, filled(path), headers=headers, json=body)
                 assert answer.status_code < 500 or answer.status_code == 503, (method, path)
                 if answer.status_code == 503:
                     assert int(answer.headers["Retry-After"]) > 0
@@ -126,6 +129,13 @@ async def test_every_route_answers_and_no_5xx_but_503(
         "/health/database",
         "/health/detailed",
     }
+
+
+def filled(path: str) -> str:
+    """A path with values in place of its parameters."""
+    for name, value in PARAMETERS.items():
+        path = path.replace(name, value)
+    return path
 
 
 async def test_consent_is_refused_and_not_dropped(
@@ -165,3 +175,35 @@ async def test_a_cleared_answer_does_not_come_back(
         assert (await client.post("/api/query", json=question, headers=GUEST)).status_code == 503
     finally:
         await other.shutdown()
+
+
+class TestConsentRequired:
+    """With `CONSENT_REQUIRED=true`."""
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        """Settings on that server."""
+        return settings.model_copy(update={"consent": ConsentSettings(required=True)})
+
+    async def test_who_may_not_have_agreed_is_not_served(
+        self, client: httpx.AsyncClient, container: Container, database: OwnPostgres
+    ) -> None:
+        """Not even from memory: 503 while agreements cannot be read, and as before when they can."""
+        publication = NoticePublication(purpose="terms", locale="en", text="Be good.")
+        notice = await container.notice_service().publish(publication, "operator")
+        agreed = {"consents": [{"purpose": "terms", "granted": True, "notice_id": notice.id}]}
+        assert (await client.post("/api/consents", headers=GUEST, json=agreed)).status_code == 200
+        question = {"query": "a phone for those who agreed"}
+        assert (await client.post("/api/query", headers=GUEST, json=question)).status_code == 200
+        assert container.stale_answers().figures()["answers"] == 1
+        await asyncio.to_thread(database.stop)
+        for who in (GUEST, {"X-Session-ID": "another"}):
+            refused = await client.post("/api/query", headers=who, json=question)
+            assert (refused.status_code, refused.json()["error_type"]) == (503, "storage_unavailable")
+        assert (await client.delete("/api/consents/terms", headers=GUEST)).status_code == 503
+        await asyncio.to_thread(database.start)
+
+        async def served() -> bool:
+            return (await client.post("/api/query", headers=GUEST, json=question)).status_code == 200
+
+        await until(served, 10)

@@ -6,8 +6,10 @@ import pytest
 
 from containers import Container
 from shopassist.errors import AccountErasedError, GuestMergedError, NotFoundError
+from shopassist.models.consent_history import ConsentSource, Origin, Subject
 from shopassist.models.erasure import AskedBy, ErasureRequest
 from shopassist.models.ledger import Replay
+from shopassist.services.consent_changes import Wish, changed
 
 USER = "auth0|user"
 GUEST = "guest-1"
@@ -26,7 +28,7 @@ async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container
     await container.credit_ledger().account(USER, False)
     await container.replays().remember(Replay(USER, "two", "h" * 64, {"of": "user"}))
     merged = await container.guest_merge_service().merge(GUEST, USER)
-    assert merged.moved == {"remembered_answers": 1}
+    assert merged.moved == {"remembered_answers": 1, "consents": 0}
     one, two = [await container.replays().find(USER, key) for key in ("one", "two")]
     assert one is not None
     assert two is not None
@@ -35,6 +37,27 @@ async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container
     assert await container.credit_service().check_credits(USER) == 50
     assert await container.credit_service().check_credits(GUEST, True) == 7
     assert len(await container.credit_service().get_user_transactions(USER)) == 1
+
+
+async def decided(container: Container, subject: Subject, **granted: bool) -> None:
+    """Somebody's decisions by purpose."""
+    async with container.unit_of_work()() as work:
+        wishes = [Wish(purpose, yes) for purpose, yes in granted.items()]
+        await changed(work, subject, wishes, Origin(ConsentSource.CONSENTS))
+
+
+async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) -> None:
+    """Without an account too; where the user has decided already, that stands."""
+    user = Subject(USER, is_guest=False)
+    await decided(container, Subject(GUEST, is_guest=True), terms=True, marketing=True)
+    await decided(container, user, marketing=False)
+    assert (await container.guest_merge_service().merge(GUEST, USER)).moved == {"consents": 1}
+    async with container.unit_of_work()() as work:
+        state = await work.consent_history.state(user)
+    assert {purpose: (event.granted, event.source) for purpose, event in state.items()} == {
+        "terms": (True, "guest_merge"),
+        "marketing": (False, "consents"),
+    }
 
 
 async def test_it_is_done_once(container: Container) -> None:

@@ -131,6 +131,18 @@ async def _damaged_backup(patient: Patient) -> None:
     manifest_file(patient.folder, name).write_text("{")
 
 
+async def _no_terms(patient: Patient) -> None:
+    patient.change("consent", required=True)
+
+
+async def _record_without_history(patient: Patient) -> None:
+    await patient.run("INSERT INTO user_consents VALUES ('a', true, true), ('b', true, false), ('c', false, false)")
+    await patient.run("""
+        INSERT INTO consent_events (user_id, is_guest, purpose, granted, source)
+        VALUES ('b', false, 'terms', true, 'record'), ('c', true, 'terms', true, 'consents')
+    """)
+
+
 @pytest.mark.parametrize(
     ("break_it", "check", "seen"),
     [
@@ -141,6 +153,8 @@ async def _damaged_backup(patient: Patient) -> None:
         (_dead_rows, "bloat", "query_cache has 20,001 dead rows"),
         (_missing_money, "ledger", "-7 credits apart"),
         (_forgotten_hold, "scheduled work", "1 holds"),
+        (_no_terms, "consent", "no terms are published"),
+        (_record_without_history, "consent", "1 consent records differ"),
         (_not_durable, "durability", "fsync, synchronous_commit off"),
         (_too_many_workers, "connections", "100 workers"),
         (_open_door, "settings", "ALLOWED_HOSTS"),

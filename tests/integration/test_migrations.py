@@ -60,6 +60,13 @@ FILL_BY_REVISION = {
     UPDATE credit_holds SET question_hash = md5(user_id);
     INSERT INTO idempotent_answers VALUES ('a', 'k', 'h', '{}', now());
     """,
+    "0007": """
+    INSERT INTO consent_notices (purpose, version, locale, sha256, "text", binding_from)
+    VALUES ('terms', 1, 'en', encode(sha256(convert_to('Be good ₹', 'UTF8')), 'hex'), 'Be good ₹', now());
+    INSERT INTO consent_events (user_id, is_guest, purpose, granted, notice_id, source)
+    SELECT 'user ' || n, n % 2 = 0, 'terms', true, 1, 'consents' FROM generate_series(1, 100) n;
+    INSERT INTO admin_audit (actor, act, target) VALUES ('a', 'x', 'user 1');
+    """,
     "0011": """
     INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, finished_at, counts)
     VALUES (gen_random_uuid(), 'hash', true, true, 'user', now(), now(), '{"account": 1}');
@@ -147,6 +154,26 @@ async def test_an_erasure_under_way_is_not_dropped(empty_database_url: str, conn
         await migrate.downgrade(url, "0005")
     await connection.execute("UPDATE erasures SET finished_at = now(), user_id = NULL, pseudonym = NULL")
     await migrate.downgrade(url, "0005")
+
+
+async def test_the_history_of_consent_begins_with_the_records(
+    empty_database_url: str, connection: asyncpg.Connection
+) -> None:
+    """What records say is granted is an event of that time; who was only not asked about marketing decided nothing."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url, "0001")
+    await connection.execute(
+        "INSERT INTO user_consents VALUES ('a', true, true, '2026-01-01', '2026-02-01'), "
+        "('b', true, false, '2026-01-02', '2026-01-02')"
+    )
+    await migrate.upgrade(url)
+    events = await connection.fetch("SELECT * FROM consent_events ORDER BY user_id, purpose DESC")
+    assert [(e["user_id"], e["purpose"], e["granted"], f"{e['timestamp']:%m-%d}") for e in events] == [
+        ("a", "terms", True, "01-01"),
+        ("a", "marketing", True, "02-01"),
+        ("b", "terms", True, "01-02"),
+    ]
+    assert {(e["source"], e["is_guest"], e["notice_id"]) for e in events} == {("earlier_record", False, None)}
 
 
 async def test_models_and_migrations_do_not_drift(template_url: str, empty_database_url: str) -> None:

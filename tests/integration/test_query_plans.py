@@ -13,7 +13,8 @@ from sqlalchemy import event
 
 from containers import Container
 from shopassist.db.ports import Repositories
-from shopassist.models import CreditTransaction, QueryCache, TransactionType, UserConsent
+from shopassist.models import AdminAct, ConsentEvent, CreditTransaction, QueryCache, TransactionType, UserConsent
+from shopassist.models.consent_history import Subject
 from shopassist.models.criteria import Bound, Criteria, Feature
 from shopassist.models.erasure import AskedBy, ErasureRequest, Listed
 from shopassist.models.holdings import HELD
@@ -32,6 +33,14 @@ INSERT INTO idempotent_answers (user_id, idempotency_key, request_hash, response
 SELECT 'user ' || n, 'key', 'hash', '{}', now() + (n - 1000) * interval '1 second' FROM generate_series(1, 20000) n;
 INSERT INTO user_consents (user_id, terms_accepted, marketing_consent)
 SELECT 'user ' || n, true, false FROM generate_series(1, 20000) n;
+INSERT INTO consent_notices (purpose, version, locale, sha256, "text", binding_from)
+SELECT 'terms', n, 'en', encode(sha256(convert_to('text ' || n, 'UTF8')), 'hex'), 'text ' || n, now()
+FROM generate_series(1, 5) n;
+INSERT INTO consent_events (user_id, is_guest, purpose, granted, notice_id, source)
+SELECT 'user ' || n % 10000, n % 3 = 0, (ARRAY['terms', 'marketing'])[1 + n % 2], n % 5 > 0, 1 + n % 5, 'consents'
+FROM generate_series(1, 40000) n;
+INSERT INTO admin_audit (actor, act, target)
+SELECT 'admin ' || n % 7, 'adjust_credits', 'user ' || n % 10000 FROM generate_series(1, 40000) n;
 INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
 SELECT md5(n::text) || md5(n::text), '{}', now() - interval '2 days', now() + (n - 1000) * interval '1 second'
 FROM generate_series(1, 20000) n;
@@ -56,6 +65,10 @@ class Undo(Exception):  # noqa: N818 - it is no error
 
 Statement = tuple[str, tuple[Any, ...]]
 Steps = Callable[[Container, Repositories], Awaitable[object]]
+
+
+SUBJECT = Subject("user 7", is_guest=False)
+EVENT = ConsentEvent(user_id="user 7", is_guest=False, purpose="terms", granted=False, source="consents")
 
 
 def step(name: str, steps: Steps) -> Any:
@@ -140,6 +153,14 @@ STEPS = [
     step("new consent", lambda _, w: w.consents.create_consent(UserConsent(user_id="new"))),
     step("update consent", lambda _, w: w.consents.update_consent("user 7", marketing_consent=True)),
     step("consents", lambda _, w: w.consents.list_consents(100, after_user_id="user 5")),
+    step("consent state", lambda _, w: w.consent_history.state(SUBJECT)),
+    step("consent history", lambda _, w: w.consent_history.page(SUBJECT, 50, before_id=30_000)),
+    step("consent lock", lambda _, w: w.consent_history.lock(SUBJECT)),
+    step("consent event", lambda _, w: w.consent_history.append([EVENT])),
+    step("acts", lambda _, w: w.admin_audit.page(50, before_id=30_000)),
+    step("acts by", lambda _, w: w.admin_audit.page(50, before_id=30_000, actor="admin 3")),
+    step("acts about", lambda _, w: w.admin_audit.page(50, before_id=30_000, target="user 7")),
+    step("act", lambda _, w: w.admin_audit.record(AdminAct(actor="a", act="x"))),
     step("cached", lambda _, w: w.cache.get_cached_result("0" * 64)),
     step(
         "store",
@@ -266,6 +287,15 @@ async def test_a_page_of_verification_reads_its_own_range(filled: Container) -> 
     """Of accounts and ledger; the open holds are few, since none outlives a minute, and read as a whole."""
     statements = await executed(filled, lambda c, _: c.audit().page("user 12", limit=500))
     assert [scans(plan) for plan in await plans(filled, statements)] == [[], ["credit_holds"]]
+
+
+async def test_an_agreement_is_read_by_its_key(filled: Container) -> None:
+    """The newest event alone, with its notice; the notices are few, and read as a whole at most."""
+    statements = await executed(filled, lambda c, _: c.consent_lookup().agreement(SUBJECT, "terms"))
+    assert len(statements) == 1
+    [plan] = await plans(filled, statements)
+    assert {*scans(plan)} <= {"consent_notices"}
+    assert '"Index Name": "ix_consent_events_user_id_is_guest_purpose_id"' in json.dumps(plan)
 
 
 @pytest.mark.parametrize("wanted", [HistoryFilter(), HistoryFilter(TransactionType.DEDUCT, datetime.now(UTC))])

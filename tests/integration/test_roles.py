@@ -55,6 +55,10 @@ async def logged_in(url: str, role: Role) -> asyncpg.Connection:
         "ALTER TABLE credit_transactions DISABLE TRIGGER ALL",
         "CREATE TABLE mine (n int)",
         "UPDATE alembic_version SET version_num = '0000'",
+        "UPDATE consent_notices SET version = 2",
+        "DELETE FROM consent_notices",
+        "UPDATE consent_events SET granted = true",
+        "DELETE FROM admin_audit",
         "COPY user_credits TO PROGRAM 'true'",
         "CREATE ROLE another",
         "SET ROLE postgres",
@@ -77,6 +81,15 @@ async def test_the_app_can_do_its_work_and_has_its_timeouts(provisioned: str, ro
         "VALUES ('a', true, 10, 10, now())"
     )
     await connection.execute("UPDATE user_credits SET available_credits = 9")
+    await connection.execute("INSERT INTO admin_audit (actor, act) VALUES ('a', 'x')")
+    await connection.execute(
+        "INSERT INTO consent_notices (purpose, version, locale, sha256, text, binding_from) "
+        "VALUES ('terms', 1, 'en', encode(sha256('x'), 'hex'), 'x', now())"
+    )
+    await connection.execute(
+        "INSERT INTO consent_events (user_id, is_guest, purpose, granted, notice_id, source) "
+        "SELECT 'a', true, 'terms', true, id, 'consents' FROM consent_notices"
+    )
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.known_revisions()[-1]
     assert await connection.fetchval("SHOW statement_timeout") == "30s"
     assert not await is_privileged(connection)

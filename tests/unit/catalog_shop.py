@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,8 +26,8 @@ class Shop:
     async def unit_of_work(self) -> AsyncIterator[Repositories]:
         """A unit of work that knows the catalogue alone."""
         unused = cast("Any", None)
-        catalog = MemoryCatalogRepository(MemorySession(self.store))
-        yield Repositories(unused, unused, unused, catalog, unused)
+        known = {"catalog": MemoryCatalogRepository(MemorySession(self.store))}
+        yield Repositories(**{each.name: known.get(each.name, unused) for each in fields(Repositories)})
 
     def file(self, name: str, content: str | bytes | list[Any]) -> Path:
         """A file of this content; a list becomes JSON lines."""

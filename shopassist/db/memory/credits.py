@@ -36,7 +36,7 @@ class MemoryCreditRepository(BaseRepository):
         if getattr(transaction, "balance_after", None) is None:
             newest = await self.get_user_transactions(transaction.user_id, limit=1)
             transaction.balance_after = transaction.amount + (newest[0].balance_after if newest else 0)
-        transaction.id = self.store.next_transaction_id()
+        transaction.id = self.store.next_id("credit_transactions")
         self.session.put(self.store.transactions, transaction.id, copied(transaction))
         return transaction
 

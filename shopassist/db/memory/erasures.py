@@ -89,7 +89,7 @@ class MemoryErasures:
         store.accounts[erasure.pseudonym or ""] = closed(account, erasure)
         last_row = closing(account, erasure)
         if last_row is not None:
-            last_row.id = store.next_transaction_id()
+            last_row.id = store.next_id("credit_transactions")
             store.transactions[last_row.id] = last_row
 
 

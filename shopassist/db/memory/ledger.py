@@ -13,6 +13,7 @@ from shopassist.db.memory.store import MemoryStore
 from shopassist.db.privacy import SubjectHash
 from shopassist.db.resilience.policy import request_began
 from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
+from shopassist.models.admin_audit import act_of
 from shopassist.models.erasure import opening
 from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Replay, Settlement
 
@@ -118,6 +119,8 @@ class MemoryCreditLedger:
             self._record(
                 account, TransactionType.ADJUST, adjustment.amount, adjustment.reason, adjustment.operation_id
             ).actor = adjustment.actor
+            key_ = self._store.next_id("admin_audit")
+            self._store.admin_acts[key_] = copied(act_of(adjustment), id=key_, timestamp=self._store.now())
             return copied(account)
 
     async def reset(self, user_id: str) -> None:
@@ -213,7 +216,7 @@ class MemoryCreditLedger:
         description: str,
         operation_id: UUID | None = None,
     ) -> CreditTransaction:
-        key = self._store.next_transaction_id()
+        key = self._store.next_id("credit_transactions")
         row = self._store.transactions[key] = CreditTransaction(
             id=key,
             user_id=account.user_id,

@@ -10,6 +10,9 @@ from sqlmodel import SQLModel
 
 from shopassist.db.ports import Clock
 from shopassist.models import (
+    AdminAct,
+    ConsentEvent,
+    ConsentNotice,
     CreditHold,
     CreditTransaction,
     ErasedBalance,
@@ -37,6 +40,9 @@ class MemoryStore:
         self.transactions: dict[int, CreditTransaction] = {}
         self.holds: dict[UUID, CreditHold] = {}
         self.consents: dict[str, UserConsent] = {}
+        self.consent_events: dict[int, ConsentEvent] = {}
+        self.notices: dict[int, ConsentNotice] = {}
+        self.admin_acts: dict[int, AdminAct] = {}
         self.cache: dict[str, QueryCache] = {}
         self.products: dict[tuple[str, str], Product] = {}
         self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
@@ -45,7 +51,7 @@ class MemoryStore:
         self.merges: dict[str, GuestMerge] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.guest_networks: dict[tuple[date, str], int] = {}
-        self._last_transaction_id = 0
+        self._last_ids: dict[str, int] = {}
 
     def rows(self, table: type[SQLModel]) -> dict[Any, Any]:
         """The rows of a table in which something is held of people, by primary key."""
@@ -56,6 +62,8 @@ class MemoryStore:
             UserConsent: self.consents,
             IdempotentAnswer: self.replays,
             GuestMerge: self.merges,
+            ConsentEvent: self.consent_events,
+            AdminAct: self.admin_acts,
         }
         return tables[table]
 
@@ -63,10 +71,10 @@ class MemoryStore:
         """The deciding instant."""
         return self.clock.instant() or datetime.now(UTC)
 
-    def next_transaction_id(self) -> int:
-        """Ids grow and are never used twice, as a sequence's."""
-        self._last_transaction_id += 1
-        return self._last_transaction_id
+    def next_id(self, table: str) -> int:
+        """Ids of a table grow and are never used twice, as a sequence's."""
+        self._last_ids[table] = self._last_ids.get(table, 0) + 1
+        return self._last_ids[table]
 
     def ago(self, span: timedelta) -> datetime:
         """The instant `span` before now."""

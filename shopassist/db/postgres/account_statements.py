@@ -93,6 +93,11 @@ WITH moment AS (
     SELECT user_id, 'adjust', CAST(:amount AS integer), updated_at, CAST(:reason AS text),
            available_credits + held_credits, CAST(:operation_id AS uuid), CAST(:actor AS text)
     FROM changed
+), audited AS (
+    INSERT INTO admin_audit ("timestamp", actor, act, target, reason, request_id)
+    SELECT updated_at, CAST(:actor AS text), CAST(:act AS text), user_id, CAST(:reason AS text),
+           CAST(:request_id AS text)
+    FROM changed
 )
 SELECT * FROM changed
 """)

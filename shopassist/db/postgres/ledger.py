@@ -17,6 +17,7 @@ from shopassist.db.postgres.takes import Takes
 from shopassist.db.privacy import SubjectHash
 from shopassist.db.resilience.failures import ConnectionLostError
 from shopassist.models import UserCredits
+from shopassist.models.admin_audit import ADJUST_CREDITS
 from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Settlement
 
 
@@ -101,6 +102,8 @@ class PostgresCreditLedger:
             amount=adjustment.amount,
             reason=adjustment.reason,
             actor=adjustment.actor,
+            act=ADJUST_CREDITS,
+            request_id=adjustment.request_id,
             operation_id=adjustment.operation_id,
             idempotency_key=adjustment.idempotency_key,
             request_hash=adjustment.request_hash,

@@ -16,6 +16,10 @@ from shopassist.db.postgres.ddl import run
 ITERATIONS = 4096
 
 ONLY_READ = frozenset({"alembic_version"})
+ONLY_ADDED = frozenset({"consent_notices"})
+ONLY_ERASED = frozenset({"consent_events"})
+ONLY_PSEUDONYMISED = frozenset({"admin_audit"})
+"""Tables that only grow. Erasing a person removes their events, and their name from the audit: triggers see to it."""
 EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname AS plain, c.relkind = 'S' AS is_sequence
@@ -99,8 +103,13 @@ async def _existing(connection: asyncpg.Connection, roles: Roles) -> None:
         await run(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
         await run(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
         await run(connection, "GRANT SELECT ON %s TO %I, %I", name, app, reader)
-        if plain not in ONLY_READ:
-            await run(connection, "GRANT INSERT, UPDATE, DELETE ON %s TO %I", name, app)
+        if plain in ONLY_READ:
+            continue
+        await run(connection, "GRANT INSERT ON %s TO %I", name, app)
+        if plain not in ONLY_ADDED | ONLY_ERASED:
+            await run(connection, "GRANT UPDATE ON %s TO %I", name, app)
+        if plain not in ONLY_ADDED | ONLY_PSEUDONYMISED:
+            await run(connection, "GRANT DELETE ON %s TO %I", name, app)
     for function in await connection.fetch(FUNCTIONS):
         await run(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
     await run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)

@@ -6,9 +6,18 @@ from contextlib import contextmanager
 import asyncpg
 from sqlalchemy import exc
 
-from shopassist.errors import ConsentExistsError, IntegrityError, ShopAssistError, StorageUnavailableError
+from shopassist.errors import (
+    ConsentExistsError,
+    IntegrityError,
+    NoticeExistsError,
+    ShopAssistError,
+    StorageUnavailableError,
+)
 
-CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {"pk_user_consents": ConsentExistsError}
+CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {
+    "pk_user_consents": ConsentExistsError,
+    "uq_consent_notices_purpose_version_locale": NoticeExistsError,
+}
 """Which domain error a violated constraint is."""
 
 UNDONE = ("40001", "40P01")

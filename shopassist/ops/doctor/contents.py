@@ -32,6 +32,19 @@ SELECT (SELECT COALESCE(sum(amount), 0) FROM credit_transactions)
      - (SELECT COALESCE(sum(available_credits::bigint + held_credits), 0) FROM user_credits)
 """
 FORGOTTEN_HOLDS = "SELECT count(*) FROM credit_holds WHERE expires_at < now() - interval '2 minutes'"
+TERMS = "SELECT count(*) FROM consent_notices WHERE purpose = 'terms'"
+APART = """
+SELECT count(*) FROM user_consents r
+LEFT JOIN LATERAL (
+    SELECT e.granted FROM consent_events e
+    WHERE e.user_id = r.user_id AND e.is_guest = false AND e.purpose = 'terms' ORDER BY e.id DESC LIMIT 1
+) AS terms ON true
+LEFT JOIN LATERAL (
+    SELECT e.granted FROM consent_events e
+    WHERE e.user_id = r.user_id AND e.is_guest = false AND e.purpose = 'marketing' ORDER BY e.id DESC LIMIT 1
+) AS marketing ON true
+WHERE r.terms_accepted <> COALESCE(terms.granted, false) OR r.marketing_consent <> COALESCE(marketing.granted, false)
+"""
 LEADER = "SELECT expires_at > now() FROM leases WHERE name = 'scheduler'"
 
 
@@ -82,3 +95,15 @@ async def leader(deployment: Deployment) -> Finding:
         return Finding("scheduled work", seen, "No server leads: see that one runs, and its log for `job_failed`.")
     leads = await deployment.connection.fetchval(LEADER)
     return Finding("scheduled work", "a server leads" if leads else "no server runs, and nothing is overdue")
+
+
+async def consent(deployment: Deployment) -> Finding:
+    """What must be agreed to is published, and the records of consent are what the history says."""
+    if deployment.settings.consent.required and not await deployment.connection.fetchval(TERMS):
+        seen = "CONSENT_REQUIRED is set and no terms are published: every question is refused"
+        return Finding("consent", seen, "Run `shopassist consent publish terms FILE --locale …`.")
+    apart = await deployment.connection.fetchval(APART)
+    if apart:
+        seen = f"{apart} consent records differ from the history"
+        return Finding("consent", seen, "An older version wrote them: see docs/consent.md, Rolling deployments.")
+    return Finding("consent", "records and history agree")

@@ -1,0 +1,62 @@
+"""What administrators and operators did, and why."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+from pydantic import Field as Rule
+from sqlalchemy import BigInteger, Column, Identity, Index
+from sqlmodel import Field, SQLModel
+
+from shopassist.models.adjustment import REASON_LENGTH
+from shopassist.models.columns import timestamp
+from shopassist.models.consent_history import REQUEST_ID_LENGTH
+from shopassist.models.credits import USER_ID_LENGTH
+from shopassist.models.ledger import Adjustment
+from shopassist.models.text import storable
+
+ACT_LENGTH = 64
+ADJUST_CREDITS = "adjust_credits"
+READ_CONSENTS = "read_consents"
+READ_AUDIT = "read_audit"
+PUBLISH_NOTICE = "publish_notice"
+
+
+class AdminAct(SQLModel, table=True):
+    """One act of one administrator or operator; it never changes.
+
+    `target` is the user whom it concerned, or what it was about; null where it concerned everybody.
+    """
+
+    __tablename__ = "admin_audit"
+    __table_args__ = (
+        Index("ix_admin_audit_actor_id", "actor", "id"),
+        Index("ix_admin_audit_target_id", "target", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    timestamp: datetime = timestamp()
+    actor: str = Field(max_length=USER_ID_LENGTH)
+    act: str = Field(max_length=ACT_LENGTH)
+    target: str | None = Field(default=None, max_length=USER_ID_LENGTH)
+    reason: str | None = Field(default=None, max_length=REASON_LENGTH)
+    request_id: str | None = Field(default=None, max_length=REQUEST_ID_LENGTH)
+
+
+def act_of(adjustment: Adjustment) -> AdminAct:
+    """An adjustment as an act."""
+    return AdminAct(
+        actor=adjustment.actor,
+        act=ADJUST_CREDITS,
+        target=adjustment.user_id,
+        reason=adjustment.reason,
+        request_id=adjustment.request_id,
+    )
+
+
+WhyRead = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH),
+    AfterValidator(storable),
+    Rule(description="Why you look; kept in the audit."),
+]

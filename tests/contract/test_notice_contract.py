@@ -1,0 +1,189 @@
+"""Notices and the audit of administrators, the same over both twins."""
+
+import asyncio
+import hashlib
+
+import pytest
+from pydantic import ValidationError
+
+from containers import Container
+from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, OverdrawError
+from shopassist.models import AdminAct, ConsentNotice
+from shopassist.models.adjustment import CreditAdjustment
+from shopassist.models.admin_audit import READ_AUDIT
+from shopassist.models.notice import NoticePublication, canonical_locale
+from shopassist.services.notices import PublishedNotices
+from tests.support import FixedClock
+
+OPERATOR = "operator:somebody"
+
+
+def text(words: str, locale: str = "en", purpose: str = "terms", **more: float) -> NoticePublication:
+    """A text to publish."""
+    return NoticePublication.model_validate({"purpose": purpose, "locale": locale, "text": words, **more})
+
+
+async def publish(container: Container, publication: NoticePublication) -> ConsentNotice:
+    """Publish it as the operator."""
+    return await container.notice_service().publish(publication, OPERATOR, "new terms")
+
+
+async def acts(container: Container) -> list[tuple[str, str, str | None, str | None]]:
+    """Who did what to whom and why, newest first; whoever reads here is not shown."""
+    found = await container.admin_audit_service().read(AdminAct(actor="test", act=READ_AUDIT), 100)
+    return [(act.actor, act.act, act.target, act.reason) for act in found if act.actor != "test"]
+
+
+async def test_a_notice_is_kept_as_it_was_published(container: Container, clock: FixedClock) -> None:
+    """Byte by byte, under the SHA-256 of its UTF-8, and the act is in the audit."""
+    words = "Terms of ₹10\r\n\ttwo  spaces \n"
+    notice = await publish(container, text(words))
+    assert (notice.version, notice.sha256) == (1, hashlib.sha256(words.encode()).hexdigest())
+    assert (notice.published_at, notice.binding_from) == (clock.time, clock.time)
+    assert (await container.notice_service().get(notice.id or 0)).text == words
+    assert await acts(container) == [(OPERATOR, "publish_notice", "terms 1 en", "new terms")]
+
+
+async def test_versions_and_translations(container: Container, clock: FixedClock) -> None:
+    """The next version, a translation of the newest that binds with it, and nothing else."""
+    await publish(container, text("one"))
+    second = await publish(container, text("two", grace_hours=5))
+    assert (second.version, (second.binding_from - clock.time).total_seconds()) == (2, 5 * 3600)
+    clock.move(hours=1)
+    hindi = await publish(container, text("do", "hi", version=2))
+    assert (hindi.version, hindi.binding_from) == (2, second.binding_from)
+    for wrong in (1, 4):
+        with pytest.raises(InvalidInputError):
+            await publish(container, text("x", version=wrong))
+    with pytest.raises(NoticeExistsError):
+        await publish(container, text("another two", version=2))
+    with pytest.raises(InvalidInputError, match="nobody needs to be asked again"):
+        await publish(container, text("two", version=3))
+    other = await publish(container, text("one", purpose="marketing"))
+    assert other.version == 1
+    assert len(await container.notice_service().all()) == 4
+
+
+async def test_the_same_again_changes_nothing(container: Container) -> None:
+    """A command that was repeated makes no second version and no second act."""
+    first = await publish(container, text("one"))
+    assert await publish(container, text("one")) == first
+    assert await publish(container, text("one", version=1)) == first
+    assert len(await acts(container)) == 1
+
+
+async def test_publishing_at_the_same_time(container: Container) -> None:
+    """Of eight texts at once each becomes a version of its own."""
+    notices = await asyncio.gather(*[publish(container, text(f"text {n}")) for n in range(8)])
+    assert sorted(notice.version for notice in notices) == [*range(1, 9)]
+
+
+async def test_the_current_text_in_the_wanted_language(container: Container) -> None:
+    """The newest version in the first language it has of those that are wanted, else in its first one."""
+    for locale, words in (("en", "old"), ("hi", "purana")):
+        await publish(container, text(words, locale, version=1))
+    for locale, words in (("en-IN", "new"), ("hi", "naya"), ("zh-Hant-TW", "xin")):
+        await publish(container, text(words, locale, version=2))
+    await publish(container, text("may we write to you?", purpose="marketing"))
+
+    async def words_in(*locales: str) -> list[str]:
+        return [notice.text for notice in await container.notice_service().current(locales)]
+
+    assert await words_in() == ["may we write to you?", "new"]
+    assert await words_in("hi-IN") == ["may we write to you?", "naya"]
+    assert await words_in("fr", "zh") == ["may we write to you?", "xin"]
+    assert await words_in("fr", "EN-in") == ["may we write to you?", "new"]
+    assert await words_in("h", "x-y-z", "") == ["may we write to you?", "new"]
+    with pytest.raises(NotFoundError):
+        await container.notice_service().get(10**6)
+
+
+@pytest.mark.parametrize("tag", ["hi", "HI", "en-in", "ZH-hant-tw", "es-419", "sr-latn"])
+def test_languages_are_written_one_way(tag: str) -> None:
+    """Whatever the letters they come in."""
+    assert canonical_locale(tag).lower() == tag.lower()
+    assert canonical_locale(tag.upper()) == canonical_locale(tag.lower())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"purpose": "Terms"},
+        {"purpose": ""},
+        {"locale": "english"},
+        {"locale": "en_IN"},
+        {"text": ""},
+        {"text": "a\x00b"},
+        {"text": "\ud800"},
+        {"version": 0},
+        {"grace_hours": -1},
+        {"grace_hours": float("nan")},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_published(wrong: dict[str, object]) -> None:
+    """Names, tags and texts that could not be kept or found again."""
+    with pytest.raises(ValidationError):
+        NoticePublication.model_validate({"purpose": "terms", "locale": "en", "text": "x", **wrong})
+
+
+async def test_a_process_learns_of_what_is_published_within_seconds() -> None:
+    """The database is asked once in two seconds, and again at once after a failure."""
+    now, asked = 100.0, 0
+
+    async def read() -> list[object]:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise ConnectionError
+        return []
+
+    published = PublishedNotices(read, lambda: now)  # type: ignore[arg-type]
+    for _ in range(3):
+        await published.all()
+    assert asked == 1
+    now += 2
+    with pytest.raises(ConnectionError):
+        await published.all()
+    await published.all()
+    await published.all()
+    assert asked == 3
+    published.forget()
+    await published.all()
+    assert asked == 4
+
+
+async def test_adjustments_are_in_the_audit(container: Container, clock: FixedClock) -> None:
+    """Once for each that changed an account; none for what was refused or only repeated."""
+    await container.credit_service().get_user_credits("user")
+    service = container.adjustment_service()
+    for _ in range(2):
+        await service.adjust("user", CreditAdjustment(amount=5, reason="a gift"), "auth0|admin", "key", "request-1")
+    with pytest.raises(OverdrawError):
+        await service.adjust("user", CreditAdjustment(amount=-1000, reason="too much"), "auth0|admin")
+    [act] = await container.admin_audit_service().read(AdminAct(actor="test", act=READ_AUDIT), 10)
+    assert (act.actor, act.act, act.target, act.reason) == ("auth0|admin", "adjust_credits", "user", "a gift")
+    assert (act.timestamp, act.request_id) == (clock.time, "request-1")
+
+
+async def test_reading_the_records_is_in_the_audit(container: Container) -> None:
+    """With who looked and why; a service that looks for itself leaves no trace."""
+    await container.consent_service().list_consents()
+    assert await acts(container) == []
+    await container.consent_service().list_consents(10, None, AdminAct(actor="a", act="read_consents", reason="DPO"))
+    assert await acts(container) == [("a", "read_consents", None, "DPO")]
+
+
+async def test_the_audit_in_pages_and_by_person(container: Container) -> None:
+    """Newest first; pages join to the whole; by actor or target alone. Reading is recorded, too."""
+    for number in range(5):
+        async with container.unit_of_work()() as work:
+            await work.admin_audit.record(AdminAct(actor=f"a{number % 2}", act="x", target=f"t{number}"))
+    service = container.admin_audit_service()
+    looking = AdminAct(actor="auditor", act=READ_AUDIT)
+    first = await service.read(looking, 3)
+    second = await service.read(looking, 3, before_id=first[-1].id)
+    assert [act.target for act in (*first, *second)] == ["t4", "t3", "t2", "t1", "t0"]
+    assert [act.target for act in await service.read(looking, 10, actor="a1")] == ["t3", "t1"]
+    assert [act.actor for act in await service.read(looking, 10, target="t2")] == ["a0"]
+    assert [act.act for act in await service.read(looking, 10, actor="auditor")] == [READ_AUDIT] * 4
