@@ -161,11 +161,12 @@ class QueryService:
             uuid4(), question.user_id, question.is_guest, COST, question.query_hash, question.idempotency_key
         )
         grant = await self._ledger.hold(hold)
+        if grant.answered:
+            raise LookAgainError  # work that was under way at the last look ended just before
         if not grant.granted:
             await self._refuse(question, grant, abandoned)
         try:
-            # Work that was under way at the last look may have ended just before this hold.
-            if await self._is_answered(question):
+            if grant.answered is None and await self._is_answered(question):
                 raise LookAgainError  # noqa: TRY301 - the hold is given back first
             answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
