@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 from uuid import uuid4
 
 import structlog
@@ -15,7 +15,7 @@ from shopassist.models.ledger import Grant, HoldRequest, Settlement
 from shopassist.models.query import Answer, QueryRequest, QueryResponse
 from shopassist.services.conversation import canonical, earlier
 from shopassist.services.credits import CreditService
-from shopassist.services.flights import Flights, Gone, heard
+from shopassist.services.flights import Flights, Gone, first_of, heard
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of, stale_response_of
 from shopassist.services.stale_answers import StaleAnswers
@@ -208,9 +208,8 @@ class QueryService:
     async def _ask(self, question: Question, abandoned: asyncio.Future[None]) -> Answer | None:
         """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
         asking = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
-        ends: set[asyncio.Future[Any]] = {asking, abandoned}
         try:
-            await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await first_of(asking, abandoned, seconds=self._timeout_seconds)
             if abandoned.done():
                 return None
             if not asking.done() or asking.cancelled():
@@ -231,5 +230,5 @@ class QueryService:
         epoch = self._stale.epoch
         settled = await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))
         if settled:
-            self._stale.keep_new(question.query_hash, answer, epoch)
+            self._stale.keep_new(stored, epoch)
         return settled
