@@ -1,9 +1,10 @@
 """How fast the product is beside the plainest thing that could do the same, both measured in turn in one run.
 
-    python -m benchmarks.speed [--quick]
+    python -m benchmarks.speed [--quick] [words in the names of the rows that are wanted]
 
-Load generator, server and PostgreSQL share the machine. Prints a table and writes build/bench.json, a list of
-`{name, value, reach, holds}`. PostgreSQL is one of its own, durable (fsync and synchronous_commit on).
+Load generator, server and PostgreSQL share the machine. Prints a table and, when all rows are wanted, writes
+build/bench.json, a list of `{name, value, reach, holds}`. PostgreSQL is one of its own, durable (fsync and
+synchronous_commit on).
 """
 
 import functools
@@ -162,6 +163,8 @@ def main(arguments: list[str]) -> None:
         bench = Bench(Pgbench(links["BENCH_SMALL"], folder), callers, load, server, scale)
         figures = measured(bench, console, only)
     console.print(table_of(figures, f"Speed, {time.monotonic() - began:.0f} s"))
+    if only:
+        return
     RESULT.parent.mkdir(exist_ok=True)
     kept = [{"name": f.name, "value": f.value, "reach": f.reach, "holds": f.holds} for f in figures]
     RESULT.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -196,7 +196,8 @@ async def test_what_is_answered_is_not_held_for(container: Container, clock: Fix
     ledger, replay = container.credit_ledger(), Replay(USER, "k", "q", {"a": 1})
 
     async def hold(user_id: str, question: str | None, key: str | None = None) -> Grant:
-        return await ledger.hold(HoldRequest(uuid4(), user_id, False, question_hash=question, idempotency_key=key))
+        grant: Grant = await ledger.hold(HoldRequest(uuid4(), user_id, False, 1, question, key))
+        return grant
 
     first = HoldRequest(uuid4(), USER, is_guest=False, question_hash="q", idempotency_key="k")
     assert (await ledger.hold(first)).granted
