@@ -16,7 +16,7 @@ from shopassist.models.query import Answer, ConversationContext, QueryRequest
 from shopassist.services.reply import Reply
 from shopassist.settings import Settings
 from tests.servers import ANSWER
-from tests.support import postgres_settings
+from tests.support import patient, postgres_settings
 
 GUEST = "g2wsht"
 QUESTIONS = 60
@@ -54,9 +54,8 @@ class CountingAssistant:
 def settings(database_url: str) -> Settings:
     """Settings on PostgreSQL, with patience for statements that wait for one another."""
     settings = postgres_settings(database_url)
-    patient = settings.database.model_copy(update={"hot_timeout": 30.0, "lock_timeout": 20.0})
     rich = settings.credits.model_copy(update={"max_guest_credits": 100_000})
-    return settings.model_copy(update={"database": patient, "credits": rich})
+    return patient(settings.model_copy(update={"credits": rich}))
 
 
 @pytest.fixture
