@@ -97,6 +97,8 @@ class Container(Door):
     catalog = providers.Factory(CatalogService, unit_of_work=State.unit_of_work)
     assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=State.settings.provided.assistant)
     flights: providers.Provider[Flights[Outcome]] = providers.Singleton(Flights)
+    # The service is built for each request, and a chain of attributes is looked up slowly.
+    question_seconds = providers.Singleton(float, State.settings.provided.assistant.timeout_seconds)
     query_service = providers.Factory(
         QueryService,
         cache=query_cache_service,
@@ -106,7 +108,7 @@ class Container(Door):
         flights=flights,
         stale=stale_answers,
         assistant=assistant,
-        timeout_seconds=State.settings.provided.assistant.timeout_seconds,
+        timeout_seconds=question_seconds,
     )
 
     shutdown = providers.Selector(

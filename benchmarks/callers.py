@@ -14,6 +14,7 @@ from benchmarks.workers import obey, sample
 from containers import Container
 from shopassist.db.manager import DatabaseManager
 from shopassist.server import keep_for_good
+from shopassist.telemetry import configure_logging
 
 WARM_UP_SECONDS = 0.4
 DEBIT = text("""
@@ -88,4 +89,5 @@ async def call(database: str, operation: str, users: int, callers: int, seconds:
 
 
 if __name__ == "__main__":
+    configure_logging("warning")
     obey(call)

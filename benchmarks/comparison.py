@@ -29,7 +29,10 @@ def spread(a: Sample, _: Sample) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A beside B; `reach` is what the value must be at least, or `at_most`."""
+    """A beside B; `reach` is what the value must be at least, or `at_most`.
+
+    Both run for `settling_seconds` before they are measured.
+    """
 
     name: str
     a: Measure
@@ -37,6 +40,7 @@ class Comparison:
     reach: float
     value: Value = rates
     at_most: bool = False
+    settling_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class Figure:
 
 def compared(comparison: Comparison, rounds: int, seconds: float) -> Figure:
     """Measure A and B in turn, the first of a round being the second of the next."""
+    if comparison.settling_seconds:
+        comparison.a(comparison.settling_seconds)
+        comparison.b(comparison.settling_seconds)
     pairs: list[tuple[Sample, Sample]] = []
     for turn in range(rounds):
         if turn % 2:

@@ -122,7 +122,7 @@ class TestServer:
                 cwd=folder,
             )
 
-    def wait_until_ready(self, seconds: float = 40) -> "TestServer":
+    def wait_until_ready(self, seconds: float = 80) -> "TestServer":
         """Wait for the first answer."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:

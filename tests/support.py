@@ -38,6 +38,12 @@ async def execute(url: str, statement: str) -> None:
         await connection.close()
 
 
+def patient(settings: Settings) -> Settings:
+    """These settings for a busy machine: statements may wait as long as a test does, which is not what it is about."""
+    database = settings.database.model_copy(update={"hot_timeout": 60.0, "lock_timeout": 40.0, "retry_timeout": 60.0})
+    return settings.model_copy(update={"database": database})
+
+
 def postgres_settings(url: str) -> Settings:
     """Settings on the database at `url`."""
     return Settings(

@@ -63,7 +63,10 @@ class CreditLedger(Protocol):
         """Spend `amount` (> 0) credits now, or change nothing."""
 
     async def hold(self, request: HoldRequest) -> Grant:
-        """Set credits aside for work in progress, until `settle`, `void` or the end of the hold's lifetime."""
+        """Set credits aside for work in progress, until `settle`, `void` or the end of the hold's lifetime.
+
+        None for what is in flight or answered by now. Where the grant leaves open whether it is answered, callers look.
+        """
 
     async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         """The user's open holds for that question or under that key: two at the most."""

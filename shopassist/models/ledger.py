@@ -47,12 +47,14 @@ class HoldRequest:
 class Grant:
     """The outcome of asking for credits: whether they were granted, and the account after it.
 
-    `in_flight`: they were not, since an open hold of the user has the same question or key.
+    `in_flight`: they were not, since an open hold of the user has the same question or key. `answered`: a hold was not,
+    since its question or key has an answer by now; None when it was granted before that could be told.
     """
 
     granted: bool
     account: UserCredits
     in_flight: bool = False
+    answered: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,12 @@
 """Asking the assistant, for as long as somebody waits for its answer."""
 
 import asyncio
-from typing import Any
 
 import structlog
 
 from shopassist.assistant.port import Assistant
 from shopassist.models.query import Answer, ConversationContext
-from shopassist.services.flights import heard
+from shopassist.services.flights import first_of, heard
 
 logger = structlog.get_logger(__name__)
 
@@ -21,9 +20,8 @@ async def asked(
 ) -> Answer | None:
     """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
     asking = asyncio.ensure_future(assistant.answer(query, context))
-    ends: set[asyncio.Future[Any]] = {asking, abandoned}
     try:
-        await asyncio.wait(ends, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+        await first_of(asking, abandoned, seconds=timeout_seconds)
         if abandoned.done():
             return None
         if not asking.done() or asking.cancelled():

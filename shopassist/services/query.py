@@ -191,11 +191,12 @@ class QueryService:
             network=question.network,
         )
         grant = await self._ledger.hold(hold)
+        if grant.answered:
+            raise LookAgainError  # work that was under way at the last look ended just before
         if not grant.granted:
             await self._refuse(question, grant, abandoned)
         try:
-            # Work that was under way at the last look may have ended just before this hold.
-            if await self._is_answered(question):
+            if grant.answered is None and await self._is_answered(question):
                 raise LookAgainError  # noqa: TRY301 - the hold is given back first
             answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
@@ -245,5 +246,5 @@ class QueryService:
         epoch = self._stale.epoch
         settled = await self._ledger.settle(Settlement(hold.hold_id, hold.user_id, DESCRIPTION, stored, replay))
         if settled:
-            self._stale.keep_new(question.query_hash, answer, epoch)
+            self._stale.keep_new(stored, epoch)
         return settled

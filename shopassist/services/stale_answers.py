@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from cachetools import LRUCache
 
+from shopassist.models.ledger import StoredAnswer
 from shopassist.models.query import Answer
 
 CONFIRM_SECONDS = 60.0
@@ -50,15 +51,15 @@ class StaleAnswers:
         self._entries: LRUCache[str, Entry] = LRUCache(most_bytes, lambda entry: len(entry.body) + OVERHEAD_BYTES)
         self._served = 0
 
-    def keep_new(self, query_hash: str, answer: Answer, epoch: int) -> None:
-        """Keep an answer that was just made, and that the cache of `epoch` has."""
-        self._keep(query_hash, answer, epoch, 0.0)
+    def keep_new(self, answer: StoredAnswer, epoch: int) -> None:
+        """Keep an answer that was just stored in the cache of `epoch`."""
+        self._keep(answer.query_hash, answer.result, epoch, 0.0)
 
     def keep_found(self, query_hash: str, answer: Answer, epoch: int) -> None:
         """Keep an answer that the database gave while `epoch` was the current one."""
         entry = self._entries.get(query_hash)
         if entry is None or entry.confirm_from <= self._monotonic():
-            self._keep(query_hash, answer, epoch, self._validity)
+            self._keep(query_hash, answer.model_dump_json(), epoch, self._validity)
 
     def find(self, query_hash: str) -> Answer | None:
         """The answer, if it is here and not too old."""
@@ -81,11 +82,11 @@ class StaleAnswers:
         """Answers kept, their size in bytes, and how many were served from here."""
         return {"answers": len(self._entries), "bytes": int(self._entries.currsize), "served": self._served}
 
-    def _keep(self, query_hash: str, answer: Answer, epoch: int, age: float) -> None:
+    def _keep(self, query_hash: str, answer: str, epoch: int, age: float) -> None:
         if epoch != self.epoch or not self._most_answers:
             return
         now = self._monotonic()
-        body = answer.model_dump_json().encode()
+        body = answer.encode()
         serve_until = now + self._longest - age
         previous = self._entries.get(query_hash)
         if previous is not None and previous.body == body:

@@ -123,7 +123,7 @@ class State(containers.DeclarativeContainer):
         memory=providers.Factory(MemoryGuestMerges, subjects=subject_hash),
     )
 
-    repositories: providers.Provider[RepositoryFactories[Any]] = providers.Factory(
+    repositories: providers.Provider[RepositoryFactories[Any]] = providers.Singleton(
         RepositoryFactories,
         credits=credit_repository.provider,
         consents=consent_repository.provider,
@@ -136,8 +136,8 @@ class State(containers.DeclarativeContainer):
     )
     unit_of_work = providers.Selector(
         storage,
-        postgres=providers.Factory(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
-        memory=providers.Factory(MemoryUnitOfWork, store=memory_store, repositories=repositories),
+        postgres=providers.Singleton(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
+        memory=providers.Singleton(MemoryUnitOfWork, store=memory_store, repositories=repositories),
     )
     credit_ledger = providers.Selector(
         storage,

@@ -76,7 +76,7 @@ async def test_erasing_leaves_nothing_and_gives_a_receipt(
     first = await client.delete("/api/user", headers=bearer())
     assert first.status_code == 200
     assert first.json()["finished_at"]
-    assert first.json()["erased"] == {"account": 1, "holds": 0, "consents": 1}
+    assert first.json()["erased"] == {"account": 1, "holds": 0, "consents": 1, "consent_history": 1}
     assert first.json()["pseudonymised"] == {"transactions": 2}
     assert "auth0" not in first.text
     assert (await client.delete("/api/user", headers=bearer())).json() == first.json()
@@ -164,7 +164,7 @@ async def test_a_guest_who_logs_in_takes_over_what_was_asked(client: httpx.Async
     await ask(client, GUEST, **{"Idempotency-Key": "k"})
     body = {"session_id": "guest-1"}
     merged = await client.post("/api/user/merge-guest", json=body, headers=bearer())
-    assert (merged.status_code, merged.json()["moved"]) == (200, {"remembered_answers": 1})
+    assert (merged.status_code, merged.json()["moved"]) == (200, {"remembered_answers": 1, "consents": 0})
     again = await ask(client, bearer(), **{"Idempotency-Key": "k"})
     assert again.headers["idempotent-replayed"] == "true"
     assert (await client.get("/api/user/credits", headers=bearer())).json()["available_credits"] == 50

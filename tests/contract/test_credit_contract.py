@@ -9,7 +9,7 @@ import pytest
 from containers import Container
 from shopassist.errors import InvalidInputError, SessionRefusedError
 from shopassist.models import CreditTransaction, TransactionType
-from shopassist.models.ledger import HoldRequest, Settlement
+from shopassist.models.ledger import Grant, HoldRequest, Replay, Settlement, StoredAnswer
 from tests.support import FixedClock
 
 USER = "auth0|123"
@@ -186,6 +186,38 @@ async def test_holds_settle_void_and_expire(container: Container, clock: FixedCl
     clock.move(seconds=60)
     assert await ledger.void_expired() == 1
     assert await container.credit_service().check_credits(USER) == 49 == await balance_of_ledger(container, USER)
+
+
+async def test_what_is_answered_is_not_held_for(container: Container, clock: FixedClock) -> None:
+    """No credit is set aside for a question with a valid answer, nor under a key whose answer is kept.
+
+    Other questions, other callers and, past their time, the same ones get theirs.
+    """
+    ledger, replay = container.credit_ledger(), Replay(USER, "k", "q", {"a": 1})
+
+    async def hold(user_id: str, question: str | None, key: str | None = None) -> Grant:
+        grant: Grant = await ledger.hold(HoldRequest(uuid4(), user_id, False, 1, question, key))
+        return grant
+
+    first = HoldRequest(uuid4(), USER, is_guest=False, question_hash="q", idempotency_key="k")
+    assert (await ledger.hold(first)).granted
+    answer = StoredAnswer("q", "{}", timedelta(hours=1))
+    assert await ledger.settle(Settlement(first.hold_id, USER, "spent", answer, replay))
+    for user_id, question, key in ((USER, "q", None), ("other", "q", None), (USER, "another", "k"), (USER, None, "k")):
+        grant = await hold(user_id, question, key)
+        assert (grant.granted, grant.in_flight, grant.answered) == (False, False, True)
+        assert grant.account.held_credits == 0
+    for user_id, question, key in (("other", "another", "k"), (USER, "another", "l"), (USER, None, None)):
+        grant = await hold(user_id, question, key)
+        assert (grant.granted, grant.answered) == (True, False)
+    assert not (await hold(USER, "another")).answered
+    clock.move(hours=1)
+    assert (await hold(USER, "q")).answered
+    clock.move(seconds=1)
+    assert (await hold(USER, "q")).granted
+    assert (await hold(USER, "third", "k")).answered
+    clock.move(hours=23)
+    assert (await hold(USER, "third", "k")).granted
 
 
 async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClock) -> None:

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from http.client import HTTPException
 from pathlib import Path
 
 import asyncpg
 import pytest
 
 from containers import Container
-from tests.servers import TestServer
+from tests.servers import TestServer, mark
 from tests.support import postgres_settings
 
 pytestmark = pytest.mark.faults
@@ -105,3 +106,33 @@ async def test_four_processes_are_one_service(
     assert sum("schema_migrated" in server.log.read_text() for server in instances) == 1
     await container.shutdown()
     await connection.close()
+
+
+async def test_a_hold_left_by_a_killed_leader_comes_back(tmp_path: Path, database_url: str) -> None:
+    """The process that takes the lead voids it; asked again, the question is answered for one credit."""
+    query, short = "hang phone", {"CREDIT_HOLD_TTL_SECONDS": "3", "QUERY_TIMEOUT_SECONDS": "2.9"}
+    servers = [TestServer(tmp_path, database_url, **short) for _ in range(2)]
+    connection = await asyncpg.connect(database_url)
+    account = "SELECT available_credits, held_credits FROM user_credits WHERE user_id = 'guest'"
+    try:
+        for server in servers:
+            await asyncio.to_thread(server.wait_until_ready)
+        leader = await until_one_leads(servers, 10)
+        [follower] = [server for server in servers if server is not leader]
+        asking = asyncio.create_task(asyncio.to_thread(leader.ask, query, "guest"))
+        async with asyncio.timeout(10):
+            while not mark(tmp_path, query).exists():
+                await asyncio.sleep(0.01)
+        leader.kill()
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], OSError | HTTPException)
+        assert tuple(await connection.fetchrow(account)) == (9, 1)
+        async with asyncio.timeout(25):
+            while tuple(await connection.fetchrow(account)) != (10, 0):
+                await asyncio.sleep(0.1)
+        status, body, _ = await asyncio.to_thread(follower.ask, query, "guest")
+        assert (status, body["metadata"]["charged"], body["metadata"]["available_credits"]) == (200, 1, 9)
+        assert tuple(await connection.fetchrow(account)) == (9, 0)
+    finally:
+        await connection.close()
+        for server in servers:
+            server.kill()

@@ -18,7 +18,7 @@ from shopassist.db.postgres import coalescer
 from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.errors import StorageUnavailableError
-from shopassist.models.ledger import CreditPolicy, Grant, HoldRequest, Settlement, StoredAnswer
+from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, Settlement, StoredAnswer
 from shopassist.settings import DatabaseConfig
 from tests.support import execute
 
@@ -319,6 +319,23 @@ async def test_a_hold_and_its_settlement_whose_connections_are_lost_are_done_onc
 
     await cut("settle-cut", settle)
     assert await balance(database_url, "a") == (49, 0, 49, 1)
+
+
+@pytest.mark.parametrize("key", [None, "k-1"])
+async def test_an_adjustment_whose_connection_is_lost_is_made_once(
+    cut: Cut, ledgers: Ledgers, database_url: str, key: str | None
+) -> None:
+    """With or without a key, the administrator gets the account as it is then."""
+    await ledgers().account("a", is_guest=False)
+    adjustment = Adjustment(uuid4(), "a", -7, "adjust-cut", "admin", key, "h" * 64)
+
+    async def adjust(ledger: PostgresCreditLedger) -> None:
+        account = await ledger.adjust(adjustment)
+        assert account is not None
+        assert account.available_credits == 43
+
+    await cut("adjust-cut", adjust)
+    assert await balance(database_url, "a") == (43, 0, 43, 0)
 
 
 async def test_terminated_backends_cost_nobody_anything(ledgers: Ledgers, database_url: str) -> None:

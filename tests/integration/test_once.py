@@ -28,7 +28,7 @@ from shopassist.ops.startup import read_settings
 from shopassist.services.reply import Reply
 from shopassist.settings import AssistantSettings, Settings, Storage
 from tests.servers import ANSWER, TestServer, mark
-from tests.support import FixedClock
+from tests.support import FixedClock, patient
 
 GUEST = "g2wsht"
 QUESTION = "best 5G phone under ₹12,000"
@@ -54,6 +54,12 @@ class GatedAssistant:
         if isinstance(self.outcome, Exception):
             raise self.outcome
         return self.outcome
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Settings of either twin, with patience."""
+    return patient(settings)
 
 
 @pytest.fixture
@@ -516,7 +522,7 @@ def serve(folder: Path, database_url: str) -> Iterator[Callable[..., TestServer]
     servers: list[TestServer] = []
 
     def start(**environment: str) -> TestServer:
-        servers.append(TestServer(folder, database_url, **environment))
+        servers.append(TestServer(folder, database_url, DB_HOT_TIMEOUT="30", **environment))
         return servers[-1]
 
     yield start

@@ -10,7 +10,7 @@ from containers import Container
 from shopassist.db.ports import CreditLedger
 from shopassist.models import CreditHold, CreditTransaction, UserCredits
 from shopassist.settings import Settings, Storage
-from tests.support import FixedClock
+from tests.support import FixedClock, patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,6 @@ class World:
 @pytest.fixture
 async def world(settings: Settings, clock: FixedClock) -> AsyncIterator[World]:
     """Either twin, on the loop of the test."""
-    world = World(settings, clock)
+    world = World(patient(settings), clock)
     yield world
     await world.close()

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from shopassist.models.ledger import Adjustment, HoldRequest, Replay, Settlement, StoredAnswer
 from shopassist.settings import Settings
 from tests.property.conftest import Books, World
-from tests.support import FixedClock
+from tests.support import FixedClock, patient
 
 PERIOD = timedelta(hours=24)
 LIFETIME = timedelta(seconds=60)
@@ -433,7 +433,7 @@ BOUNDS = settings(
 def test_the_ledger_is_its_model(settings: Settings, clock: FixedClock) -> None:
     """Whatever is done, alone or at once: nothing is overdrawn, sums are true, each hold ends once."""
     with asyncio.Runner() as runner:
-        world = World(settings, clock)
+        world = World(patient(settings), clock)
 
         class Machine(LedgerMachine):
             def __init__(self) -> None:

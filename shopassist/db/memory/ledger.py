@@ -52,6 +52,8 @@ class MemoryCreditLedger:
     async def hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
             account = self._touch(request.user_id, request.is_guest, request.network)
+            if self._is_answered(request):
+                return Grant(False, copied(account), answered=True)
             if not self._may_take(account, request.is_guest, request.amount):
                 return Grant(False, copied(account))
             if self._in_flight(request):
@@ -178,6 +180,12 @@ class MemoryCreditLedger:
             if (question is not None and hold.question_hash == question)
             or (key is not None and hold.idempotency_key == key)
         ]
+
+    def _is_answered(self, request: HoldRequest) -> bool:
+        """Whether the question has a valid answer, or the key one that is kept."""
+        stored = self._store.cache.get(request.question_hash or "")
+        kept = self._store.replays.get((request.user_id, request.idempotency_key or ""))
+        return any(entry is not None and entry.expires_at >= self._store.now() for entry in (stored, kept))
 
     def _is_due(self, account: UserCredits) -> bool:
         since: timedelta = self._store.now() - account.last_reset_timestamp

@@ -48,12 +48,15 @@ FROM locked
 """)
 
 # Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
-# A hold whose question or key is in flight is not inserted, and what is not inserted is not taken.
+# A hold whose question or key is in flight, or answered by now, is not inserted, and what is not inserted is not taken.
+# Whether it is answered is read from the snapshot, which may be older than the lock. Whoever closes a hold changes its
+# account, so the snapshot knows of all that was settled when the account it shows is the very version that was locked.
 TAKE = text("""
 WITH moment AS (
     SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
 ), locked AS MATERIALIZED (
-    SELECT * FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
+    SELECT *, xmin AS version FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[]))
+    ORDER BY user_id FOR UPDATE
 ), account AS (
     SELECT l.*, d.due, m.instant, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
                             ELSE l.available_credits END AS refilled
@@ -62,7 +65,13 @@ WITH moment AS (
                          AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
 ), asked AS MATERIALIZED (
     SELECT a.*, r.position, r.turn, r.operation_id, r.amount, r.is_hold, r.description, r.question_hash,
-           r.idempotency_key, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.claims_guest) AS affordable
+           r.idempotency_key, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.claims_guest) AS affordable,
+           r.is_hold AND COALESCE(
+               (SELECT true FROM query_cache q WHERE q.query_hash = r.question_hash AND q.expires_at >= a.instant),
+               (SELECT true FROM idempotent_answers i
+                WHERE i.user_id = r.user_id AND i.idempotency_key = r.idempotency_key AND i.expires_at >= a.instant),
+               false) AS answered,
+           (SELECT s.xmin FROM user_credits s WHERE s.user_id = r.user_id) IS DISTINCT FROM a.version AS is_unsure
     FROM (
         SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
         FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
@@ -75,7 +84,7 @@ WITH moment AS (
 ), held AS (
     INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at, question_hash, idempotency_key)
     SELECT operation_id, user_id, amount, instant, instant + CAST(:lifetime AS interval), question_hash, idempotency_key
-    FROM asked WHERE affordable AND is_hold ORDER BY user_id, turn
+    FROM asked WHERE affordable AND is_hold AND NOT answered ORDER BY user_id, turn
     ON CONFLICT DO NOTHING
     RETURNING hold_id
 ), outcome AS MATERIALIZED (
@@ -110,7 +119,9 @@ WITH moment AS (
     ) AS e
     ORDER BY e.user_id, e.turn
 )
-SELECT position, granted, affordable AND NOT granted AS in_flight, user_id, is_guest, max_credits, created_at,
+SELECT position, granted, affordable AND NOT granted AND NOT answered AS in_flight,
+       CASE WHEN granted AND is_hold AND is_unsure THEN NULL ELSE answered END AS answered,
+       user_id, is_guest, max_credits, created_at,
        refilled - total AS available_credits, held_credits + COALESCE(set_aside, 0) AS held_credits,
        CASE WHEN due THEN instant ELSE last_reset_timestamp END AS last_reset_timestamp,
        CASE WHEN due OR total > 0 THEN instant ELSE updated_at END AS updated_at

@@ -94,7 +94,9 @@ class Takes:
         interval = self._policy.reset_interval
         rows = await self._run(ledger_statements.READ, repeatable=True, user_ids=user_ids, interval=interval)
         accounts = {row["user_id"]: row for row in rows}
-        grants: Grants = {request.operation_id: Grant(True, account_of(accounts[request.user_id])) for request in done}
+        grants: Grants = {
+            request.operation_id: Grant(True, account_of(accounts[request.user_id]), answered=None) for request in done
+        }
         rest = [request for request in requests if request.operation_id not in happened]
         return grants | (await step(rest) if rest else {})
 
@@ -147,7 +149,9 @@ class Takes:
             lifetime=self._policy.hold_lifetime,
         )
         return {
-            requests[row["position"] - 1].operation_id: Grant(row["granted"], account_of(row), row["in_flight"])
+            requests[row["position"] - 1].operation_id: Grant(
+                row["granted"], account_of(row), row["in_flight"], row["answered"]
+            )
             for row in rows
         }
 
