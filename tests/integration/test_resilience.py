@@ -1,15 +1,10 @@
 """What callers meet when a real PostgreSQL fails: killed, frozen, locked, crowded."""
 
 import asyncio
-import os
-import shutil
-import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -19,7 +14,6 @@ from sqlalchemy import text
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.manager import normalised
 from shopassist.db.ports import Repositories
 from shopassist.db.resilience.failures import BusyError, ConnectionLostError
@@ -28,6 +22,7 @@ from shopassist.errors import StorageUnavailableError
 from shopassist.models import UserConsent, UserConsentCreate
 from shopassist.models.ledger import Adjustment
 from shopassist.settings import DatabaseConfig, Settings
+from tests.databases import OwnPostgres, own_postgres
 from tests.support import execute, postgres_settings, with_name
 
 KILL = """
@@ -183,25 +178,13 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
 
 
 @pytest.fixture(scope="module")
-def own_server() -> Iterator[EmbeddedPostgres]:
+def own_server() -> Iterator[OwnPostgres]:
     """A PostgreSQL that may be frozen."""
-    folder = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "data", settings={"fsync": "off"})
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with own_postgres() as server:
+        yield server
 
 
-def processes(server: EmbeddedPostgres) -> list[int]:
-    """The server and its children."""
-    [pid, *_] = (next(server.data_directory.rglob("postmaster.pid"))).read_text().split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(pid), *map(int, children)]
-
-
-async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: EmbeddedPostgres) -> None:
+async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: OwnPostgres) -> None:
     """Within 2 s for the first, at once for those after; nobody is debited twice, and no restart is needed."""
     url = with_name(own_server.url, f"frozen_{uuid4().hex}")
     await execute(own_server.url, f"CREATE DATABASE {url.rpartition('/')[2]}")
@@ -210,7 +193,6 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
     credits_, consents = container.credit_service(), container.consent_service()
     await credits_.get_user_credits("a")
     await consents.create_consent("a", UserConsentCreate())
-    frozen = processes(own_server)
     waits = []
 
     async def timed(work: object) -> None:
@@ -219,9 +201,7 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
             await work  # type: ignore[misc]
         waits.append(time.monotonic() - began)
 
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with own_server.frozen():
         with deadline_within(30):
             await asyncio.gather(
                 *(timed(credits_.deduct_credit("a")) for _ in range(20)),
@@ -229,9 +209,6 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
             )
         first, waits[:] = max(waits), []
         await timed(credits_.check_credits("a"))
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
     assert first < 2
     assert waits[0] < 1.2
     began = time.monotonic()
