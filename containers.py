@@ -36,7 +36,7 @@ class Container(State):
         AdjustmentService, ledger=State.credit_ledger, replays=State.replays, unit_of_work=State.unit_of_work
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
-    consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work, clock=State.clock)
+    consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
         most_answers=providers.Selector(

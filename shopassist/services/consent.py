@@ -1,32 +1,38 @@
 """Consent: what a registered user has agreed to."""
 
-from shopassist.db.ports import Clock, Repositories, UnitOfWork
+from datetime import datetime
+
+from shopassist.db.ports import Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
-from shopassist.models.columns import utc_now
 from shopassist.models.text import valid_user_id
 
 
 class UserConsentService:
     """One record a user, created once."""
 
-    def __init__(self, unit_of_work: UnitOfWork, clock: Clock) -> None:
-        """`clock` stamps the records."""
+    def __init__(self, unit_of_work: UnitOfWork) -> None:
+        """Records are kept by `unit_of_work`, which stamps them."""
         self._unit_of_work = unit_of_work
-        self._clock = clock
 
     async def create_consent(self, user_id: str, consent: UserConsentCreate) -> UserConsent:
         """Record an agreement. Raises `TermsNotAcceptedError`, and `ConsentExistsError` when there is a record."""
         if not consent.terms_accepted:
             raise TermsNotAcceptedError
-        now = self._clock.instant() or utc_now()
-        record = UserConsent(user_id=valid_user_id(user_id), timestamp=now, updated_at=now, **consent.model_dump())
+        record = UserConsent(user_id=valid_user_id(user_id), **consent.model_dump())
+        stamps: list[datetime] = []
+        """What the database stamped the record with, whether or not that was committed."""
+
+        async def create(work: Repositories) -> UserConsent:
+            created = await work.consents.create_consent(record)
+            stamps.append(created.timestamp)
+            return created
 
         async def recorded(work: Repositories) -> UserConsent | None:
             stored = await work.consents.get_consent(user_id)
-            return stored if stored and stored.timestamp == now else None
+            return stored if stored and stored.timestamp in stamps else None
 
-        return await self._unit_of_work.run(lambda work: work.consents.create_consent(record), recorded)
+        return await self._unit_of_work.run(create, recorded)
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""

@@ -37,18 +37,19 @@ class Proxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._links: set[Link] = set()
+        self._serving: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Proxy"]:
         """Listen for the length of the block."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._begin, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
         finally:
             server.close()
             self.cut()
-            await server.wait_closed()
+            await asyncio.gather(*self._serving, return_exceptions=True)
 
     @contextmanager
     def delaying(self, seconds: float) -> Iterator[None]:
@@ -95,6 +96,11 @@ class Proxy:
             link.half_open = True
             link.database.transport.abort()
 
+    def _begin(self, from_product: asyncio.StreamReader, to_product: asyncio.StreamWriter) -> None:
+        serving = asyncio.create_task(self._serve(from_product, to_product))
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+
     async def _serve(self, from_product: asyncio.StreamReader, to_product: asyncio.StreamWriter) -> None:
         if self._refusing:
             to_product.transport.abort()
@@ -125,8 +131,8 @@ class Proxy:
                 await target.drain()
                 if target is link.database and self._is_cut_after(data):
                     link.product.transport.abort()
-            if target is link.database:
-                target.write_eof()  # the database works off what it has got
+            if not link.half_open:
+                target.write_eof()  # whoever reads it works off what it has got before
         except (OSError, RuntimeError):
             pass  # the end that was written to is closed
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from uuid import uuid4
 
 import asyncpg
@@ -16,14 +15,15 @@ from containers import Container
 from shopassist.db import migrate
 from shopassist.db.manager import normalised
 from shopassist.db.ports import Repositories
-from shopassist.db.resilience.failures import BusyError, ConnectionLostError
+from shopassist.db.resilience.failures import BusyError
 from shopassist.db.resilience.policy import deadline_within
-from shopassist.errors import StorageUnavailableError
-from shopassist.models import UserConsent, UserConsentCreate
+from shopassist.errors import ConsentExistsError, StorageUnavailableError
+from shopassist.models import UserConsentCreate
 from shopassist.models.ledger import Adjustment
 from shopassist.settings import DatabaseConfig, Settings
 from tests.databases import OwnPostgres, own_postgres
-from tests.support import execute, postgres_settings, with_name
+from tests.faults.proxy import Proxy
+from tests.support import execute, port_of, postgres_settings, through, with_name
 
 KILL = """
 SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
@@ -122,24 +122,19 @@ async def test_deadlocks_are_done_again(container: Container, database_url: str)
     assert all(record.marketing_consent for record in await service.list_consents())
 
 
-async def test_a_consent_whose_commit_was_cut_is_recorded_once(container: Container, database_url: str) -> None:
-    """Whether it had happened is looked up, by its own mark, before it is done again."""
-    moment = datetime.now(UTC)
-    done: list[bool] = []
-
-    async def body(work: Repositories) -> UserConsent:
-        record = await work.consents.create_consent(UserConsent(user_id="a", timestamp=moment, updated_at=moment))
-        if not done:
-            done.append(True)
-            await work.consents.commit()  # type: ignore[attr-defined]
-            raise ConnectionLostError
-        return record
-
-    async def happened(work: Repositories) -> UserConsent | None:
-        return await work.consents.get_consent("a")
-
-    assert (await container.unit_of_work().run(body, happened)).timestamp == moment
-    assert len(await container.consent_service().list_consents()) == 1
+async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str) -> None:
+    """Whether it had happened is looked up, by the database's own mark; a record of before is not taken for it."""
+    async with Proxy(port_of(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+        service = container.consent_service()
+        with proxy.cutting_after(b"COMMIT;", every=2):
+            assert await service.get_consent("a") is None
+            created = await service.create_consent("a", UserConsentCreate(marketing_consent=True))
+        assert proxy.cuts == 1
+        assert await service.list_consents() == [created]
+        with proxy.cutting_after(b"COMMIT;", every=1), pytest.raises(ConsentExistsError):
+            await service.create_consent("a", UserConsentCreate())
+        await container.shutdown()
 
 
 async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:
