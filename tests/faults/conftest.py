@@ -16,7 +16,7 @@ from tests.databases import OwnPostgres, own_postgres
 from tests.faults.figures import Figure, publish
 from tests.faults.trial import HOLDS, Trial, under_load
 from tests.servers import TestServer
-from tests.support import execute, with_name
+from tests.support import execute, through, with_name
 
 FIGURES = pytest.StashKey[list[Figure]]()
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "60"}
@@ -55,13 +55,15 @@ async def database(faulty: OwnPostgres) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def trial(request: pytest.FixtureRequest, database: str, identity: IdentityProvider, tmp_path: Path) -> Iterator[Trials]:
+def trial(
+    request: pytest.FixtureRequest, database: str, identity: IdentityProvider, tmp_path: Path
+) -> Iterator[Trials]:
     """Begins a trial by its name: a server under load on `database`, through a proxy on `port` if there is one."""
     servers: list[TestServer] = []
     issued = datetime.now(UTC) - TOKEN_AGE
 
     def token(subject: str) -> str:
-        return identity.token(subject, iat=issued)
+        return identity.token(subject, identity.curve_key, {"kid": "k2"}, "ES256", iat=issued)
 
     def begin(name: str, port: int | None = None, **environment: str) -> AbstractAsyncContextManager[Trial]:
         link = database if port is None else through(database, port)
@@ -73,12 +75,6 @@ def trial(request: pytest.FixtureRequest, database: str, identity: IdentityProvi
     yield begin
     for server in servers:
         server.kill()
-
-
-def through(url: str, port: int) -> str:
-    """The same link by another port of this machine."""
-    before, _, name = url.rpartition("/")
-    return f"{before.rpartition(':')[0]}:{port}/{name}"
 
 
 def pytest_terminal_summary(config: pytest.Config) -> None:

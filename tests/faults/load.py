@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import os
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-RATE = 200
+RATE = int(os.environ.get("FAULT_RATE", "200"))
 """Requests a second."""
 
 PATIENCE_SECONDS = 15.0
@@ -93,7 +95,7 @@ def marketing_of(number: int) -> bool:
 
 
 class Load:
-    """Sends requests to one server, each on a connection of its own."""
+    """Sends requests to one server, on as many connections as it takes."""
 
     def __init__(self, port: int, token: Callable[[str], str]) -> None:
         """`token` makes the access token of a registered user."""
@@ -101,6 +103,7 @@ class Load:
         self._port = port
         self._token = token
         self._number = 0
+        self._kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -113,6 +116,19 @@ class Load:
             stop.set()
             await pacing
 
+    def _idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._kept:
+            reader, writer = self._kept.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
+    def hang_up(self) -> None:
+        """Close the connections that are kept."""
+        while self._kept:
+            self._kept.pop()[1].close()
+
     async def know(self) -> None:
         """Let everybody be known, and every question that is to be cached be asked."""
         for number in range(KNOWN):
@@ -121,6 +137,10 @@ class Load:
     async def again(self, number: int) -> Heard:
         """Ask a new question once more."""
         return await self._send(Kind.NEW, number)
+
+    async def ask(self, who: str, question: str) -> Heard:
+        """Ask a question of one's own; it is not among those `heard`."""
+        return await self._ask(Kind.NEW, 0, who, "POST /api/query", {"query": question})
 
     async def _pace(self, stop: asyncio.Event) -> None:
         began, first = time.monotonic(), self._number
@@ -137,46 +157,52 @@ class Load:
             return Kind.CHANGE, number - CHANGED_AFTER - len(MIX)
         return kind, number
 
-    def _send(self, kind: Kind, number: int) -> Coroutine[Any, Any, Heard]:
-        known = f"known-{number % KNOWN}"
-        match kind:
-            case Kind.NEW:
-                return self._ask(kind, number, f"asks-{number}", "POST /api/query", {"query": question_of(number)})
-            case Kind.CACHED:
-                return self._ask(kind, number, known, "POST /api/query", {"query": f"known phone {number % KNOWN}"})
-            case Kind.CREDITS:
-                return self._ask(kind, number, known, "GET /api/user/credits")
-            case Kind.HISTORY:
-                return self._ask(kind, number, known, "GET /api/user/credits/transactions")
-            case Kind.CONSENT:
-                body = {"marketing_consent": marketing_of(number)}
-                return self._ask(kind, number, f"auth0|{number}", "POST /api/consent", body)
-            case Kind.CHANGE:
-                body = {"marketing_consent": not marketing_of(number)}
-                return self._ask(kind, number, f"auth0|{number}", "PUT /api/consent/me", body)
-
-    async def _ask(self, kind: Kind, number: int, who: str, line: str, body: Any = None) -> Heard:
-        identity = f"Authorization: Bearer {self._token(who)}" if who.startswith("auth0|") else f"X-Session-ID: {who}"
-        content = b"" if body is None else json.dumps(body).encode()
-        head = f"{line} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n{identity}\r\n"
-        sent = f"{head}Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                head_, _, answer = (await self._exchange(sent)).partition(b"\r\n\r\n")
-            status, found = int(head_.split(b" ", 2)[1]), json.loads(answer)
-        except (OSError, IndexError, ValueError):
-            status, head_, found = 0, b"", None
-        heard = Heard(
-            kind, number, who, began, time.monotonic() - began, status, b"\r\nretry-after:" in head_.lower(), found
-        )
+    async def _send(self, kind: Kind, number: int) -> Heard:
+        who, line, body = self._request(kind, number)
+        heard = await self._ask(kind, number, who, line, body)
         self.heard.append(heard)
         return heard
 
-    async def _exchange(self, sent: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+    def _request(self, kind: Kind, number: int) -> tuple[str, str, Any]:
+        """Who asks what."""
+        known = f"known-{number % KNOWN}"
+        match kind:
+            case Kind.NEW:
+                return f"asks-{number}", "POST /api/query", {"query": question_of(number)}
+            case Kind.CACHED:
+                return known, "POST /api/query", {"query": f"known phone {number % KNOWN}"}
+            case Kind.CREDITS:
+                return known, "GET /api/user/credits", None
+            case Kind.HISTORY:
+                return known, "GET /api/user/credits/transactions", None
+            case Kind.CONSENT:
+                return f"auth0|{number}", "POST /api/consent", {"marketing_consent": marketing_of(number)}
+            case Kind.CHANGE:
+                return f"auth0|{number}", "PUT /api/consent/me", {"marketing_consent": not marketing_of(number)}
+
+    async def _ask(self, kind: Kind, number: int, who: str, line: str, body: Any) -> Heard:
+        identity = f"Authorization: Bearer {self._token(who)}" if who.startswith("auth0|") else f"X-Session-ID: {who}"
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{line} HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n{identity}\r\n"
+        sent = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                status, retry_after, found = await self._exchange(sent)
+        except (OSError, EOFError, ValueError):
+            status, retry_after, found = 0, False, None
+        return Heard(kind, number, who, began, time.monotonic() - began, status, retry_after, found)
+
+    async def _exchange(self, sent: bytes) -> tuple[int, bool, Any]:
+        """Status, whether there is a `Retry-After`, and JSON. A connection is kept once it has answered."""
+        reader, writer = self._idle() or (await asyncio.open_connection("127.0.0.1", self._port))
         try:
             writer.write(sent)
-            return await reader.read()
-        finally:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = re.search(rb"content-length: (\d+)", head)
+            body = await reader.readexactly(int(length[1]) if length else 0)
+        except BaseException:
             writer.close()
+            raise
+        self._kept.append((reader, writer))
+        return int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, json.loads(body)

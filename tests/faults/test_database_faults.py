@@ -14,6 +14,7 @@ pytestmark = pytest.mark.faults
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "10"))
 
 
+@pytest.mark.timeout(60 + 15 * ROUNDS)
 async def test_killed(trial: Trials, faulty: OwnPostgres) -> None:
     """SIGKILL, again and again: what was acknowledged is there, and each time service is whole soon after."""
     async with trial(f"PostgreSQL killed, {ROUNDS} times") as shop:

@@ -24,7 +24,9 @@ PATIENCE_SECONDS = 15.0
 TOGETHER = 20
 """Shoppers who ask again at the same time."""
 
-CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'shopassist'"
+CONNECTIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'shopassist'"
+)
 EVERYTHING = "LOCK TABLE user_credits, user_consents, credit_transactions"
 HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "5", "QUERY_TIMEOUT_SECONDS": "4"}
 
@@ -64,6 +66,10 @@ class Trial:
         finally:
             fault.ended = time.monotonic()
 
+    def during(self) -> list[Heard]:
+        """What was sent while something was wrong."""
+        return [one for one in self.load.heard if any(fault.began <= one.began < fault.ended for fault in self.faults)]
+
     async def recovered(self) -> None:
         """Wait until nothing has failed for a while."""
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -81,8 +87,7 @@ class Trial:
 
     async def level(self) -> Level:
         """What the server holds now."""
-        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
-        memory = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        memory = resident(self.server.process.pid)
         connection = await asyncpg.connect(self.url)
         try:
             return Level(await connection.fetchval(CONNECTIONS), memory)
@@ -122,6 +127,7 @@ async def under_load(
         await trial.recovered()
     heard = list(trial.load.heard)
     await trial.ask_again()
+    trial.load.hang_up()
     after = await settled(trial, before)
     books = await audited(url, trial.load.heard)
     figures = [*heard_figures(heard, trial.faults), *level_figures(before, after)]
@@ -155,6 +161,12 @@ async def settled(trial: Trial, before: Level) -> Level:
         await asyncio.sleep(0.2)
         after = await trial.level()
     return after
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, in kB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
