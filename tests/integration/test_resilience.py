@@ -1,6 +1,7 @@
 """What callers meet when a real PostgreSQL fails: killed, frozen, locked, crowded."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -135,6 +136,33 @@ async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str
         with proxy.cutting_after(b"COMMIT;", every=1), pytest.raises(ConsentExistsError):
             await service.create_consent("a", UserConsentCreate())
         await container.shutdown()
+
+
+async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(database_url: str) -> None:
+    """For hot statements and for units of work: nothing was sent, and nobody is told of an error of ours."""
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"N")  # no encryption here
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    container = Container(settings=postgres_settings(through(database_url, server.sockets[0].getsockname()[1])))
+    for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
+        with pytest.raises(StorageUnavailableError):
+            await asked
+    await container.shutdown()
+    server.close()
+
+
+async def test_a_password_that_is_no_longer_right_is_an_absent_database(database_url: str) -> None:
+    """It is 503, as long as it takes to put it right."""
+    container = Container(settings=postgres_settings(re.sub(r":[^:@]+@", ":wrong@", database_url)))
+    for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
+        with pytest.raises(StorageUnavailableError):
+            await asked
+    await container.shutdown()
 
 
 async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:

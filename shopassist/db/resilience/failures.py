@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import asyncpg
 from sqlalchemy import exc
+from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
 
 from shopassist.errors import ConsentExistsError, IntegrityError, ShopAssistError, StorageUnavailableError
 
@@ -17,8 +18,8 @@ UNDONE = ("40001", "40P01")
 BUSY = ("55P03", "57014", "25P03", "53100", "25006")
 """SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room, read-only. Others may be."""
 
-AWAY = ("08", "53", "57P", "58", "XX000")
-"""SQLSTATE prefixes of a server that is away, full, stopping or broken."""
+AWAY = ("08", "28", "3D000", "53", "57P", "58", "XX000")
+"""SQLSTATE prefixes of a server that is away, lets us in no more, is full, stopping or broken."""
 
 NOT_YET = ("57P03", "53300")
 """SQLSTATEs of a server that accepts no connection at this moment."""
@@ -88,7 +89,8 @@ def translated() -> Iterator[None]:
         raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
     except (TimeoutError, exc.TimeoutError) as error:
         raise TooLateError from error
-    except (OSError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.InterfaceError, AsyncAdapt_Error) as error:
+        # The last is what SQLAlchemy raises when it could not open a connection that is not for a session.
         raise NotSentError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:
         meaning = meaning_of(error)
