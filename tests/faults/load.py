@@ -17,6 +17,9 @@ RATE = int(os.environ.get("FAULT_RATE", "200"))
 PATIENCE_SECONDS = 15.0
 """After which the deployed client gives up."""
 
+IDLE_SECONDS = 2.0
+"""How long a connection may be idle; the server closes it after five."""
+
 KNOWN = 20
 """Questions and guests that everybody asks about again and again."""
 
@@ -103,7 +106,7 @@ class Load:
         self._port = port
         self._token = token
         self._number = 0
-        self._kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -118,8 +121,8 @@ class Load:
 
     def _idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         while self._kept:
-            reader, writer = self._kept.pop()
-            if not reader.at_eof():
+            reader, writer, idle_since = self._kept.pop()
+            if time.monotonic() - idle_since < IDLE_SECONDS and not reader.at_eof():
                 return reader, writer
             writer.close()
         return None
@@ -204,5 +207,5 @@ class Load:
         except BaseException:
             writer.close()
             raise
-        self._kept.append((reader, writer))
+        self._kept.append((reader, writer, time.monotonic()))
         return int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, json.loads(body)
