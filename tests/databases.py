@@ -67,7 +67,7 @@ class OwnPostgres:
 
 
 @contextmanager
-def own_postgres(folder: Path | None = None, **settings: str) -> Iterator[OwnPostgres]:
+def own_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[OwnPostgres]:
     """A server that runs, and is gone behind the block. Its data is kept below `folder`, where one is given."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-own-", dir=folder))
     folder.chmod(0o711)

@@ -40,7 +40,6 @@ async def test_read_only(trial: Trials, faulty: OwnPostgres) -> None:
             await configured(faulty, "SET default_transaction_read_only = on")
             await asyncio.sleep(3)
             await configured(faulty, "RESET default_transaction_read_only")
-        assert (await shop.health())["breaker"] == "closed"
 
 
 async def configured(server: OwnPostgres, change: str) -> None:

@@ -79,7 +79,6 @@ async def test_no_room_for_rows(trial: Trials, disk: Path) -> None:
         with shop.fault(), full(disk):
             await asyncio.sleep(SECONDS)
         assert any(one.failed for one in shop.during())
-        assert (await shop.health())["breaker"] == "closed"
 
 
 @pytest.mark.parametrize("faulty", ["log"], indirect=True)
