@@ -91,6 +91,7 @@ async def test_no_room_for_the_log(trial: Trials, faulty: OwnPostgres, disk: Pat
                 await asyncio.sleep(1)
                 await asyncio.to_thread(faulty.stop)
             await asyncio.to_thread(faulty.start)
+    assert "PANIC" in (faulty.data_directory / "postgresql.log").read_text()
 
 
 async def write_until_it_stops(server: OwnPostgres) -> None:
