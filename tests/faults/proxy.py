@@ -33,7 +33,7 @@ class Proxy:
         self._delay = 0.0
         self._marks: tuple[bytes, ...] = ()
         self._every = self._marked = 0
-        self._refusing = False
+        self._refusing = self._keeping_open = False
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._links: set[Link] = set()
@@ -79,6 +79,13 @@ class Proxy:
         self._marks, self._every = marks, every
         yield
         self._marks = ()
+
+    @contextmanager
+    def keeping_open(self) -> Iterator[None]:
+        """What the database says last arrives, but not that it has closed the connection."""
+        self._keeping_open = True
+        yield
+        self._keeping_open = False
 
     def cut(self) -> None:
         """Cut what is there."""
@@ -131,7 +138,7 @@ class Proxy:
                 await target.drain()
                 if target is link.database and self._is_cut_after(data):
                     link.product.transport.abort()
-            if not link.half_open:
+            if not (link.half_open or (self._keeping_open and target is link.product)):
                 target.write_eof()  # whoever reads it works off what it has got before
         except (OSError, RuntimeError):
             pass  # the end that was written to is closed

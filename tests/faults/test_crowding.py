@@ -81,7 +81,7 @@ async def test_deadlocks(trial: Trials, database: str) -> None:
     """Somebody else locks accounts in the other order: whoever is the victim, nobody who shops is told of it."""
     async with trial(f"deadlocks forced for {SECONDS} s") as shop, connected(database) as other:
         for who in CROSSED:
-            await shop.load.ask(who, "the first")
+            await shop.load.ask(who, f"the first of {who}")
         before = await other.fetchval(DEADLOCKS)
         with shop.fault():
             async with asyncio.TaskGroup() as group:

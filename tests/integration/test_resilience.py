@@ -156,6 +156,21 @@ async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(d
     server.close()
 
 
+async def test_a_connection_on_which_the_server_said_goodbye_is_replaced(database_url: str) -> None:
+    """Though it is not closed yet: whoever comes next gets another one."""
+    async with Proxy(port_of(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+        await container.credit_service().get_user_credits("a")
+        await container.consent_service().get_consent("a")
+        with proxy.keeping_open():
+            await execute(database_url, KILL)
+            await asyncio.sleep(0.1)
+            assert await container.credit_service().check_credits("a") == 50
+            assert await container.credit_service().deduct_credit("a")
+            assert await container.consent_service().get_consent("a") is None
+        await container.shutdown()
+
+
 async def test_a_password_that_is_no_longer_right_is_an_absent_database(database_url: str) -> None:
     """It is 503, as long as it takes to put it right."""
     container = Container(settings=postgres_settings(re.sub(r":[^:@]+@", ":wrong@", database_url)))

@@ -27,6 +27,9 @@ NOT_YET = ("57P03", "53300")
 CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 """What asyncpg raises when a connection ends under a statement."""
 
+BROKEN = asyncpg.InternalClientError
+"""What it raises when the server has said goodbye on a connection that is not closed yet: it is of no use any more."""
+
 
 class NotSentError(StorageUnavailableError):
     """No connection could be had, so nothing has happened."""
@@ -69,7 +72,7 @@ def sent(backend: int | None = None) -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
     try:
         yield
-    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError, exc.DBAPIError) as error:
+    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError, BROKEN, exc.DBAPIError) as error:
         if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
             raise
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ENDED):
@@ -108,6 +111,8 @@ def meaning_of(error: BaseException) -> StorageUnavailableError | None:
         return BusyError()
     if state in NOT_YET:
         return NotSentError()
+    if isinstance(getattr(getattr(error, "orig", None), "__cause__", None), BROKEN):
+        return ConnectionLostError()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):
         return ConnectionLostError()
     return StorageUnavailableError() if state.startswith(AWAY) else None
