@@ -34,8 +34,8 @@ test: .venv/development  ## Run the tests but those that need Debian packages or
 test-kill: .venv/development  ## Kill the server 100 times at the worst moments: no credit lost, none spent twice
 	KILL_ROUNDS=100 $(BIN)/pytest tests/faults/test_kill.py $(ARGS)
 
-test-faults: .venv/development  ## Inflict real faults on a real server
-	$(BIN)/pytest -m faults $(ARGS)
+test-faults: .venv/development  ## Inflict real faults on a server under load; writes build/faults.json
+	$(BIN)/pytest -m "faults and not external" --timeout 300 $(ARGS)
 
 check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/ruff check .
@@ -70,7 +70,7 @@ tools:  ## Install the Debian packages that `make test-external` needs
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
 
 test-external: .venv/development  ## Run the tests that need Debian packages or root; a skip is a failure
-	$(BIN)/pytest -m external --no-skips $(ARGS)
+	$(BIN)/pytest -m external --no-skips --timeout 300 $(ARGS)
 
 clean:  ## Remove the environment and everything built; the data stays
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -44,7 +44,7 @@ class Container(Door):
         AdjustmentService, ledger=State.credit_ledger, replays=State.replays, unit_of_work=State.unit_of_work
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
-    consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work, clock=State.clock)
+    consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work)
     export_service = providers.Factory(
         ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
     )

@@ -1,25 +1,33 @@
 """A PostgreSQL of a test's own, which goes away and comes back on the same port."""
 
+import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shopassist.db.embedded import EmbeddedPostgres
 
 
 class OwnPostgres:
-    """A server that is started and stopped at will; its link stays the same."""
+    """A server that is started, stopped, killed and frozen at will; its link stays the same."""
 
-    def __init__(self, folder: Path) -> None:
-        """Its data is kept in `folder`."""
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Its data is kept in `folder`; `settings` are PostgreSQL's."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
-        self._server = EmbeddedPostgres(folder / "data", settings={"fsync": "off", "port": str(self.port)})
+        chosen = {"fsync": "off", **settings, "port": str(self.port)}
+        self._server = EmbeddedPostgres(folder / "data", settings=chosen)
         self.url = ""
+
+    @property
+    def data_directory(self) -> Path:
+        """Where its data really is."""
+        return self._server.data_directory
 
     def start(self) -> "OwnPostgres":
         """Start it."""
@@ -32,13 +40,38 @@ class OwnPostgres:
         """Stop it: nothing answers any more."""
         self._server.stop()
 
+    def kill(self) -> None:
+        """SIGKILL, for the server and all its children at once."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for all of it, for the length of the block: connections stay open and nothing answers."""
+        stopped = self._processes()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The server, and its children."""
+        [pid, *_] = next(self.data_directory.rglob("postmaster.pid")).read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(pid), *map(int, children)]
+
 
 @contextmanager
-def own_postgres() -> Iterator[OwnPostgres]:
-    """A server that runs, and is gone behind the block."""
-    folder = Path(tempfile.mkdtemp(prefix="shopassist-own-"))
+def own_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[OwnPostgres]:
+    """A server that runs, and is gone behind the block. Its data is kept below `folder`, where one is given."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-own-", dir=folder))
     folder.chmod(0o711)
-    server = OwnPostgres(folder)
+    server = OwnPostgres(folder, **settings)
     try:
         yield server.start()
     finally:

@@ -3,7 +3,8 @@
 `python -m tests.servers` serves by the environment as `shopassist serve` does. Questions begin with a word:
 `slow 0.5 …` is answered after as many seconds; `hang …` is not answered when first asked; `late …` is answered and
 paid for, yet when first asked the reply is not sent; anything else is answered at once. Each call of the assistant
-adds a line to `asked` in the folder of `TEST_FOLDER`, and each of those that hang makes a file there first.
+adds a line to `asked` in the folder of `TEST_FOLDER`, and each of those that hang makes a file there first. The clock
+of the process is wrong by `TEST_CLOCK_MINUTES`.
 """
 
 import asyncio
@@ -17,8 +18,11 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import time_machine
 
 from containers import Container
 from shopassist.models.query import Answer, ConversationContext, QueryRequest, Recommendation
@@ -164,6 +168,8 @@ class TestServer:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # as `shopassist.__main__` does
         signal.signal(number, lambda *_: sys.exit(0))
+    wrong_by = timedelta(minutes=float(os.environ.get("TEST_CLOCK_MINUTES", "0")))
+    time_machine.travel(datetime.now(UTC) + wrong_by).start()
     served = read_settings()
     configure_logging(served.server.log_level)
     start(served, container_of)

@@ -1,6 +1,7 @@
 """What tests share."""
 
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 from pydantic import SecretStr
@@ -27,6 +28,16 @@ class FixedClock:
 def with_name(url: str, name: str) -> str:
     """The link to another database of the same server."""
     return url.rpartition("/")[0] + f"/{name}"
+
+
+def port_of(url: str) -> int:
+    """The port that a link names."""
+    return int(urlsplit(url).port or 0)
+
+
+def through(url: str, port: int) -> str:
+    """The same link by another port of this machine."""
+    return url.replace(f":{port_of(url)}/", f":{port}/")
 
 
 async def execute(url: str, statement: str) -> None:

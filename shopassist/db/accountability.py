@@ -14,7 +14,7 @@ class ConsentRepository(Protocol):
     async def get_consent(self, user_id: str) -> UserConsent | None: ...
 
     async def create_consent(self, consent: UserConsent) -> UserConsent:
-        """Raises `ConsentExistsError` when the user has one."""
+        """The record, stamped with the deciding instant. Raises `ConsentExistsError` when the user has one."""
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None: ...
 

@@ -1,9 +1,10 @@
 """Consent: what a registered user has agreed to, as one record. The history has it too, with how it came about."""
 
-from shopassist.db.ports import Clock, Repositories, UnitOfWork
+from datetime import datetime
+
+from shopassist.db.ports import Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import AdminAct, ConsentEvent, UserConsent, UserConsentCreate, UserConsentUpdate
-from shopassist.models.columns import utc_now
 from shopassist.models.consent_history import ConsentSource, Origin, Subject
 from shopassist.models.notice import MARKETING, TERMS
 from shopassist.models.text import valid_user_id
@@ -15,10 +16,9 @@ UNTOLD = Origin(ConsentSource.RECORD)
 class UserConsentService:
     """One record a user, created once."""
 
-    def __init__(self, unit_of_work: UnitOfWork, clock: Clock) -> None:
-        """`clock` stamps the records."""
+    def __init__(self, unit_of_work: UnitOfWork) -> None:
+        """Records are kept by `unit_of_work`, which stamps them."""
         self._unit_of_work = unit_of_work
-        self._clock = clock
 
     async def create_consent(self, user_id: str, consent: UserConsentCreate, origin: Origin = UNTOLD) -> UserConsent:
         """Record an agreement; a browser's privacy signal overrules one to marketing.
@@ -27,31 +27,30 @@ class UserConsentService:
         """
         if not consent.terms_accepted:
             raise TermsNotAcceptedError
-        now = self._clock.instant() or utc_now()
-        flags = {
-            "terms_accepted": True,
-            "marketing_consent": consent.marketing_consent and not origin.privacy_signal,
-        }
+        wants_marketing = consent.marketing_consent and not origin.privacy_signal
         subject = Subject(valid_user_id(user_id), is_guest=False)
+        stamps: list[datetime] = []
+        """What the database stamped the record with, whether or not that was committed."""
 
         async def create(work: Repositories) -> UserConsent:
             await work.consent_history.lock(subject)
-            record = UserConsent(user_id=user_id, timestamp=now, updated_at=now, **flags)
+            record = UserConsent(user_id=user_id, terms_accepted=True, marketing_consent=wants_marketing)
             created = await work.consents.create_consent(record)
+            stamps.append(created.timestamp)
             state = await work.consent_history.state(subject)
             events = []
             if differs(state.get(TERMS), Wish(TERMS, granted=True)):
                 events.append(event_of(subject, Wish(TERMS, granted=True), origin))
             # That marketing is off by default is no decision, yet it ends one that was made before.
             if consent.marketing_consent or is_granted(state, MARKETING):
-                events += marketing(subject, state.get(MARKETING), flags["marketing_consent"], origin)
+                events += marketing(subject, state.get(MARKETING), wants_marketing, origin)
             if events:
                 await work.consent_history.append(events)
             return created
 
         async def recorded(work: Repositories) -> UserConsent | None:
             stored = await work.consents.get_consent(user_id)
-            return stored if stored and stored.timestamp == now else None
+            return stored if stored and stored.timestamp in stamps else None
 
         return await self._unit_of_work.run(create, recorded)
 

@@ -1,15 +1,10 @@
 """What callers meet when a real PostgreSQL fails: killed, frozen, locked, crowded."""
 
 import asyncio
-import os
-import shutil
-import signal
-import tempfile
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
@@ -19,16 +14,17 @@ from sqlalchemy import text
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.manager import normalised
 from shopassist.db.ports import Repositories
-from shopassist.db.resilience.failures import BusyError, ConnectionLostError
+from shopassist.db.resilience.failures import BusyError
 from shopassist.db.resilience.policy import deadline_within
-from shopassist.errors import StorageUnavailableError
-from shopassist.models import UserConsent, UserConsentCreate
+from shopassist.errors import ConsentExistsError, StorageUnavailableError
+from shopassist.models import UserConsentCreate
 from shopassist.models.ledger import Adjustment
 from shopassist.settings import DatabaseConfig, Settings
-from tests.support import execute, postgres_settings, with_name
+from tests.databases import OwnPostgres, own_postgres
+from tests.faults.proxy import Proxy
+from tests.support import execute, port_of, postgres_settings, through, with_name
 
 KILL = """
 SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
@@ -127,24 +123,61 @@ async def test_deadlocks_are_done_again(container: Container, database_url: str)
     assert all(record.marketing_consent for record in await service.list_consents())
 
 
-async def test_a_consent_whose_commit_was_cut_is_recorded_once(container: Container, database_url: str) -> None:
-    """Whether it had happened is looked up, by its own mark, before it is done again."""
-    moment = datetime.now(UTC)
-    done: list[bool] = []
+async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str) -> None:
+    """Whether it had happened is looked up, by the database's own mark; a record of before is not taken for it."""
+    async with Proxy(port_of(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+        service = container.consent_service()
+        with proxy.cutting_after(b"COMMIT;", every=2):
+            assert await service.get_consent("a") is None
+            created = await service.create_consent("a", UserConsentCreate(marketing_consent=True))
+        assert proxy.cuts == 1
+        assert await service.list_consents() == [created]
+        with proxy.cutting_after(b"COMMIT;", every=1), pytest.raises(ConsentExistsError):
+            await service.create_consent("a", UserConsentCreate())
+        await container.shutdown()
 
-    async def body(work: Repositories) -> UserConsent:
-        record = await work.consents.create_consent(UserConsent(user_id="a", timestamp=moment, updated_at=moment))
-        if not done:
-            done.append(True)
-            await work.consents.commit()  # type: ignore[attr-defined]
-            raise ConnectionLostError
-        return record
 
-    async def happened(work: Repositories) -> UserConsent | None:
-        return await work.consents.get_consent("a")
+async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(database_url: str) -> None:
+    """For hot statements and for units of work: nothing was sent, and nobody is told of an error of ours."""
 
-    assert (await container.unit_of_work().run(body, happened)).timestamp == moment
-    assert len(await container.consent_service().list_consents()) == 1
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)
+        writer.write(b"N")  # no encryption here
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    container = Container(settings=postgres_settings(through(database_url, server.sockets[0].getsockname()[1])))
+    for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
+        with pytest.raises(StorageUnavailableError):
+            await asked
+    await container.shutdown()
+    server.close()
+
+
+async def test_a_connection_on_which_the_server_said_goodbye_is_replaced(database_url: str) -> None:
+    """Though it is not closed yet: whoever comes next gets another one."""
+    async with Proxy(port_of(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+        await container.credit_service().get_user_credits("a")
+        await container.consent_service().get_consent("a")
+        with proxy.keeping_open():
+            await execute(database_url, KILL)
+            await asyncio.sleep(0.1)
+            assert await container.credit_service().check_credits("a") == 50
+            assert await container.credit_service().deduct_credit("a")
+            assert await container.consent_service().get_consent("a") is None
+        await container.shutdown()
+
+
+async def test_a_password_that_is_no_longer_right_is_an_absent_database(database_url: str) -> None:
+    """It is 503, as long as it takes to put it right."""
+    container = Container(settings=postgres_settings(re.sub(r":[^:@]+@", ":wrong@", database_url)))
+    for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
+        with pytest.raises(StorageUnavailableError):
+            await asked
+    await container.shutdown()
 
 
 async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:
@@ -183,25 +216,13 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
 
 
 @pytest.fixture(scope="module")
-def own_server() -> Iterator[EmbeddedPostgres]:
+def own_server() -> Iterator[OwnPostgres]:
     """A PostgreSQL that may be frozen."""
-    folder = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
-    folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "data", settings={"fsync": "off"})
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    with own_postgres() as server:
+        yield server
 
 
-def processes(server: EmbeddedPostgres) -> list[int]:
-    """The server and its children."""
-    [pid, *_] = (next(server.data_directory.rglob("postmaster.pid"))).read_text().split()
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(pid), *map(int, children)]
-
-
-async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: EmbeddedPostgres) -> None:
+async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: OwnPostgres) -> None:
     """Within 2 s for the first, at once for those after; nobody is debited twice, and no restart is needed."""
     url = with_name(own_server.url, f"frozen_{uuid4().hex}")
     await execute(own_server.url, f"CREATE DATABASE {url.rpartition('/')[2]}")
@@ -210,7 +231,6 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
     credits_, consents = container.credit_service(), container.consent_service()
     await credits_.get_user_credits("a")
     await consents.create_consent("a", UserConsentCreate())
-    frozen = processes(own_server)
     waits = []
 
     async def timed(work: object) -> None:
@@ -219,9 +239,7 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
             await work  # type: ignore[misc]
         waits.append(time.monotonic() - began)
 
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    try:
+    with own_server.frozen():
         with deadline_within(30):
             await asyncio.gather(
                 *(timed(credits_.deduct_credit("a")) for _ in range(20)),
@@ -229,9 +247,6 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
             )
         first, waits[:] = max(waits), []
         await timed(credits_.check_credits("a"))
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
     assert first < 2
     assert waits[0] < 1.2
     began = time.monotonic()

@@ -17,8 +17,10 @@ class MemoryConsentRepository(BaseRepository):
     async def create_consent(self, consent: UserConsent) -> UserConsent:
         if consent.user_id in self.store.consents:
             raise ConsentExistsError
-        self.session.put(self.store.consents, consent.user_id, copied(consent))
-        return consent
+        now = self.store.now()
+        created = copied(consent, timestamp=now, updated_at=now)
+        self.session.put(self.store.consents, consent.user_id, created)
+        return copied(created)
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
         consent = self.store.consents.get(user_id)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from sqlmodel import col, select
 
 from shopassist.db.postgres.repository import BaseRepository
@@ -16,9 +16,10 @@ class PostgresConsentRepository(BaseRepository):
         return await self.session.get(UserConsent, user_id)
 
     async def create_consent(self, consent: UserConsent) -> UserConsent:
-        self.session.add(consent)
-        await self.session.flush()
-        return consent
+        now = self.now()
+        values = consent.model_dump(exclude={"timestamp"}) | {"timestamp": now, "updated_at": now}
+        statement = insert(UserConsent).values(values).returning(UserConsent)
+        return (await self.session.execute(statement)).scalar_one()
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
         if not updates:

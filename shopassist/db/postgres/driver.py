@@ -9,7 +9,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from shopassist.db.manager import DatabaseManager
-from shopassist.db.resilience.failures import sent
+from shopassist.db.resilience.failures import BROKEN, sent
 
 
 async def fetch(
@@ -48,13 +48,21 @@ async def _fetch(
         async with asyncio.timeout(seconds), manager.driver_connection() as connection:
             backend = connection.get_server_pid()
             with sent(backend):
-                rows: Sequence[Any] = await connection.fetch(query, *arguments)
-                return rows
+                return await _rows(connection, query, arguments)
     except TimeoutError:
         if backend is None:
             raise
         with sent(backend):
             raise
+
+
+async def _rows(connection: Any, query: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    try:
+        rows: Sequence[Any] = await connection.fetch(query, *arguments)
+    except BROKEN:
+        connection.terminate()
+        raise
+    return rows
 
 
 @cache

@@ -21,7 +21,8 @@ class PostgresCacheRepository(BaseRepository):
         return (await self.session.execute(statement)).scalar_one_or_none()
 
     async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
-        row = cache_entry.model_dump()
+        lifetime = cache_entry.expires_at - cache_entry.cached_at
+        row = cache_entry.model_dump() | {"cached_at": self.now(), "expires_at": self.now() + lifetime}
         upsert = insert(QueryCache).values(row)
         upsert = upsert.on_conflict_do_update(
             index_elements=["query_hash"], set_={name: upsert.excluded[name] for name in row if name != "query_hash"}

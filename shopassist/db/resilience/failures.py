@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import asyncpg
 from sqlalchemy import exc
+from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
 
 from shopassist.errors import (
     ConsentExistsError,
@@ -26,14 +27,17 @@ UNDONE = ("40001", "40P01")
 BUSY = ("55P03", "57014", "25P03", "53100", "25006")
 """SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room, read-only. Others may be."""
 
-AWAY = ("08", "53", "57P", "58", "XX000")
-"""SQLSTATE prefixes of a server that is away, full, stopping or broken."""
+AWAY = ("08", "28", "3D000", "53", "57P", "58", "XX000")
+"""SQLSTATE prefixes of a server that is away, lets us in no more, is full, stopping or broken."""
 
 NOT_YET = ("57P03", "53300")
 """SQLSTATEs of a server that accepts no connection at this moment."""
 
 CONNECTION_ENDED = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 """What asyncpg raises when a connection ends under a statement."""
+
+BROKEN = asyncpg.InternalClientError
+"""What it raises when the server has said goodbye on a connection that is not closed yet: it is of no use any more."""
 
 
 class NotSentError(StorageUnavailableError):
@@ -77,7 +81,7 @@ def sent(backend: int | None = None) -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
     try:
         yield
-    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError, exc.DBAPIError) as error:
+    except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError, BROKEN, exc.DBAPIError) as error:
         if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
             raise
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ENDED):
@@ -97,7 +101,8 @@ def translated() -> Iterator[None]:
         raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
     except (TimeoutError, exc.TimeoutError) as error:
         raise TooLateError from error
-    except (OSError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.InterfaceError, AsyncAdapt_Error) as error:
+        # The last is what SQLAlchemy raises when it could not open a connection that is not for a session.
         raise NotSentError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:
         meaning = meaning_of(error)
@@ -115,6 +120,8 @@ def meaning_of(error: BaseException) -> StorageUnavailableError | None:
         return BusyError()
     if state in NOT_YET:
         return NotSentError()
+    if isinstance(getattr(getattr(error, "orig", None), "__cause__", None), BROKEN):
+        return ConnectionLostError()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):
         return ConnectionLostError()
     return StorageUnavailableError() if state.startswith(AWAY) else None

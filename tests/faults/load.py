@@ -1,0 +1,211 @@
+"""Shoppers who come at a steady rate, whether or not those before them were answered, and what each of them heard."""
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+RATE = int(os.environ.get("FAULT_RATE", "200"))
+"""Requests a second."""
+
+PATIENCE_SECONDS = 15.0
+"""After which the deployed client gives up."""
+
+IDLE_SECONDS = 2.0
+"""How long a connection may be idle; the server closes it after five."""
+
+KNOWN = 20
+"""Questions and guests that everybody asks about again and again."""
+
+
+class Kind(StrEnum):
+    """What is asked for."""
+
+    NEW = "new question"
+    CACHED = "cached question"
+    CREDITS = "credits"
+    HISTORY = "history"
+    CONSENT = "consent"
+    CHANGE = "change of consent"
+
+
+MIX = (
+    Kind.NEW, Kind.CACHED, Kind.CREDITS, Kind.CACHED, Kind.HISTORY,
+    Kind.NEW, Kind.CREDITS, Kind.CACHED, Kind.CREDITS, Kind.CONSENT,
+)  # fmt: skip
+CHANGED_AFTER = RATE
+"""Requests between a consent and its change; every other consent is changed in place of a new one being given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One request: whose, when it was sent (monotonic seconds), how long it took, and the answer; status 0 is none."""
+
+    kind: Kind
+    number: int
+    who: str
+    began: float
+    seconds: float
+    status: int
+    retry_after: bool
+    body: Any
+
+    @property
+    def ended(self) -> float:
+        """When the answer was there."""
+        return self.began + self.seconds
+
+    @property
+    def answered(self) -> bool:
+        """Whether it was done."""
+        return self.status == 200
+
+    @property
+    def failed(self) -> bool:
+        """Whether there was none, or none that helps."""
+        return not (self.answered or self.is_no_consent)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it failed in another way than it may."""
+        return self.failed and not (self.status == 503 and self.retry_after)
+
+    @property
+    def is_no_consent(self) -> bool:
+        """Whether a consent was to be changed that was refused before."""
+        return self.kind is Kind.CHANGE and self.status == 404
+
+    @property
+    def charged(self) -> bool:
+        """Whether a question was answered and paid for."""
+        return self.answered and self.body["metadata"]["charged"] == 1
+
+
+def question_of(number: int) -> str:
+    """A question that nobody asked before."""
+    return f"phone number {number}"
+
+
+def marketing_of(number: int) -> bool:
+    """What a registered user says to marketing; a change says the opposite."""
+    return bool(number // len(MIX) % 4 // 2)
+
+
+class Load:
+    """Sends requests to one server, on as many connections as it takes."""
+
+    def __init__(self, port: int, token: Callable[[str], str]) -> None:
+        """`token` makes the access token of a registered user."""
+        self.heard: list[Heard] = []
+        self._port = port
+        self._token = token
+        self._number = 0
+        self._kept: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """At `RATE` for the length of the block; everybody has been answered behind it."""
+        stop = asyncio.Event()
+        pacing = asyncio.create_task(self._pace(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await pacing
+
+    def _idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._kept:
+            reader, writer, idle_since = self._kept.pop()
+            if time.monotonic() - idle_since < IDLE_SECONDS and not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
+    def hang_up(self) -> None:
+        """Close the connections that are kept."""
+        while self._kept:
+            self._kept.pop()[1].close()
+
+    async def know(self) -> None:
+        """Let everybody be known, and every question that is to be cached be asked."""
+        for number in range(KNOWN):
+            await self._send(Kind.CACHED, number)
+
+    async def again(self, number: int) -> Heard:
+        """Ask a new question once more."""
+        return await self._send(Kind.NEW, number)
+
+    async def ask(self, who: str, question: str) -> Heard:
+        """Ask a question of one's own; it is not among those `heard`."""
+        return await self._ask(Kind.NEW, 0, who, "POST /api/query", {"query": question})
+
+    async def _pace(self, stop: asyncio.Event) -> None:
+        began, first = time.monotonic(), self._number
+        async with asyncio.TaskGroup() as sending:
+            while not stop.is_set():
+                sending.create_task(self._send(*self._next()))
+                await asyncio.sleep(began + (self._number - first) / RATE - time.monotonic())
+
+    def _next(self) -> tuple[Kind, int]:
+        number = self._number
+        self._number += 1
+        kind = MIX[number % len(MIX)]
+        if kind is Kind.CONSENT and number // len(MIX) % 2 and number > CHANGED_AFTER:
+            return Kind.CHANGE, number - CHANGED_AFTER - len(MIX)
+        return kind, number
+
+    async def _send(self, kind: Kind, number: int) -> Heard:
+        who, line, body = self._request(kind, number)
+        heard = await self._ask(kind, number, who, line, body)
+        self.heard.append(heard)
+        return heard
+
+    def _request(self, kind: Kind, number: int) -> tuple[str, str, Any]:
+        """Who asks what."""
+        known = f"known-{number % KNOWN}"
+        match kind:
+            case Kind.NEW:
+                return f"asks-{number}", "POST /api/query", {"query": question_of(number)}
+            case Kind.CACHED:
+                return known, "POST /api/query", {"query": f"known phone {number % KNOWN}"}
+            case Kind.CREDITS:
+                return known, "GET /api/user/credits", None
+            case Kind.HISTORY:
+                return known, "GET /api/user/credits/transactions", None
+            case Kind.CONSENT:
+                return f"auth0|{number}", "POST /api/consent", {"marketing_consent": marketing_of(number)}
+            case Kind.CHANGE:
+                return f"auth0|{number}", "PUT /api/consent/me", {"marketing_consent": not marketing_of(number)}
+
+    async def _ask(self, kind: Kind, number: int, who: str, line: str, body: Any) -> Heard:
+        identity = f"Authorization: Bearer {self._token(who)}" if who.startswith("auth0|") else f"X-Session-ID: {who}"
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{line} HTTP/1.1\r\nHost: shop\r\nContent-Type: application/json\r\n{identity}\r\n"
+        sent = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                status, retry_after, found = await self._exchange(sent)
+        except (OSError, EOFError, ValueError):
+            status, retry_after, found = 0, False, None
+        return Heard(kind, number, who, began, time.monotonic() - began, status, retry_after, found)
+
+    async def _exchange(self, sent: bytes) -> tuple[int, bool, Any]:
+        """Status, whether there is a `Retry-After`, and JSON. A connection is kept once it has answered."""
+        reader, writer = self._idle() or (await asyncio.open_connection("127.0.0.1", self._port))
+        try:
+            writer.write(sent)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            length = re.search(rb"content-length: (\d+)", head)
+            body = await reader.readexactly(int(length[1]) if length else 0)
+        except BaseException:
+            writer.close()
+            raise
+        self._kept.append((reader, writer, time.monotonic()))
+        return int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head, json.loads(body)

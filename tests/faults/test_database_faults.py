@@ -1,0 +1,48 @@
+"""PostgreSQL killed, frozen and read-only, under 200 requests a second."""
+
+import asyncio
+import os
+
+import pytest
+
+from tests.databases import OwnPostgres
+from tests.faults.conftest import Trials
+from tests.support import execute
+
+pytestmark = pytest.mark.faults
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "10"))
+
+
+@pytest.mark.timeout(60 + 15 * ROUNDS)
+async def test_killed(trial: Trials, faulty: OwnPostgres) -> None:
+    """SIGKILL, again and again: what was acknowledged is there, and each time service is whole soon after."""
+    async with trial(f"PostgreSQL killed, {ROUNDS} times") as shop:
+        for _ in range(ROUNDS):
+            with shop.fault():
+                await asyncio.to_thread(faulty.kill)
+                await asyncio.sleep(1)
+                await asyncio.to_thread(faulty.start)
+            await shop.recovered()
+
+
+async def test_frozen(trial: Trials, faulty: OwnPostgres) -> None:
+    """SIGSTOP for three seconds: nobody waits that long, and what it does on waking does not happen twice."""
+    async with trial("PostgreSQL frozen for 3 s") as shop:
+        with shop.fault(), faulty.frozen():
+            await asyncio.sleep(3)
+
+
+async def test_read_only(trial: Trials, faulty: OwnPostgres) -> None:
+    """Whoever only reads is served, and writes are refused."""
+    async with trial("PostgreSQL read-only for 3 s") as shop:
+        with shop.fault():
+            await configured(faulty, "SET default_transaction_read_only = on")
+            await asyncio.sleep(3)
+            await configured(faulty, "RESET default_transaction_read_only")
+
+
+async def configured(server: OwnPostgres, change: str) -> None:
+    """Change a setting of the running server."""
+    await execute(server.url, f"ALTER SYSTEM {change}")
+    await execute(server.url, "SELECT pg_reload_conf()")
