@@ -12,7 +12,7 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.embedded import die_with_parent
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key

@@ -12,7 +12,7 @@ import pytest
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.left_out import LeftOut
 from tests.support import FixedClock, execute, postgres_settings, with_name

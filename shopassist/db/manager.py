@@ -1,72 +1,24 @@
 """The connection to PostgreSQL: engine, sessions, pool figures."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy.pool import QueuePool
 
+from shopassist.db.hot import HOT_CONNECTIONS, HotConnections
+from shopassist.db.links import normalised
 from shopassist.db.resilience.failures import BusyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
 
-LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
-"""Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
-
-HOT_CONNECTIONS = 8
 HOT_LOCK_SHARE = 0.8
-HOT_SETTINGS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
-"""How hot statements over arrays are planned: once, whatever the size of a batch, and so that they stay fast when a
-table that was empty at that moment fills up. Left out where PgBouncer would hand the session to somebody else, which
-`statement_cache_size=0` in the link says."""
-
-
-def normalised(url: str) -> URL:
-    """`url` for SQLAlchemy and asyncpg, whichever of its usual spellings it came in.
-
-    Raises `StartupError` when it is no PostgreSQL link.
-    """
-    try:
-        parsed = make_url(url)
-    except Exception:  # noqa: BLE001 - the parser's own text would show the password
-        raise StartupError("DATABASE_URL is not a link of the form postgresql://user:password@host/database.") from None
-    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise StartupError("DATABASE_URL must be a PostgreSQL link: postgresql://user:password@host/database.")
-    query = {LIBPQ_TO_ASYNCPG.get(key, key): value for key, value in parsed.query.items()}
-    return parsed.set(drivername="postgresql+asyncpg", query={k: v for k, v in query.items() if k is not None})
-
-
-class Kept:
-    """A connection for hot statements, kept between them: fetching it from a pool costs as much as a statement."""
-
-    __slots__ = ("_began", "_pooled", "driver")
-
-    def __init__(self, pooled: PoolProxiedConnection) -> None:
-        """It was just opened."""
-        self._pooled = pooled
-        self._began = time.monotonic()
-        self.driver: Any = pooled.driver_connection
-
-    def is_over(self, recycle_seconds: int) -> bool:
-        """Whether it was closed while it was idle, or is to be replaced."""
-        return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._began
-
-    async def end(self) -> None:
-        """Close it."""
-        await greenlet_spawn(self._pooled.invalidate)
-
-    async def cut(self) -> None:
-        """Close it without waiting for the server, which may not answer."""
-        self.driver.terminate()
-        await self.end()
 
 
 def server_settings(config: DatabaseConfig) -> dict[str, str]:
@@ -77,6 +29,14 @@ def server_settings(config: DatabaseConfig) -> dict[str, str]:
         "lock_timeout": str(round(1000 * config.lock_timeout)),
         "idle_in_transaction_session_timeout": str(round(1000 * config.idle_transaction_timeout)),
     }
+
+
+def hot_lock_timeout(config: DatabaseConfig) -> float:
+    """Seconds after which a hot statement gives up a lock: before it is given up itself.
+
+    So that a row that somebody has taken is not mistaken for a server that is gone.
+    """
+    return min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)
 
 
 def refuse_closed(connection: Any, *_: object) -> None:
@@ -96,13 +56,9 @@ class DatabaseManager:
         self.url = normalised(config.database_url.get_secret_value())
         self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         hot_connections = min(config.pool_size, HOT_CONNECTIONS)
-        # A lock is given up before the statement is, so that a taken row is not mistaken for a server that is gone.
-        hot = config.model_copy(update={"lock_timeout": min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)})
+        hot = config.model_copy(update={"lock_timeout": hot_lock_timeout(config)})
         self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
-        event.listen(self.hot_engine.sync_engine, "connect", self._prepare)
-        self._hot = asyncio.Semaphore(hot_connections)
-        self._kept: list[Kept] = []
-        self._recycle = config.pool_recycle
+        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions=True)
         self._pool_timeout = config.pool_timeout
         self._most_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -119,10 +75,6 @@ class DatabaseManager:
         )
         event.listen(engine.sync_engine, "checkout", refuse_closed)
         return engine
-
-    def _prepare(self, connection: Any, _: object) -> None:
-        if self.url.query.get("statement_cache_size") != "0":
-            connection.run_async(lambda driver: driver.execute(HOT_SETTINGS))
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -154,22 +106,8 @@ class DatabaseManager:
 
         For what is hot: without SQLAlchemy's part a statement costs a third of the CPU. Raises what asyncpg raises.
         """
-        async with self._hot:
-            kept = self._kept.pop() if self._kept else None
-            while kept is None or kept.is_over(self._recycle):
-                if kept:
-                    await kept.end()
-                kept = self._kept.pop() if self._kept else Kept(await self.hot_engine.raw_connection())
-            try:
-                yield kept.driver
-            except Exception:
-                self._kept.append(kept)
-                raise
-            except BaseException:
-                # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
-                await kept.cut()
-                raise
-            self._kept.append(kept)
+        async with self.hot.taken() as kept:
+            yield kept.driver
 
     async def ping(self) -> None:
         """One round trip. Raises `StorageUnavailableError`."""
@@ -194,7 +132,5 @@ class DatabaseManager:
 
     async def close(self) -> None:
         """Close every connection."""
-        while self._kept:
-            await self._kept.pop().end()
-        await self.hot_engine.dispose()
+        await self.hot.close()
         await self.engine.dispose()

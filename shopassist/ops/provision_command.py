@@ -6,7 +6,8 @@ import asyncpg
 import typer
 from pydantic import SecretStr
 
-from shopassist.db.manager import normalised, server_settings
+from shopassist.db.links import normalised
+from shopassist.db.manager import server_settings
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError

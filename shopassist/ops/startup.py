@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy import URL
 
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.postgres.roles import is_privileged

@@ -12,7 +12,7 @@ from fastapi.routing import iter_route_contexts
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.settings import Settings
 from tests.databases import OwnPostgres, own_postgres
 from tests.support import postgres_settings

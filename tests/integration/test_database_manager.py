@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import exc, text
 
-from shopassist.db.manager import DatabaseManager, normalised
+from shopassist.db.links import normalised
+from shopassist.db.manager import DatabaseManager
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.settings import DatabaseConfig
 

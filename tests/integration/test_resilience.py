@@ -20,7 +20,7 @@ from sqlalchemy import text
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.ports import Repositories
 from shopassist.db.resilience.failures import BusyError, ConnectionLostError
 from shopassist.db.resilience.policy import deadline_within

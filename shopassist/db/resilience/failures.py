@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 from sqlalchemy import exc
@@ -14,8 +16,11 @@ CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {"pk_user_consents": Conse
 UNDONE = ("40001", "40P01")
 """SQLSTATEs (PostgreSQL manual, appendix A) of what was rolled back and may succeed when done again."""
 
-BUSY = ("55P03", "57014", "25P03", "53100", "25006")
-"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room, read-only. Others may be."""
+BUSY = ("55P03", "57014", "25P03", "53100")
+"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room. Others may be."""
+
+READ_ONLY = "25006"
+"""SQLSTATE of a write that a standby refuses, or a server that was made read-only."""
 
 AWAY = ("08", "53", "57P", "58", "XX000")
 """SQLSTATE prefixes of a server that is away, full, stopping or broken."""
@@ -43,6 +48,18 @@ class BusyError(StorageUnavailableError):
     """What was asked cannot be done now; the database is well otherwise."""
 
 
+class ReadOnlyError(BusyError):
+    """The server can be read and not be written to; another may have taken its place. Nothing has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A server's process, told from any other that has, or will have, its number, there or on another server."""
+
+    pid: int
+    began: datetime
+
+
 class ConnectionLostError(StorageUnavailableError):
     """The connection broke, or time was up, with a statement on its way: whether it happened is not known.
 
@@ -54,7 +71,7 @@ class ConnectionLostError(StorageUnavailableError):
         "is given again for nothing: please try again shortly."
     )
 
-    def __init__(self, backend: int | None = None) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
         super().__init__()
         self.backend = backend
 
@@ -64,7 +81,7 @@ class UnresponsiveError(ConnectionLostError):
 
 
 @contextmanager
-def sent(backend: int | None = None) -> Iterator[None]:
+def sent(backend: Backend | None = None) -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
     try:
         yield
@@ -102,6 +119,8 @@ def meaning_of(error: BaseException) -> StorageUnavailableError | None:
     state = str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
     if state in UNDONE:
         return UndoneError()
+    if state == READ_ONLY:
+        return ReadOnlyError()
     if state in BUSY:
         return BusyError()
     if state in NOT_YET:
