@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from shopassist.api.cursors import next_page, read_cursor
 from shopassist.api.dependencies import REGISTERED, AdministratorDep, ConsentServiceDep, RegisteredDep
 from shopassist.api.errors import ADMIN_ERRORS, IDENTITY_ERRORS, documented
+from shopassist.api.staleness import MAY_BE_STALE
 from shopassist.errors import NotFoundError, TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
 
@@ -34,7 +35,7 @@ async def update_consent(update: UserConsentUpdate, caller: RegisteredDep, servi
     return _found(await service.update_consent(caller.user_id, update))
 
 
-@router.get("/admin/all", responses=documented(*ADMIN_ERRORS))
+@router.get("/admin/all", responses={200: MAY_BE_STALE, **documented(*ADMIN_ERRORS)})
 async def list_consents(
     request: Request,
     response: Response,

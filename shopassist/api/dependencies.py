@@ -10,6 +10,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
@@ -56,6 +57,8 @@ class Services(Protocol):
     def health_service(self) -> HealthService: ...
 
     def resilience(self) -> Resilience: ...
+
+    def replica(self) -> Replica: ...
 
     def token_verifier(self) -> TokenVerifier: ...
 

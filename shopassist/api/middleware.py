@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.errors import domain_error
+from shopassist.api.staleness import mark_stale
+from shopassist.db.freshness import freshness
 from shopassist.db.resilience.policy import deadline_within
 from shopassist.errors import StorageUnavailableError
 from shopassist.services.availability import Availability, Phase
@@ -71,10 +73,12 @@ class RequestContext:
                 headers["X-Request-ID"] = request_id
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                if noted.is_stale:
+                    mark_stale(headers, noted)
             await send(message)
 
         try:
-            with deadline_within(REQUEST_SECONDS):
+            with deadline_within(REQUEST_SECONDS), freshness() as noted:
                 await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)

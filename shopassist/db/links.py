@@ -34,11 +34,11 @@ class Host:
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
-def normalised(url: str, name: str = "DATABASE_URL") -> URL:
+def normalised(url: str, name: str = "DATABASE_URL", several_want: str = "read-write") -> URL:
     """`url` for SQLAlchemy and asyncpg, whichever of its usual spellings it came in.
 
-    Several hosts, as libpq or SQLAlchemy write them, become one `host=` each; unless the link says otherwise, the one
-    of them is wanted that can be written to. Raises `StartupError`, which speaks of `name`, for what is no such link.
+    Several hosts, as libpq or SQLAlchemy write them, become one `host=` each; which of them is wanted is said by
+    `several_want` where the link does not. Raises `StartupError`, which speaks of `name`, for what is no such link.
     """
     match = NETWORK_LOCATION.fullmatch(url)
     hosts = match["hosts"] if match else ""
@@ -55,7 +55,7 @@ def normalised(url: str, name: str = "DATABASE_URL") -> URL:
     if len(several) > 1:
         query = {**query, "host": tuple(host.text for host in several)}
         query.pop("port", None)
-        query.setdefault("target_session_attrs", "read-write")
+        query.setdefault("target_session_attrs", several_want)
         parsed = URL.create("postgresql", parsed.username, parsed.password, database=parsed.database)
     if query.get("target_session_attrs", "any") not in SESSION_ATTRIBUTES:
         raise StartupError(f"target_session_attrs in {name} must be one of {', '.join(SESSION_ATTRIBUTES)}.")

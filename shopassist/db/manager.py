@@ -1,6 +1,7 @@
 """The connection to PostgreSQL: engine, sessions, pool figures."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,22 +14,36 @@ from sqlalchemy.pool import QueuePool
 
 from shopassist.db.hot import HOT_CONNECTIONS, HotConnections
 from shopassist.db.links import normalised
-from shopassist.db.resilience.failures import BusyError, TooLateError
+from shopassist.db.resilience.failures import BusyError, ReadOnlyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
-from shopassist.errors import StartupError
-from shopassist.settings import DatabaseConfig
+from shopassist.db.servers import Servers
+from shopassist.errors import StartupError, StorageUnavailableError
+from shopassist.settings import DatabaseConfig, PoolMode
 
+PRIMARY, REPLICA = "DATABASE_URL", "DATABASE_REPLICA_URL"
+APPLICATION = "shopassist"
 HOT_LOCK_SHARE = 0.8
 
 
-def server_settings(config: DatabaseConfig) -> dict[str, str]:
-    """What each connection asks of its session on the server; times in milliseconds."""
+RENOUNCING_SECONDS = 1.0
+"""All connections are renounced no more often than this."""
+
+
+def time_limits(config: DatabaseConfig) -> dict[str, str]:
+    """The limits that are in force on each connection, in milliseconds."""
     return {
-        "application_name": "shopassist",
         "statement_timeout": str(round(1000 * config.statement_timeout)),
         "lock_timeout": str(round(1000 * config.lock_timeout)),
         "idle_in_transaction_session_timeout": str(round(1000 * config.idle_transaction_timeout)),
     }
+
+
+def role_settings(config: DatabaseConfig) -> dict[str, str]:
+    """The limits to give the app's role, for connections through a pooler, which cannot have their own.
+
+    They serve hot statements as well, so locks are given up as soon as those must.
+    """
+    return time_limits(config.model_copy(update={"lock_timeout": hot_lock_timeout(config)}))
 
 
 def hot_lock_timeout(config: DatabaseConfig) -> float:
@@ -39,42 +54,73 @@ def hot_lock_timeout(config: DatabaseConfig) -> float:
     return min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)
 
 
-def refuse_closed(connection: Any, *_: object) -> None:
-    """Let the pool replace a connection that was closed while it was idle. Raises `DisconnectionError`."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
-
-
 class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
-    def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None) -> None:
-        """Raises `StartupError` when `config` names no PostgreSQL database."""
+    def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None, replica: bool = False) -> None:
+        """Of `replica`, which is only read from, or else of the primary. Raises `StartupError` when it has no link."""
         self.resilience = resilience or Resilience()
-        if config.database_url is None:
-            raise StartupError("DATABASE_URL is not set.")
-        self.url = normalised(config.database_url.get_secret_value())
+        link, name = (config.replica_url, REPLICA) if replica else (config.database_url, PRIMARY)
+        if link is None:
+            raise StartupError(f"{name} is not set.")
+        self.url = normalised(link.get_secret_value(), name, "prefer-standby" if replica else "read-write")
+        self._only_read = replica
+        self.companions: list[DatabaseManager] = []
+        self.servers = Servers(self.url)
+        self.resilience.breaker.suspected = self._suspected
+        self._generation = 0
+        self._renounced_at = -RENOUNCING_SECONDS
         self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         hot_connections = min(config.pool_size, HOT_CONNECTIONS)
         hot = config.model_copy(update={"lock_timeout": hot_lock_timeout(config)})
         self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
-        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions=True)
+        has_sessions = config.pool_mode is PoolMode.SESSION
+        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions)
         self._pool_timeout = config.pool_timeout
         self._most_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
 
     def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
+        options: dict[str, Any] = {"timeout": config.connect_timeout}
+        settings = {"application_name": APPLICATION}
+        if config.pool_mode is PoolMode.SESSION:
+            settings |= time_limits(config)
+            if self._only_read:
+                settings["default_transaction_read_only"] = "on"
+        else:  # a pooler refuses these, and the next transaction may have a session that knows no statement of ours
+            options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         engine = create_async_engine(
-            self.url,
+            "postgresql+asyncpg://",
             **sizes,
             pool_timeout=config.pool_timeout,
             pool_recycle=config.pool_recycle,
             echo=config.echo_sql,
             hide_parameters=True,
-            connect_args={"timeout": config.connect_timeout, "server_settings": server_settings(config)},
+            connect_args={"async_creator_fn": self.servers.connect, "server_settings": settings, **options},
         )
-        event.listen(engine.sync_engine, "checkout", refuse_closed)
+        event.listen(engine.sync_engine, "connect", self._date)
+        event.listen(engine.sync_engine, "checkout", self._refuse_useless)
         return engine
+
+    def _date(self, _: Any, record: Any) -> None:
+        record.info["generation"] = self._generation
+
+    def _refuse_useless(self, connection: Any, record: Any, _: object) -> None:
+        """Let the pool replace a connection that was closed or renounced while idle. Raises `DisconnectionError`."""
+        driver = connection.driver_connection
+        if driver.is_closed() or record.info["generation"] != self._generation:
+            driver.terminate()
+            raise DisconnectionError
+
+    def _suspected(self, error: StorageUnavailableError) -> None:
+        """Renounce all connections when another server may have taken the place of the one that they are to."""
+        now = time.monotonic()
+        is_likely = isinstance(error, ReadOnlyError) or self.servers.are_several
+        if is_likely and now - self._renounced_at >= RENOUNCING_SECONDS:
+            self._renounced_at = now
+            self._generation += 1
+            self.hot.renounce()
+            self.servers.forget()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -109,14 +155,18 @@ class DatabaseManager:
         async with self.hot.taken() as kept:
             yield kept.driver
 
+    async def value(self, query: str) -> Any:
+        """What a query without parameters gives, in one round trip. Raises domain errors."""
+
+        async def once() -> Any:
+            async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
+                return await connection.fetchval(query)
+
+        return await self.resilience.run(once, repeatable=True)
+
     async def ping(self) -> None:
         """One round trip. Raises `StorageUnavailableError`."""
-
-        async def once() -> None:
-            async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
-                await connection.fetchval("SELECT 1")
-
-        await self.resilience.run(once, repeatable=True)
+        await self.value("SELECT 1")
 
     def pool_status(self) -> dict[str, Any]:
         """Connections of the pool: its size, how many are out, idle, and beyond the size."""
@@ -131,6 +181,8 @@ class DatabaseManager:
         }
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and those of companions."""
+        for companion in self.companions:
+            await companion.close()
         await self.hot.close()
         await self.engine.dispose()

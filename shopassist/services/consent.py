@@ -1,6 +1,6 @@
 """Consent: what a registered user has agreed to."""
 
-from shopassist.db.ports import Clock, Repositories, UnitOfWork
+from shopassist.db.ports import Clock, LaggingReads, Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.columns import utc_now
@@ -10,8 +10,9 @@ from shopassist.models.text import valid_user_id
 class UserConsentService:
     """One record a user, created once."""
 
-    def __init__(self, unit_of_work: UnitOfWork, clock: Clock) -> None:
-        """`clock` stamps the records."""
+    def __init__(self, unit_of_work: UnitOfWork, clock: Clock, lagging_reads: LaggingReads | None = None) -> None:
+        """`clock` stamps the records; `lagging_reads` lists them, or else `unit_of_work` does."""
+        self._lagging_reads = lagging_reads or unit_of_work
         self._unit_of_work = unit_of_work
         self._clock = clock
 
@@ -43,6 +44,4 @@ class UserConsentService:
 
     async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
         """Records by user id; with `after_user_id` those behind it."""
-        return await self._unit_of_work.run(
-            lambda work: work.consents.list_consents(limit, after_user_id), repeatable=True
-        )
+        return await self._lagging_reads.run(lambda work: work.consents.list_consents(limit, after_user_id))

@@ -11,7 +11,7 @@ from shopassist.settings.assistant import AssistantSettings
 from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.credits import CreditSettings
-from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.database import DatabaseConfig, PoolMode, ProvisioningSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
@@ -24,6 +24,7 @@ __all__ = [
     "CreditSettings",
     "DatabaseConfig",
     "IdentitySettings",
+    "PoolMode",
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",

@@ -24,11 +24,13 @@ from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
 from shopassist.db.postgres.catalog import PostgresCatalogRepository
 from shopassist.db.postgres.consents import PostgresConsentRepository
 from shopassist.db.postgres.credits import PostgresCreditRepository
+from shopassist.db.postgres.lagging_reads import PostgresLaggingReads
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.models.ledger import CreditPolicy
 from shopassist.settings import Settings
@@ -58,6 +60,11 @@ class State(containers.DeclarativeContainer):
     )
     resilience = providers.Singleton(Resilience, limits=limits)
     database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database, resilience=resilience)
+    replica = providers.Selector(
+        storage,
+        postgres=providers.Singleton(Replica, config=settings.provided.database, primary=database_manager),
+        memory=providers.Singleton(Replica, config=None, primary=None),
+    )
     memory_store = providers.Singleton(MemoryStore, clock=clock)
 
     credit_repository = providers.Selector(
@@ -92,6 +99,13 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Factory(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
         memory=providers.Factory(MemoryUnitOfWork, store=memory_store, repositories=repositories),
+    )
+    lagging_reads = providers.Selector(
+        storage,
+        postgres=providers.Factory(
+            PostgresLaggingReads, unit_of_work=unit_of_work, replica=replica, repositories=repositories
+        ),
+        memory=unit_of_work,
     )
     credit_ledger = providers.Selector(
         storage,
