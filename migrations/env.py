@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import shopassist.models
+from shopassist.db.manager import ISOLATION
 from shopassist.db.servers import Servers
 
 assert shopassist.models  # noqa: S101 - imported for the tables it registers
@@ -30,7 +31,7 @@ async def connect_and_migrate() -> None:
         hide_parameters=True,
         connect_args={
             "async_creator_fn": Servers(attributes["url"]).connect,
-            "server_settings": {"lock_timeout": attributes["lock_timeout"]},
+            "server_settings": {**ISOLATION, "lock_timeout": attributes["lock_timeout"]},
         },
     )
     async with engine.connect() as connection:

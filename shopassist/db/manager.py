@@ -23,6 +23,8 @@ from shopassist.settings import DatabaseConfig, PoolMode
 PRIMARY, REPLICA = "DATABASE_URL", "DATABASE_REPLICA_URL"
 APPLICATION = "shopassist"
 HOT_LOCK_SHARE = 0.8
+ISOLATION = {"default_transaction_isolation": "read committed"}
+"""What all that is asked is written for, whatever the database's own default."""
 
 
 RENOUNCING_SECONDS = 1.0
@@ -39,11 +41,11 @@ def time_limits(config: DatabaseConfig) -> dict[str, str]:
 
 
 def role_settings(config: DatabaseConfig) -> dict[str, str]:
-    """The limits to give the app's role, for connections through a pooler, which cannot have their own.
+    """What to give the app's role, for connections through a pooler, which cannot have settings of their own.
 
     They serve hot statements as well, so locks are given up as soon as those must.
     """
-    return time_limits(config.model_copy(update={"lock_timeout": hot_lock_timeout(config)}))
+    return ISOLATION | time_limits(config.model_copy(update={"lock_timeout": hot_lock_timeout(config)}))
 
 
 def hot_lock_timeout(config: DatabaseConfig) -> float:
@@ -84,7 +86,7 @@ class DatabaseManager:
         options: dict[str, Any] = {"timeout": config.connect_timeout}
         settings = {"application_name": APPLICATION}
         if config.pool_mode is PoolMode.SESSION:
-            settings |= time_limits(config)
+            settings |= ISOLATION | time_limits(config)
             if self._only_read:
                 settings["default_transaction_read_only"] = "on"
         else:  # a pooler refuses these, and the next transaction may have a session that knows no statement of ours
