@@ -2,8 +2,9 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -95,6 +96,17 @@ async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Cont
     container.clock.override(clock)
     yield container
     await container.shutdown()
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Shows figures that were measured, whether or not output is captured."""
+
+    def show(what: str, **figures: float) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{what}: {', '.join(f'{name} {value:g}' for name, value in figures.items())}\n")
+
+    return show
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
