@@ -22,7 +22,8 @@ from shopassist.db.postgres.roles import Role, Roles, provision
 from shopassist.errors import MigrationError
 from shopassist.models import UserConsentCreate
 from shopassist.models.ledger import HoldRequest
-from shopassist.ops.startup import link_for_migrations, prepare
+from shopassist.ops.session_link import session_link
+from shopassist.ops.startup import prepare
 from shopassist.settings import DatabaseConfig, PoolMode, Settings
 from tests.poolers import SERVER_CONNECTIONS, own_pgbouncer
 from tests.servers import TestServer
@@ -146,7 +147,7 @@ async def test_migrations_go_past_the_pooler(pooled: Pooled) -> None:
     await asyncio.gather(*(prepare(direct.settings(), direct.unit_of_work()) for _ in range(3)))
     await prepare(without.settings(), without.unit_of_work())
     assert await migrate.current(normalised(pooled.url)) == newest
-    assert link_for_migrations(pooled.settings(direct_url=SecretStr(pooled.direct_url)).database) == normalised(
+    assert session_link(pooled.settings(direct_url=SecretStr(pooled.direct_url)).database) == normalised(
         pooled.direct_url
     )
     for container in (without, direct):
