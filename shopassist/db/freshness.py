@@ -1,10 +1,22 @@
-"""Whether what a request was told may be old, since it was read while the primary was gone."""
+"""Reads that may lag, and whether what a request was told may be old, since the primary was gone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol, TypeVar
+
+from shopassist.db.ports import Body
+
+Result = TypeVar("Result")
+
+
+class LaggingReads(Protocol):
+    """Short transactions that only read, where what they find may be a few seconds old. Never for money or consent."""
+
+    async def run(self, body: Body[Result]) -> Result:
+        """What `body` finds; with the primary gone it may be older, which is noted (`freshness`)."""
 
 
 @dataclass(slots=True)

@@ -236,13 +236,6 @@ class UnitOfWork(Protocol):
         """
 
 
-class LaggingReads(Protocol):
-    """Short transactions that only read, where what they find may be a few seconds old. Never for money or consent."""
-
-    async def run(self, body: Body[Result]) -> Result:
-        """What `body` finds; with the primary gone it may be older, which is noted (`db.freshness`)."""
-
-
 class Leases(Protocol):
     """At most one holder of a name among all processes, by the database's clock."""
 

@@ -105,15 +105,18 @@ class Replica:
             await asyncio.gather(*looks, return_exceptions=True)
 
     async def _look_at_primary(self) -> None:
+        # Past the policy: that this look fails is no reason to think the primary away, and one that is gets no look.
+        if self._primary is None or not self._primary.resilience.is_available:
+            return
         asked_at = time.monotonic()
-        position = await self._primary.value(PRIMARY_POSITION) if self._primary else None
+        position = await self._primary.value(PRIMARY_POSITION)
         if position is not None:
             self.lag.primary_at(position, asked_at)
 
     async def _look_at_replica(self) -> None:
         trouble: State | None = State.AWAY
         try:
-            position = await self.manager.value(REPLICA_POSITION) if self.manager else None
+            position = await self._replica_position()
             trouble = State.NO_STANDBY if position is None else None
             if position is not None:
                 self.lag.replica_at(position)
@@ -121,6 +124,13 @@ class Replica:
             if trouble is not self._trouble:
                 logger.info("replica", reason=trouble or "in touch")
             self._trouble = trouble
+
+    async def _replica_position(self) -> int | None:
+        manager = self.manager
+        if manager is None:
+            return None
+        position: int | None = await manager.resilience.run(lambda: manager.value(REPLICA_POSITION), repeatable=True)
+        return position
 
 
 async def again(look: Callable[[], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """Consent: what a registered user has agreed to."""
 
-from shopassist.db.ports import Clock, LaggingReads, Repositories, UnitOfWork
+from shopassist.db.freshness import LaggingReads
+from shopassist.db.ports import Clock, Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.columns import utc_now

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from shopassist.db.ports import CreditLedger, LaggingReads, UnitOfWork
+from shopassist.db.freshness import LaggingReads
+from shopassist.db.ports import CreditLedger, UnitOfWork
 from shopassist.errors import SessionRefusedError, StorageUnavailableError
 from shopassist.models import CreditStatus, CreditTransaction, UserCredits
 from shopassist.models.ledger import EVERYTHING, CreditPolicy, HistoryFilter

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from shopassist.db.ports import CachedAnswers, CacheEpochs, Clock, LaggingReads, UnitOfWork
+from shopassist.db.freshness import LaggingReads
+from shopassist.db.ports import CachedAnswers, CacheEpochs, Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.models import QueryCache
 from shopassist.models.columns import utc_now

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,31 +11,14 @@ import pytest
 from pydantic import SecretStr
 
 from containers import Container
-from shopassist.db import migrate
-from shopassist.db.links import normalised
 from shopassist.models import UserConsentCreate
 from shopassist.settings import Settings
-from tests.databases import OwnPostgres, own_postgres
+from tests.databases import OwnPostgres
 from tests.support import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
 HISTORY = "/api/user/credits/transactions"
 CONSENTS = "/api/consent/admin/all"
-
-
-@pytest.fixture(scope="module")
-def running_database() -> Iterator[OwnPostgres]:
-    """The primary of all tests of this module."""
-    with own_postgres() as database:
-        asyncio.run(migrate.upgrade(normalised(database.url)))
-        yield database
-
-
-@pytest.fixture
-def primary(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
-    """The primary, which runs when the test begins and when it ends."""
-    yield running_database
-    running_database.start()
 
 
 @pytest.fixture
@@ -45,14 +28,14 @@ def replica_url(request: pytest.FixtureRequest, database_url: str) -> str:
 
 
 @pytest.fixture(params=["postgres"])
-def settings(request: pytest.FixtureRequest, primary: OwnPostgres, replica_url: str, provider: Any) -> Settings:
+def settings(request: pytest.FixtureRequest, database: OwnPostgres, replica_url: str, provider: Any) -> Settings:
     """Settings on both."""
-    settings = postgres_settings(primary.url)
-    database = settings.database.model_copy(update={"replica_url": SecretStr(replica_url)})
+    settings = postgres_settings(database.url)
+    config = settings.database.model_copy(update={"replica_url": SecretStr(replica_url), "hot_timeout": 5})
     identity = settings.identity.model_copy(
         update={"oidc_issuer": provider.issuer, "oidc_audience": "https://api.shopassist.example"}
     )
-    return settings.model_copy(update={"identity": identity, "database": database})
+    return settings.model_copy(update={"identity": identity, "database": config})
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> None:
@@ -94,7 +77,7 @@ async def test_a_replica_that_is_away_or_none_costs_nothing(
 
 
 async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
-    client: httpx.AsyncClient, primary: OwnPostgres, database_url: str, bearer: Bearer
+    client: httpx.AsyncClient, database: OwnPostgres, database_url: str, bearer: Bearer
 ) -> None:
     """History and lists come from the replica, marked; money and consent decisions do not; then all is as before."""
     behind = Container(settings=postgres_settings(database_url))
@@ -105,7 +88,7 @@ async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
     admin = bearer(scope="shopassist:admin")
     guest = {"X-Session-ID": "known-guest"}
     assert "auth0|known-to-the-replica" not in users_of(await client.get(CONSENTS, headers=admin))
-    primary.stop()
+    database.stop()
 
     consents = await client.get(CONSENTS, headers=admin)
     assert users_of(consents) == ["auth0|known-to-the-replica"]
@@ -128,7 +111,7 @@ async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
     figures = (await client.get("/health/detailed")).json()["components"]["replica"]
     assert figures["stale_reads"] >= 4
 
-    primary.start()
+    database.start()
 
     async def is_whole() -> bool:
         return (
@@ -141,9 +124,9 @@ async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
     assert "x-data-stale" not in consents.headers
 
 
-async def test_statistics_may_lag_as_well(container: Container, primary: OwnPostgres) -> None:
+async def test_statistics_may_lag_as_well(container: Container, database: OwnPostgres) -> None:
     """Of the cache; so they are told while the primary is gone."""
     assert (await container.query_cache_service().get_cache_stats())["cache_size"] == 0
-    primary.stop()
+    database.stop()
     assert (await container.query_cache_service().get_cache_stats())["cache_size"] == 0
     assert container.replica().status()["stale_reads"] == 1
