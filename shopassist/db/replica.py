@@ -105,11 +105,15 @@ class Replica:
             await asyncio.gather(*looks, return_exceptions=True)
 
     async def _look_at_primary(self) -> None:
-        # Past the policy: that this look fails is no reason to think the primary away, and one that is gets no look.
-        if self._primary is None or not self._primary.resilience.is_available:
+        primary = self._primary
+        if primary is None:
             return
         asked_at = time.monotonic()
-        position = await self._primary.value(PRIMARY_POSITION)
+        # That this look fails is no reason to think the primary away; while it is, this may find out that it is back.
+        if primary.resilience.is_available:
+            position = await primary.value(PRIMARY_POSITION)
+        else:
+            position = await primary.resilience.run(lambda: primary.value(PRIMARY_POSITION), repeatable=True)
         if position is not None:
             self.lag.primary_at(position, asked_at)
 

@@ -24,7 +24,7 @@ from shopassist.models import UserConsentCreate
 from shopassist.models.ledger import HoldRequest
 from shopassist.ops.session_link import session_link
 from shopassist.ops.startup import prepare
-from shopassist.settings import DatabaseConfig, PoolMode, Settings
+from shopassist.settings import AssistantSettings, DatabaseConfig, PoolMode, Settings
 from tests.poolers import SERVER_CONNECTIONS, own_pgbouncer
 from tests.servers import TestServer
 from tests.support import execute
@@ -50,7 +50,7 @@ class Pooled:
         database = DatabaseConfig(
             database_url=SecretStr(self.url), pool_mode=PoolMode.TRANSACTION, pool_size=CALLERS, **changes
         )
-        return Settings(database=database)
+        return Settings(database=database, assistant=AssistantSettings(sample_catalogue=False))
 
 
 @pytest.fixture
