@@ -17,14 +17,13 @@ logger = structlog.get_logger(__name__)
 HEAD_START_SECONDS = 0.15
 """How long the server that was right the last time is asked alone."""
 
-SETTLING_SECONDS = 0.15
+SETTLING_SECONDS = 0.3
 """How long one that may be written to waits for another to say that it may be, too."""
 
 TIMELINE = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int"
 IN_RECOVERY = "SELECT pg_is_in_recovery()"
 
 WRITABLE = ("read-write", "primary")
-STANDBY = ("standby", "prefer-standby", "read-only")
 
 
 class Servers:
