@@ -67,7 +67,7 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer
 
 test-external: .venv/development  ## Run the tests that need Debian packages or root; a skip is a failure
 	$(BIN)/pytest -m external --no-skips --timeout 300 $(ARGS)

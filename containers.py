@@ -38,13 +38,19 @@ class Container(Door):
     """Everything the product is made of."""
 
     credit_service = providers.Factory(
-        CreditService, ledger=State.credit_ledger, unit_of_work=State.unit_of_work, policy=State.credit_policy
+        CreditService,
+        ledger=State.credit_ledger,
+        unit_of_work=State.unit_of_work,
+        policy=State.credit_policy,
+        lagging_reads=State.lagging_reads,
     )
     adjustment_service = providers.Factory(
         AdjustmentService, ledger=State.credit_ledger, replays=State.replays, unit_of_work=State.unit_of_work
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
-    consent_service = providers.Factory(UserConsentService, unit_of_work=State.unit_of_work)
+    consent_service = providers.Factory(
+        UserConsentService, unit_of_work=State.unit_of_work, lagging_reads=State.lagging_reads
+    )
     export_service = providers.Factory(
         ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
     )
@@ -92,6 +98,7 @@ class Container(Door):
         stale=stale_answers,
         clock=State.clock,
         validity=State.settings.provided.cache.validity,
+        lagging_reads=State.lagging_reads,
     )
 
     catalog = providers.Factory(CatalogService, unit_of_work=State.unit_of_work)

@@ -16,7 +16,7 @@ from benchmarks.workers import Sample
 from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.embedded.binaries import find_binaries
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.settings import AssistantSettings, DatabaseConfig, Settings, Storage, StorageSettings
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}

@@ -24,7 +24,7 @@ from rich.table import Table
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.models.criteria import Criteria
 from shopassist.models.query import ConversationContext
 from shopassist.models.words import words_of

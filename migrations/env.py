@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import shopassist.models
+from shopassist.db.manager import ISOLATION
+from shopassist.db.servers import Servers
 
 assert shopassist.models  # noqa: S101 - imported for the tables it registers
 
@@ -24,10 +26,13 @@ def migrate(connection: Connection) -> None:
 async def connect_and_migrate() -> None:
     """Run the steps over a connection of their own."""
     engine = create_async_engine(
-        attributes["url"],
+        "postgresql+asyncpg://",
         poolclass=pool.NullPool,
         hide_parameters=True,
-        connect_args={"server_settings": {"lock_timeout": attributes["lock_timeout"]}},
+        connect_args={
+            "async_creator_fn": Servers(attributes["url"]).connect,
+            "server_settings": {**ISOLATION, "lock_timeout": attributes["lock_timeout"]},
+        },
     )
     async with engine.connect() as connection:
         await connection.run_sync(migrate)

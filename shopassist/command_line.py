@@ -12,7 +12,6 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.embedded import die_with_parent
-from shopassist.db.manager import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
@@ -22,6 +21,7 @@ from shopassist.ops import notice_command as notice
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
+from shopassist.ops.session_link import required_session_link
 from shopassist.ops.startup import prepare, read_settings, running_database
 from shopassist.ops.tune_command import machine_of, tuned
 from shopassist.services.ledger_audit import LedgerAuditService
@@ -54,12 +54,9 @@ class OperatedServices(user_command.PrivacyServices, Protocol):
 
 @contextmanager
 def database_url() -> Iterator[URL]:
-    """The owner's link to the database that runs, else its link. Raises `StartupError` for state in memory."""
+    """The owner's link to the database that runs, else its link past any pooler. Raises `StartupError` for none."""
     with running_database() as settings:
-        link = settings.database.migration_url or settings.database.database_url
-        if link is None:
-            raise StartupError("STORAGE=memory has no database.")
-        yield normalised(link.get_secret_value())
+        yield required_session_link(settings.database)
 
 
 @app.command()

@@ -2,8 +2,9 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ import pytest
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.left_out import LeftOut
 from tests.support import FixedClock, execute, postgres_settings, with_name
@@ -98,6 +99,17 @@ async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Cont
     container.clock.override(clock)
     yield container
     await container.shutdown()
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Shows figures that were measured, whether or not output is captured."""
+
+    def show(what: str, **figures: float) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{what}: {', '.join(f'{name} {value:g}' for name, value in figures.items())}\n")
+
+    return show
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -45,7 +45,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     container: Services = app.state.container
     availability = container.availability()
     try:
-        async with availability.running(app.state.before), container.jobs().running(availability.prepared):
+        async with (
+            availability.running(app.state.before),
+            container.replica().running(),
+            container.jobs().running(availability.prepared),
+        ):
             app.state.began()
             yield
     finally:
@@ -109,7 +113,10 @@ def create_app(
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=["Idempotent-Replayed", "Link", *limits.HEADERS, "Retry-After", "X-Request-ID"],
+        expose_headers=[
+            *("Idempotent-Replayed", "Link", *limits.HEADERS, "Retry-After", "X-Data-As-Of", "X-Data-Stale"),
+            "X-Request-ID",
+        ],
     )
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)

@@ -8,6 +8,7 @@ from shopassist.api.consenting import origin, request_id, subject_of
 from shopassist.api.cursors import next_page, read_cursor
 from shopassist.api.dependencies import REGISTERED, AdministratorDep, ConsentServiceDep, RegisteredDep, services
 from shopassist.api.errors import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, documented
+from shopassist.api.staleness import MAY_BE_STALE
 from shopassist.errors import NotFoundError, TermsNotAcceptedError
 from shopassist.models import AdminAct, UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.admin_audit import READ_CONSENTS, WhyRead
@@ -53,7 +54,7 @@ async def update_consent(
     return _found(await service.update_consent(caller.user_id, update, how))
 
 
-@router.get("/admin/all", responses=documented(*ADMIN_ERRORS))
+@router.get("/admin/all", responses={200: MAY_BE_STALE, **documented(*ADMIN_ERRORS)})
 async def list_consents(
     request: Request,
     response: Response,

@@ -13,13 +13,14 @@ from shopassist.api.accept import prefers
 from shopassist.api.cursors import next_page, read_id
 from shopassist.api.dependencies import IDENTITY, CallerDep, CreditServiceDep
 from shopassist.api.errors import GUEST_ERRORS, documented
+from shopassist.api.staleness import MAY_BE_STALE
 from shopassist.models import CreditTransaction, TransactionType
 from shopassist.models.ledger import HistoryFilter
 
 router = APIRouter(prefix="/api/user/credits", tags=["credits"], dependencies=IDENTITY)
 
 CSV = "text/csv"
-CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {"schema": {"type": "string"}}}}}
+CONTENT: dict[int | str, dict[str, Any]] = {200: {"content": {CSV: {"schema": {"type": "string"}}}, **MAY_BE_STALE}}
 SHOWN = [name for name, field in CreditTransaction.model_fields.items() if not field.exclude]
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that spreadsheets calculate."""
@@ -64,8 +65,9 @@ async def list_transactions(
 
     CSV to clients that prefer it. What is past its retention is one row of type `opening`.
     """
-    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
-    rows = await service.get_user_transactions(account.user_id, query.limit + 1, read_id(query.cursor), query.wanted)
+    rows = await service.own_history(
+        caller.user_id, caller.is_guest, query.limit + 1, read_id(query.cursor), query.wanted, caller.network
+    )
     page = rows[: query.limit]
     headers = {"Vary": "Accept"}
     if len(rows) > query.limit:

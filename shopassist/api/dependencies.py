@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from shopassist.api.limits import spend
 from shopassist.api.security_headers import peer_of
+from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
@@ -82,6 +83,8 @@ class Services(Protocol):
     def health_service(self) -> HealthService: ...
 
     def resilience(self) -> Resilience: ...
+
+    def replica(self) -> Replica: ...
 
     def token_verifier(self) -> TokenVerifier: ...
 

@@ -71,6 +71,7 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
             "jobs": services(request).jobs().status(),
             "ledger": services(request).ledger_audit().status(),
             "service": services(request).availability().status(),
+            "replica": services(request).replica().status(),
             "resilience": services(request).resilience().figures(),
             "stale_answers": services(request).stale_answers().figures(),
         },

@@ -5,10 +5,13 @@ import time
 from uuid import uuid4
 
 import structlog
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.errors import domain_error
+from shopassist.api.staleness import mark_stale
+from shopassist.db.freshness import freshness
 from shopassist.db.resilience.policy import deadline_within
 from shopassist.errors import StorageUnavailableError
 from shopassist.services.availability import Availability, Phase
@@ -61,10 +64,12 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                if noted.is_stale:
+                    mark_stale(MutableHeaders(scope=message), noted)
             await send(message)
 
         try:
-            with deadline_within(REQUEST_SECONDS):
+            with deadline_within(REQUEST_SECONDS), freshness() as noted:
                 await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)

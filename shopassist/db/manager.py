@@ -6,123 +6,123 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
+from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy.pool import QueuePool
 
-from shopassist.db.resilience.failures import BusyError, TooLateError
+from shopassist.db.hot import HOT_CONNECTIONS, HotConnections
+from shopassist.db.links import normalised
+from shopassist.db.resilience.failures import BusyError, ReadOnlyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
-from shopassist.errors import StartupError
-from shopassist.settings import DatabaseConfig
+from shopassist.db.servers import Servers
+from shopassist.errors import StartupError, StorageUnavailableError
+from shopassist.settings import DatabaseConfig, PoolMode
 
-LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
-"""Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
-
-HOT_CONNECTIONS = 8
+PRIMARY, REPLICA = "DATABASE_URL", "DATABASE_REPLICA_URL"
+APPLICATION = "shopassist"
 HOT_LOCK_SHARE = 0.8
-HOT_SETTINGS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
-"""How hot statements over arrays are planned: once, whatever the size of a batch, and so that they stay fast when a
-table that was empty at that moment fills up. Left out where PgBouncer would hand the session to somebody else, which
-`statement_cache_size=0` in the link says."""
+ISOLATION = {"default_transaction_isolation": "read committed"}
+"""What all that is asked is written for, whatever the database's own default."""
 
 
-def normalised(url: str) -> URL:
-    """`url` for SQLAlchemy and asyncpg, whichever of its usual spellings it came in.
-
-    Raises `StartupError` when it is no PostgreSQL link.
-    """
-    try:
-        parsed = make_url(url)
-    except Exception:  # noqa: BLE001 - the parser's own text would show the password
-        raise StartupError("DATABASE_URL is not a link of the form postgresql://user:password@host/database.") from None
-    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise StartupError("DATABASE_URL must be a PostgreSQL link: postgresql://user:password@host/database.")
-    query = {LIBPQ_TO_ASYNCPG.get(key, key): value for key, value in parsed.query.items()}
-    return parsed.set(drivername="postgresql+asyncpg", query={k: v for k, v in query.items() if k is not None})
+RENOUNCING_SECONDS = 1.0
+"""All connections are renounced no more often than this."""
 
 
-class Kept:
-    """A connection for hot statements, kept between them: fetching it from a pool costs as much as a statement."""
-
-    __slots__ = ("_began", "_pooled", "driver")
-
-    def __init__(self, pooled: PoolProxiedConnection) -> None:
-        """It was just opened."""
-        self._pooled = pooled
-        self._began = time.monotonic()
-        self.driver: Any = pooled.driver_connection
-
-    def is_over(self, recycle_seconds: int) -> bool:
-        """Whether it was closed while it was idle, or is to be replaced."""
-        return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._began
-
-    async def end(self) -> None:
-        """Close it."""
-        await greenlet_spawn(self._pooled.invalidate)
-
-    async def cut(self) -> None:
-        """Close it without waiting for the server, which may not answer."""
-        self.driver.terminate()
-        await self.end()
-
-
-def server_settings(config: DatabaseConfig) -> dict[str, str]:
-    """What each connection asks of its session on the server; times in milliseconds."""
+def time_limits(config: DatabaseConfig) -> dict[str, str]:
+    """The limits that are in force on each connection, in milliseconds."""
     return {
-        "application_name": "shopassist",
         "statement_timeout": str(round(1000 * config.statement_timeout)),
         "lock_timeout": str(round(1000 * config.lock_timeout)),
         "idle_in_transaction_session_timeout": str(round(1000 * config.idle_transaction_timeout)),
     }
 
 
-def refuse_closed(connection: Any, *_: object) -> None:
-    """Let the pool replace a connection that was closed while it was idle. Raises `DisconnectionError`."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+def role_settings(config: DatabaseConfig) -> dict[str, str]:
+    """What to give the app's role, for connections through a pooler, which cannot have settings of their own.
+
+    They serve hot statements as well, so locks are given up as soon as those must.
+    """
+    return ISOLATION | time_limits(config.model_copy(update={"lock_timeout": hot_lock_timeout(config)}))
+
+
+def hot_lock_timeout(config: DatabaseConfig) -> float:
+    """Seconds after which a hot statement gives up a lock: before it is given up itself.
+
+    So that a row that somebody has taken is not mistaken for a server that is gone.
+    """
+    return min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)
 
 
 class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
-    def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None) -> None:
-        """Raises `StartupError` when `config` names no PostgreSQL database."""
+    def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None, replica: bool = False) -> None:
+        """Of `replica`, which is only read from, or else of the primary. Raises `StartupError` when it has no link."""
         self.resilience = resilience or Resilience()
-        if config.database_url is None:
-            raise StartupError("DATABASE_URL is not set.")
-        self.url = normalised(config.database_url.get_secret_value())
+        link, name = (config.replica_url, REPLICA) if replica else (config.database_url, PRIMARY)
+        if link is None:
+            raise StartupError(f"{name} is not set.")
+        self.url = normalised(link.get_secret_value(), name, "prefer-standby" if replica else "read-write")
+        self._only_read = replica
+        self.companions: list[DatabaseManager] = []
+        self.servers = Servers(self.url)
+        self.resilience.breaker.suspected = self._suspected
+        self._generation = 0
+        self._renounced_at = -RENOUNCING_SECONDS
         self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         hot_connections = min(config.pool_size, HOT_CONNECTIONS)
-        # A lock is given up before the statement is, so that a taken row is not mistaken for a server that is gone.
-        hot = config.model_copy(update={"lock_timeout": min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)})
+        hot = config.model_copy(update={"lock_timeout": hot_lock_timeout(config)})
         self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
-        event.listen(self.hot_engine.sync_engine, "connect", self._prepare)
-        self._hot = asyncio.Semaphore(hot_connections)
-        self._kept: list[Kept] = []
-        self._recycle = config.pool_recycle
+        has_sessions = config.pool_mode is PoolMode.SESSION
+        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions)
         self._pool_timeout = config.pool_timeout
         self._most_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
 
     def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
+        options: dict[str, Any] = {"timeout": config.connect_timeout}
+        settings = {"application_name": APPLICATION}
+        if config.pool_mode is PoolMode.SESSION:
+            settings |= ISOLATION | time_limits(config)
+            if self._only_read:
+                settings["default_transaction_read_only"] = "on"
+        else:  # a pooler refuses these, and the next transaction may have a session that knows no statement of ours
+            options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         engine = create_async_engine(
-            self.url,
+            "postgresql+asyncpg://",
             **sizes,
             pool_timeout=config.pool_timeout,
             pool_recycle=config.pool_recycle,
             echo=config.echo_sql,
             hide_parameters=True,
-            connect_args={"timeout": config.connect_timeout, "server_settings": server_settings(config)},
+            connect_args={"async_creator_fn": self.servers.connect, "server_settings": settings, **options},
         )
-        event.listen(engine.sync_engine, "checkout", refuse_closed)
+        event.listen(engine.sync_engine, "connect", self._date)
+        event.listen(engine.sync_engine, "checkout", self._refuse_useless)
         return engine
 
-    def _prepare(self, connection: Any, _: object) -> None:
-        if self.url.query.get("statement_cache_size") != "0":
-            connection.run_async(lambda driver: driver.execute(HOT_SETTINGS))
+    def _date(self, _: Any, record: Any) -> None:
+        record.info["generation"] = self._generation
+
+    def _refuse_useless(self, connection: Any, record: Any, _: object) -> None:
+        """Let the pool replace a connection that was closed or renounced while idle. Raises `DisconnectionError`."""
+        driver = connection.driver_connection
+        if driver.is_closed() or record.info["generation"] != self._generation:
+            driver.terminate()
+            raise DisconnectionError
+
+    def _suspected(self, error: StorageUnavailableError) -> None:
+        """Renounce all connections when another server may have taken the place of the one that they are to."""
+        now = time.monotonic()
+        is_likely = isinstance(error, ReadOnlyError) or self.servers.are_several
+        if is_likely and now - self._renounced_at >= RENOUNCING_SECONDS:
+            self._renounced_at = now
+            self._generation += 1
+            self.hot.renounce()
+            self.servers.forget()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -154,31 +154,17 @@ class DatabaseManager:
 
         For what is hot: without SQLAlchemy's part a statement costs a third of the CPU. Raises what asyncpg raises.
         """
-        async with self._hot:
-            kept = self._kept.pop() if self._kept else None
-            while kept is None or kept.is_over(self._recycle):
-                if kept:
-                    await kept.end()
-                kept = self._kept.pop() if self._kept else Kept(await self.hot_engine.raw_connection())
-            try:
-                yield kept.driver
-            except Exception:
-                self._kept.append(kept)
-                raise
-            except BaseException:
-                # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
-                await kept.cut()
-                raise
-            self._kept.append(kept)
+        async with self.hot.taken() as kept:
+            yield kept.driver
+
+    async def value(self, query: str) -> Any:
+        """What a query without parameters gives, in one round trip, past the policy. Raises what the driver raises."""
+        async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
+            return await connection.fetchval(query)
 
     async def ping(self) -> None:
         """One round trip. Raises `StorageUnavailableError`."""
-
-        async def once() -> None:
-            async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
-                await connection.fetchval("SELECT 1")
-
-        await self.resilience.run(once, repeatable=True)
+        await self.resilience.run(lambda: self.value("SELECT 1"), repeatable=True)
 
     def pool_status(self) -> dict[str, Any]:
         """Connections of the pool: its size, how many are out, idle, and beyond the size."""
@@ -193,8 +179,8 @@ class DatabaseManager:
         }
 
     async def close(self) -> None:
-        """Close every connection."""
-        while self._kept:
-            await self._kept.pop().end()
-        await self.hot_engine.dispose()
+        """Close every connection, and those of companions."""
+        for companion in self.companions:
+            await companion.close()
+        await self.hot.close()
         await self.engine.dispose()

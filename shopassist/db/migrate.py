@@ -10,7 +10,9 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError
+from shopassist.db.links import where
+from shopassist.db.servers import Servers
+from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -57,7 +59,7 @@ async def require_current(url: URL) -> None:
     if found != revisions[-1]:
         raise MigrationError(
             f"The database is at revision {found or 'base'} and this version needs {revisions[-1]}: set "
-            "DATABASE_MIGRATION_URL to the owner's link, or run `shopassist db upgrade` with it."
+            "DATABASE_MIGRATION_URL to the owner's link, past any pooler, or run `shopassist db upgrade` with it."
         )
 
 
@@ -104,12 +106,13 @@ def configuration(url: URL | None) -> "Config":
 async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
     """A connection of its own, closed behind the block. Raises `StartupError` that says what is wrong with the link."""
     try:
-        connection = await asyncpg.connect(dsn=libpq_url(url), timeout=10)
+        # Nothing is prepared, so that a look at the revision is possible through a pooler, too.
+        connection = await Servers(url).connect(timeout=10, statement_cache_size=0)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
         raise StartupError(f"The database at {where(url)} refuses the user or password of DATABASE_URL.") from None
     except asyncpg.InvalidCatalogNameError:
         raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
-    except ABSENT:
+    except (*ABSENT, StorageUnavailableError):
         raise DatabaseAbsentError(UNREACHABLE.format(where(url))) from None
     except ValueError:
         raise StartupError(UNREACHABLE.format(where(url))) from None
@@ -119,18 +122,6 @@ async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
         raise DatabaseAbsentError(f"The database at {where(url)} went away while it was prepared.") from None
     finally:
         await connection.close()
-
-
-def where(url: URL) -> str:
-    """Host, port and database of `url`, without user and password."""
-    host = url.host or url.query.get("host") or "localhost"
-    return f"{host}:{url.port or 5432}/{url.database or ''}"
-
-
-def libpq_url(url: URL) -> str:
-    """`url` as asyncpg itself takes it."""
-    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
-    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
 
 
 async def revision_of(connection: asyncpg.Connection) -> str | None:

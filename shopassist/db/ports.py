@@ -11,8 +11,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from shopassist.db.accountability import AdminAudit, ConsentHistory, ConsentRepository, NoticeRepository
+from shopassist.db.caching import CacheRepository
 from shopassist.db.privacy import GuestMerges
-from shopassist.models import CacheContents, CreditTransaction, Product, QueryCache, UserCredits
+from shopassist.models import CreditTransaction, Product, UserCredits
 from shopassist.models.audit import AuditPage
 from shopassist.models.catalog import UpsertCount, Vocabulary
 from shopassist.models.criteria import Criteria
@@ -90,23 +91,6 @@ class CreditLedger(Protocol):
         """Refill registered accounts whose period is over, `limit` at the most; how many were moved on."""
 
 
-class CachedAnswers(Protocol):
-    """Stored answers for the hot path, which reads outside any unit of work."""
-
-    async def find(self, query_hash: str) -> dict[str, Any] | None:
-        """The answer while it is valid."""
-
-
-class CacheEpochs(Protocol):
-    """How often the query cache was cleared, by any process."""
-
-    async def current(self) -> int:
-        """The number now."""
-
-    async def advance(self) -> int:
-        """Count one more; the new number."""
-
-
 class Replays(Protocol):
     """Answers that are given again to whoever asks with the same idempotency key."""
 
@@ -152,23 +136,6 @@ class CreditRepository(Protocol):
 
     async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> Fold:
         """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
-
-
-class CacheRepository(Protocol):
-    """Stored answers."""
-
-    async def get_cached_result(self, query_hash: str) -> QueryCache | None:
-        """The entry while it is valid."""
-
-    async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
-        """Insert, or replace the entry of the same hash."""
-
-    async def cleanup_expired_cache(self) -> int:
-        """Remove entries past their validity; how many."""
-
-    async def clear_cache(self) -> None: ...
-
-    async def contents(self) -> CacheContents: ...
 
 
 class CatalogRepository(Protocol):

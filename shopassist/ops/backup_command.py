@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import URL
 
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
+from shopassist.db.manager import role_settings
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
@@ -18,7 +19,6 @@ from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.configured import backed_up, folder_of, link_of
 from shopassist.ops.operator import recorded
-from shopassist.ops.provision_command import role_timeouts
 from shopassist.ops.startup import read_settings, running_database
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
 
@@ -30,7 +30,7 @@ console = Console(stderr=True)
 def administrator_of(settings: Settings) -> URL:
     """The link that may make databases: the administrator's, else as for backing up."""
     link = ProvisioningSettings().admin_url
-    return link_of(settings) if link is None else normalised(link.get_secret_value())
+    return link_of(settings) if link is None else normalised(link.get_secret_value(), "DATABASE_ADMIN_URL")
 
 
 @app.command()
@@ -93,7 +93,7 @@ async def finish(url: URL, name: str) -> None:
     async with connected(url) as connection:
         if await connection.fetchval(EXISTS, names.app_role):
             roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
-            await provision(connection, roles, role_timeouts(DatabaseConfig()))
+            await provision(connection, roles, role_settings(DatabaseConfig()))
         await recorded(connection, "restore_backup", name)
 
 

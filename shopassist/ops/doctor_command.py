@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.migrate import connected, known_revisions, revision_of
 from shopassist.errors import StartupError
 from shopassist.ops.doctor import contents, server, surroundings

@@ -6,7 +6,8 @@ import asyncpg
 import typer
 from pydantic import SecretStr
 
-from shopassist.db.manager import normalised, server_settings
+from shopassist.db.links import normalised
+from shopassist.db.manager import role_settings
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
@@ -20,7 +21,7 @@ async def provisioned(settings: ProvisioningSettings, config: DatabaseConfig) ->
     """
     if settings.admin_url is None:
         raise StartupError("DATABASE_ADMIN_URL is not set: the link of an administrator to the product's database.")
-    url = normalised(settings.admin_url.get_secret_value())
+    url = normalised(settings.admin_url.get_secret_value(), "DATABASE_ADMIN_URL")
     async with connected(url) as connection:
         wanted = {
             "DATABASE_MIGRATION_URL": (settings.owner_role, settings.owner_password),
@@ -29,7 +30,7 @@ async def provisioned(settings: ProvisioningSettings, config: DatabaseConfig) ->
         }
         made = {purpose: await _role(connection, *of) for purpose, of in wanted.items()}
         try:
-            await provision(connection, Roles(*made.values()), role_timeouts(config))
+            await provision(connection, Roles(*made.values()), role_settings(config))
         except asyncpg.PostgresError as error:
             raise StartupError(f"The roles could not be made, and nothing was changed: {error.args[0]}.") from None
     for purpose, role in made.items():
@@ -38,11 +39,6 @@ async def provisioned(settings: ProvisioningSettings, config: DatabaseConfig) ->
             continue
         link = url.set(drivername="postgresql", username=role.name, password=role.password)
         typer.echo(f"{purpose}: {link.render_as_string(hide_password=False)}   (shown this once)")
-
-
-def role_timeouts(config: DatabaseConfig) -> dict[str, str]:
-    """The time limits of the app's role, for where no connection can set its own."""
-    return {name: value for name, value in server_settings(config).items() if name.endswith("_timeout")}
 
 
 async def _role(connection: asyncpg.Connection, name: str, password: SecretStr | None) -> Role:

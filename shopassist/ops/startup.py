@@ -9,17 +9,23 @@ from pydantic import ValidationError
 from sqlalchemy import URL
 
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
+from shopassist.db.manager import time_limits
 from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
-from shopassist.db.postgres.roles import is_privileged
+from shopassist.db.postgres.roles import is_off, is_privileged
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
-from shopassist.settings import Settings, Storage
+from shopassist.ops.session_link import session_link
+from shopassist.settings import PoolMode, Settings, Storage
 
 PRIVILEGED = (
     "DATABASE_URL logs in as a superuser or as the owner of the tables, who could switch the ledger's rules off. "
     "Make the roles with `shopassist db provision` and use the app's, or set DB_ALLOW_PRIVILEGED_ROLE=true."
+)
+
+UNLIMITED = (
+    "DB_POOL_MODE=transaction, and DATABASE_URL's role has no {}: run `shopassist db provision`, which sets its limits."
 )
 
 logger = structlog.get_logger(__name__)
@@ -75,19 +81,22 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:
-    """Migrate by the owner's link; without it only who may do anything migrates, and others check the revision."""
-    guarded = settings.server.production and not settings.embedded_database and not settings.database.privileged_role
-    if guarded:
+    """Migrate by the owner's link, else past any pooler; who may not, or cannot, only checks the revision."""
+    database = settings.database
+    guarded = settings.server.production and not settings.embedded_database and not database.privileged_role
+    pooled = database.pool_mode is PoolMode.TRANSACTION
+    if guarded or pooled:
         async with connected(url) as connection:
-            if await is_privileged(connection):
+            if guarded and await is_privileged(connection):
                 raise StartupError(PRIVILEGED)
-    owner = settings.database.migration_url
-    if owner is not None:
-        url = normalised(owner.get_secret_value())
-    elif guarded:
+            if pooled and (unlimited := [name for name in time_limits(database) if await is_off(connection, name)]):
+                logger.warning("time_limits_missing", reason=UNLIMITED.format(", ".join(unlimited)))
+    migration_url = session_link(database, only_owner=guarded)
+    if migration_url is None:
         await require_current(url)
         return
-    if await ensure_current(url, partial(_back_up, settings) if settings.backup.before_migration else None):
+    before = partial(_back_up, settings) if settings.backup.before_migration else None
+    if await ensure_current(migration_url, before):
         logger.info("schema_migrated", revision=known_revisions()[-1])
 
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.migrate import connected
 from shopassist.errors import InvalidInputError, StartupError
 from shopassist.ops.tuning import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from shopassist.db.manager import HOT_CONNECTIONS
+from shopassist.db.hot import HOT_CONNECTIONS
 from shopassist.settings import Settings
 
 MB = 2**20

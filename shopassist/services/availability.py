@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import structlog
 
-from shopassist.db.ports import CacheEpochs
+from shopassist.db.caching import CacheEpochs
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
 from shopassist.services.stale_answers import StaleAnswers
 

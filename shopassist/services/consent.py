@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from shopassist.db.freshness import LaggingReads
 from shopassist.db.ports import Repositories, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import AdminAct, ConsentEvent, UserConsent, UserConsentCreate, UserConsentUpdate
@@ -16,8 +17,9 @@ UNTOLD = Origin(ConsentSource.RECORD)
 class UserConsentService:
     """One record a user, created once."""
 
-    def __init__(self, unit_of_work: UnitOfWork) -> None:
-        """Records are kept by `unit_of_work`, which stamps them."""
+    def __init__(self, unit_of_work: UnitOfWork, lagging_reads: LaggingReads | None = None) -> None:
+        """Records are kept by `unit_of_work`, which stamps them; `lagging_reads` lists them, or else it does."""
+        self._lagging_reads = lagging_reads or unit_of_work
         self._unit_of_work = unit_of_work
 
     async def create_consent(self, user_id: str, consent: UserConsentCreate, origin: Origin = UNTOLD) -> UserConsent:
@@ -86,14 +88,13 @@ class UserConsentService:
     async def list_consents(
         self, limit: int | None = None, after_user_id: str | None = None, act: AdminAct | None = None
     ) -> list[UserConsent]:
-        """Records by user id; with `after_user_id` those behind it. `act`, of whoever looks, goes to the audit."""
+        """Records by user id; with `after_user_id` those behind it.
 
-        async def look(work: Repositories) -> list[UserConsent]:
-            if act is not None:
-                await work.admin_audit.record(act)
-            return await work.consents.list_consents(limit, after_user_id)
-
-        return await self._unit_of_work.run(look, repeatable=True)
+        `act`, of whoever looks, goes to the audit first: without it nothing is shown.
+        """
+        if act is not None:
+            await self._unit_of_work.run(lambda work: work.admin_audit.record(act), repeatable=True)
+        return await self._lagging_reads.run(lambda work: work.consents.list_consents(limit, after_user_id))
 
 
 def marketing(subject: Subject, before: ConsentEvent | None, granted: bool, origin: Origin) -> list[ConsentEvent]:

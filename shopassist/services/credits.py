@@ -1,7 +1,10 @@
 """Credits: what an account may spend, spending it, and its history."""
 
+from collections.abc import Sequence
+
+from shopassist.db.freshness import LaggingReads
 from shopassist.db.ports import CreditLedger, UnitOfWork
-from shopassist.errors import SessionRefusedError
+from shopassist.errors import SessionRefusedError, StorageUnavailableError
 from shopassist.models import CreditStatus, CreditTransaction, UserCredits
 from shopassist.models.ledger import EVERYTHING, CreditPolicy, HistoryFilter
 from shopassist.models.text import valid_user_id
@@ -14,9 +17,16 @@ FOLD_BATCH = 1000
 class CreditService:
     """Accounts of whole credits, keyed by an OIDC subject or a guest session id."""
 
-    def __init__(self, ledger: CreditLedger, unit_of_work: UnitOfWork, policy: CreditPolicy) -> None:
-        """`ledger` moves credits, `unit_of_work` reads history."""
+    def __init__(
+        self,
+        ledger: CreditLedger,
+        unit_of_work: UnitOfWork,
+        policy: CreditPolicy,
+        lagging_reads: LaggingReads | None = None,
+    ) -> None:
+        """`ledger` moves credits; `lagging_reads` reads history, or else `unit_of_work` does."""
         self._ledger = ledger
+        self._lagging_reads = lagging_reads or unit_of_work
         self._unit_of_work = unit_of_work
         self._policy = policy
 
@@ -83,9 +93,27 @@ class CreditService:
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
         valid_user_id(user_id)
-        return await self._unit_of_work.run(
-            lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted), repeatable=True
+        return await self._lagging_reads.run(
+            lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted)
         )
+
+    async def own_history(
+        self,
+        user_id: str,
+        is_guest: bool,
+        limit: int = 100,
+        before_id: int | None = None,
+        wanted: HistoryFilter = EVERYTHING,
+        network: str | None = None,
+    ) -> Sequence[CreditTransaction]:
+        """The history of a caller as in `own_account`, which with the primary gone is only looked at and not opened."""
+        try:
+            await self.own_account(user_id, is_guest, network)
+        except StorageUnavailableError:
+            account = await self._lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
+            if is_guest and account is not None and not account.is_guest:
+                raise SessionRefusedError from None
+        return await self.get_user_transactions(user_id, limit, before_id, wanted)
 
     async def fold_old_transactions(self) -> int:
         """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from shopassist.db.ports import CachedAnswers, CacheEpochs, Clock, UnitOfWork
+from shopassist.db.caching import CachedAnswers, CacheEpochs
+from shopassist.db.freshness import LaggingReads
+from shopassist.db.ports import Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.models import QueryCache
 from shopassist.models.columns import utc_now
@@ -29,8 +31,13 @@ class QueryCacheService:
         stale: StaleAnswers,
         clock: Clock,
         validity: timedelta,
+        lagging_reads: LaggingReads | None = None,
     ) -> None:
-        """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well."""
+        """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well.
+
+        Statistics come from `lagging_reads`, or else from `unit_of_work`.
+        """
+        self._lagging_reads = lagging_reads or unit_of_work
         self._epochs = epochs
         self._stale = stale
         self._answers = answers
@@ -90,7 +97,7 @@ class QueryCacheService:
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Hits and misses of this process, and what the store holds."""
-        contents = await self._unit_of_work.run(lambda work: work.cache.contents(), repeatable=True)
+        contents = await self._lagging_reads.run(lambda work: work.cache.contents())
         total = self._hits + self._misses
         return {
             "cache_hits": self._hits,

@@ -12,7 +12,7 @@ from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.consent import ConsentSettings
 from shopassist.settings.credits import CreditSettings
-from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.database import DatabaseConfig, PoolMode, ProvisioningSettings
 from shopassist.settings.guests import GuestSessionKind, GuestSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.limits import LimitSettings
@@ -32,6 +32,7 @@ __all__ = [
     "GuestSettings",
     "IdentitySettings",
     "LimitSettings",
+    "PoolMode",
     "PrivacySettings",
     "ProvisioningSettings",
     "ServerSettings",

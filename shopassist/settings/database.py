@@ -1,5 +1,6 @@
 """The database, and who makes its roles."""
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field, PositiveInt, SecretStr
@@ -7,12 +8,38 @@ from pydantic import Field, PositiveInt, SecretStr
 from shopassist.settings.group import Group
 
 
+class PoolMode(StrEnum):
+    """How long a server's session is ours: as long as the connection, or, behind a pooler, for one transaction."""
+
+    SESSION = "session"
+    TRANSACTION = "transaction"
+
+
 class DatabaseConfig(Group):
     """The connection to PostgreSQL. Without a URL the embedded server is used."""
 
-    database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
+    database_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_URL", description="with several hosts, the one that can be written to is used"
+    )
     migration_url: SecretStr | None = Field(
-        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations"
+        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations; past any pooler"
+    )
+    direct_url: SecretStr | None = Field(
+        default=None,
+        alias="DATABASE_DIRECT_URL",
+        description="the link past a pooler, for what needs a session: migrations and their lock",
+    )
+    replica_url: SecretStr | None = Field(
+        default=None, alias="DATABASE_REPLICA_URL", description="a standby, for reads that may lag"
+    )
+    replica_max_lag: float = Field(
+        default=5,
+        ge=1,
+        alias="REPLICA_MAX_LAG_SECONDS",
+        description="seconds; a replica further behind is not read from while the primary is there",
+    )
+    pool_mode: PoolMode = Field(
+        default=PoolMode.SESSION, alias="DB_POOL_MODE", description="`transaction` behind PgBouncer in that mode"
     )
     privileged_role: bool = Field(
         default=False,

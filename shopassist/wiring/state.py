@@ -38,12 +38,14 @@ from shopassist.db.postgres.erasures import PostgresErasures
 from shopassist.db.postgres.guest_merges import PostgresGuestMerges
 from shopassist.db.postgres.guest_networks import PostgresGuestNetworks
 from shopassist.db.postgres.holdings import PostgresHoldings
+from shopassist.db.postgres.lagging_reads import PostgresLaggingReads
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.db.postgres.notices import PostgresNoticeRepository
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.identity.subjects import SubjectHash
 from shopassist.models.erasure import ErasurePolicy
@@ -80,6 +82,11 @@ class State(containers.DeclarativeContainer):
     )
     resilience = providers.Singleton(Resilience, limits=limits)
     database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database, resilience=resilience)
+    replica = providers.Selector(
+        storage,
+        postgres=providers.Singleton(Replica, config=settings.provided.database, primary=database_manager),
+        memory=providers.Singleton(Replica, config=None, primary=None),
+    )
     memory_store = providers.Singleton(MemoryStore, clock=clock)
 
     credit_repository = providers.Selector(
@@ -138,6 +145,13 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Singleton(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
         memory=providers.Singleton(MemoryUnitOfWork, store=memory_store, repositories=repositories),
+    )
+    lagging_reads = providers.Selector(
+        storage,
+        postgres=providers.Factory(
+            PostgresLaggingReads, unit_of_work=unit_of_work, replica=replica, repositories=repositories
+        ),
+        memory=unit_of_work,
     )
     credit_ledger = providers.Selector(
         storage,

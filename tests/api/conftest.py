@@ -1,5 +1,6 @@
 """Fixtures: an identity provider, and the app over either twin with an assistant that is told what to say."""
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,8 +16,11 @@ from fastapi import FastAPI
 
 from containers import Container
 from shopassist.api.app import create_app, lifespan
+from shopassist.db import migrate
+from shopassist.db.links import normalised
 from shopassist.models.query import Answer, ConversationContext, Recommendation
 from shopassist.settings import IdentitySettings, Settings
+from tests.databases import OwnPostgres, own_postgres
 
 AUDIENCE = "https://api.shopassist.example"
 
@@ -157,3 +161,18 @@ def bearer(provider: IdentityProvider) -> Callable[..., dict[str, str]]:
         return {"Authorization": f"Bearer {provider.token(subject, **claims)}"}
 
     return headers
+
+
+@pytest.fixture(scope="module")
+def running_database() -> Iterator[OwnPostgres]:
+    """A migrated server that tests stop and start, one for each module of them."""
+    with own_postgres() as database:
+        asyncio.run(migrate.upgrade(normalised(database.url)))
+        yield database
+
+
+@pytest.fixture
+def database(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
+    """The server, which runs when the test begins and when it ends."""
+    yield running_database
+    running_database.start()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -11,11 +11,9 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from containers import Container
-from shopassist.db import migrate
-from shopassist.db.manager import normalised
 from shopassist.models.notice import NoticePublication
 from shopassist.settings import ConsentSettings, Settings
-from tests.databases import OwnPostgres, own_postgres
+from tests.databases import OwnPostgres
 from tests.support import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
@@ -31,21 +29,6 @@ BODIES = {
     "/api/consents": {"consents": [{"purpose": "terms", "granted": False}]},
 }
 PARAMETERS = {"{user_id:path}": "auth0|1", "{purpose}": "terms", "{notice_id}": "1"}
-
-
-@pytest.fixture(scope="module")
-def running_database() -> Iterator[OwnPostgres]:
-    """One server for all tests of this module."""
-    with own_postgres() as database:
-        asyncio.run(migrate.upgrade(normalised(database.url)))
-        yield database
-
-
-@pytest.fixture
-def database(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
-    """The server, which runs when the test begins and when it ends."""
-    yield running_database
-    running_database.start()
 
 
 @pytest.fixture(params=["postgres"])

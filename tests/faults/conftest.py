@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from tests.api.conftest import AUDIENCE, IdentityProvider
 from tests.databases import OwnPostgres, own_postgres
 from tests.faults.figures import Figure, publish

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from tests.databases import OwnPostgres, own_postgres
 from tests.faults.conftest import SETTINGS, Trials
 from tests.support import execute, with_name

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.errors import BackupError, StartupError
 from shopassist.models import UserConsentCreate
 from shopassist.ops.backup import manifest as manifests

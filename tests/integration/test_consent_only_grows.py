@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from shopassist.command_line import app
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.models.notice import sha256_of
 from shopassist.ops.backup_command import finish
 from tests.support import execute

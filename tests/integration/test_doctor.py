@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.ops.backup.create import create
 from shopassist.ops.backup.manifest import manifest_file
 from shopassist.ops.doctor import server

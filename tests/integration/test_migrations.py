@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.errors import MigrationError, StartupError
 from tests.support import execute
 
@@ -212,7 +212,7 @@ async def test_the_newest_script_is_alembics_head() -> None:
 async def test_many_processes_at_once_migrate_once(empty_database_url: str, connection: asyncpg.Connection) -> None:
     """Six processes start on an empty database: all succeed, and exactly one has done the work."""
     program = (
-        "import asyncio, sys; from shopassist.db import migrate; from shopassist.db.manager import normalised\n"
+        "import asyncio, sys; from shopassist.db import migrate; from shopassist.db.links import normalised\n"
         "print(asyncio.run(migrate.ensure_current(normalised(sys.argv[1]))))"
     )
     processes = [

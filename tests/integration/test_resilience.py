@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
@@ -14,9 +15,10 @@ from sqlalchemy import text
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.ports import Repositories
-from shopassist.db.resilience.failures import BusyError
+from shopassist.db.postgres.takes import Takes
+from shopassist.db.resilience.failures import Backend, BusyError, ReadOnlyError
 from shopassist.db.resilience.policy import deadline_within
 from shopassist.errors import ConsentExistsError, StorageUnavailableError
 from shopassist.models import UserConsentCreate
@@ -72,14 +74,6 @@ async def test_time_limits_are_in_force_on_every_connection(
             for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
         ]
     assert shown == ["30s", lock_timeout, "1min"]
-
-
-async def test_units_and_hot_statements_are_read_committed(container: Container) -> None:
-    """The isolation that each is written for: guarded statements see what was committed before them."""
-    manager = container.database_manager()
-    async with manager.session() as session, manager.driver_connection() as driver:
-        shown = (await session.execute(text("SHOW transaction_isolation"))).scalar_one()
-        assert [shown, await driver.fetchval("SHOW transaction_isolation")] == ["read committed"] * 2
 
 
 async def test_a_locked_account_is_busy_and_not_away(database_url: str) -> None:
@@ -213,6 +207,46 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
     assert waits[1] < 0.5
     assert await consents.get_consent("a") is None
     await container.shutdown()
+
+
+async def test_only_the_backend_that_is_meant_is_ended(container: Container, database_url: str) -> None:
+    """After a restart or a promotion its number may be somebody else's, who began at another time and lives on."""
+    await container.credit_ledger().account("a", is_guest=False)
+    takes = Takes(container.database_manager(), container.credit_policy(), container.clock(), container.subject_hash())
+    innocent = await asyncpg.connect(database_url)
+    query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    pid, began = await innocent.fetchrow(query)
+    operations = {uuid4(): "a"}
+    assert await takes.happened(operations, Backend(pid, began - timedelta(microseconds=1))) == set()
+    assert await innocent.fetchval("SELECT 1") == 1
+    await takes.happened(operations, Backend(pid, began))
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await innocent.fetchval("SELECT 1")
+
+
+async def test_connections_to_a_server_that_refuses_writes_are_renounced(
+    container: Container, database_url: str, server_url: str
+) -> None:
+    """Whoever took its place is found by connecting anew; reads go on meanwhile, and the breaker stays closed."""
+    name = database_url.rpartition("/")[2]
+    credits_, consents = container.credit_service(), container.consent_service()
+    await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    for work in (credits_.deduct_credit("a"), consents.create_consent("a", UserConsentCreate())):
+        with pytest.raises(ReadOnlyError):
+            await work
+    assert await consents.get_consent("a") is None
+    assert container.resilience().is_available
+    # What is connected stays read-only; only new connections are not.
+    await execute(server_url, f"ALTER DATABASE {name} RESET ALL")
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert await credits_.deduct_credit("a")
+                await consents.create_consent("a", UserConsentCreate())
+                break
+            except ReadOnlyError:
+                await asyncio.sleep(0.1)
+    assert await credits_.check_credits("a") == 49
 
 
 @pytest.fixture(scope="module")

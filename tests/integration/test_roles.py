@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.postgres.roles import Role, Roles, is_privileged, provision, verifier
 from shopassist.ops.provision_command import provisioned as provisioned_by_command
 from shopassist.settings import DatabaseConfig, ProvisioningSettings

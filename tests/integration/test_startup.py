@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.manager import normalised
+from shopassist.db.links import normalised
 from shopassist.db.postgres.roles import Role, Roles, provision
 from shopassist.errors import MigrationError, StartupError
 from shopassist.ops.startup import prepare

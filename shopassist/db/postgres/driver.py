@@ -43,14 +43,14 @@ async def _fetch(
     manager: DatabaseManager, query: str, arguments: Sequence[Any], seconds: float | None
 ) -> Sequence[Any]:
     """Raises `TimeoutError` when no connection was to be had in time, `ConnectionLostError` once it was sent."""
-    backend = None
+    is_sent, backend = False, None
     try:
-        async with asyncio.timeout(seconds), manager.driver_connection() as connection:
-            backend = connection.get_server_pid()
+        async with asyncio.timeout(seconds), manager.hot.taken() as kept:
+            is_sent, backend = True, kept.backend
             with sent(backend):
-                return await _rows(connection, query, arguments)
+                return await _rows(kept.driver, query, arguments)
     except TimeoutError:
-        if backend is None:
+        if not is_sent:
             raise
         with sent(backend):
             raise

@@ -188,7 +188,10 @@ SELECT hold_id, user_id FROM credit_holds
 WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
 """)
 
-END = text("SELECT pg_terminate_backend(:backend, 800)")
+# The number alone would do for another process as well, one that began later or is another server's.
+END = text("""
+SELECT pg_terminate_backend(pid, 800) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :began
+""")
 
 LOCK = text("""
 SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE

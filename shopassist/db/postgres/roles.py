@@ -133,6 +133,11 @@ async def is_privileged(connection: asyncpg.Connection) -> bool:
     return bool(await connection.fetchval(PRIVILEGED))
 
 
+async def is_off(connection: asyncpg.Connection, setting: str) -> bool:
+    """Whether a time limit is not in force on who is connected."""
+    return bool(await connection.fetchval("SELECT current_setting($1) = '0'", setting))
+
+
 def verifier(password: str) -> str:
     """What PostgreSQL keeps of a password (RFC 5803): whoever reads it cannot log in with it."""
     salt = secrets.token_bytes(16)

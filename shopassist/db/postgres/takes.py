@@ -14,7 +14,7 @@ from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Take, account_of
 from shopassist.db.postgres.openings import Openings
 from shopassist.db.privacy import SubjectHash
-from shopassist.db.resilience.failures import ConnectionLostError
+from shopassist.db.resilience.failures import Backend, ConnectionLostError
 from shopassist.errors import AccountErasedError, StorageUnavailableError
 from shopassist.models.ledger import CreditPolicy, Grant
 
@@ -52,7 +52,7 @@ class Takes:
                     grants |= await self._apart(rest, error)
         return [grants[request.operation_id] for request in requests]
 
-    async def happened(self, operations: dict[UUID, str], backend: int | None) -> set[UUID]:
+    async def happened(self, operations: dict[UUID, str], backend: Backend | None) -> set[UUID]:
         """Of operations, by id, on their users' accounts, those that were granted or settled.
 
         `backend` had the statement, and may have it before it yet: it is ended first. Where that cannot be (PgBouncer
@@ -60,7 +60,7 @@ class Takes:
         """
         user_ids, operation_ids = list(operations.values()), list(operations)
         if backend is not None:
-            await self._run(ledger_statements.END, repeatable=True, backend=backend)
+            await self._run(ledger_statements.END, repeatable=True, pid=backend.pid, began=backend.began)
 
         async def look() -> set[UUID]:
             async with self._manager.session() as session:

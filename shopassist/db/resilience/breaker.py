@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import structlog
 
-from shopassist.db.resilience.failures import BusyError, UndoneError, UnresponsiveError
+from shopassist.db.resilience.failures import BusyError, ReadOnlyError, UndoneError, UnresponsiveError
 from shopassist.errors import StorageUnavailableError
 
 logger = structlog.get_logger(__name__)
@@ -33,7 +33,11 @@ class Breaker:
     def __init__(
         self, opened: Callable[[], None] = lambda: None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
-        """`opened` is called when it opens."""
+        """`opened` is called when it opens.
+
+        `suspected` is called with what makes it likely that this server is no longer the one to ask.
+        """
+        self.suspected: Callable[[StorageUnavailableError], None] = lambda _: None
         self._opened = opened
         self._monotonic = monotonic
         self._failures = 0
@@ -58,11 +62,16 @@ class Breaker:
             self._probing = probing = True
         try:
             yield
+        except ReadOnlyError as error:
+            self._succeeded()
+            self.suspected(error)
+            raise
         except (BusyError, UndoneError):
             self._succeeded()
             raise
-        except UnresponsiveError:
+        except UnresponsiveError as error:
             self._failed(THRESHOLD)  # each further caller would wait as long
+            self.suspected(error)
             raise
         except StorageUnavailableError:
             self._failed()

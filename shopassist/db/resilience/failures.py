@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 
 import asyncpg
 from sqlalchemy import exc
@@ -24,8 +26,11 @@ CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {
 UNDONE = ("40001", "40P01")
 """SQLSTATEs (PostgreSQL manual, appendix A) of what was rolled back and may succeed when done again."""
 
-BUSY = ("55P03", "57014", "25P03", "53100", "25006")
-"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room, read-only. Others may be."""
+BUSY = ("55P03", "57014", "25P03", "53100")
+"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room. Others may be."""
+
+READ_ONLY = "25006"
+"""SQLSTATE of a write that a standby refuses, or a server that was made read-only."""
 
 AWAY = ("08", "28", "3D000", "53", "57P", "58", "XX000")
 """SQLSTATE prefixes of a server that is away, lets us in no more, is full, stopping or broken."""
@@ -56,6 +61,18 @@ class BusyError(StorageUnavailableError):
     """What was asked cannot be done now; the database is well otherwise."""
 
 
+class ReadOnlyError(BusyError):
+    """The server can be read and not be written to; another may have taken its place. Nothing has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A server's process, told from any other that has, or will have, its number, there or on another server."""
+
+    pid: int
+    began: datetime
+
+
 class ConnectionLostError(StorageUnavailableError):
     """The connection broke, or time was up, with a statement on its way: whether it happened is not known.
 
@@ -67,7 +84,7 @@ class ConnectionLostError(StorageUnavailableError):
         "is given again for nothing: please try again shortly."
     )
 
-    def __init__(self, backend: int | None = None) -> None:
+    def __init__(self, backend: Backend | None = None) -> None:
         super().__init__()
         self.backend = backend
 
@@ -76,8 +93,16 @@ class UnresponsiveError(ConnectionLostError):
     """The server has the statement and does not answer."""
 
 
+MEANINGS: dict[tuple[str, ...], type[StorageUnavailableError]] = {
+    UNDONE: UndoneError,
+    (READ_ONLY,): ReadOnlyError,
+    BUSY: BusyError,
+    NOT_YET: NotSentError,
+}
+
+
 @contextmanager
-def sent(backend: int | None = None) -> Iterator[None]:
+def sent(backend: Backend | None = None) -> Iterator[None]:
     """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
     try:
         yield
@@ -114,12 +139,9 @@ def translated() -> Iterator[None]:
 def meaning_of(error: BaseException) -> StorageUnavailableError | None:
     """What a driver's error says of the database, or None when it is the statement that was wrong."""
     state = str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-    if state in UNDONE:
-        return UndoneError()
-    if state in BUSY:
-        return BusyError()
-    if state in NOT_YET:
-        return NotSentError()
+    for states, meaning in MEANINGS.items():
+        if state in states:
+            return meaning()
     if isinstance(getattr(getattr(error, "orig", None), "__cause__", None), BROKEN):
         return ConnectionLostError()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from shopassist.db.resilience.breaker import Breaker, State
-from shopassist.db.resilience.failures import ConnectionLostError, NotSentError, UndoneError, translated
+from shopassist.db.resilience.failures import ConnectionLostError, NotSentError, ReadOnlyError, UndoneError, translated
 
 Result = TypeVar("Result")
 
@@ -94,7 +94,7 @@ class Resilience:
             try:
                 with self.breaker.guarded(), translated():
                     return await operation()
-            except (NotSentError, UndoneError, ConnectionLostError) as error:
+            except (NotSentError, UndoneError, ReadOnlyError, ConnectionLostError) as error:
                 if isinstance(error, ConnectionLostError):
                     self._figures.lost += 1
                     if not repeatable:

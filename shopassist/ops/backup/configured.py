@@ -4,10 +4,9 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from shopassist.db.manager import normalised
-from shopassist.errors import StartupError
 from shopassist.ops.backup import create
 from shopassist.ops.backup.manifest import Manifest
+from shopassist.ops.session_link import required_session_link
 from shopassist.settings import Settings
 
 
@@ -17,11 +16,8 @@ def folder_of(settings: Settings) -> Path:
 
 
 def link_of(settings: Settings) -> URL:
-    """The link that backups are made over: the owner's, else the app's. Raises `StartupError` for state in memory."""
-    link = settings.database.migration_url or settings.database.database_url
-    if link is None:
-        raise StartupError("STORAGE=memory has no database.")
-    return normalised(link.get_secret_value())
+    """The link that backups are made over: the owner's, else the app's past any pooler. Raises `StartupError`."""
+    return required_session_link(settings.database)
 
 
 async def backed_up(settings: Settings) -> Manifest:

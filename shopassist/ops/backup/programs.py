@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import URL
 
 from shopassist.db.embedded import find_binaries
+from shopassist.db.links import hosts_of
 from shopassist.errors import BackupError, StartupError
 
 TLS_MODES = {"require", "verify-ca", "verify-full"}
@@ -47,9 +48,11 @@ def uses_tls(url: URL) -> bool:
 
 def environment(url: URL) -> dict[str, str]:
     """How libpq's programs reach the database of `url`: not by arguments, which every process can read."""
+    hosts = hosts_of(url)
     said = {
-        "PGHOST": url.host or str(url.query.get("host", "")) or None,
-        "PGPORT": str(url.port or 5432),
+        "PGHOST": ",".join(host.name for host in hosts),
+        "PGPORT": ",".join(str(host.port) for host in hosts),
+        "PGTARGETSESSIONATTRS": str(url.query.get("target_session_attrs", "")),
         "PGUSER": url.username,
         "PGPASSWORD": url.password,
         "PGDATABASE": url.database,

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from shopassist.db.manager import HOT_CONNECTIONS
+from shopassist.db.hot import HOT_CONNECTIONS
+from shopassist.db.links import hosts_of
 from shopassist.db.migrate import known_revisions, revision_of
 from shopassist.db.postgres.roles import is_privileged
 from shopassist.ops.doctor.finding import Deployment, Finding
@@ -39,7 +40,7 @@ async def tls(deployment: Deployment) -> Finding:
     if await deployment.connection.fetchval(OVER_TLS):
         return Finding("tls", "the link to the database is encrypted")
     seen = "the link to the database is not encrypted"
-    if not deployment.guarded or _is_near(deployment.url.host):
+    if not deployment.guarded or all(_is_near(host.name) for host in hosts_of(deployment.url)):
         return Finding("tls", f"{seen}, and stays on this machine or out of production")
     return Finding("tls", seen, "Ask for TLS: DB_SSL_MODE=verify-full with DB_SSL_ROOT_CERT.")
 
@@ -74,9 +75,9 @@ async def connections(deployment: Deployment) -> Finding:
     return Finding("connections", seen, None if most <= borne else fix)
 
 
-def _is_near(host: str | None) -> bool:
+def _is_near(host: str) -> bool:
     """Whether a host is this machine: a socket's folder, localhost, a loopback address."""
-    if not host or host.startswith("/") or host == "localhost":
+    if host.startswith("/") or host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback

@@ -1,0 +1,106 @@
+"""Connections for hot statements, kept between them: fetching one from a pool costs as much as a statement."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from shopassist.db.resilience.failures import Backend
+
+HOT_CONNECTIONS = 8
+HOT_SETTINGS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
+"""How hot statements over arrays are planned: once, whatever the size of a batch, and so that they stay fast when a
+table that was empty at that moment fills up. Behind a pooler no plan is kept and a session is not ours: left out."""
+
+IDENTITY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+
+
+class Kept:
+    """A connection that is kept; `backend` is who serves it, or None where that is not known."""
+
+    __slots__ = ("_began", "_pooled", "backend", "driver", "generation")
+
+    def __init__(self, pooled: PoolProxiedConnection, generation: int) -> None:
+        """It was just opened."""
+        self._pooled = pooled
+        self._began = time.monotonic()
+        self.generation = generation
+        self.driver: Any = pooled.driver_connection
+        self.backend: Backend | None = pooled.info.get("backend")
+
+    def is_over(self, recycle_seconds: int) -> bool:
+        """Whether it was closed while it was idle, or is to be replaced."""
+        return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._began
+
+    async def end(self) -> None:
+        """Close it."""
+        await greenlet_spawn(self._pooled.invalidate)
+
+    async def cut(self) -> None:
+        """Close it without waiting for the server, which may not answer."""
+        self.driver.terminate()
+        await self.end()
+
+
+class HotConnections:
+    """As many as `engine` has; each serves one statement at a time."""
+
+    def __init__(self, engine: AsyncEngine, size: int, recycle_seconds: int, has_sessions: bool) -> None:
+        """With `has_sessions` each connection is a server's session of its own, which can be set up and told apart."""
+        self._engine = engine
+        self._recycle = recycle_seconds
+        self._places = asyncio.Semaphore(size)
+        self._kept: list[Kept] = []
+        self._generation = 0
+        if has_sessions:
+            event.listen(engine.sync_engine, "connect", _prepare)
+
+    @asynccontextmanager
+    async def taken(self) -> AsyncIterator[Kept]:
+        """One of them for the length of the block. Raises what asyncpg raises."""
+        async with self._places:
+            kept = await self._next()
+            try:
+                yield kept
+            except Exception:
+                self._kept.append(kept)
+                raise
+            except BaseException:
+                # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
+                await kept.cut()
+                raise
+            self._kept.append(kept)
+
+    def renounce(self) -> None:
+        """Use no connection again that was opened until now."""
+        self._generation += 1
+
+    async def close(self) -> None:
+        """Close them."""
+        while self._kept:
+            await self._kept.pop().end()
+        await self._engine.dispose()
+
+    async def _next(self) -> Kept:
+        while self._kept:
+            kept = self._kept.pop()
+            if kept.generation != self._generation:
+                await kept.cut()
+            elif kept.is_over(self._recycle):
+                await kept.end()
+            else:
+                return kept
+        generation = self._generation
+        return Kept(await self._engine.raw_connection(), generation)
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    connection.run_async(lambda driver: driver.execute(HOT_SETTINGS))
+    pid, began = connection.run_async(lambda driver: driver.fetchrow(IDENTITY))
+    record.info["backend"] = Backend(pid, began)

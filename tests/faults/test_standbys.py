@@ -1,0 +1,391 @@
+"""A primary that dies, freezes or is fenced while a standby takes its place; and a replica that is behind or gone."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.links import normalised
+from shopassist.db.replica import State
+from shopassist.errors import StorageUnavailableError
+from shopassist.models import UserConsentCreate
+from shopassist.settings import DatabaseConfig, Settings
+from tests.servers import TestServer
+from tests.standbys import Cluster, Postgres, own_cluster
+from tests.support import postgres_settings
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+
+Tell = Callable[..., None]
+HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "3", "QUERY_TIMEOUT_SECONDS": "2.5"}
+SHOPPERS = 30
+RECOVERY_SECONDS = 10
+FALLBACK_SECONDS = 1
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A migrated primary, without standbys yet."""
+    with own_cluster() as cluster:
+        asyncio.run(migrate.upgrade(normalised(cluster.primary.url)))
+        yield cluster
+
+
+@pytest.fixture
+async def synchronous(cluster: Cluster) -> Postgres:
+    """A standby of `cluster` that has each commit before it is acknowledged."""
+    standby = cluster.standby()
+    await cluster.primary.set("synchronous_standby_names", "*")
+    await until(lambda: is_synchronous(cluster.primary))
+    return standby
+
+
+async def is_synchronous(primary: Postgres) -> bool:
+    """Whether the primary waits for a standby."""
+    return bool(await primary.query("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"))
+
+
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> float:
+    """Wait until something holds; how long that took, in seconds."""
+    began = time.monotonic()
+    while not await holds():
+        assert time.monotonic() - began < seconds
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+class Shoppers:
+    """Guests who ask one question after another, each until it is answered, with a key of its own."""
+
+    def __init__(self, port: int) -> None:
+        """They ask the server at `port`."""
+        self.asked = Counter[str]()
+        self.statuses = Counter[int]()
+        self.seconds: list[tuple[float, float]] = []
+        self.answered_at: list[float] = []
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._enough = asyncio.Event()
+
+    @asynccontextmanager
+    async def shopping(self) -> AsyncIterator[None]:
+        """For the length of the block; behind it everybody has been answered."""
+        async with self._client, asyncio.TaskGroup() as group:
+            for number in range(SHOPPERS):
+                group.create_task(self._shop(number))
+            try:
+                yield
+            finally:
+                self._enough.set()
+
+    async def _shop(self, number: int) -> None:
+        turn = 0
+        while not self._enough.is_set():
+            guest = f"guest-{number}-{turn // 10}"  # who has ten credits
+            key = {"X-Session-ID": guest, "Idempotency-Key": f"{number}-{turn}"}
+            while not await self._answered({"query": f"phone {number} {turn}"}, key):
+                await asyncio.sleep(0.1)
+            self.asked[guest] += 1
+            turn += 1
+            await asyncio.sleep(0.1)
+
+    async def _answered(self, question: dict[str, str], key: dict[str, str]) -> bool:
+        began = time.monotonic()
+        answer = await self._client.post("/api/query", json=question, headers=key)
+        self.seconds.append((began, time.monotonic() - began))
+        self.statuses[answer.status_code] += 1
+        if answer.status_code == 200 and answer.json()["metadata"]["charged"] == 1:
+            self.answered_at.append(time.monotonic())
+            return True
+        return False
+
+
+async def test_promoted(tmp_path: Path, cluster: Cluster, synchronous: Postgres, tell: Tell) -> None:
+    """The primary is killed under load, its synchronous standby promoted: nothing acknowledged is lost or doubled."""
+    primary, standby = cluster.primary, synchronous
+    server = TestServer(tmp_path, cluster.link(primary, standby), **HOLDS)
+    try:
+        await asyncio.to_thread(server.wait_until_ready, 90)
+        shoppers = Shoppers(server.port)
+        async with shoppers.shopping():
+            await asyncio.sleep(3)
+            primary.kill()
+            killed_at = time.monotonic()
+            await asyncio.sleep(1)
+            await standby.promote()
+            promoted_at = time.monotonic()
+            await until(lambda: have_answers_after(shoppers, promoted_at))
+            await asyncio.sleep(3)
+        recovery = min(at for at in shoppers.answered_at if at > promoted_at) - promoted_at
+        waits = sorted(seconds for began, seconds in shoppers.seconds if killed_at <= began <= promoted_at + recovery)
+        container = Container(settings=postgres_settings(standby.url))
+        await until(lambda: no_holds(standby))
+        report = await container.ledger_audit().verify()
+        spent = dict(await rows(standby, "SELECT user_id, 10 - available_credits FROM user_credits"))
+        await container.shutdown()
+    finally:
+        server.kill()
+    lost = sum(max(0, asked - spent.get(guest, 0)) for guest, asked in shoppers.asked.items())
+    doubled = sum(max(0, spent[guest] - shoppers.asked[guest]) for guest in spent)
+    p99 = waits[int(0.99 * len(waits))]
+    assert report is not None
+    tell(
+        "standby promoted",
+        questions=shoppers.asked.total(),
+        refused_503=shoppers.statuses[503],
+        whole_after_promotion_s=round(recovery, 2),
+        p99_s=round(p99, 2),
+        lost=lost,
+        doubled=doubled,
+        drifting_accounts=report.drifting_accounts,
+    )
+    assert set(shoppers.statuses) <= {200, 409, 503}
+    assert (lost, doubled, report.drifting_accounts) == (0, 0, 0)
+    assert recovery < RECOVERY_SECONDS
+    assert p99 < 4  # 2 s on a machine that does nothing else
+
+
+async def have_answers_after(shoppers: Shoppers, instant: float) -> bool:
+    """Whether somebody was answered since."""
+    return shoppers.answered_at[-1] > instant
+
+
+async def no_holds(server: Postgres) -> bool:
+    """Whether no credit is set aside."""
+    return await server.query("SELECT count(*) FROM credit_holds") == 0
+
+
+async def rows(server: Postgres, query: str) -> list[Any]:
+    """What a query finds."""
+    connection = await asyncpg.connect(server.url)
+    try:
+        return list(await connection.fetch(query))
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def spending(container: Container, user: str) -> AsyncIterator[list[float]]:
+    """Debits one after another for the length of the block; when each was acknowledged."""
+    acknowledged: list[float] = []
+    await container.credit_service().get_user_credits(user)
+    enough = False
+
+    async def spend() -> None:
+        while not enough:
+            try:
+                if await container.credit_service().deduct_credit(user):
+                    acknowledged.append(time.monotonic())
+            except StorageUnavailableError:
+                pass
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(spend())
+    try:
+        yield acknowledged
+    finally:
+        enough = True
+        await task
+
+
+async def back_after(acknowledged: list[float], instant: float) -> float:
+    """Seconds from an instant until the next debit was acknowledged."""
+
+    async def are_back() -> bool:
+        return bool(acknowledged) and acknowledged[-1] > instant
+
+    await until(are_back)
+    return next(at for at in acknowledged if at > instant) - instant
+
+
+async def test_fenced(cluster: Cluster, tell: Tell) -> None:
+    """The old primary lives and only refuses writes (25006): whoever took its place is followed, without a restart."""
+    primary, standby = cluster.primary, cluster.standby()
+    container = Container(settings=postgres_settings(cluster.link(primary, standby)))
+    async with spending(container, "a") as acknowledged:
+        await until(lambda: asyncio.sleep(0, len(acknowledged) > 3))
+        await primary.set("default_transaction_read_only", "on")
+        await until(lambda: is_caught_up(primary, standby))
+        await standby.promote()
+        seconds = await back_after(acknowledged, time.monotonic())
+    await container.consent_service().create_consent("a", UserConsentCreate())
+    assert await standby.query("SELECT count(*) FROM user_consents") == 1
+    spent = await standby.query("SELECT 50 - available_credits FROM user_credits")
+    await container.shutdown()
+    tell("primary fenced, standby promoted", whole_after_s=round(seconds, 2), lost=len(acknowledged) - int(str(spent)))
+    assert spent == len(acknowledged)
+    assert seconds < RECOVERY_SECONDS
+
+
+async def is_caught_up(primary: Postgres, standby: Postgres) -> bool:
+    """Whether the standby has all that the primary wrote."""
+    position = await primary.query("SELECT pg_current_wal_flush_lsn()::text")
+    return bool(await standby.query("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
+
+
+async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Tell) -> None:
+    """One that takes bytes and answers nothing is left; when it comes back as a second primary, nobody writes to it."""
+    primary, standby = cluster.primary, synchronous
+    settings = postgres_settings(cluster.link(primary, standby))
+    container = Container(settings=settings)
+    async with spending(container, "a") as acknowledged:
+        await until(lambda: asyncio.sleep(0, len(acknowledged) > 3))
+        primary.freeze()
+        await asyncio.sleep(1)
+        await standby.promote()
+        seconds = await back_after(acknowledged, time.monotonic())
+        primary.thaw()
+        await until(lambda: asyncio.sleep(0, acknowledged[-1] > time.monotonic() - 0.3))
+        new = Container(settings=settings)
+        await new.credit_service().get_user_credits("b")
+        assert await standby.query("SELECT count(*) FROM user_credits WHERE user_id = 'b'") == 1
+        await new.shutdown()
+    spent = int(str(await standby.query("SELECT 50 - available_credits FROM user_credits WHERE user_id = 'a'")))
+    report = await container.ledger_audit().verify()
+    await container.shutdown()
+    tell("primary frozen, standby promoted", whole_after_s=round(seconds, 2), lost=max(0, len(acknowledged) - spent))
+    assert report is not None
+    assert report.drifting_accounts == 0
+    assert spent >= len(acknowledged)
+    assert seconds < RECOVERY_SECONDS
+
+
+@pytest.fixture(scope="module")
+def followed() -> Iterator[tuple[Cluster, Postgres]]:
+    """A primary and a replica, which every test of it leaves running and in step."""
+    with own_cluster() as cluster:
+        asyncio.run(migrate.upgrade(normalised(cluster.primary.url)))
+        yield cluster, cluster.standby()
+
+
+@pytest.fixture
+async def reading(followed: tuple[Cluster, Postgres]) -> AsyncIterator[Container]:
+    """A container on both, whose replica is looked after and fit."""
+    cluster, replica = followed
+    database = DatabaseConfig(
+        database_url=SecretStr(cluster.primary.url), replica_url=SecretStr(replica.url), replica_max_lag=3
+    )
+    container = Container(settings=Settings(database=database))
+    async with container.replica().running():
+        await until(lambda: is_state(container, State.FIT))
+        yield container
+    await container.shutdown()
+
+
+async def is_state(container: Container, state: State) -> bool:
+    """Whether the replica is in that state."""
+    return bool(container.replica().state is state)
+
+
+async def read(container: Container, seconds: float) -> list[float]:
+    """Read what may lag again and again; how long each took. Raises what a read raises."""
+    waits, until_then = [], time.monotonic() + seconds
+    while time.monotonic() < until_then:
+        began = time.monotonic()
+        await container.consent_service().list_consents(10)
+        waits.append(time.monotonic() - began)
+        await asyncio.sleep(0.02)
+    return waits
+
+
+async def test_replica_of_an_idle_primary(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
+    """It is read from, and in step however long nothing was written, which its last replayed commit does not tell."""
+    _, replica = followed
+    await reading.consent_service().create_consent(f"auth0|{uuid4().hex}", UserConsentCreate())
+    await asyncio.sleep(4)
+    told = await replica.query("SELECT extract(epoch FROM now() - pg_last_xact_replay_timestamp())::float8")
+    before = reading.replica().status()
+    await reading.consent_service().list_consents()
+    after = reading.replica().status()
+    tell("replica of an idle primary", lag_s=after["lag_seconds"], last_commit_replayed_s=round(float(str(told)), 1))
+    assert after["reads"] == before["reads"] + 1
+    assert after["lag_seconds"] < 3 <= float(str(told))
+
+
+async def test_replica_behind(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
+    """10 s behind it is not read from: what was just written is in the list within a second, and no read fails."""
+    _, replica = followed
+    await replica.set("recovery_min_apply_delay", "10s")
+    user = f"auth0|{uuid4().hex}"
+    reads = asyncio.create_task(read(reading, 9))
+    try:
+        written = asyncio.create_task(write_again_and_again(reading))
+        await until(lambda: is_state(reading, State.LAGGING), 15)
+        await reading.consent_service().create_consent(user, UserConsentCreate())
+        began = time.monotonic()
+        await until(lambda: is_listed(reading, user))
+        seen_after = time.monotonic() - began
+        waits = sorted(await reads)
+        lag = reading.replica().status()["lag_seconds"]
+        assert reading.replica().state is State.LAGGING
+        written.cancel()
+    finally:
+        await replica.set("recovery_min_apply_delay", "0")
+    tell(
+        "replica 10 s behind", lag_s=lag, new_row_seen_after_s=round(seen_after, 3), slowest_read_s=waits[-1], failed=0
+    )
+    assert seen_after < FALLBACK_SECONDS
+    assert 3 < lag < 20
+    await until(lambda: is_state(reading, State.FIT))
+
+
+async def write_again_and_again(container: Container) -> None:
+    """Give the replica something to be behind with."""
+    while True:
+        await container.consent_service().create_consent(f"auth0|{uuid4().hex}", UserConsentCreate())
+        await asyncio.sleep(0.2)
+
+
+async def is_listed(container: Container, user: str) -> bool:
+    """Whether the list, which may lag, has the user."""
+    return user in {record.user_id for record in await container.consent_service().list_consents()}
+
+
+@pytest.mark.parametrize("fault", ["killed", "frozen"])
+async def test_replica_gone(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell, fault: str) -> None:
+    """The primary answers, each read within a second, none fails; and it is read from again once it is back."""
+    _, replica = followed
+    reads = asyncio.create_task(read(reading, 4))
+    await asyncio.sleep(1)
+    replica.kill() if fault == "killed" else replica.freeze()
+    waits = sorted(await reads)
+    assert reading.replica().state in {State.AWAY, State.LAGGING}
+    if fault == "killed":
+        replica.start()
+    replica.thaw()
+    back = await until(lambda: is_state(reading, State.FIT))
+    before = reading.replica().status()["reads"]
+    await reading.consent_service().list_consents(1)
+    assert reading.replica().status()["reads"] == before + 1
+    tell(
+        f"replica {fault}", reads=len(waits), slowest_read_s=round(waits[-1], 2), failed=0, back_after_s=round(back, 2)
+    )
+    assert waits[-1] < 2 * FALLBACK_SECONDS  # 1 s on a machine that does nothing else
+
+
+async def test_primary_gone(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
+    """What may lag is read from the replica, as long as it takes; money and consent decisions are refused."""
+    cluster, _ = followed
+    cluster.primary.kill()
+    try:
+        waits = sorted(await read(reading, 5))
+        with pytest.raises(StorageUnavailableError):
+            await reading.consent_service().get_consent("a")
+        with pytest.raises(StorageUnavailableError):
+            await reading.credit_service().check_credits("a")
+        figures = reading.replica().status()
+    finally:
+        cluster.primary.start()
+    tell("primary gone, replica there", reads=len(waits), stale_reads=figures["stale_reads"], slowest_read_s=waits[-1])
+    assert figures["stale_reads"] > 0
+    await until(lambda: is_state(reading, State.FIT))
