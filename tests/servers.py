@@ -119,6 +119,8 @@ class TestServer:
                     "API_PORT": str(self.port),
                     "SAMPLE_CATALOGUE": "false",
                     "TEST_FOLDER": str(folder),
+                    "RATE_LIMIT_QUESTIONS_PER_MINUTE": "1000000",
+                    "RATE_LIMIT_READS_PER_MINUTE": "1000000",
                     **environment,
                 },
                 stdout=log,

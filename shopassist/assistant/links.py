@@ -43,6 +43,7 @@ class AffiliateLinks:
         except ValueError:
             return None
         # The whole authority is compared, so that credentials, ports and back-slashes never pass for a shop.
-        shop = HOSTS.get(parts.netloc.lower()) if parts.scheme == "https" else None
+        known = parts.scheme == "https" and parts.netloc.isascii()
+        shop = HOSTS.get(parts.netloc.lower()) if known else None
         wanted = self.program.strip().lower()
         return PARAMETERS[shop] if shop is not None and wanted in {shop, "all"} else None

@@ -56,6 +56,8 @@ INSERT INTO products (source, source_id, title, brand, category, attributes, lin
 SELECT 'test', n, 'Phone model' || n, 'Brand' || n % 500, 'category' || n % 200, jsonb_build_object('ram_gb', n % 16),
        'https://www.example.in/', ARRAY['phone', 'model' || n, 'feature' || n % 300], 1000 + n, 'INR', n % 5
 FROM generate_series(1, 20000) n;
+INSERT INTO guest_networks (day, network, accounts)
+SELECT CURRENT_DATE - n % 2, md5(n::text), 3 FROM generate_series(1, 20000) n;
 """
 
 

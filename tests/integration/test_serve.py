@@ -274,7 +274,8 @@ def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) 
     assert served.request("/api/consent/admin/all", headers=headers) == []
     served.process.terminate()
     served.wait_for_end()
-    for setting in ({"API_HOST": "0.0.0.0"}, {"ENVIRONMENT": "production"}):  # noqa: S104
+    production = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32}
+    for setting in ({"API_HOST": "0.0.0.0"}, production):  # noqa: S104
         open_to_all = serve(**setting).wait_until_ready()
         with pytest.raises(OSError, match="401"):
             open_to_all.request("/api/user/me", headers=headers)

@@ -21,9 +21,9 @@ WITH moment AS (
 ), counted AS (
     INSERT INTO guest_networks AS g (day, network, accounts)
     SELECT a.day, a.network, count(*) FROM asked a
-    WHERE a.network IS NOT NULL AND NOT EXISTS (
-        SELECT FROM guest_networks f WHERE f.day = a.day AND f.network = a.network
-                                       AND f.accounts >= CAST(:guests_per_network AS integer))
+    WHERE a.network IS NOT NULL AND COALESCE(
+        (SELECT f.accounts FROM guest_networks f WHERE f.day = a.day AND f.network = a.network), 0
+    ) < CAST(:guests_per_network AS integer)
     GROUP BY a.day, a.network ORDER BY a.day, a.network
     ON CONFLICT (day, network) DO UPDATE SET accounts = g.accounts + excluded.accounts
     WHERE g.accounts < CAST(:guests_per_network AS integer)

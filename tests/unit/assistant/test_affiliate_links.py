@@ -33,6 +33,11 @@ def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
         "https://evil.com/?u=https://www.amazon.in/",
         "https://evil.com\\@www.amazon.in/",
         "https://аmazon.in/dp/B0X",  # noqa: RUF001 - the look-alike letter is the point
+        "https://xn--mazon-3ve.in/dp/B0X",
+        "https://ａmazon.in/dp/B0X",  # noqa: RUF001 - full width
+        "https://flip\u212aart.com/p/1",
+        "https://www.amazon.in:443/dp/B0X",
+        "https://amazon.in%2eevil.com/dp/B0X",
         "https://amazon.in./dp/B0X",
         "https://smile.amazon.in/dp/B0X",
         "javascript:alert(1)//www.amazon.in",
