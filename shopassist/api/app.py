@@ -1,7 +1,9 @@
 """The application: routers, middleware, error handlers, and what lives as long as it does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from shopassist.api import (
     credit_history,
     credits,  # noqa: A004 - the noun's own name
     health,
+    metrics,
     query,
     root,
     user,
@@ -22,6 +25,7 @@ from shopassist.api import (
 from shopassist.api.dependencies import Services
 from shopassist.api.errors import add_error_handlers
 from shopassist.api.middleware import RequestContext, UntilPrepared
+from shopassist.telemetry.traces import end_tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -37,12 +41,17 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     container: Services = app.state.container
     availability = container.availability()
     try:
-        async with availability.running(app.state.before), container.jobs().running(availability.prepared):
+        async with (
+            app.state.metrics.shared(),
+            availability.running(app.state.before),
+            container.jobs().running(availability.prepared),
+        ):
             app.state.began()
             yield
     finally:
         await container.flights().close()
         await container.shutdown()
+        await asyncio.to_thread(end_tracing)
         if availability.lost:
             logger.critical("database_lost", reason=availability.lost)
 
@@ -55,11 +64,13 @@ def create_app(
     container: Services,
     before: Callable[[], Awaitable[None]] = nothing,
     began: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
 ) -> FastAPI:
     """The API over the services of `container`.
 
     `before` is awaited ahead of the first request, or, where the database need not be there at first, as soon as it
-    is; `began` is called when the app begins to serve.
+    is; `began` is called when the app begins to serve. In the folder `shared` the processes that serve together share
+    their figures.
     """
     settings = container.settings()
     app = FastAPI(
@@ -73,7 +84,8 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    for module in (query, credits, root, health, credit_history, user, consent, admin):
+    app.state.metrics = metrics.Metrics(container, shared)
+    for module in (query, credits, root, health, credit_history, user, consent, admin, metrics):
         app.include_router(module.router)
     add_error_handlers(app)
     if settings.database.start_degraded:
@@ -88,5 +100,5 @@ def create_app(
     )
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.server.allowed_hosts))
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, figures=container.request_figures())
     return app

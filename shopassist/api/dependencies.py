@@ -10,12 +10,14 @@ from typing import Annotated, Any, Protocol
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from shopassist.db.manager import DatabaseManager
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
 from shopassist.identity.guests import guest
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
+from shopassist.models.ledger import LedgerFigures
 from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.availability import Availability
 from shopassist.services.consent import UserConsentService
@@ -28,6 +30,7 @@ from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
 from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
+from shopassist.telemetry.figures import RequestFigures
 
 
 class Services(Protocol):
@@ -56,6 +59,12 @@ class Services(Protocol):
     def health_service(self) -> HealthService: ...
 
     def resilience(self) -> Resilience: ...
+
+    def database(self) -> DatabaseManager | None: ...
+
+    def ledger_figures(self) -> LedgerFigures: ...
+
+    def request_figures(self) -> RequestFigures: ...
 
     def token_verifier(self) -> TokenVerifier: ...
 

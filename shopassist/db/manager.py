@@ -17,6 +17,8 @@ from shopassist.db.resilience.failures import BusyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
+from shopassist.telemetry.figures import SECONDS, SIZES, Distribution
+from shopassist.telemetry.traces import watch_statements
 
 LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
 """Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
@@ -85,12 +87,24 @@ def refuse_closed(connection: Any, *_: object) -> None:
         raise DisconnectionError
 
 
+class DatabaseFigures:
+    """Seconds that somebody waited for a connection, by pool, and sizes of batches, by what is asked in them."""
+
+    __slots__ = ("batches", "waits")
+
+    def __init__(self) -> None:
+        """Nothing happened yet."""
+        self.waits = Distribution(SECONDS)
+        self.batches = Distribution(SIZES)
+
+
 class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
     def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None) -> None:
         """Raises `StartupError` when `config` names no PostgreSQL database."""
         self.resilience = resilience or Resilience()
+        self.figures = DatabaseFigures()
         if config.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
         self.url = normalised(config.database_url.get_secret_value())
@@ -101,6 +115,8 @@ class DatabaseManager:
         self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
         event.listen(self.hot_engine.sync_engine, "connect", self._prepare)
         self._hot = asyncio.Semaphore(hot_connections)
+        self._hot_connections = hot_connections
+        self._hot_in_use = 0
         self._kept: list[Kept] = []
         self._recycle = config.pool_recycle
         self._pool_timeout = config.pool_timeout
@@ -118,6 +134,7 @@ class DatabaseManager:
             connect_args={"timeout": config.connect_timeout, "server_settings": server_settings(config)},
         )
         event.listen(engine.sync_engine, "checkout", refuse_closed)
+        watch_statements(engine.sync_engine)
         return engine
 
     def _prepare(self, connection: Any, _: object) -> None:
@@ -140,6 +157,7 @@ class DatabaseManager:
 
     async def _connected(self, session: AsyncSession) -> AsyncConnection:
         """Raises `BusyError` when all connections stay taken, and `TooLateError` when no new one comes about."""
+        began = time.monotonic()
         try:
             with self.resilience.waiting() as seconds:
                 async with asyncio.timeout(min(seconds, self._pool_timeout)):
@@ -147,6 +165,8 @@ class DatabaseManager:
         except (TimeoutError, PoolTimeoutError) as error:
             taken = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._most_connections
             raise (BusyError if taken else TooLateError) from error
+        finally:
+            self.figures.waits.observe(time.monotonic() - began, "units")
 
     @asynccontextmanager
     async def driver_connection(self) -> AsyncIterator[Any]:
@@ -154,12 +174,15 @@ class DatabaseManager:
 
         For what is hot: without SQLAlchemy's part a statement costs a third of the CPU. Raises what asyncpg raises.
         """
+        began = time.monotonic()
         async with self._hot:
+            self.figures.waits.observe(time.monotonic() - began, "hot")
             kept = self._kept.pop() if self._kept else None
             while kept is None or kept.is_over(self._recycle):
                 if kept:
                     await kept.end()
                 kept = self._kept.pop() if self._kept else Kept(await self.hot_engine.raw_connection())
+            self._hot_in_use += 1
             try:
                 yield kept.driver
             except Exception:
@@ -169,6 +192,8 @@ class DatabaseManager:
                 # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
                 await kept.cut()
                 raise
+            finally:
+                self._hot_in_use -= 1
             self._kept.append(kept)
 
     async def ping(self) -> None:
@@ -191,6 +216,15 @@ class DatabaseManager:
             "idle": pool.checkedin(),
             "overflow": max(pool.overflow(), 0),
         }
+
+    def hot_status(self) -> dict[str, int]:
+        """The connections that are kept for hot statements, as `pool_status` has those of units of work."""
+        idle = len(self._kept)
+        return {"size": self._hot_connections, "checked_out": self._hot_in_use, "idle": idle, "overflow": 0}
+
+    def most_connections(self) -> dict[tuple[str, ...], float]:
+        """How many each pool may open."""
+        return {("units",): float(self._most_connections), ("hot",): float(self._hot_connections)}
 
     async def close(self) -> None:
         """Close every connection."""

@@ -19,6 +19,7 @@ from shopassist.services.flights import Flights, Gone, heard
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of, stale_response_of
 from shopassist.services.stale_answers import StaleAnswers
+from shopassist.telemetry.traces import span
 
 logger = structlog.get_logger(__name__)
 
@@ -167,7 +168,8 @@ class QueryService:
             # Work that was under way at the last look may have ended just before this hold.
             if await self._is_answered(question):
                 raise LookAgainError  # noqa: TRY301 - the hold is given back first
-            answer = await self._ask(question, abandoned)
+            with span("assistant"):
+                answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return Outcome(answer, grant.account, charged=COST)
         except BaseException:

@@ -15,6 +15,7 @@ from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
+from shopassist.settings.telemetry import TelemetrySettings
 
 __all__ = [
     "WORKER",
@@ -29,6 +30,7 @@ __all__ = [
     "Settings",
     "Storage",
     "StorageSettings",
+    "TelemetrySettings",
 ]
 
 
@@ -45,6 +47,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     backup: BackupSettings = Field(default_factory=BackupSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     embedded_database: bool = False
 
     @model_validator(mode="after")

@@ -30,7 +30,7 @@ from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
 from shopassist.db.resilience.policy import Limits, Resilience
-from shopassist.models.ledger import CreditPolicy
+from shopassist.models.ledger import CreditPolicy, LedgerFigures
 from shopassist.settings import Settings
 
 
@@ -58,6 +58,7 @@ class State(containers.DeclarativeContainer):
     )
     resilience = providers.Singleton(Resilience, limits=limits)
     database_manager = providers.Singleton(DatabaseManager, config=settings.provided.database, resilience=resilience)
+    database = providers.Selector(storage, postgres=database_manager, memory=providers.Object(None))
     memory_store = providers.Singleton(MemoryStore, clock=clock)
 
     credit_repository = providers.Selector(
@@ -93,10 +94,15 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Factory(PostgresUnitOfWork, manager=database_manager, repositories=repositories),
         memory=providers.Factory(MemoryUnitOfWork, store=memory_store, repositories=repositories),
     )
+    ledger_figures = providers.Singleton(LedgerFigures)
     credit_ledger = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock),
-        memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy),
+        postgres=providers.Singleton(
+            PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock, figures=ledger_figures
+        ),
+        memory=providers.Singleton(
+            MemoryCreditLedger, store=memory_store, policy=credit_policy, figures=ledger_figures
+        ),
     )
     cached_answers = providers.Selector(
         storage,

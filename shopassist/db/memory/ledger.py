@@ -8,16 +8,26 @@ from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
 from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
-from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Replay, Settlement
+from shopassist.models.ledger import (
+    Adjustment,
+    CreditPolicy,
+    Grant,
+    HoldRequest,
+    LedgerFigures,
+    OpenHold,
+    Replay,
+    Settlement,
+)
 
 
 class MemoryCreditLedger:
     """Implements `CreditLedger`. Nothing is awaited under the lock, so each call happens at once or not at all."""
 
-    def __init__(self, store: MemoryStore, policy: CreditPolicy) -> None:
-        """`policy` says how many credits there are and when they come back."""
+    def __init__(self, store: MemoryStore, policy: CreditPolicy, figures: LedgerFigures) -> None:
+        """`policy` says how many credits there are and when they come back; `figures` count what is done."""
         self._store = store
         self._policy = policy
+        self._figures = figures
 
     async def account(self, user_id: str, is_guest: bool) -> UserCredits:
         async with self._store.lock:
@@ -39,13 +49,13 @@ class MemoryCreditLedger:
             if granted and amount:
                 account.available_credits -= amount
                 self._record(account, TransactionType.DEDUCT, -amount, description)
-            return Grant(granted, copied(account))
+            return self._figures.count(Grant(granted, copied(account)), is_hold=False)
 
     async def hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
             account = self._touch(request.user_id, request.is_guest)
             if not self._may_take(account, request.is_guest, request.amount):
-                return Grant(False, copied(account))
+                return self._figures.count(Grant(False, copied(account)), is_hold=True)
             if self._in_flight(request):
                 return Grant(False, copied(account), in_flight=True)
             account.available_credits -= request.amount
@@ -60,7 +70,7 @@ class MemoryCreditLedger:
                 question_hash=request.question_hash,
                 idempotency_key=request.idempotency_key,
             )
-            return Grant(True, copied(account))
+            return self._figures.count(Grant(True, copied(account)), is_hold=True)
 
     async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         wanted = HoldRequest(UUID(int=0), user_id, False, 0, question_hash, idempotency_key)
@@ -83,16 +93,20 @@ class MemoryCreditLedger:
                 )
             if settlement.replay is not None:
                 keep(self._store, self._policy, settlement.replay)
+            self._figures.settled += 1
             return True
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
         async with self._store.lock:
-            return self._void(hold_id, user_id)
+            voided = self._void(hold_id, user_id)
+            self._figures.voided += voided
+            return voided
 
     async def void_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
             now = self._store.now()
             expired = [hold for hold in self._store.holds.values() if hold.expires_at <= now][:limit]
+            self._figures.expired += len(expired)
             return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:

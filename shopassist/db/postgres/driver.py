@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.resilience.failures import sent
+from shopassist.telemetry.traces import statement_span
 
 
 async def fetch(
@@ -47,7 +48,7 @@ async def _fetch(
     try:
         async with asyncio.timeout(seconds), manager.driver_connection() as connection:
             backend = connection.get_server_pid()
-            with sent(backend):
+            with statement_span(query), sent(backend):
                 rows: Sequence[Any] = await connection.fetch(query, *arguments)
                 return rows
     except TimeoutError:
