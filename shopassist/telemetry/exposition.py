@@ -25,7 +25,7 @@ def metric_of(family: Family) -> Metric:
     """A family as the library has it."""
     if family.kind is Kind.HISTOGRAM:
         histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        bounds = [f"{bound:g}" if bound < INFINITY else "+Inf" for bound in (*family.bounds, INFINITY)]
+        bounds = [str(bound) if bound < INFINITY else "+Inf" for bound in (*family.bounds, INFINITY)]
         for labels, value in family.samples.items():
             *counts, total = value if isinstance(value, list) else [value]
             histogram.add_metric(labels, list(zip(bounds, accumulate(counts), strict=True)), total)
