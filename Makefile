@@ -64,6 +64,8 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements-dev.txt pyproject.toml --group tracing -o requirements-tracing.txt
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq

@@ -34,6 +34,9 @@ LAST_WORK_SECONDS = 4
 
 With what else there is to close, the process has ended within 10 seconds."""
 
+PATIENCE_WITH_WORKERS_SECONDS = 30
+"""How long a worker process may say nothing, as when it starts on a busy machine, before it is replaced."""
+
 LOST = "lost"
 """The file, in the folder that worker processes share, that says why all of them are to end."""
 
@@ -131,7 +134,10 @@ async def _prepared(settings: Settings, prepare_database: Callable[[], Awaitable
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
     with TemporaryDirectory(prefix="shopassist-") as shared:
         os.environ[WORKER] = shared
-        supervisor = Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener])
+        served = configuration(
+            APP, factory=True, workers=settings.workers, timeout_worker_healthcheck=PATIENCE_WITH_WORKERS_SECONDS
+        )
+        supervisor = Multiprocess(served, sockets=[listener])
         supervisor.run()
         lost = Path(shared) / LOST
         if lost.exists():

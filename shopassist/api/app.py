@@ -80,6 +80,7 @@ def create_app(
         debug=False,
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no paths, only templates
     )
     app.state.container = container
     app.state.before = before

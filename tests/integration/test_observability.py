@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from ruamel.yaml import YAML
 
 from tests.observability import OBSERVE, PROMETHEUS_OWN, dashboard, expressions, metric_names, rules
 from tests.servers import PROJECT, TestServer
@@ -45,7 +46,7 @@ def wait_for(server: TestServer, name: str, value: float, seconds: float = 60) -
 def workers(tmp_path: Path, database_url: str) -> Iterator[TestServer]:
     """A server with two worker processes."""
     (tmp_path / "run").mkdir()
-    server = TestServer(tmp_path, database_url, WORKERS="2", TMPDIR=str(tmp_path / "run"))
+    server = TestServer(tmp_path, database_url, WORKERS="2", SAMPLE_CATALOGUE="true", TMPDIR=str(tmp_path / "run"))
     try:
         yield server.wait_until_ready(90)
     finally:
@@ -67,7 +68,7 @@ def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer
     starts = "shopassist_process_starts_total{}"
     wait_for(workers, processes, 2)
     for number in range(30):
-        assert workers.ask(f"question {number}", f"guest-{number}")[0] == 200
+        assert workers.ask(f"phone under ₹{20_000 + number}", f"guest-{number}")[0] == 200
     settled = 'shopassist_credit_holds_total{"event": "settled"}'
     asked = 'shopassist_http_request_duration_seconds_count{"method": "POST", "route": "/api/query", "status": "2xx"}'
     before = wait_for(workers, settled, 30)
@@ -185,3 +186,19 @@ def test_promtool_finds_no_fault_in_what_is_shown(tmp_path: Path, database_url: 
         [shutil.which("promtool") or PROMTOOL, "check", "metrics"], input=text, capture_output=True, check=False
     )
     assert checked.returncode == 0, checked.stderr.decode()
+
+
+def test_compose_shows_the_dashboard_on_this_machine_alone() -> None:
+    """Prometheus is published nowhere and Grafana on loopback; images are pinned; what is mounted is there."""
+    compose = YAML(typ="safe").load((PROJECT / "compose.yaml").read_text())
+    observing = {name: part for name, part in compose["services"].items() if part.get("profiles") == ["observe"]}
+    assert set(observing) == {"prometheus", "grafana"}
+    assert "ports" not in observing["prometheus"]
+    assert [port.partition(":")[0] for port in observing["grafana"]["ports"]] == ["127.0.0.1"]
+    assert compose["networks"]["monitoring"]["internal"]
+    assert observing["prometheus"]["networks"] == ["monitoring"]
+    assert "monitoring" in compose["services"]["app"]["networks"]
+    for part in observing.values():
+        assert re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", part["image"])
+        sources = [volume.partition(":")[0] for volume in part["volumes"]]
+        assert all((PROJECT / source).exists() for source in sources if source.startswith("."))
