@@ -21,6 +21,8 @@ from tests.servers import PROJECT, TestServer
 RUNBOOK = PROJECT / "docs" / "runbook.md"
 PROMTOOL = PROJECT / "build" / "tools" / "usr" / "bin" / "promtool"
 
+PATIENCE_SECONDS = 90
+
 
 def shown(server: TestServer) -> dict[str, float]:
     """Every sample of `/metrics` by its name and labels, in the order of their names."""
@@ -33,7 +35,7 @@ def shown(server: TestServer) -> dict[str, float]:
     }
 
 
-def wait_for(server: TestServer, name: str, value: float, seconds: float = 60) -> dict[str, float]:
+def wait_for(server: TestServer, name: str, value: float, seconds: float = PATIENCE_SECONDS) -> dict[str, float]:
     """The figures once one of them has come to a value."""
     deadline = time.monotonic() + seconds
     while (figures := shown(server)).get(name) != value:
@@ -48,7 +50,7 @@ def workers(tmp_path: Path, database_url: str) -> Iterator[TestServer]:
     (tmp_path / "run").mkdir()
     server = TestServer(tmp_path, database_url, WORKERS="2", SAMPLE_CATALOGUE="true", TMPDIR=str(tmp_path / "run"))
     try:
-        yield server.wait_until_ready(90)
+        yield server.wait_until_ready(PATIENCE_SECONDS)
     finally:
         server.stop()
 
@@ -59,6 +61,7 @@ def worker_processes(server: TestServer) -> list[int]:
     return [int(file.name.partition("-")[0]) for file in folder.glob("shopassist-*/[0-9]*.json")]
 
 
+@pytest.mark.timeout(300)
 def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer) -> None:
     """Each scrape sees what both did; a killed worker's counts stay, and its gauges vanish.
 
@@ -89,7 +92,7 @@ def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer
 
 def test_dashboard_and_rules_name_only_what_a_server_shows(tmp_path: Path, database_url: str) -> None:
     """Every metric in an expression is one that a real server shows after some traffic."""
-    server = TestServer(tmp_path, database_url).wait_until_ready(90)
+    server = TestServer(tmp_path, database_url).wait_until_ready(PATIENCE_SECONDS)
     try:
         server.ask("a phone", "g2wsht")
         server.ask("a phone", "g2wsht")
@@ -175,7 +178,7 @@ def test_promtool_finds_no_fault(arguments: list[str]) -> None:
 @pytest.mark.external
 def test_promtool_finds_no_fault_in_what_is_shown(tmp_path: Path, database_url: str) -> None:
     """Names and help texts are as Prometheus wants them."""
-    server = TestServer(tmp_path, database_url).wait_until_ready(90)
+    server = TestServer(tmp_path, database_url).wait_until_ready(PATIENCE_SECONDS)
     try:
         server.ask("a phone", "g2wsht")
         with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
