@@ -20,7 +20,7 @@ POOL_STATES = ("size", "checked_out", "idle", "overflow")
 
 
 def families(container: Services) -> list[Family]:
-    """Everything this process has to show."""
+    """Everything this process has to show, read in its event loop."""
     return [
         *_requests(container),
         *_database(container),
@@ -138,10 +138,9 @@ def _scheduled(container: Services) -> Iterator[Family]:
 
 def _process(container: Services) -> Iterator[Family]:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    tasks = len(asyncio.all_tasks()) if asyncio._get_running_loop() else 0  # noqa: SLF001
     yield counter("shopassist_process_starts", "Processes that began to serve.", 1.0)
     yield gauge("shopassist_processes", "Processes that serve.", 1.0)
-    yield gauge("shopassist_tasks", "Tasks of the event loops.", tasks)
+    yield gauge("shopassist_tasks", "Tasks of the event loops.", len(asyncio.all_tasks()))
     yield counter("process_cpu_seconds", "Processor time.", used.ru_utime + used.ru_stime)
     yield gauge("process_resident_memory_bytes", "Memory in use.", _resident_bytes(used.ru_maxrss))
     yield gauge("process_start_time_seconds", "When the youngest process began.", STARTED_AT, across=Across.MOST)

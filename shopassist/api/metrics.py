@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv6Address, ip_address
@@ -37,7 +38,7 @@ class Metrics:
 
     async def exposed(self, accept: str) -> tuple[bytes, str]:
         """Everything as it is now, and its content type."""
-        return await asyncio.to_thread(self._exposed, families(self._container), accept)
+        return await asyncio.to_thread(self._exposed, families(self._container), time.monotonic(), accept)
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
@@ -52,13 +53,13 @@ class Metrics:
             sharing.cancel()
             await asyncio.gather(sharing, return_exceptions=True)
             with suppress(OSError):
-                self._shared.publish(families(self._container))
+                self._shared.publish(families(self._container), time.monotonic())
 
     async def _share(self, shared: SharedFigures) -> None:
         failing = False
         while True:
             try:
-                await asyncio.to_thread(shared.publish, families(self._container))
+                await asyncio.to_thread(shared.publish, families(self._container), time.monotonic())
             except OSError as error:
                 if not failing:
                     logger.warning("figures_not_shared", error=type(error).__name__)
@@ -67,12 +68,12 @@ class Metrics:
                 failing = False
             await asyncio.sleep(PERIOD_SECONDS)
 
-    def _exposed(self, figures: list[Family], accept: str) -> tuple[bytes, str]:
+    def _exposed(self, figures: list[Family], seen: float, accept: str) -> tuple[bytes, str]:
         # Nobody waits for the library at start, nor any request while it is imported.
         from shopassist.telemetry.exposition import exposed  # noqa: PLC0415
 
         if self._shared is not None:
-            self._shared.publish(figures)
+            self._shared.publish(figures, seen)
             figures = self._shared.gather()
         return exposed(figures, accept)
 

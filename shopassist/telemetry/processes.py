@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -33,10 +34,18 @@ class SharedFigures:
         """`folder` exists, and is used by one start of the server alone."""
         self._folder = folder
         self._file = folder / f"{os.getpid()}-{uuid4().hex}.json"
+        self._writing = Lock()
+        self._newest = 0.0
 
-    def publish(self, families: Sequence[Family]) -> None:
-        """Let the other processes know the figures of this one."""
-        write(self._file, {"families": [written(family) for family in families], "at": time.monotonic()})
+    def publish(self, families: Sequence[Family], seen: float) -> None:
+        """Let the other processes know the figures of this one as they were `seen` (monotonic seconds).
+
+        Threads may do so in any order: what was seen earlier never takes the place of what was seen later.
+        """
+        with self._writing:
+            if seen >= self._newest:
+                self._newest = seen
+                write(self._file, {"families": [written(family) for family in families], "at": seen})
 
     def gather(self) -> list[Family]:
         """The figures of all processes together, each of them as it was at most a few seconds ago."""

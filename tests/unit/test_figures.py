@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 import timeit
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def process_that_ended(folder: Path, count: float) -> Path:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     others = set(folder.glob("*.json"))
-    SharedFigures(folder).publish(own(count))
+    SharedFigures(folder).publish(own(count), time.monotonic())
     [file] = set(folder.glob(f"{os.getpid()}-*.json")) - others
     return file.rename(folder / f"{ended.pid}-{file.name.partition('-')[2]}")
 
@@ -88,9 +89,9 @@ def test_labels_are_escaped(accept: str) -> None:
 def test_what_ended_processes_counted_stays_and_their_gauges_vanish(tmp_path: Path) -> None:
     """The sums never go down when a process dies, however often they are asked for, and its file is gone."""
     alive = SharedFigures(tmp_path)
-    alive.publish(own(1, size=5))
     files = [process_that_ended(tmp_path, 10), process_that_ended(tmp_path, 100)]
     for _ in range(3):
+        alive.publish(own(1, size=5), time.monotonic())
         together = values(alive.gather())
         assert (together["things"], together["size"]) == (111, 5)
     assert not any(file.exists() for file in files)
@@ -113,11 +114,19 @@ def test_a_process_that_dies_while_it_adds_up_the_ended_counts_nothing_twice(tmp
 def test_a_process_that_hangs_shows_no_gauges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it counted is shown all the same, and counted once when it goes on."""
     shared = SharedFigures(tmp_path)
-    shared.publish(own(7))
+    shared.publish(own(7), time.monotonic())
     monkeypatch.setattr("shopassist.telemetry.processes.FRESH_SECONDS", -1.0)
     assert set(values(shared.gather())) == {"things", "wait"}
     monkeypatch.undo()
-    shared.publish(own(8))
+    shared.publish(own(8), time.monotonic())
+    assert values(shared.gather())["things"] == 8
+
+
+def test_what_was_seen_earlier_is_not_written_later(tmp_path: Path) -> None:
+    """Whichever thread comes last: no count of a process goes down."""
+    shared, now = SharedFigures(tmp_path), time.monotonic()
+    shared.publish(own(8), now)
+    shared.publish(own(7), now - 1)
     assert values(shared.gather())["things"] == 8
 
 
