@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from containers import Container
 from shopassist.models.query import Answer, ConversationContext, QueryRequest, Recommendation
@@ -96,6 +96,7 @@ class TestServer:
     """A server process, and how to talk to it."""
 
     __test__ = False
+    arguments: ClassVar = ("-m", "tests.servers")
 
     def __init__(self, folder: Path, database_url: str, **environment: str) -> None:
         """It starts; what it says goes to a file in `folder`."""
@@ -105,7 +106,7 @@ class TestServer:
         self.log = folder / f"server-{self.port}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.servers"],
+                [sys.executable, *self.arguments],
                 env={
                     **os.environ,
                     "PYTHONPATH": str(PROJECT),

@@ -44,11 +44,17 @@ def wait_for(server: TestServer, name: str, value: float, seconds: float = PATIE
     return figures
 
 
+class RealServer(TestServer):
+    """A server as it is started in production, whose worker processes import nothing before they can be asked."""
+
+    arguments = ("-m", "shopassist", "serve")
+
+
 @pytest.fixture
 def workers(tmp_path: Path, database_url: str) -> Iterator[TestServer]:
     """A server with two worker processes."""
     (tmp_path / "run").mkdir()
-    server = TestServer(tmp_path, database_url, WORKERS="2", SAMPLE_CATALOGUE="true", TMPDIR=str(tmp_path / "run"))
+    server = RealServer(tmp_path, database_url, WORKERS="2", SAMPLE_CATALOGUE="true", TMPDIR=str(tmp_path / "run"))
     try:
         yield server.wait_until_ready(PATIENCE_SECONDS)
     finally:
