@@ -14,6 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.servers import PROJECT, TestServer
 
+pytestmark = pytest.mark.timeout(400)
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -68,7 +69,7 @@ def attributes(span: Span) -> dict[str, str | int]:
 
 def test_a_question_is_one_trace(tmp_path: Path, database_url: str, receiver: Receiver) -> None:
     """Request, statements, and the assistant, in the caller's trace; the log has its id, and nothing is personal."""
-    server = TestServer(tmp_path, database_url, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.address).wait_until_ready(90)
+    server = TestServer(tmp_path, database_url, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.address).wait_until_ready(180)
     try:
         headers = {"X-Session-ID": "g2wsht", "traceparent": PARENT, "X-Request-ID": "request-1"}
         assert server.call("POST", "/api/query", {"query": "something personal"}, headers)[0] == 200
@@ -137,7 +138,7 @@ asyncio.run(main())
 def test_a_receiver_that_is_gone_holds_nobody_up(tmp_path: Path, database_url: str) -> None:
     """Questions are answered, and the server stops in time, with 0."""
     gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
-    server = TestServer(tmp_path, database_url, **gone).wait_until_ready(90)
+    server = TestServer(tmp_path, database_url, **gone).wait_until_ready(180)
     try:
         assert server.ask("a phone", "g2wsht")[0] == 200
     finally:
