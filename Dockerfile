@@ -1,11 +1,14 @@
 FROM python:3.13-slim-bookworm AS build
 
+# requirements-tracing.txt in its place makes an image that can send traces.
+ARG REQUIREMENTS=requirements.txt
+
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 # Wheels only: nothing that is downloaded gets to run code here.
-COPY requirements.txt /tmp/requirements.txt
+COPY ${REQUIREMENTS} /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --quiet --only-binary :all: --require-hashes -r /tmp/requirements.txt
 

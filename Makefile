@@ -64,10 +64,14 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements-dev.txt pyproject.toml --group tracing -o requirements-tracing.txt
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer
+	@mkdir -p build/tools  # unpacked only: installed, Prometheus would be started
+	cd build/tools && apt-get download -qq prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
 
 test-external: .venv/development  ## Run the tests that need Debian packages or root; a skip is a failure
 	$(BIN)/pytest -m external --no-skips --timeout 300 $(ARGS)

@@ -30,6 +30,7 @@ from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
 from shopassist.services.stale_answers import StaleAnswers
+from shopassist.telemetry.figures import RequestFigures
 from shopassist.wiring.door import Door
 from shopassist.wiring.state import State
 
@@ -123,11 +124,12 @@ class Container(Door):
         postgres=State.database_manager.provided.close.call(),
         memory=State.memory_store.provided.close.call(),
     )
+    request_figures = providers.Singleton(RequestFigures)
     token_verifier = providers.Singleton(token_verifier, settings=State.settings)
     health_service = providers.Factory(
         HealthService,
         storage=State.settings.provided.storage.storage,
-        database=providers.Selector(State.storage, postgres=State.database_manager, memory=providers.Object(None)),
+        database=State.database,
     )
     jobs = providers.Singleton(
         Jobs,

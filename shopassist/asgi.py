@@ -7,26 +7,30 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from containers import Container
+from shopassist import __version__
 from shopassist.api.app import create_app
 from shopassist.db.embedded import die_with_parent
 from shopassist.ops.startup import prepare, read_settings, with_database
 from shopassist.server import end_all_workers, end_in_time
 from shopassist.settings import WORKER
 from shopassist.telemetry import configure_logging
+from shopassist.telemetry.traces import begin_tracing
 
 
 def create() -> FastAPI:
     """The app by the environment; it prepares the database when it starts. Raises `StartupError`."""
-    if os.environ.get(WORKER):
+    shared = Path(os.environ[WORKER]) if os.environ.get(WORKER) else None
+    if shared:
         die_with_parent()
     settings = read_settings()
     configure_logging(settings.server.log_level)
+    begin_tracing(settings.telemetry, __version__)
     settings, _ = with_database(settings)
     container = Container(settings=settings)
 
     async def before() -> None:
         await prepare(settings, container.unit_of_work())
 
-    if told := os.environ.get(WORKER):
-        container.availability().on_lost = partial(end_all_workers, Path(told))
-    return create_app(container, before, lambda: end_in_time(container))
+    if shared:
+        container.availability().on_lost = partial(end_all_workers, shared)
+    return create_app(container, before, lambda: end_in_time(container), shared)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -34,12 +35,15 @@ class Job:
 
 
 @dataclass(slots=True)
-class _Turn:
-    """Where a job stands in this process."""
+class Turn:
+    """Where a job stands in this process; `done_at` in seconds since the epoch, 0 for never."""
 
     due_at: float = 0.0
     task: asyncio.Task[None] | None = None
     last: str = "not run here"
+    outcomes: Counter[str] = field(default_factory=Counter)
+    done_at: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -49,7 +53,7 @@ class Jobs:
     leases: Leases
     jobs: Sequence[Job]
     _holder: str = field(default_factory=lambda: uuid4().hex)
-    _turns: dict[str, _Turn] = field(default_factory=dict)
+    _turns: dict[str, Turn] = field(default_factory=dict)
     _leading: bool = False
     _failing: bool = False
 
@@ -70,6 +74,15 @@ class Jobs:
     def status(self) -> dict[str, str | bool]:
         """Whether this process leads, and how each job's last turn ended here."""
         return {"leading": self._leading, **{name: turn.last for name, turn in self._turns.items()}}
+
+    @property
+    def leading(self) -> bool:
+        """Whether this process does the scheduled work."""
+        return self._leading
+
+    def turns(self) -> dict[str, Turn]:
+        """What came of each job in this process so far."""
+        return self._turns
 
     async def _loop(self, ready: Callable[[], Awaitable[None]]) -> None:
         await ready()
@@ -100,21 +113,26 @@ class Jobs:
     def _start_due(self) -> None:
         now = time.monotonic()
         for job in self.jobs:
-            turn = self._turns.setdefault(job.name, _Turn())
+            turn = self._turns.setdefault(job.name, Turn())
             if turn.due_at <= now and (turn.task is None or turn.task.done()):
                 turn.due_at = now + job.every.total_seconds()
                 turn.task = asyncio.create_task(self._run(job, turn), name=job.name)
 
-    async def _run(self, job: Job, turn: _Turn) -> None:
+    async def _run(self, job: Job, turn: Turn) -> None:
+        began, outcome = time.monotonic(), "stopped"
         try:
             await job.work()
-            turn.last = "done"
+            turn.last = outcome = "done"
+            turn.done_at = time.time()
         except ShopAssistError as error:
-            turn.last = error.code
+            turn.last = outcome = error.code
             logger.warning("job_failed", job=job.name, error_type=error.code)
         except Exception as error:  # noqa: BLE001 - a job that fails is tried again at its next turn
-            turn.last = "failed"
+            turn.last = outcome = "failed"
             logger.error("job_failed", job=job.name, error=type(error).__name__)
+        finally:
+            turn.outcomes[outcome] += 1
+            turn.seconds = time.monotonic() - began
 
     async def _stand_down(self) -> None:
         tasks = [turn.task for turn in self._turns.values() if turn.task is not None and not turn.task.done()]

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, Protocol
 
@@ -26,12 +26,19 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.ops.startup import prepare, with_database
 from shopassist.settings import WORKER, ServerSettings, Settings, Storage
+from shopassist.telemetry.traces import begin_tracing
 
 SHUTDOWN_SECONDS = 6
 LAST_WORK_SECONDS = 4
 """How long work under way may go on when the server is told to stop; what is left is given up and costs nothing.
 
 With what else there is to close, the process has ended within 10 seconds."""
+
+PATIENCE_WITH_WORKERS_SECONDS = 30
+"""How long a worker process may say nothing, as when it starts on a busy machine, before it is replaced."""
+
+LOST = "lost"
+"""The file, in the folder that worker processes share, that says why all of them are to end."""
 
 APP = "shopassist.asgi:create"
 QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
@@ -74,6 +81,8 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
     if settings.storage.storage is Storage.MEMORY and settings.server.workers > 1:
         raise StartupError("STORAGE=memory is one process's own: set WORKERS to 1 or keep state in PostgreSQL.")
+    if settings.server.workers == 1:
+        begin_tracing(settings.telemetry, __version__)
     listener = bind(settings.server)
     settings, embedded = with_database(settings)
     try:
@@ -123,19 +132,23 @@ async def _prepared(settings: Settings, prepare_database: Callable[[], Awaitable
 
 
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
-    with NamedTemporaryFile(prefix="shopassist-lost-", mode="r", encoding="utf-8") as lost:
-        os.environ[WORKER] = lost.name
-        supervisor = Multiprocess(configuration(APP, factory=True, workers=settings.workers), sockets=[listener])
+    with TemporaryDirectory(prefix="shopassist-") as shared:
+        os.environ[WORKER] = shared
+        served = configuration(
+            APP, factory=True, workers=settings.workers, timeout_worker_healthcheck=PATIENCE_WITH_WORKERS_SECONDS
+        )
+        supervisor = Multiprocess(served, sockets=[listener])
         supervisor.run()
-        if reason := lost.read():
-            raise DatabaseLostError(reason)
+        lost = Path(shared) / LOST
+        if lost.exists():
+            raise DatabaseLostError(lost.read_text(encoding="utf-8"))
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise StartupError("A worker process could not start; what it said stands above.")
 
 
-def end_all_workers(told: Path, reason: str) -> None:
-    """Let the whole server end, of which this process is a worker; `told` is where it reads the reason."""
-    told.write_text(reason, encoding="utf-8")
+def end_all_workers(shared: Path, reason: str) -> None:
+    """Let the whole server end, of which this process is a worker; `shared` is the folder where it reads the reason."""
+    (shared / LOST).write_text(reason, encoding="utf-8")
     os.kill(os.getppid(), signal.SIGTERM)
 
 

@@ -20,7 +20,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import time_machine
 
@@ -28,8 +28,9 @@ from containers import Container
 from shopassist.models.query import Answer, ConversationContext, QueryRequest, Recommendation
 from shopassist.ops.startup import read_settings
 from shopassist.server import ServedServices, start
+from shopassist.services.asking import Admit
 from shopassist.services.flights import Gone
-from shopassist.services.query import Admit, QueryService
+from shopassist.services.query import QueryService
 from shopassist.services.reply import Reply
 from shopassist.settings import Settings
 from shopassist.telemetry import configure_logging
@@ -102,6 +103,7 @@ class TestServer:
     """A server process, and how to talk to it."""
 
     __test__ = False
+    arguments: ClassVar[tuple[str, ...]] = ("-m", "tests.servers")
 
     def __init__(self, folder: Path, database_url: str, **environment: str) -> None:
         """It starts; what it says goes to a file in `folder`."""
@@ -111,7 +113,7 @@ class TestServer:
         self.log = folder / f"server-{self.port}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.servers"],
+                [sys.executable, *self.arguments],
                 env={
                     **os.environ,
                     "PYTHONPATH": str(PROJECT),

@@ -1,7 +1,9 @@
 """The application: routers, middleware, error handlers, and what lives as long as it does."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -18,6 +20,7 @@ from shopassist.api import (
     guests,
     health,
     limits,
+    metrics,
     notices,
     privacy,
     query,
@@ -30,6 +33,7 @@ from shopassist.api.errors import add_error_handlers
 from shopassist.api.hosts import AllowedHosts
 from shopassist.api.middleware import RequestContext, UntilPrepared
 from shopassist.api.security_headers import SecurityHeaders
+from shopassist.telemetry.traces import end_tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -46,6 +50,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     availability = container.availability()
     try:
         async with (
+            app.state.metrics.shared(),
             availability.running(app.state.before),
             container.replica().running(),
             container.jobs().running(availability.prepared),
@@ -55,6 +60,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         await container.flights().close()
         await container.shutdown()
+        await asyncio.to_thread(end_tracing)
         if availability.lost:
             logger.critical("database_lost", reason=availability.lost)
 
@@ -67,11 +73,13 @@ def create_app(
     container: Services,
     before: Callable[[], Awaitable[None]] = nothing,
     began: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
 ) -> FastAPI:
     """The API over the services of `container`.
 
     `before` is awaited ahead of the first request, or, where the database need not be there at first, as soon as it
-    is; `began` is called when the app begins to serve.
+    is; `began` is called when the app begins to serve. In the folder `shared` the processes that serve together share
+    their figures.
     """
     settings = container.settings()
     app = FastAPI(
@@ -83,10 +91,12 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no paths, only templates
     )
     app.state.container = container
     app.state.before = before
     app.state.began = began
+    app.state.metrics = metrics.Metrics(container, shared)
     for module in (
         query,
         credits,
@@ -100,6 +110,7 @@ def create_app(
         consents,
         notices,
         admin,
+        metrics,
     ):
         app.include_router(module.router)
     docs.add_to(app)
@@ -121,5 +132,5 @@ def create_app(
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
     app.add_middleware(SecurityHeaders, networks=container.networks())
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, figures=container.request_figures())
     return app

@@ -13,6 +13,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 
 from shopassist.api.limits import spend
 from shopassist.api.security_headers import peer_of
+from shopassist.db.manager import DatabaseManager
 from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Resilience
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
@@ -22,6 +23,7 @@ from shopassist.identity.limits import Kind, RateLimits
 from shopassist.identity.networks import Networks
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
+from shopassist.models.ledger import LedgerFigures
 from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.admin_audit import AdminAuditService
 from shopassist.services.availability import Availability
@@ -41,6 +43,7 @@ from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
 from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
+from shopassist.telemetry.figures import RequestFigures
 
 
 class Services(Protocol):
@@ -85,6 +88,12 @@ class Services(Protocol):
     def resilience(self) -> Resilience: ...
 
     def replica(self) -> Replica: ...
+
+    def database(self) -> DatabaseManager | None: ...
+
+    def ledger_figures(self) -> LedgerFigures: ...
+
+    def request_figures(self) -> RequestFigures: ...
 
     def token_verifier(self) -> TokenVerifier: ...
 

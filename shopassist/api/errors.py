@@ -26,10 +26,12 @@ from shopassist.errors import (
     StorageUnavailableError,
 )
 from shopassist.models.notice import NoticeReference
+from shopassist.telemetry.figures import RequestFigures
 
 logger = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = "5"
+VALIDATION = "validation_error"
 HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
 
 
@@ -100,10 +102,17 @@ def body(status: int, content: dict[str, Any], headers: dict[str, str] | None = 
     return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
-async def domain_error(_: Request, error: Exception) -> Response:
+def count(request: Request, error_type: str) -> None:
+    """Count an error among the figures."""
+    figures: RequestFigures = request.app.state.container.request_figures()
+    figures.errors[error_type,] += 1
+
+
+async def domain_error(request: Request, error: Exception) -> Response:
     """Render an error of the family."""
     if not isinstance(error, ShopAssistError):
         raise TypeError
+    count(request, error.code)
     headers = {}
     if error.status == AuthenticationError.status:
         headers["WWW-Authenticate"] = "Bearer"
@@ -117,28 +126,31 @@ async def domain_error(_: Request, error: Exception) -> Response:
     return body(error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers)
 
 
-async def validation_error(_: Request, error: Exception) -> Response:
+async def validation_error(request: Request, error: Exception) -> Response:
     """Say what is wrong with a request, without repeating what was sent."""
     if not isinstance(error, RequestValidationError):
         raise TypeError
+    count(request, VALIDATION)
     return not_valid([{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()])
 
 
 def not_valid(problems: list[dict[str, Any]]) -> Response:
     """The answer to a request that is not valid, and why."""
-    return body(422, {"detail": "Validation error", "error_type": "validation_error", "errors": problems})
+    return body(422, {"detail": "Validation error", "error_type": VALIDATION, "errors": problems})
 
 
-async def http_error(_: Request, error: Exception) -> Response:
+async def http_error(request: Request, error: Exception) -> Response:
     """Render what the framework refuses: unknown routes and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
+    count(request, error_type)
     return body(error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {}))
 
 
-async def unexpected_error(_: Request, error: Exception) -> Response:
+async def unexpected_error(request: Request, error: Exception) -> Response:
     """Render what nobody thought of; the log has its kind, the client has not."""
+    count(request, ShopAssistError.code)
     # Where it happened, without the values that stood there: they may be somebody's.
     logger.error("unexpected_error", error=type(error).__name__, trace=traceback.format_tb(error.__traceback__))
     return body(500, {"detail": ShopAssistError.detail, "error_type": ShopAssistError.code})

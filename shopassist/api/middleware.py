@@ -15,6 +15,8 @@ from shopassist.db.freshness import freshness
 from shopassist.db.resilience.policy import deadline_within
 from shopassist.errors import StorageUnavailableError
 from shopassist.services.availability import Availability, Phase
+from shopassist.telemetry.figures import RequestFigures
+from shopassist.telemetry.traces import request_span
 
 REQUEST_SECONDS = 45.0
 """No request lives longer: the assistant's time and what is around it. Known clients ask again after 15."""
@@ -43,11 +45,15 @@ class UntilPrepared:
 
 
 class RequestContext:
-    """Gives each request an id (the client's `X-Request-ID`, or a new one), and logs it."""
+    """Gives each request an id (the client's `X-Request-ID`, or a new one), and logs it.
 
-    def __init__(self, app: ASGIApp) -> None:
+    It is counted, and is a span where there are traces.
+    """
+
+    def __init__(self, app: ASGIApp, figures: RequestFigures) -> None:
         """Wrap `app`."""
         self.app = app
+        self.figures = figures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -57,6 +63,11 @@ class RequestContext:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        span = request_span(scope["headers"], request_id)
+        if span:
+            span.begin()
+            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
+        self.figures.under_way += 1
         began, status = time.perf_counter(), 500
 
         async def send_with_headers(message: Message) -> None:
@@ -73,6 +84,11 @@ class RequestContext:
                 await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)
-            milliseconds = round(1000 * (time.perf_counter() - began), 1)
+            seconds = time.perf_counter() - began
+            self.figures.under_way -= 1
+            self.figures.answered(scope["method"], route, status, seconds)
+            milliseconds = round(1000 * seconds, 1)
             logger.info("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds)
+            if span:
+                span.end(scope["method"], route, status)
             structlog.contextvars.clear_contextvars()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,8 +51,21 @@ class Kept:
 class HotConnections:
     """As many as `engine` has; each serves one statement at a time."""
 
-    def __init__(self, engine: AsyncEngine, size: int, recycle_seconds: int, has_sessions: bool) -> None:
-        """With `has_sessions` each connection is a server's session of its own, which can be set up and told apart."""
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        size: int,
+        recycle_seconds: int,
+        has_sessions: bool,
+        waited: Callable[[float], None],
+    ) -> None:
+        """With `has_sessions` each connection is a server's session of its own, which can be set up and told apart.
+
+        `waited` is told the seconds that each wait for one took.
+        """
+        self.size = size
+        self._waited = waited
+        self._in_use = 0
         self._engine = engine
         self._recycle = recycle_seconds
         self._places = asyncio.Semaphore(size)
@@ -64,8 +77,11 @@ class HotConnections:
     @asynccontextmanager
     async def taken(self) -> AsyncIterator[Kept]:
         """One of them for the length of the block. Raises what asyncpg raises."""
+        began = time.monotonic()
         async with self._places:
+            self._waited(time.monotonic() - began)
             kept = await self._next()
+            self._in_use += 1
             try:
                 yield kept
             except Exception:
@@ -75,7 +91,13 @@ class HotConnections:
                 # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
                 await kept.cut()
                 raise
+            finally:
+                self._in_use -= 1
             self._kept.append(kept)
+
+    def status(self) -> dict[str, int]:
+        """How many there are, in use and idle, as pools of SQLAlchemy have it."""
+        return {"size": self.size, "checked_out": self._in_use, "idle": len(self._kept), "overflow": 0}
 
     def renounce(self) -> None:
         """Use no connection again that was opened until now."""

@@ -19,6 +19,8 @@ from shopassist.db.resilience.policy import Resilience
 from shopassist.db.servers import Servers
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.settings import DatabaseConfig, PoolMode
+from shopassist.telemetry.figures import SECONDS, SIZES, Distribution
+from shopassist.telemetry.traces import watch_statements
 
 PRIMARY, REPLICA = "DATABASE_URL", "DATABASE_REPLICA_URL"
 APPLICATION = "shopassist"
@@ -56,12 +58,24 @@ def hot_lock_timeout(config: DatabaseConfig) -> float:
     return min(config.lock_timeout, HOT_LOCK_SHARE * config.hot_timeout)
 
 
+class DatabaseFigures:
+    """Seconds that somebody waited for a connection, by pool, and sizes of batches, by what is asked in them."""
+
+    __slots__ = ("batches", "waits")
+
+    def __init__(self) -> None:
+        """Nothing happened yet."""
+        self.waits = Distribution(SECONDS)
+        self.batches = Distribution(SIZES)
+
+
 class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
     def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None, replica: bool = False) -> None:
         """Of `replica`, which is only read from, or else of the primary. Raises `StartupError` when it has no link."""
         self.resilience = resilience or Resilience()
+        self.figures = DatabaseFigures()
         link, name = (config.replica_url, REPLICA) if replica else (config.database_url, PRIMARY)
         if link is None:
             raise StartupError(f"{name} is not set.")
@@ -77,7 +91,7 @@ class DatabaseManager:
         hot = config.model_copy(update={"lock_timeout": hot_lock_timeout(config)})
         self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
         has_sessions = config.pool_mode is PoolMode.SESSION
-        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions)
+        self.hot = HotConnections(self.hot_engine, hot_connections, config.pool_recycle, has_sessions, self._waited_hot)
         self._pool_timeout = config.pool_timeout
         self._most_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -102,6 +116,7 @@ class DatabaseManager:
         )
         event.listen(engine.sync_engine, "connect", self._date)
         event.listen(engine.sync_engine, "checkout", self._refuse_useless)
+        watch_statements(engine.sync_engine)
         return engine
 
     def _date(self, _: Any, record: Any) -> None:
@@ -140,6 +155,7 @@ class DatabaseManager:
 
     async def _connected(self, session: AsyncSession) -> AsyncConnection:
         """Raises `BusyError` when all connections stay taken, and `TooLateError` when no new one comes about."""
+        began = time.monotonic()
         try:
             with self.resilience.waiting() as seconds:
                 async with asyncio.timeout(min(seconds, self._pool_timeout)):
@@ -147,6 +163,8 @@ class DatabaseManager:
         except (TimeoutError, PoolTimeoutError) as error:
             taken = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._most_connections
             raise (BusyError if taken else TooLateError) from error
+        finally:
+            self.figures.waits.observe(time.monotonic() - began, "units")
 
     @asynccontextmanager
     async def driver_connection(self) -> AsyncIterator[Any]:
@@ -177,6 +195,13 @@ class DatabaseManager:
             "idle": pool.checkedin(),
             "overflow": max(pool.overflow(), 0),
         }
+
+    def _waited_hot(self, seconds: float) -> None:
+        self.figures.waits.observe(seconds, "hot")
+
+    def most_connections(self) -> dict[tuple[str, ...], float]:
+        """How many each pool may open."""
+        return {("units",): float(self._most_connections), ("hot",): float(self.hot.size)}
 
     async def close(self) -> None:
         """Close every connection, and those of companions."""

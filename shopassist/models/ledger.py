@@ -26,6 +26,28 @@ class CreditPolicy:
         return self.max_guest_credits if is_guest else self.max_registered_credits
 
 
+@dataclass(slots=True)
+class LedgerFigures:
+    """What a process did: holds begun and how they ended, deductions, and what it refused for want of credits."""
+
+    held: int = 0
+    settled: int = 0
+    voided: int = 0
+    expired: int = 0
+    deducted: int = 0
+    refused: int = 0
+
+    def count(self, grant: "Grant", is_hold: bool) -> "Grant":
+        """Count the outcome of asking for credits, which is returned."""
+        if not grant.granted:
+            self.refused += not (grant.in_flight or grant.answered)
+        elif is_hold:
+            self.held += 1
+        else:
+            self.deducted += 1
+        return grant
+
+
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
     """Credits to set aside for answering one question of one user, at most once at a time.

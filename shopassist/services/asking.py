@@ -1,12 +1,16 @@
 """Asking the assistant, for as long as somebody waits for its answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 
 from shopassist.assistant.port import Assistant
 from shopassist.models.query import Answer, ConversationContext
 from shopassist.services.flights import first_of, heard
+
+Admit = Callable[[], Awaitable[None]]
+"""Counts new work that a caller asks for. Raises when it is too much."""
 
 logger = structlog.get_logger(__name__)
 

@@ -1,7 +1,6 @@
 """A question: look in the cache; hold a credit; ask the assistant; settle and store, or void and say so."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NoReturn
 from uuid import uuid4
@@ -18,13 +17,14 @@ from shopassist.errors import (
 from shopassist.models import UserCredits
 from shopassist.models.ledger import Grant, HoldRequest, Settlement
 from shopassist.models.query import Answer, QueryRequest, QueryResponse
-from shopassist.services.asking import asked
+from shopassist.services.asking import Admit, asked
 from shopassist.services.conversation import canonical, earlier
 from shopassist.services.credits import CreditService
 from shopassist.services.flights import Flights, Gone
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome, Question, Reply, exhausted, replay_of, response_of, stale_response_of
 from shopassist.services.stale_answers import StaleAnswers
+from shopassist.telemetry.traces import span
 
 COST = 1
 """Credits that one message costs."""
@@ -38,9 +38,6 @@ LOOKS = 3
 FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
 UNANSWERED = Answer(recommendations_summary=FAILED, degraded=True)
 DESCRIPTION = "Credit deducted for message"
-
-
-Admit = Callable[[], Awaitable[None]]
 
 
 class LookAgainError(Exception):
@@ -198,7 +195,8 @@ class QueryService:
         try:
             if grant.answered is None and await self._is_answered(question):
                 raise LookAgainError  # noqa: TRY301 - the hold is given back first
-            answer = await self._ask(question, abandoned)
+            with span("assistant"):
+                answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return Outcome(answer, grant.account, charged=COST)
         except BaseException:

@@ -46,6 +46,7 @@ class QueryCacheService:
         self._validity = validity
         self._hits = 0
         self._misses = 0
+        self._cleared = (0, 0)
 
     def generate_query_hash(self, query: str, conversation_context: str | None = None) -> str:
         """SHA-256, 64 hex characters, of the question and what was said before; case and outer space do not count."""
@@ -93,7 +94,12 @@ class QueryCacheService:
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         # Only now, or a process that was told could read an answer again that is still there.
         self._stale.follow(await self._epochs.advance())
+        self._cleared = (self._cleared[0] + self._hits, self._cleared[1] + self._misses)
         self._hits = self._misses = 0
+
+    def lookups(self) -> tuple[int, int]:
+        """Hits and misses of this process since it began, whatever was cleared meanwhile."""
+        return self._cleared[0] + self._hits, self._cleared[1] + self._misses
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Hits and misses of this process, and what the store holds."""

@@ -19,6 +19,7 @@ from shopassist.settings.limits import LimitSettings
 from shopassist.settings.privacy import PrivacySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
+from shopassist.settings.telemetry import TelemetrySettings
 
 __all__ = [
     "WORKER",
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "Storage",
     "StorageSettings",
+    "TelemetrySettings",
 ]
 
 
@@ -59,6 +61,7 @@ class Settings(BaseModel):
     server: ServerSettings = Field(default_factory=ServerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     backup: BackupSettings = Field(default_factory=BackupSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
     embedded_database: bool = False
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 from shopassist.settings.group import Group
 
 WORKER = "SHOPASSIST_WORKER"
-"""Set by `serve` for its worker processes, which must not outlive it: the file for the reason why all are to end."""
+"""Set by `serve` for its worker processes, which must not outlive it: the folder that those of one start share."""
 
 
 class ServerSettings(Group):

@@ -49,7 +49,7 @@ from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.identity.subjects import SubjectHash
 from shopassist.models.erasure import ErasurePolicy
-from shopassist.models.ledger import CreditPolicy
+from shopassist.models.ledger import CreditPolicy, LedgerFigures
 from shopassist.settings import Settings
 
 
@@ -87,6 +87,7 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Singleton(Replica, config=settings.provided.database, primary=database_manager),
         memory=providers.Singleton(Replica, config=None, primary=None),
     )
+    database = providers.Selector(storage, postgres=database_manager, memory=providers.Object(None))
     memory_store = providers.Singleton(MemoryStore, clock=clock)
 
     credit_repository = providers.Selector(
@@ -153,12 +154,24 @@ class State(containers.DeclarativeContainer):
         ),
         memory=unit_of_work,
     )
+    ledger_figures = providers.Singleton(LedgerFigures)
     credit_ledger = providers.Selector(
         storage,
         postgres=providers.Singleton(
-            PostgresCreditLedger, manager=database_manager, policy=credit_policy, clock=clock, subjects=subject_hash
+            PostgresCreditLedger,
+            manager=database_manager,
+            policy=credit_policy,
+            clock=clock,
+            subjects=subject_hash,
+            figures=ledger_figures,
         ),
-        memory=providers.Singleton(MemoryCreditLedger, store=memory_store, policy=credit_policy, subjects=subject_hash),
+        memory=providers.Singleton(
+            MemoryCreditLedger,
+            store=memory_store,
+            policy=credit_policy,
+            subjects=subject_hash,
+            figures=ledger_figures,
+        ),
     )
     cached_answers = providers.Selector(
         storage,

@@ -18,7 +18,15 @@ from shopassist.db.postgres import coalescer
 from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.errors import StorageUnavailableError
-from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, Settlement, StoredAnswer
+from shopassist.models.ledger import (
+    Adjustment,
+    CreditPolicy,
+    Grant,
+    HoldRequest,
+    LedgerFigures,
+    Settlement,
+    StoredAnswer,
+)
 from shopassist.settings import DatabaseConfig
 from tests.support import execute
 
@@ -42,7 +50,7 @@ async def ledgers(database_url: str) -> AsyncIterator[Ledgers]:
         if manager is None:
             manager = DatabaseManager(DatabaseConfig(database_url=SecretStr(url)))
             managers.append(manager)
-        return PostgresCreditLedger(manager, CreditPolicy(), SystemClock(), lambda user_id: user_id)
+        return PostgresCreditLedger(manager, CreditPolicy(), SystemClock(), lambda user_id: user_id, LedgerFigures())
 
     yield ledger
     for manager in managers:

@@ -1,31 +1,37 @@
 """The ledger in memory."""
 
 import json
-import time
-from datetime import timedelta
 from uuid import UUID
 
-from shopassist.db.memory.erasures import past_of
-from shopassist.db.memory.guest_networks import count_guest
+from shopassist.db.memory.accounts import MemoryAccounts
 from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.privacy import SubjectHash
-from shopassist.db.resilience.policy import request_began
-from shopassist.models import CreditHold, CreditTransaction, QueryCache, TransactionType, UserCredits
+from shopassist.models import CreditHold, QueryCache, TransactionType, UserCredits
 from shopassist.models.admin_audit import act_of
-from shopassist.models.erasure import opening
-from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Replay, Settlement
+from shopassist.models.ledger import (
+    Adjustment,
+    CreditPolicy,
+    Grant,
+    HoldRequest,
+    LedgerFigures,
+    OpenHold,
+    Replay,
+    Settlement,
+)
 
 
-class MemoryCreditLedger:
+class MemoryCreditLedger(MemoryAccounts):
     """Implements `CreditLedger`. Nothing is awaited under the lock, so each call happens at once or not at all."""
 
-    def __init__(self, store: MemoryStore, policy: CreditPolicy, subjects: SubjectHash) -> None:
-        """`policy` says how many credits there are and when they come back; `subjects` hashes user ids."""
-        self._subjects = subjects
-        self._store = store
-        self._policy = policy
+    def __init__(self, store: MemoryStore, policy: CreditPolicy, subjects: SubjectHash, figures: LedgerFigures) -> None:
+        """`policy` says how many credits there are and when they come back.
+
+        `subjects` hashes user ids; `figures` count what is done.
+        """
+        super().__init__(store, policy, subjects)
+        self._figures = figures
 
     async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         async with self._store.lock:
@@ -47,7 +53,7 @@ class MemoryCreditLedger:
             if granted and amount:
                 account.available_credits -= amount
                 self._record(account, TransactionType.DEDUCT, -amount, description)
-            return Grant(granted, copied(account))
+            return self._figures.count(Grant(granted, copied(account)), is_hold=False)
 
     async def hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
@@ -55,7 +61,7 @@ class MemoryCreditLedger:
             if self._is_answered(request):
                 return Grant(False, copied(account), answered=True)
             if not self._may_take(account, request.is_guest, request.amount):
-                return Grant(False, copied(account))
+                return self._figures.count(Grant(False, copied(account)), is_hold=True)
             if self._in_flight(request):
                 return Grant(False, copied(account), in_flight=True)
             account.available_credits -= request.amount
@@ -70,7 +76,7 @@ class MemoryCreditLedger:
                 question_hash=request.question_hash,
                 idempotency_key=request.idempotency_key,
             )
-            return Grant(True, copied(account))
+            return self._figures.count(Grant(True, copied(account)), is_hold=True)
 
     async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         wanted = HoldRequest(UUID(int=0), user_id, False, 0, question_hash, idempotency_key)
@@ -93,16 +99,20 @@ class MemoryCreditLedger:
                 )
             if settlement.replay is not None:
                 keep(self._store, self._policy, settlement.replay)
+            self._figures.settled += 1
             return True
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
         async with self._store.lock:
-            return self._void(hold_id, user_id)
+            voided = self._void(hold_id, user_id)
+            self._figures.voided += voided
+            return voided
 
     async def void_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
             now = self._store.now()
             expired = [hold for hold in self._store.holds.values() if hold.expires_at <= now][:limit]
+            self._figures.expired += len(expired)
             return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
@@ -138,32 +148,6 @@ class MemoryCreditLedger:
                 self._reset(account)
             return len(due)
 
-    def _touch(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
-        account = self._store.accounts.get(user_id)
-        if account is None:
-            asked_since = timedelta(seconds=time.monotonic() - request_began())
-            begins = opening(is_guest, past_of(self._store, self._subjects(user_id)), self._policy, asked_since)
-            if is_guest and network is not None:
-                count_guest(self._store, self._policy, network)
-            now = self._store.now()
-            account = UserCredits(
-                user_id=user_id,
-                is_guest=is_guest,
-                available_credits=begins.available_credits,
-                held_credits=0,
-                max_credits=begins.max_credits,
-                last_reset_timestamp=begins.last_reset or now,
-                created_at=now,
-                updated_at=now,
-            )
-            self._store.accounts[user_id] = account
-            if account.available_credits:
-                self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
-            return self._touch(user_id, is_guest)
-        if self._is_due(account):
-            self._reset(account)
-        return account
-
     def _may_take(self, account: UserCredits, is_guest: bool, amount: int) -> bool:
         return amount <= account.available_credits and (account.is_guest or not is_guest)
 
@@ -187,21 +171,6 @@ class MemoryCreditLedger:
         kept = self._store.replays.get((request.user_id, request.idempotency_key or ""))
         return any(entry is not None and entry.expires_at >= self._store.now() for entry in (stored, kept))
 
-    def _is_due(self, account: UserCredits) -> bool:
-        since: timedelta = self._store.now() - account.last_reset_timestamp
-        return not account.is_guest and since >= self._policy.reset_interval
-
-    def _reset(self, account: UserCredits, description: str = "Periodic credit reset") -> None:
-        self._refill(account, TransactionType.RESET, description)
-
-    def _refill(self, account: UserCredits, transaction_type: TransactionType, description: str) -> None:
-        refilled = max(account.available_credits, account.max_credits - account.held_credits)
-        added = refilled - account.available_credits
-        account.available_credits = refilled
-        account.last_reset_timestamp = self._store.now()
-        if added:
-            self._record(account, transaction_type, added, description)
-
     def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
         hold = self._store.holds.get(hold_id)
         if hold is None or hold.user_id != user_id:
@@ -215,27 +184,6 @@ class MemoryCreditLedger:
         if hold is not None:
             self._store.accounts[user_id].available_credits += hold.amount
         return hold is not None
-
-    def _record(
-        self,
-        account: UserCredits,
-        transaction_type: TransactionType,
-        amount: int,
-        description: str,
-        operation_id: UUID | None = None,
-    ) -> CreditTransaction:
-        key = self._store.next_id("credit_transactions")
-        row = self._store.transactions[key] = CreditTransaction(
-            id=key,
-            user_id=account.user_id,
-            transaction_type=transaction_type.value,
-            amount=amount,
-            timestamp=self._store.now(),
-            description=description,
-            balance_after=account.available_credits + account.held_credits,
-            operation_id=operation_id,
-        )
-        return row
 
 
 def replay_of(adjustment: Adjustment, available_credits: int, max_credits: int) -> Replay:

@@ -23,7 +23,8 @@ class PostgresCachedAnswers:
         """The database's clock decides unless `clock` binds an instant."""
         self._manager = manager
         self._clock = clock
-        self._reads = Coalescer(self._read)
+        took = manager.figures.batches.observe
+        self._reads = Coalescer(self._read, took=lambda size: took(size, "answer"))
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         return await self._reads.submit(query_hash)

@@ -3,13 +3,15 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
 from typing import Generic, TypeAlias, TypeVar
 
 from shopassist.errors import StorageUnavailableError
+from shopassist.telemetry.traces import present, span
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
-Entry: TypeAlias = tuple[Request, asyncio.Future[Result]]
+Entry: TypeAlias = tuple[Request, asyncio.Future[Result], Context | None]
 
 LARGEST_BATCH = 256
 WORTH_SPLITTING = 32
@@ -39,14 +41,16 @@ class Coalescer(Generic[Request, Result]):
         self,
         run: Callable[[Sequence[Request]], Awaitable[Sequence[Result | Exception]]],
         kind: Callable[[Request], tuple[Hashable, Hashable]] | None = None,
+        took: Callable[[int], None] = lambda _: None,
     ) -> None:
         """`run` answers each request of a batch, in its order, or says why not.
 
         `kind` gives a request's group and what the requests of one group must have in common to share a batch. A group
-        is in one batch at a time, so that its requests keep their order.
+        is in one batch at a time, so that its requests keep their order. `took` is told the size of each batch.
         """
         self._run = run
         self._kind = kind
+        self._took = took
         self._waiting: deque[Entry[Request, Result]] = deque()
         self._at_work = 0
         self._workers: set[asyncio.Task[None]] = set()
@@ -58,12 +62,16 @@ class Coalescer(Generic[Request, Result]):
         if len(self._waiting) >= LONGEST_QUEUE:
             raise StorageUnavailableError(QUEUE_FULL)
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((request, future))
+        with span("wait for a batch"):
+            self._waiting.append((request, future, present()))
+            self._see_to_it()
+            return await future
+
+    def _see_to_it(self) -> None:
         if not self._at_work or (self._at_work < MOST_UNDER_WAY and len(self._waiting) >= WORTH_ANOTHER):
             self._begin()
         elif self._slow is None:
             self._slow = asyncio.get_running_loop().call_later(SLOW_SECONDS, self._begin_beside)
-        return await future
 
     def _begin(self) -> None:
         self._at_work += 1
@@ -86,8 +94,13 @@ class Coalescer(Generic[Request, Result]):
                 batch, groups = self._next_batch(min(largest, LARGEST_BATCH))
                 if not batch:
                     return  # whoever has their groups under way comes for them
+                self._took(len(batch))
                 try:
-                    await self._answer(batch)
+                    # In a trace a batch is seen as part of the request that was first in it.
+                    if (context := batch[0][2]) is None:
+                        await self._answer(batch)
+                    else:
+                        await asyncio.create_task(self._answer(batch), context=context)
                 finally:
                     self._under_way -= groups
                 largest = LARGEST_BATCH
@@ -117,9 +130,9 @@ class Coalescer(Generic[Request, Result]):
 
     async def _answer(self, batch: list[Entry[Request, Result]]) -> None:
         try:
-            results = await self._run([request for request, _ in batch])
+            results = await self._run([request for request, _, _ in batch])
         except StorageUnavailableError as error:
-            for _, future in batch:
+            for _, future, _ in batch:
                 refuse(future, error)
         except Exception as error:  # noqa: BLE001 - each caller is told their own
             if len(batch) == 1:
@@ -129,7 +142,7 @@ class Coalescer(Generic[Request, Result]):
             for entry in batch:
                 await self._answer([entry])
         else:
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future, _), result in zip(batch, results, strict=True):
                 if isinstance(result, Exception):
                     refuse(future, result)
                 elif not future.done():

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.resilience.failures import BROKEN, sent
+from shopassist.telemetry.traces import statement_span
 
 
 async def fetch(
@@ -47,7 +48,7 @@ async def _fetch(
     try:
         async with asyncio.timeout(seconds), manager.hot.taken() as kept:
             is_sent, backend = True, kept.backend
-            with sent(backend):
+            with statement_span(query), sent(backend):
                 return await _rows(kept.driver, query, arguments)
     except TimeoutError:
         if not is_sent:

@@ -18,22 +18,44 @@ from shopassist.db.privacy import SubjectHash
 from shopassist.db.resilience.failures import ConnectionLostError
 from shopassist.models import UserCredits
 from shopassist.models.admin_audit import ADJUST_CREDITS
-from shopassist.models.ledger import Adjustment, CreditPolicy, Grant, HoldRequest, OpenHold, Settlement
+from shopassist.models.ledger import (
+    Adjustment,
+    CreditPolicy,
+    Grant,
+    HoldRequest,
+    LedgerFigures,
+    OpenHold,
+    Settlement,
+)
 
 
 class PostgresCreditLedger:
     """Implements `CreditLedger`."""
 
-    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock, subjects: SubjectHash) -> None:
-        """`policy` says how many credits there are and when they come back; `subjects` hashes user ids."""
+    def __init__(
+        self,
+        manager: DatabaseManager,
+        policy: CreditPolicy,
+        clock: Clock,
+        subjects: SubjectHash,
+        figures: LedgerFigures,
+    ) -> None:
+        """`policy` says how many credits there are and when they come back.
+
+        `subjects` hashes user ids; `figures` count what is done.
+        """
         self._manager = manager
         self._policy = policy
         self._clock = clock
-        self._reads = Coalescer(self._read)
+        self._figures = figures
+        took = manager.figures.batches.observe
+        self._reads = Coalescer(self._read, took=lambda size: took(size, "account"))
         self._takes = Takes(manager, policy, clock, subjects)
-        self._taken = Coalescer(self._takes.answer, kind=self._takes.alike)
+        self._taken = Coalescer(self._takes.answer, kind=self._takes.alike, took=lambda size: took(size, "take"))
         # Two ends of one hold never share a statement, which could not tell which of them was the one.
-        self._closes = Coalescer(self._close, kind=lambda close: (close.hold_id, object()))
+        self._closes = Coalescer(
+            self._close, kind=lambda close: (close.hold_id, object()), took=lambda size: took(size, "close")
+        )
 
     async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         account = await self._reads.submit(user_id)
@@ -47,21 +69,21 @@ class PostgresCreditLedger:
         return await self.account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
-        return await self._taken.submit(Take(user_id, is_guest, amount, uuid4(), description=description))
+        grant = await self._taken.submit(Take(user_id, is_guest, amount, uuid4(), description=description))
+        return self._figures.count(grant, is_hold=False)
 
     async def hold(self, request: HoldRequest) -> Grant:
-        return await self._taken.submit(
-            Take(
-                request.user_id,
-                request.is_guest,
-                request.amount,
-                request.hold_id,
-                is_hold=True,
-                question_hash=request.question_hash,
-                idempotency_key=request.idempotency_key,
-                network=request.network,
-            )
+        take = Take(
+            request.user_id,
+            request.is_guest,
+            request.amount,
+            request.hold_id,
+            is_hold=True,
+            question_hash=request.question_hash,
+            idempotency_key=request.idempotency_key,
+            network=request.network,
         )
+        return self._figures.count(await self._taken.submit(take), is_hold=True)
 
     async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         rows = await self._surely(
@@ -70,14 +92,20 @@ class PostgresCreditLedger:
         return [OpenHold(row["question_hash"], row["idempotency_key"]) for row in rows]
 
     async def settle(self, settlement: Settlement) -> bool:
-        return await self._closes.submit(Close(settlement.hold_id, settlement.user_id, settlement))
+        settled = await self._closes.submit(Close(settlement.hold_id, settlement.user_id, settlement))
+        self._figures.settled += settled
+        return settled
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
-        return await self._closes.submit(Close(hold_id, user_id))
+        voided = await self._closes.submit(Close(hold_id, user_id))
+        self._figures.voided += voided
+        return voided
 
     async def void_expired(self, limit: int = 1000) -> int:
         rows = await self._surely(ledger_statements.EXPIRED_HOLDS, limit=limit)
-        return sum(await self._close([Close(row["hold_id"], row["user_id"]) for row in rows])) if rows else 0
+        expired = sum(await self._close([Close(row["hold_id"], row["user_id"]) for row in rows])) if rows else 0
+        self._figures.expired += expired
+        return expired
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
         try:

@@ -9,7 +9,7 @@ from structlog.typing import EventDict
 
 ALLOWED = frozenset(
     {
-        "event", "level", "timestamp", "logger", "request_id", "method", "route", "status", "milliseconds",
+        "event", "level", "timestamp", "logger", "request_id", "trace_id", "method", "route", "status", "milliseconds",
         "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason", "name",
     }
 )  # fmt: skip

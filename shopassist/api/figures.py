@@ -1,0 +1,161 @@
+"""What the product shows to Prometheus: figures that its parts keep anyway, read when somebody asks."""
+
+import asyncio
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from shopassist import __version__
+from shopassist.api.dependencies import Services
+from shopassist.db.migrate import known_revisions
+from shopassist.telemetry.figures import Across, Family, Labels, Value, counter, gauge, histogram
+
+STARTED_AT = time.time()
+BREAKER_STATES = ("closed", "open", "half_open")
+POOL_STATES = ("size", "checked_out", "idle", "overflow")
+
+
+def families(container: Services) -> list[Family]:
+    """Everything this process has to show, read in its event loop."""
+    return [
+        *_requests(container),
+        *_database(container),
+        *_credits(container),
+        *_cache(container),
+        *_scheduled(container),
+        *_process(container),
+    ]
+
+
+def _requests(container: Services) -> Iterator[Family]:
+    figures = container.request_figures()
+    yield histogram(
+        "shopassist_http_request_duration_seconds",
+        "HTTP requests by route template and class of status, until the last byte was handed over.",
+        figures.seconds,
+        *("method", "route", "status"),
+    )
+    yield gauge("shopassist_http_requests_under_way", "HTTP requests that are being served.", figures.under_way)
+    yield counter(
+        "shopassist_errors",
+        "Requests refused or failed, by error_type; rate_limited and credits_exhausted are among them.",
+        dict(figures.errors),
+        "error_type",
+    )
+
+
+def _database(container: Services) -> Iterator[Family]:
+    away = float(container.availability().status()["database_away_seconds"])
+    yield gauge(
+        *("shopassist_database_away_seconds", "For how long the database has not answered; 0 when it does.", away),
+        across=Across.MOST,
+    )
+    seen = container.resilience().figures()
+    states: dict[Labels, Value] = {(state,): float(state == seen["breaker"]) for state in BREAKER_STATES}
+    yield gauge("shopassist_database_breaker", "Processes whose circuit breaker is in a state.", states, "state")
+    for name, help_, key in (
+        ("breaker_openings", "How often a circuit breaker opened.", "opened"),
+        ("retries", "Statements and units of work that were tried again.", "retries"),
+        ("retries_refused", "Retries for which the budget had nothing left.", "retries_refused"),
+        ("waits_in_vain", "Waits for a connection that ended without one.", "waits_in_vain"),
+        ("unknown_outcomes", "Connections lost with a statement on its way; what came of it was looked up.", "lost"),
+    ):
+        yield counter(f"shopassist_database_{name}", help_, seen[key])
+    database = container.database()
+    if database is None:
+        return
+    pools: dict[Labels, Value] = {}
+    for pool, status in (("units", database.pool_status()), ("hot", database.hot.status())):
+        pools |= {(pool, state): float(status[state]) for state in POOL_STATES if state in status}
+    yield gauge("shopassist_database_connections", "Connections by pool and state.", pools, "pool", "state")
+    most = database.most_connections()
+    yield gauge("shopassist_database_connections_most", "Connections that a pool may open.", most, "pool")
+    waits = database.figures.waits
+    yield histogram("shopassist_database_wait_seconds", "Waits for a connection by pool.", waits, "pool")
+    yield histogram(
+        "shopassist_database_batch_size",
+        "Requests that shared one statement, by what they asked.",
+        database.figures.batches,
+        "kind",
+    )
+
+
+def _credits(container: Services) -> Iterator[Family]:
+    figures = container.ledger_figures()
+    holds: dict[Labels, Value] = {
+        (event,): float(getattr(figures, event)) for event in ("held", "settled", "voided", "expired")
+    }
+    yield counter(
+        "shopassist_credit_holds",
+        "Holds of credits by what was done: held for a question, settled, voided, or expired.",
+        *(holds, "event"),
+    )
+    yield counter("shopassist_credit_deductions", "Deductions without a hold.", figures.deducted)
+    yield counter("shopassist_credit_refusals", "Holds and deductions refused for want of credits.", figures.refused)
+    if report := container.ledger_audit().last:
+        at = report.finished_at.timestamp()
+        for name, help_, value in (
+            ("drifting_accounts", "Accounts whose balance differed from the ledger.", report.drifting_accounts),
+            ("accounts", "Accounts that were verified.", report.accounts),
+            ("verified_timestamp_seconds", "When the ledger was last verified.", at),
+        ):
+            yield gauge(f"shopassist_ledger_{name}", help_, value, across=Across.LATEST, at=at)
+
+
+def _cache(container: Services) -> Iterator[Family]:
+    hits, misses = container.query_cache_service().lookups()
+    stale = container.stale_answers().figures()
+    yield counter(
+        "shopassist_query_cache_hits",
+        "Answers given again, by where they were; memory is asked only while the database is away.",
+        {("database",): hits, ("memory",): stale["served"]},
+        "tier",
+    )
+    yield counter("shopassist_query_cache_misses", "Questions for which the database had no valid answer.", misses)
+    yield gauge("shopassist_stale_answers", "Answers kept in memory.", stale["answers"])
+    yield gauge("shopassist_stale_answers_bytes", "What they take.", stale["bytes"])
+
+
+def _scheduled(container: Services) -> Iterator[Family]:
+    jobs = container.jobs()
+    turns = jobs.turns()
+    runs: dict[Labels, Value] = {
+        (name, outcome): float(count) for name, turn in turns.items() for outcome, count in turn.outcomes.items()
+    }
+    done: dict[Labels, Value] = {(name,): turn.done_at for name, turn in turns.items() if turn.done_at}
+    took: dict[Labels, Value] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
+    yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.leading)
+    yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
+    yield gauge(
+        *("shopassist_job_done_timestamp_seconds", "When a job last ended well.", done, "name"), across=Across.MOST
+    )
+    yield gauge("shopassist_job_seconds", "How long a job last took.", took, "name", across=Across.MOST)
+
+
+def _process(container: Services) -> Iterator[Family]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    yield counter("shopassist_process_starts", "Processes that began to serve.", 1.0)
+    yield gauge("shopassist_processes", "Processes that serve.", 1.0)
+    yield gauge("shopassist_tasks", "Tasks of the event loops.", len(asyncio.all_tasks()))
+    yield counter("process_cpu_seconds", "Processor time.", used.ru_utime + used.ru_stime)
+    yield gauge("process_resident_memory_bytes", "Memory in use.", _resident_bytes(used.ru_maxrss))
+    yield gauge("process_start_time_seconds", "When the youngest process began.", STARTED_AT, across=Across.MOST)
+    build = (__version__, known_revisions()[-1], platform.python_version(), container.settings().storage.storage.value)
+    yield gauge(
+        "shopassist_build_info",
+        "What serves: version, revision of the schema that it needs, Python, storage.",
+        {build: 1.0},
+        *("version", "schema_revision", "python", "storage"),
+        across=Across.MOST,
+    )
+
+
+def _resident_bytes(most_kilobytes: int) -> float:
+    """Resident memory, or, where that is not told, the most there was."""
+    if sys.platform == "linux":
+        return float(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return float(most_kilobytes)
