@@ -4,6 +4,7 @@ Each group is frozen.
 """
 
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -53,6 +54,20 @@ class Settings(BaseModel):
             raise ValueError(
                 f"CREDIT_HOLD_TTL_SECONDS ({self.credits.hold_lifetime_seconds:g}) must be above "
                 f"QUERY_TIMEOUT_SECONDS ({self.assistant.timeout_seconds:g}), or a credit comes back before its answer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _issuer_can_be_believed(self) -> Self:
+        if self.identity.issuer is None:
+            return self
+        issuer = urlsplit(self.identity.issuer)
+        if issuer.scheme != "https" and issuer.hostname not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError("OIDC_ISSUER must begin with https://, or its keys could be anybody's")
+        if not self.identity.audience:
+            raise ValueError(
+                "OIDC_AUDIENCE is not set: tokens are believed only when they name it, so that those which the issuer "
+                "makes for other services are refused"
             )
         return self
 
