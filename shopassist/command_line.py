@@ -21,7 +21,7 @@ from shopassist.ops import catalog_command as command
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
-from shopassist.ops.startup import prepare, read_settings, running_database
+from shopassist.ops.startup import prepare, read_settings, running_database, said_plainly
 from shopassist.ops.tune_command import machine_of, tuned
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings, Storage
 from shopassist.telemetry import configure_logging
@@ -130,7 +130,7 @@ def tune(
 @database.command("provision")
 def provision_() -> None:
     """Make the three roles of the database (owner, app, reader) with the link of DATABASE_ADMIN_URL."""
-    asyncio.run(provisioned(ProvisioningSettings(), DatabaseConfig()))
+    asyncio.run(provisioned(said_plainly(ProvisioningSettings), said_plainly(DatabaseConfig)))
 
 
 @catalogue.command("import")

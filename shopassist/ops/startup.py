@@ -1,11 +1,13 @@
 """What must be true before the first request: settings that hold, a database that runs, a schema that fits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import URL
 
 from shopassist.db.embedded import EmbeddedPostgres
@@ -22,15 +24,24 @@ PRIVILEGED = (
     "Make the roles with `shopassist db provision` and use the app's, or set DB_ALLOW_PRIVILEGED_ROLE=true."
 )
 
+Read = TypeVar("Read")
+
 logger = structlog.get_logger(__name__)
 
 
 def read_settings() -> Settings:
     """The settings of the environment. Raises `StartupError` that names the variable."""
+    return said_plainly(Settings)
+
+
+def said_plainly(read: Callable[[], Read]) -> Read:
+    """What `read` makes of the environment. Raises `StartupError` that names the variable, never with its value."""
     try:
-        return Settings()
+        return read()
+    except SettingsError as error:
+        raise StartupError(f"{error}.") from None
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = error.errors(include_input=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
         if not name:  # a rule about several, whose text names them
             raise StartupError(f"{problem['ctx']['error']}.") from None

@@ -24,7 +24,7 @@ def site() -> Iterator[Site]:
     def serve(documents: dict[str, Any]) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                here = f"http://127.0.0.1:{self.server.server_address[1]}"
+                here = f"http://{self.headers['Host']}"
                 found = documents.get(self.path)
                 body = found if isinstance(found, bytes) else json.dumps(found).replace("HERE", here).encode()
                 self.send_response(404 if found is None else 200)
@@ -118,7 +118,7 @@ def test_only_https_and_this_machine_are_trusted() -> None:
 def test_an_issuer_that_cannot_be_believed_is_refused_at_start(given: dict[str, str], said: str) -> None:
     """Rather than every token later."""
     with pytest.raises(ValueError, match=said):
-        Settings(identity=IdentitySettings(**given))
+        Settings(identity=IdentitySettings.model_validate(given))
 
 
 def test_an_issuer_spells_its_name_as_it_likes() -> None:
