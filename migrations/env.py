@@ -1,6 +1,7 @@
 """How Alembic reaches the database: over asyncpg, all steps in one transaction, waiting for locks but briefly."""
 
 import asyncio
+from functools import partial
 
 from alembic import context
 from sqlalchemy import Connection, pool
@@ -8,6 +9,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import shopassist.models
+from shopassist.db.manager import driver_link
+from shopassist.db.tls import connect
 
 assert shopassist.models  # noqa: S101 - imported for the tables it registers
 
@@ -24,10 +27,13 @@ def migrate(connection: Connection) -> None:
 async def connect_and_migrate() -> None:
     """Run the steps over a connection of their own."""
     engine = create_async_engine(
-        attributes["url"],
+        "postgresql+asyncpg://",
         poolclass=pool.NullPool,
         hide_parameters=True,
-        connect_args={"server_settings": {"lock_timeout": attributes["lock_timeout"]}},
+        connect_args={
+            "async_creator_fn": partial(connect, driver_link(attributes["url"])),
+            "server_settings": {"lock_timeout": attributes["lock_timeout"]},
+        },
     )
     async with engine.connect() as connection:
         await connection.run_sync(migrate)

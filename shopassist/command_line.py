@@ -12,12 +12,12 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.embedded import die_with_parent
-from shopassist.db.manager import normalised
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
 from shopassist.ops import backup_command
 from shopassist.ops import catalog_command as command
+from shopassist.ops.backup.configured import link_of
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
@@ -40,10 +40,7 @@ app.add_typer(backup_command.app, name="backup")
 def database_url() -> Iterator[URL]:
     """The owner's link to the database that runs, else its link. Raises `StartupError` for state in memory."""
     with running_database() as settings:
-        link = settings.database.migration_url or settings.database.database_url
-        if link is None:
-            raise StartupError("STORAGE=memory has no database.")
-        yield normalised(link.get_secret_value())
+        yield link_of(settings)
 
 
 @app.command()

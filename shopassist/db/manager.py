@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy import URL, event, make_url
@@ -15,6 +16,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from shopassist.db.resilience.failures import BusyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
+from shopassist.db.tls import connect, secured
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig
 
@@ -42,6 +44,12 @@ def normalised(url: str) -> URL:
         raise StartupError("DATABASE_URL must be a PostgreSQL link: postgresql://user:password@host/database.")
     query = {LIBPQ_TO_ASYNCPG.get(key, key): value for key, value in parsed.query.items()}
     return parsed.set(drivername="postgresql+asyncpg", query={k: v for k, v in query.items() if k is not None})
+
+
+def driver_link(url: URL) -> str:
+    """A normalised link as asyncpg itself takes it."""
+    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
+    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
 
 
 class Kept:
@@ -93,7 +101,7 @@ class DatabaseManager:
         self.resilience = resilience or Resilience()
         if config.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
-        self.url = normalised(config.database_url.get_secret_value())
+        self.url = secured(normalised(config.database_url.get_secret_value()), config)
         self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         hot_connections = min(config.pool_size, HOT_CONNECTIONS)
         # A lock is given up before the statement is, so that a taken row is not mistaken for a server that is gone.
@@ -109,13 +117,17 @@ class DatabaseManager:
 
     def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
         engine = create_async_engine(
-            self.url,
+            "postgresql+asyncpg://",
             **sizes,
             pool_timeout=config.pool_timeout,
             pool_recycle=config.pool_recycle,
             echo=config.echo_sql,
             hide_parameters=True,
-            connect_args={"timeout": config.connect_timeout, "server_settings": server_settings(config)},
+            connect_args={
+                "async_creator_fn": partial(connect, driver_link(self.url)),
+                "timeout": config.connect_timeout,
+                "server_settings": server_settings(config),
+            },
         )
         event.listen(engine.sync_engine, "checkout", refuse_closed)
         return engine

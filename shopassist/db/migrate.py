@@ -10,6 +10,8 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
+from shopassist.db.manager import driver_link
+from shopassist.db.tls import complaint, connect, is_plain
 from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError
 
 if TYPE_CHECKING:
@@ -104,12 +106,15 @@ def configuration(url: URL | None) -> "Config":
 async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
     """A connection of its own, closed behind the block. Raises `StartupError` that says what is wrong with the link."""
     try:
-        connection = await asyncpg.connect(dsn=libpq_url(url), timeout=10)
+        connection = await connect(driver_link(url), timeout=10)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        raise StartupError(f"The database at {where(url)} refuses the user or password of DATABASE_URL.") from None
+        reason = "the user, the password or a way without TLS" if is_plain(url) else "the user or password"
+        raise StartupError(f"The database at {where(url)} refuses {reason} of DATABASE_URL.") from None
     except asyncpg.InvalidCatalogNameError:
         raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
-    except ABSENT:
+    except ABSENT as error:
+        if said := complaint(error):
+            raise StartupError(f"The database at {where(url)} {said}.") from None
         raise DatabaseAbsentError(UNREACHABLE.format(where(url))) from None
     except ValueError:
         raise StartupError(UNREACHABLE.format(where(url))) from None
@@ -125,12 +130,6 @@ def where(url: URL) -> str:
     """Host, port and database of `url`, without user and password."""
     host = url.host or url.query.get("host") or "localhost"
     return f"{host}:{url.port or 5432}/{url.database or ''}"
-
-
-def libpq_url(url: URL) -> str:
-    """`url` as asyncpg itself takes it."""
-    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
-    return url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
 
 
 async def revision_of(connection: asyncpg.Connection) -> str | None:

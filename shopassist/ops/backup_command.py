@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import URL
 
-from shopassist.db.manager import normalised
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
@@ -17,7 +16,7 @@ from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.configured import backed_up, folder_of, link_of
 from shopassist.ops.provision_command import role_timeouts
-from shopassist.ops.startup import read_settings, running_database
+from shopassist.ops.startup import protected, read_settings, running_database, said_plainly
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
@@ -27,8 +26,8 @@ console = Console(stderr=True)
 
 def administrator_of(settings: Settings) -> URL:
     """The link that may make databases: the administrator's, else as for backing up."""
-    link = ProvisioningSettings().admin_url
-    return link_of(settings) if link is None else normalised(link.get_secret_value())
+    link = said_plainly(ProvisioningSettings).admin_url
+    return link_of(settings) if link is None else protected(settings, link, "DATABASE_ADMIN_URL")
 
 
 @app.command()

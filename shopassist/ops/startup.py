@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 import structlog
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 from sqlalchemy import URL
 
@@ -15,6 +15,7 @@ from shopassist.db.manager import normalised
 from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.postgres.roles import is_privileged
+from shopassist.db.tls import require_choice, secured
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.settings import Settings, Storage
@@ -80,9 +81,17 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
     if settings.storage.storage is Storage.POSTGRES:
         if settings.database.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
-        await _prepare_schema(settings, normalised(settings.database.database_url.get_secret_value()))
+        await _prepare_schema(settings, protected(settings, settings.database.database_url))
     if settings.fill_with_sample:
         await load_sample(unit_of_work)
+
+
+def protected(settings: Settings, link: SecretStr, name: str = "DATABASE_URL") -> URL:
+    """The link of the setting `name`, protected as the settings say. Raises `StartupError`."""
+    url = secured(normalised(link.get_secret_value()), settings.database, name)
+    if settings.server.production and not settings.embedded_database:
+        require_choice(url, name)
+    return url
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:
@@ -94,7 +103,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
                 raise StartupError(PRIVILEGED)
     owner = settings.database.migration_url
     if owner is not None:
-        url = normalised(owner.get_secret_value())
+        url = protected(settings, owner, "DATABASE_MIGRATION_URL")
     elif guarded:
         await require_current(url)
         return

@@ -12,7 +12,7 @@ from shopassist.settings.assistant import AssistantSettings
 from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.credits import CreditSettings
-from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.database import DatabaseConfig, ProvisioningSettings, SslMode
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.server import WORKER, ServerSettings
 from shopassist.settings.storage import Storage, StorageSettings
@@ -28,6 +28,7 @@ __all__ = [
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",
+    "SslMode",
     "Storage",
     "StorageSettings",
 ]
@@ -79,5 +80,5 @@ class Settings(BaseModel):
 
     def with_embedded(self, url: str) -> Self:
         """The same settings on the embedded database, which is at `url`."""
-        database = self.database.model_copy(update={"database_url": SecretStr(url)})
+        database = self.database.model_copy(update={"database_url": SecretStr(url), "ssl_mode": None})
         return self.model_copy(update={"database": database, "embedded_database": True})

@@ -1,10 +1,22 @@
 """The database, and who makes its roles."""
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field, PositiveInt, SecretStr
 
 from shopassist.settings.group import Group
+
+
+class SslMode(StrEnum):
+    """How much a connection is protected, as libpq has it."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
 
 
 class DatabaseConfig(Group):
@@ -13,6 +25,14 @@ class DatabaseConfig(Group):
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")
     migration_url: SecretStr | None = Field(
         default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations"
+    )
+    ssl_mode: SslMode | None = Field(
+        default=None, alias="DB_SSL_MODE", description="of every link that does not say `sslmode=` itself"
+    )
+    ssl_root_cert: str | None = Field(
+        default=None,
+        alias="DB_SSL_ROOT_CERT",
+        description="file of the authorities that the database's certificate may be from, or `system`",
     )
     privileged_role: bool = Field(
         default=False,

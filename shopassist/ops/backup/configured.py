@@ -4,10 +4,10 @@ from pathlib import Path
 
 from sqlalchemy import URL
 
-from shopassist.db.manager import normalised
 from shopassist.errors import StartupError
 from shopassist.ops.backup import create
 from shopassist.ops.backup.manifest import Manifest
+from shopassist.ops.startup import protected
 from shopassist.settings import Settings
 
 
@@ -18,10 +18,10 @@ def folder_of(settings: Settings) -> Path:
 
 def link_of(settings: Settings) -> URL:
     """The link that backups are made over: the owner's, else the app's. Raises `StartupError` for state in memory."""
-    link = settings.database.migration_url or settings.database.database_url
+    owner, link = settings.database.migration_url, settings.database.database_url
     if link is None:
         raise StartupError("STORAGE=memory has no database.")
-    return normalised(link.get_secret_value())
+    return protected(settings, owner, "DATABASE_MIGRATION_URL") if owner else protected(settings, link)
 
 
 async def backed_up(settings: Settings) -> Manifest:
