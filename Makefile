@@ -46,6 +46,9 @@ check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
 
+matrix: .venv/development  ## Show which identity may use which route, and write it into docs/security.md
+	@$(BIN)/python -m tests.api.matrix
+
 bench: .venv/development  ## Measure how fast it is, each figure beside a plain one; writes build/bench.json
 	$(BIN)/python -m benchmarks.speed
 

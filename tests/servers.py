@@ -2,7 +2,8 @@
 
 `python -m tests.servers` serves by the environment as `shopassist serve` does. Questions begin with a word:
 `slow 0.5 …` is answered after as many seconds; `hang …` is not answered when first asked; `late …` is answered and
-paid for, yet when first asked the reply is not sent; anything else is answered at once. Each call of the assistant
+paid for, yet when first asked the reply is not sent; `fail …` and `crash …` raise an error that holds the question, in
+the assistant and behind it; anything else is answered at once. Each call of the assistant
 adds a line to `asked` in the folder of `TEST_FOLDER`, and each of those that hang makes a file there first.
 """
 
@@ -61,6 +62,8 @@ class ScriptedAssistant:
         word, number, *_ = [*query.split(), ""]
         if word == "slow":
             await asyncio.sleep(float(number))
+        if word == "fail":
+            raise RuntimeError(query)
         if word == "hang" and is_first(query):
             await asyncio.sleep(LONG)
         return ANSWER
@@ -78,6 +81,8 @@ class LateReplies(QueryService):
         gone: Gone | None = None,
     ) -> Reply:
         """The answer."""
+        if request.query.startswith("crash"):
+            raise RuntimeError(f"{user_id} {request.query}")
         reply = await super().answer(user_id, is_guest, request, idempotency_key, gone)
         if request.query.startswith("late") and is_first(request.query):
             await asyncio.sleep(LONG)
