@@ -148,6 +148,18 @@ class TestServer:
         finally:
             connection.close()
 
+    def exchange(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], timeout: float = 60
+    ) -> tuple[int, str]:
+        """Status and, as they come, headers and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, data, headers)
+            answer = connection.getresponse()
+            return answer.status, f"{answer.headers}{answer.read().decode()}"
+        finally:
+            connection.close()
+
     def ask(self, query: str, guest: str, key: str | None = None) -> tuple[int, Any, dict[str, str]]:
         """Ask a question as a guest."""
         headers = {"X-Session-ID": guest, **({"Idempotency-Key": key} if key else {})}
