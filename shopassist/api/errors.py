@@ -49,9 +49,9 @@ class ValidationProblem(BaseModel):
 
 
 class ValidationErrorBody(ErrorBody):
-    """A request that is not valid."""
+    """A request that is not valid: by its schema, which `errors` tells of, or by a rule of ours, without them."""
 
-    errors: list[ValidationProblem]
+    errors: list[ValidationProblem] = []
 
 
 BODIES: dict[type[ShopAssistError], type[BaseModel]] = {CreditsExhaustedError: CreditsExhaustedBody}
