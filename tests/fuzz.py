@@ -53,7 +53,7 @@ def main() -> None:
     """Fuzz, and say how many cases there were."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=5000, help="how many there must be at least")
-    parser.add_argument("--examples", type=int, default=150, help="of each operation and caller")
+    parser.add_argument("--examples", type=int, default=270, help="of each operation and caller")
     parser.add_argument("--seconds", type=int, default=600, help="that all may take")
     chosen = parser.parse_args()
     began, cases = time.monotonic(), 0

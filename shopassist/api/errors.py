@@ -101,6 +101,9 @@ async def http_error(_: Request, error: Exception) -> Response:
     """Render what the framework refuses: unknown routes and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError
+    if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - the framework's, for such bodies
+        unreadable = {"loc": ["body"], "msg": "The body is no JSON in UTF-8", "type": "json_invalid"}
+        return body(422, {"detail": "Validation error", "error_type": "validation_error", "errors": [unreadable]})
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
     return body(error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {}))
 
