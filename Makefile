@@ -5,7 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-kill check format bench bench-quick bench-tune lock tools test-external clean
+.PHONY: help serve test test-kill test-fuzz test-fuzz-quick matrix check format bench bench-quick bench-tune lock tools \
+  test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,6 +47,21 @@ check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
 	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
 
+# Apart from the rest: it brings a plugin that every start of pytest would load.
+.venv/fuzz: .venv/development requirements-fuzz.txt
+	@echo "Setting up schemathesis"
+	@$(BIN)/pip install --quiet --require-hashes -r requirements-fuzz.txt
+	@touch $@
+
+test-fuzz: .venv/fuzz  ## Let schemathesis ask 5,000 questions of the whole API: no server error
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+test-fuzz-quick: .venv/fuzz  ## The same with 500
+	$(BIN)/python -m tests.fuzz --cases 500 --examples 5 --seconds 120 $(ARGS)
+
+matrix: .venv/development  ## Show which identity may use which route, and write it into docs/security.md
+	@$(BIN)/python -m tests.api.matrix
+
 bench: .venv/development  ## Measure how fast it is, each figure beside a plain one; writes build/bench.json
 	$(BIN)/python -m benchmarks.speed
 
@@ -66,6 +82,8 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -c requirements-dev.txt pyproject.toml --group tracing -o requirements-tracing.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command "make lock" -c requirements.txt -c requirements-dev.txt --group fuzz -o requirements-fuzz.txt
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq

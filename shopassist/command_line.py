@@ -18,11 +18,11 @@ from shopassist.identity.trust import development_key
 from shopassist.ops import backup_command, user_command
 from shopassist.ops import catalog_command as command
 from shopassist.ops import notice_command as notice
+from shopassist.ops.backup.configured import link_of
 from shopassist.ops.doctor_command import examined, show
 from shopassist.ops.ledger_command import verified
 from shopassist.ops.provision_command import provisioned
-from shopassist.ops.session_link import required_session_link
-from shopassist.ops.startup import prepare, read_settings, running_database
+from shopassist.ops.startup import prepare, read_settings, running_database, said_plainly
 from shopassist.ops.tune_command import machine_of, tuned
 from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.notices import NoticeService
@@ -56,7 +56,7 @@ class OperatedServices(user_command.PrivacyServices, Protocol):
 def database_url() -> Iterator[URL]:
     """The owner's link to the database that runs, else its link past any pooler. Raises `StartupError` for none."""
     with running_database() as settings:
-        yield required_session_link(settings.database)
+        yield link_of(settings)
 
 
 @app.command()
@@ -143,7 +143,7 @@ def tune(
 @database.command("provision")
 def provision_() -> None:
     """Make the three roles of the database (owner, app, reader) with the link of DATABASE_ADMIN_URL."""
-    asyncio.run(provisioned(ProvisioningSettings(), DatabaseConfig()))
+    asyncio.run(provisioned(said_plainly(ProvisioningSettings), said_plainly(DatabaseConfig)))
 
 
 @catalogue.command("import")

@@ -30,6 +30,7 @@ def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> It
         for group in Settings.model_fields.values():
             for field in getattr(group.annotation, "model_fields", {}).values():
                 patch.delenv(str(field.alias), raising=False)
+                patch.delenv(f"{field.alias}_FILE", raising=False)
         patch.chdir(tempfile.gettempdir())
         patch.setenv("SHOPASSIST_DATA", str(tmp_path_factory.mktemp("data")))
         yield

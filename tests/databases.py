@@ -36,6 +36,10 @@ class OwnPostgres:
         self.url = f"{host}:{self.port}/{name.partition('/')[2]}"
         return self
 
+    def logs(self) -> list[Path]:
+        """What the server itself has written."""
+        return list(self._server.data_directory.rglob("*.log"))
+
     def stop(self) -> None:
         """Stop it: nothing answers any more."""
         self._server.stop()

@@ -2,9 +2,10 @@
 
 `python -m tests.servers` serves by the environment as `shopassist serve` does. Questions begin with a word:
 `slow 0.5 …` is answered after as many seconds; `hang …` is not answered when first asked; `late …` is answered and
-paid for, yet when first asked the reply is not sent; anything else is answered at once. Each call of the assistant
-adds a line to `asked` in the folder of `TEST_FOLDER`, and each of those that hang makes a file there first. The clock
-of the process is wrong by `TEST_CLOCK_MINUTES`.
+paid for, yet when first asked the reply is not sent; `fail …` and `crash …` raise an error that holds the question, in
+the assistant and behind it; anything else is answered at once. Each call of the assistant adds a line to `asked` in the
+folder of `TEST_FOLDER`, and each of those that hang makes a file there first. The clock of the process is wrong by
+`TEST_CLOCK_MINUTES`.
 """
 
 import asyncio
@@ -66,6 +67,8 @@ class ScriptedAssistant:
         word, number, *_ = [*query.split(), ""]
         if word == "slow":
             await asyncio.sleep(float(number))
+        if word == "fail":
+            raise RuntimeError(query)
         if word == "hang" and is_first(query):
             await asyncio.sleep(LONG)
         return ANSWER
@@ -85,6 +88,8 @@ class LateReplies(QueryService):
         admit: Admit | None = None,
     ) -> Reply:
         """The answer."""
+        if request.query.startswith("crash"):
+            raise RuntimeError(f"{user_id} {request.query}")
         reply = await super().answer(user_id, is_guest, request, idempotency_key, gone, network, admit)
         if request.query.startswith("late") and is_first(request.query):
             await asyncio.sleep(LONG)
@@ -150,6 +155,18 @@ class TestServer:
             connection.request(method, path, data, {"Content-Type": "application/json", **(headers or {})})
             answer = connection.getresponse()
             return answer.status, json.load(answer), {key.lower(): value for key, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def exchange(
+        self, method: str, path: str, data: bytes | None, headers: dict[str, str], timeout: float = 60
+    ) -> tuple[int, str]:
+        """Status and, as they come, headers and body of an answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, data, headers)
+            answer = connection.getresponse()
+            return answer.status, f"{answer.headers}{answer.read().decode()}"
         finally:
             connection.close()
 

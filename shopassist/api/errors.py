@@ -68,9 +68,9 @@ class ValidationProblem(BaseModel):
 
 
 class ValidationErrorBody(ErrorBody):
-    """A request that is not valid."""
+    """A request that is not valid: by its schema, which `errors` tells of, or by a rule of ours, without them."""
 
-    errors: list[ValidationProblem]
+    errors: list[ValidationProblem] = []
 
 
 BODIES: dict[type[ShopAssistError], type[BaseModel]] = {
@@ -143,6 +143,9 @@ async def http_error(request: Request, error: Exception) -> Response:
     """Render what the framework refuses: unknown routes and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError
+    if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - the framework's, for such bodies
+        unreadable = {"loc": ["body"], "msg": "The body is no JSON in UTF-8", "type": "json_invalid"}
+        return body(422, {"detail": "Validation error", "error_type": "validation_error", "errors": [unreadable]})
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
     count(request, error_type)
     return body(error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {}))

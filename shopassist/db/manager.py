@@ -17,6 +17,7 @@ from shopassist.db.links import normalised
 from shopassist.db.resilience.failures import BusyError, ReadOnlyError, TooLateError
 from shopassist.db.resilience.policy import Resilience
 from shopassist.db.servers import Servers
+from shopassist.db.tls import secured
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.settings import DatabaseConfig, PoolMode
 from shopassist.telemetry.figures import SECONDS, SIZES, Distribution
@@ -79,7 +80,8 @@ class DatabaseManager:
         link, name = (config.replica_url, REPLICA) if replica else (config.database_url, PRIMARY)
         if link is None:
             raise StartupError(f"{name} is not set.")
-        self.url = normalised(link.get_secret_value(), name, "prefer-standby" if replica else "read-write")
+        wanted = "prefer-standby" if replica else "read-write"
+        self.url = secured(normalised(link.get_secret_value(), name, wanted), config, name)
         self._only_read = replica
         self.companions: list[DatabaseManager] = []
         self.servers = Servers(self.url)

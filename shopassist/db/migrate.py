@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from shopassist.db.links import where
 from shopassist.db.servers import Servers
+from shopassist.db.tls import complaint, is_plain
 from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError, StorageUnavailableError
 
 if TYPE_CHECKING:
@@ -109,10 +110,13 @@ async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
         # Nothing is prepared, so that a look at the revision is possible through a pooler, too.
         connection = await Servers(url).connect(timeout=10, statement_cache_size=0)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        raise StartupError(f"The database at {where(url)} refuses the user or password of DATABASE_URL.") from None
+        reason = "the user, the password or a way without TLS" if is_plain(url) else "the user or password"
+        raise StartupError(f"The database at {where(url)} refuses {reason} of DATABASE_URL.") from None
     except asyncpg.InvalidCatalogNameError:
         raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
-    except (*ABSENT, StorageUnavailableError):
+    except (*ABSENT, StorageUnavailableError) as error:
+        if said := complaint(error):
+            raise StartupError(f"The database at {where(url)} {said}.") from None
         raise DatabaseAbsentError(UNREACHABLE.format(where(url))) from None
     except ValueError:
         raise StartupError(UNREACHABLE.format(where(url))) from None

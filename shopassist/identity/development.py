@@ -29,7 +29,7 @@ class DevelopmentIssuer:
 
     def issuer(self) -> Issuer:
         """The issuer as the verifier takes it."""
-        return Issuer(ISSUER, AUDIENCE, self)
+        return Issuer((ISSUER,), AUDIENCE, self)
 
     async def get(self, key_id: str) -> jwt.PyJWK | None:
         """The public key."""

@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import httpx
 import jwt
 import structlog
 
@@ -16,7 +15,6 @@ logger = structlog.get_logger(__name__)
 FRESH_SECONDS = 600
 STALE_SECONDS = 24 * 3600
 SHORTEST_RSA = 2048
-LARGEST_DOCUMENT = 1_000_000
 RETRY_SECONDS = 30
 """However many tokens with unknown keys arrive, the issuer is asked once in this time."""
 
@@ -32,48 +30,61 @@ class Keys(Protocol):
 
 
 class IssuerKeys:
-    """Implements `Keys` with the issuer's JWKS."""
+    """Implements `Keys` with the issuer's JWKS: fresh for 10 minutes, and for a day while the issuer is away."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[dict[str, Any]]]) -> None:
-        """`fetch` gets the JWKS document."""
+    def __init__(
+        self, fetch: Callable[[], Awaitable[dict[str, Any]]], seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`fetch` gets the JWKS document, `seconds` a time that never goes back."""
         self._fetch = fetch
+        self._seconds = seconds
         self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = self._asked_at = float("-inf")
-        self._lock = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def get(self, key_id: str) -> jwt.PyJWK | None:
-        age = time.monotonic() - self._fetched_at
-        if age > STALE_SECONDS or key_id not in self._keys:
-            await self._refresh()
+        self._forget_stale()
+        if key_id not in self._keys:
+            # Shielded: a client that goes away must not take along the answer that others wait for.
+            if refreshing := self._refreshed():
+                await asyncio.shield(refreshing)
             if not self._keys:
                 raise IssuerUnavailableError
-            return self._keys.get(key_id)
-        if age > FRESH_SECONDS and (self._refreshing is None or self._refreshing.done()):
-            self._refreshing = asyncio.create_task(self._refresh())
+        elif self._seconds() - self._fetched_at > FRESH_SECONDS:
+            self._refreshed()
         return self._keys.get(key_id)
 
+    def _forget_stale(self) -> None:
+        if self._keys and self._seconds() - self._fetched_at > STALE_SECONDS:
+            self._keys = {}
+
+    def _refreshed(self) -> asyncio.Task[None] | None:
+        """The refresh that is under way, or a new one; None where the issuer was asked a moment ago."""
+        if self._refreshing is None or self._refreshing.done():
+            if self._seconds() - self._asked_at < RETRY_SECONDS:
+                return None
+            self._asked_at = self._seconds()
+            self._refreshing = asyncio.create_task(self._refresh())
+        return self._refreshing
+
     async def _refresh(self) -> None:
-        async with self._lock:
-            now = time.monotonic()
-            if now - self._asked_at < RETRY_SECONDS:
-                return
-            self._asked_at = now
-            try:
-                document = await self._fetch()
-                self._keys = {key.key_id: key for key in usable(document) if key.key_id}
-                self._fetched_at = now
-            except (httpx.HTTPError, ValueError, KeyError, TypeError) as failure:
-                logger.warning("issuer_keys_unavailable", error=type(failure).__name__)
-                if now - self._fetched_at > STALE_SECONDS:
-                    self._keys = {}
+        began = self._seconds()
+        try:
+            keys = {key.key_id: key for key in usable(await self._fetch()) if key.key_id}
+        except Exception as failure:  # noqa: BLE001 - whatever an issuer answers, the keys of before are what we have
+            logger.warning("issuer_keys_unavailable", error=type(failure).__name__)
+            return
+        if not keys:  # a mishap of the issuer's, not the end of all its tokens
+            logger.warning("issuer_keys_unavailable", reason="no usable key")
+            return
+        self._keys, self._fetched_at = keys, began
 
 
 def usable(document: dict[str, Any]) -> list[jwt.PyJWK]:
-    """The signing keys of a JWKS document that this product can use."""
+    """The signing keys of a JWKS document that this product can use. Raises `KeyError` and `TypeError` for others."""
     keys = []
     for entry in document["keys"]:
-        if entry.get("use", "sig") != "sig" or entry.get("kty") not in {"RSA", "EC"} or "d" in entry:
+        if not isinstance(entry, dict) or not may_verify(entry):
             continue
         try:
             key = jwt.PyJWK.from_dict(entry)
@@ -84,26 +95,13 @@ def usable(document: dict[str, Any]) -> list[jwt.PyJWK]:
     return keys
 
 
-def jwks_of(issuer: str) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Fetches the JWKS of `issuer` (with its trailing slash): where Auth0 has it, else where discovery says."""
-
-    async def fetch() -> dict[str, Any]:
-        async with httpx.AsyncClient(timeout=5, follow_redirects=False) as client:
-            response = await client.get(f"{issuer}.well-known/jwks.json")
-            if response.status_code == httpx.codes.NOT_FOUND:
-                discovery = await client.get(f"{issuer}.well-known/openid-configuration")
-                response = await client.get(trustworthy(discovery.raise_for_status().json()["jwks_uri"]))
-            if len(response.raise_for_status().content) > LARGEST_DOCUMENT:
-                raise ValueError("The issuer's document is too large.")
-            document: dict[str, Any] = response.json()
-            return document
-
-    return fetch
-
-
-def trustworthy(link: str) -> str:
-    """`link`, if keys that come over it can be believed. Raises `ValueError` unless it is HTTPS or of this machine."""
-    url = httpx.URL(link)
-    if url.scheme != "https" and url.host not in {"127.0.0.1", "::1", "localhost"}:
-        raise ValueError("Keys must come over HTTPS.")
-    return link
+def may_verify(entry: dict[str, Any]) -> bool:
+    """Whether an entry is a public key, and one to verify signatures with (RFC 7517, sections 4.2 and 4.3)."""
+    operations = entry.get("key_ops", ["verify"])
+    return (
+        entry.get("kty") in ("RSA", "EC")
+        and "d" not in entry
+        and entry.get("use", "sig") == "sig"
+        and isinstance(operations, list)
+        and "verify" in operations
+    )

@@ -1,5 +1,6 @@
 """Access tokens: JSON Web Tokens of an OpenID Connect issuer (RFC 7519, RFC 9068)."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,13 +20,18 @@ SCOPE_CLAIMS = ("scope", "scp", "permissions")
 LEEWAY = timedelta(seconds=10)
 LONGEST_LIFETIME = timedelta(days=30)
 LONGEST_TOKEN = 16 * 1024
+COMPACT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
+"""How a signed token is written (RFC 7515, section 7.1); lenient decoders skip what does not belong there."""
+
+TYPES = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
+"""What an access token may say it is. Other tokens of the same issuer, such as logout tokens, say something else."""
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer that is believed: its name with the trailing slash, the audience it must name, and its keys."""
+    """An issuer that is believed: the spellings of its name, the audience that a token must name, and its keys."""
 
-    name: str
+    names: tuple[str, ...]
     audience: str
     keys: Keys
 
@@ -35,25 +41,25 @@ class TokenVerifier:
 
     def __init__(self, issuers: Sequence[Issuer]) -> None:
         """Without issuers no token is believed."""
-        self._issuers = {issuer.name: issuer for issuer in issuers}
+        self._issuers = {name: issuer for issuer in issuers for name in issuer.names}
 
     async def verify(self, token: str) -> Caller:
-        """The registered user. Raises `InvalidTokenError`."""
-        if len(token) > LONGEST_TOKEN:
+        """The registered user. Raises `InvalidTokenError`, and `IssuerUnavailableError` when nothing can be said."""
+        if len(token) > LONGEST_TOKEN or not COMPACT.fullmatch(token):
             raise InvalidTokenError
         try:
             claims = await self._claims(token)
             return caller_of(claims)
-        except (jwt.PyJWTError, InvalidInputError, ValueError, TypeError, KeyError, OverflowError):
+        except (jwt.PyJWTError, InvalidInputError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise InvalidTokenError from None
 
     async def _claims(self, token: str) -> dict[str, Any]:
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
         header = unverified["header"]
         issuer = self._issuers.get(unverified["payload"].get("iss", ""))
-        if issuer is None or "crit" in header or header["alg"] not in ALGORITHMS:
+        if issuer is None or not acceptable(header):
             raise InvalidTokenError
-        key = await issuer.keys.get(str(header["kid"]))
+        key = await issuer.keys.get(header["kid"])
         if key is None or key.algorithm_name != header["alg"]:
             raise InvalidTokenError
         claims: dict[str, Any] = jwt.decode(
@@ -61,13 +67,35 @@ class TokenVerifier:
             key,
             algorithms=ALGORITHMS,
             audience=issuer.audience,
-            issuer=issuer.name,
+            issuer=issuer.names,
             leeway=LEEWAY,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
-        if not 0 <= claims["exp"] - claims["iat"] <= LONGEST_LIFETIME.total_seconds():
+        if not 0 <= instant(claims, "exp") - instant(claims, "iat") <= LONGEST_LIFETIME.total_seconds():
             raise InvalidTokenError
+        if "nbf" in claims:
+            instant(claims, "nbf")
         return claims
+
+
+def acceptable(header: dict[str, Any]) -> bool:
+    """Whether a token says that it is an access token, signed in one of our ways with a key that it names."""
+    kind = header.get("typ", "JWT")
+    return (
+        header.get("alg") in ALGORITHMS
+        and "crit" not in header
+        and isinstance(kind, str)
+        and kind.lower() in TYPES
+        and isinstance(header.get("kid"), str)
+    )
+
+
+def instant(claims: dict[str, Any], name: str) -> float:
+    """The claim as seconds since the epoch. Raises `TypeError` for what is no number (RFC 7519, section 2)."""
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return value
 
 
 def names_in(claim: object) -> list[str]:

@@ -4,7 +4,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from shopassist.identity.development import DevelopmentIssuer
-from shopassist.identity.keys import IssuerKeys, jwks_of
+from shopassist.identity.discovery import jwks_of
+from shopassist.identity.keys import IssuerKeys
 from shopassist.identity.tokens import Issuer, TokenVerifier
 from shopassist.settings import Settings
 
@@ -16,7 +17,7 @@ def token_verifier(settings: Settings) -> TokenVerifier:
     issuers = []
     identity = settings.identity
     if identity.issuer and identity.audience:
-        issuers.append(Issuer(identity.issuer, identity.audience, IssuerKeys(jwks_of(identity.issuer))))
+        issuers.append(Issuer(identity.issuer_names, identity.audience, IssuerKeys(jwks_of(identity.issuer))))
     if believes_development_issuer(settings):
         issuers.append(DevelopmentIssuer(development_key(settings)).issuer())
     return TokenVerifier(issuers)

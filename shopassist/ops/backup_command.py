@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import URL
 
-from shopassist.db.links import normalised
 from shopassist.db.manager import role_settings
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
@@ -19,7 +18,8 @@ from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.configured import backed_up, folder_of, link_of
 from shopassist.ops.operator import recorded
-from shopassist.ops.startup import read_settings, running_database
+from shopassist.ops.session_link import protected
+from shopassist.ops.startup import read_settings, running_database, said_plainly
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
@@ -29,8 +29,8 @@ console = Console(stderr=True)
 
 def administrator_of(settings: Settings) -> URL:
     """The link that may make databases: the administrator's, else as for backing up."""
-    link = ProvisioningSettings().admin_url
-    return link_of(settings) if link is None else normalised(link.get_secret_value(), "DATABASE_ADMIN_URL")
+    link = said_plainly(ProvisioningSettings).admin_url
+    return link_of(settings) if link is None else protected(settings, link, "DATABASE_ADMIN_URL")
 
 
 @app.command()

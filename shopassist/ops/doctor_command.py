@@ -5,6 +5,7 @@ from rich.table import Table
 
 from shopassist.db.links import normalised
 from shopassist.db.migrate import connected, known_revisions, revision_of
+from shopassist.db.tls import secured
 from shopassist.errors import StartupError
 from shopassist.ops.doctor import contents, server, surroundings
 from shopassist.ops.doctor.finding import Check, Deployment, Finding
@@ -34,7 +35,7 @@ async def examined(settings: Settings) -> list[Finding]:
     """What was found, in the order of the checks. Raises `StartupError` when the database cannot be reached."""
     if settings.database.database_url is None:
         raise StartupError("STORAGE=memory has no database.")
-    url = normalised(settings.database.database_url.get_secret_value())
+    url = secured(normalised(settings.database.database_url.get_secret_value()), settings.database)
     async with connected(url) as connection:
         deployment = Deployment(settings, url, connection)
         checks = CHECKS + (OF_CONTENTS if await revision_of(connection) == known_revisions()[-1] else ())

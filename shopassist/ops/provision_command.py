@@ -10,6 +10,7 @@ from shopassist.db.links import normalised
 from shopassist.db.manager import role_settings
 from shopassist.db.migrate import connected
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
+from shopassist.db.tls import secured
 from shopassist.errors import StartupError
 from shopassist.settings import DatabaseConfig, ProvisioningSettings
 
@@ -22,6 +23,7 @@ async def provisioned(settings: ProvisioningSettings, config: DatabaseConfig) ->
     if settings.admin_url is None:
         raise StartupError("DATABASE_ADMIN_URL is not set: the link of an administrator to the product's database.")
     url = normalised(settings.admin_url.get_secret_value(), "DATABASE_ADMIN_URL")
+    url = secured(url, config, "DATABASE_ADMIN_URL")
     async with connected(url) as connection:
         wanted = {
             "DATABASE_MIGRATION_URL": (settings.owner_role, settings.owner_password),

@@ -1,22 +1,23 @@
 """What must be true before the first request: settings that hold, a database that runs, a schema that fits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import structlog
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 from sqlalchemy import URL
 
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.links import normalised
 from shopassist.db.manager import time_limits
 from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.postgres.roles import is_off, is_privileged
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
-from shopassist.ops.session_link import session_link
+from shopassist.ops.session_link import protected, session_link
 from shopassist.settings import PoolMode, Settings, Storage
 
 PRIVILEGED = (
@@ -28,15 +29,24 @@ UNLIMITED = (
     "DB_POOL_MODE=transaction, and DATABASE_URL's role has no {}: run `shopassist db provision`, which sets its limits."
 )
 
+Read = TypeVar("Read")
+
 logger = structlog.get_logger(__name__)
 
 
 def read_settings() -> Settings:
     """The settings of the environment. Raises `StartupError` that names the variable."""
+    return said_plainly(Settings)
+
+
+def said_plainly(read: Callable[[], Read]) -> Read:
+    """What `read` makes of the environment. Raises `StartupError` that names the variable, never with its value."""
     try:
-        return Settings()
+        return read()
+    except SettingsError as error:
+        raise StartupError(f"{error}.") from None
     except ValidationError as error:
-        problem = error.errors()[0]
+        problem = error.errors(include_input=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
         if not name:  # a rule about several, whose text names them
             raise StartupError(f"{problem['ctx']['error']}.") from None
@@ -75,7 +85,7 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
     if settings.storage.storage is Storage.POSTGRES:
         if settings.database.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
-        await _prepare_schema(settings, normalised(settings.database.database_url.get_secret_value()))
+        await _prepare_schema(settings, protected(settings, settings.database.database_url))
     if settings.fill_with_sample:
         await load_sample(unit_of_work)
 
@@ -91,7 +101,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
                 raise StartupError(PRIVILEGED)
             if pooled and (unlimited := [name for name in time_limits(database) if await is_off(connection, name)]):
                 logger.warning("time_limits_missing", reason=UNLIMITED.format(", ".join(unlimited)))
-    migration_url = session_link(database, only_owner=guarded)
+    migration_url = session_link(settings, only_owner=guarded)
     if migration_url is None:
         await require_current(url)
         return

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from shopassist.db.links import normalised
 from shopassist.db.migrate import connected
 from shopassist.errors import InvalidInputError, StartupError
+from shopassist.ops.session_link import protected
 from shopassist.ops.tuning import (
     Change,
     Machine,
@@ -35,7 +35,7 @@ async def tuned(settings: Settings, machine: Machine, *, as_sql: bool) -> list[C
     """Print what to change; nothing is changed. Raises `StartupError`."""
     if settings.database.database_url is None:
         raise StartupError("STORAGE=memory has no database.")
-    async with connected(normalised(settings.database.database_url.get_secret_value())) as connection:
+    async with connected(protected(settings, settings.database.database_url)) as connection:
         found = await changes(connection, advice_for(machine, most_connections(settings)))
     console = Console(highlight=False, markup=False, soft_wrap=as_sql)
     if as_sql:

@@ -4,6 +4,7 @@ Each group is frozen.
 """
 
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -12,7 +13,7 @@ from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
 from shopassist.settings.consent import ConsentSettings
 from shopassist.settings.credits import CreditSettings
-from shopassist.settings.database import DatabaseConfig, PoolMode, ProvisioningSettings
+from shopassist.settings.database import DatabaseConfig, PoolMode, ProvisioningSettings, SslMode
 from shopassist.settings.guests import GuestSessionKind, GuestSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.limits import LimitSettings
@@ -38,6 +39,7 @@ __all__ = [
     "ProvisioningSettings",
     "ServerSettings",
     "Settings",
+    "SslMode",
     "Storage",
     "StorageSettings",
     "TelemetrySettings",
@@ -73,6 +75,20 @@ class Settings(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _issuer_can_be_believed(self) -> Self:
+        if self.identity.issuer is None:
+            return self
+        issuer = urlsplit(self.identity.issuer)
+        if issuer.scheme != "https" and issuer.hostname not in {"127.0.0.1", "::1", "localhost"}:
+            raise ValueError("OIDC_ISSUER must begin with https://, or its keys could be anybody's")
+        if not self.identity.audience:
+            raise ValueError(
+                "OIDC_AUDIENCE is not set: tokens are believed only when they name it, so that those which the issuer "
+                "makes for other services are refused"
+            )
+        return self
+
     @property
     def fill_with_sample(self) -> bool:
         """Whether an empty catalogue is filled with the sample."""
@@ -81,5 +97,5 @@ class Settings(BaseModel):
 
     def with_embedded(self, url: str) -> Self:
         """The same settings on the embedded database, which is at `url`."""
-        database = self.database.model_copy(update={"database_url": SecretStr(url)})
+        database = self.database.model_copy(update={"database_url": SecretStr(url), "ssl_mode": None})
         return self.model_copy(update={"database": database, "embedded_database": True})

@@ -15,6 +15,17 @@ class PoolMode(StrEnum):
     TRANSACTION = "transaction"
 
 
+class SslMode(StrEnum):
+    """How much a connection is protected, as libpq has it."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+
 class DatabaseConfig(Group):
     """The connection to PostgreSQL. Without a URL the embedded server is used."""
 
@@ -40,6 +51,14 @@ class DatabaseConfig(Group):
     )
     pool_mode: PoolMode = Field(
         default=PoolMode.SESSION, alias="DB_POOL_MODE", description="`transaction` behind PgBouncer in that mode"
+    )
+    ssl_mode: SslMode | None = Field(
+        default=None, alias="DB_SSL_MODE", description="of every link that does not say `sslmode=` itself"
+    )
+    ssl_root_cert: str | None = Field(
+        default=None,
+        alias="DB_SSL_ROOT_CERT",
+        description="file of the authorities that the database's certificate may be from, or `system`",
     )
     privileged_role: bool = Field(
         default=False,

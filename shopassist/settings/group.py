@@ -1,11 +1,94 @@
 """What every group of settings is."""
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+LARGEST_SECRET = 64 * 1024
 
 
 class Group(BaseSettings):
-    """Settings that belong together. A field's name is what code uses, its alias the environment variable."""
+    """Settings that belong together. A field's name is what code uses, its alias the environment variable.
+
+    A secret `NAME` may also come from the file that `NAME_FILE` names. Raises `SettingsError` that names the variable
+    when such a file cannot be read, or when both are set.
+    """
 
     model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", frozen=True, populate_by_name=True, env_ignore_empty=True
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's own way with files
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code goes first, then the environment and `.env`, then the files that these name."""
+        given: dict[str, str | None] = {}
+        for source in (dotenv_settings, env_settings):
+            if isinstance(source, EnvSettingsSource | DotEnvSettingsSource):
+                given |= source.env_vars
+        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls, given)
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """Secrets out of the files that `NAME_FILE` names, as orchestrators mount them."""
+
+    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, str | None]) -> None:
+        """`given` is what the environment says, by names in lower case."""
+        super().__init__(settings_cls)
+        self._given = given
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The secret or None, the name it goes by, and that it is no JSON."""
+        name = field.alias or field_name
+        file = self._given.get(f"{name}_file".lower())
+        if not file or not is_secret(field):
+            return None, name, False
+        if self._given.get(name.lower()):
+            raise SettingsError(f"{name} and {name}_FILE are both set: which one holds cannot be said")
+        return content(name, Path(file)), name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """All of the group that come from files."""
+        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
+        return {name: value for value, name, _ in found if value is not None}
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a field holds what must not be shown."""
+    return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
+
+
+def content(name: str, file: Path) -> str:
+    """The secret in a file, without the line's end. Raises `SettingsError`."""
+    try:
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(LARGEST_SECRET + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise SettingsError(f"The file of {name}_FILE cannot be read: {reason}") from None
+    secret = text.rstrip("\r\n")
+    if not secret or len(text) > LARGEST_SECRET or "\x00" in secret:
+        raise SettingsError(f"The file of {name}_FILE is empty, or holds no secret")
+    return secret

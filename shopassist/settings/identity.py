@@ -31,6 +31,13 @@ class IdentitySettings(Group):
         return f"{issuer.rstrip('/')}/" if issuer else None
 
     @property
+    def issuer_names(self) -> tuple[str, ...]:
+        """How the issuer's tokens may spell its name: Auth0's with the slash, others as that issuer does."""
+        if self.issuer is None:
+            return ()
+        return (self.issuer, self.issuer.rstrip("/")) if self.oidc_issuer else (self.issuer,)
+
+    @property
     def audience(self) -> str | None:
         """The audience that a token must name."""
         return self.oidc_audience or self.auth0_audience

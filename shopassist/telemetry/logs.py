@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import structlog
@@ -21,6 +22,22 @@ def only_allowed(_: Any, __: str, event: EventDict) -> EventDict:
     return {key: value for key, value in event.items() if key in ALLOWED}
 
 
+class WithoutExceptionTexts(logging.Formatter):
+    """Lines of libraries, which log whatever exception reaches them: its text may hold what somebody asked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The first line, and where an exception happened."""
+        bare = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
+        line, _, more = super().format(bare).partition("\n")
+        line = f"{line}\n{more}" if more and record.levelno < logging.WARNING else line
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        """The kind of an exception and the lines of code that it came through."""
+        kind, _, trace = ei
+        return "".join([*traceback.format_tb(trace), kind.__name__ if kind else ""])
+
+
 def configure_logging(level: str = "info") -> None:
     """Send structlog's events, and the warnings of libraries, to standard error."""
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
@@ -37,6 +54,6 @@ def configure_logging(level: str = "info") -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(
-        level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(WithoutExceptionTexts("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])

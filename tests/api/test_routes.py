@@ -216,3 +216,17 @@ async def test_two_apps_keep_to_their_own_containers(client: httpx.AsyncClient) 
     async with second:
         assert (await second.get("/api/user/credits", headers=GUEST)).json()["max_credits"] == 3
     assert (await client.get("/api/user/credits", headers=GUEST)).json()["max_credits"] == 10
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe", b"v\x8fO]\xb1", b"[" * 10_000], ids=["UTF-16", "noise", "deep"])
+async def test_a_body_that_cannot_be_read_is_not_valid(client: httpx.AsyncClient, bearer: Bearer, body: bytes) -> None:
+    """Whatever its bytes are, as the description says."""
+    headers = {**bearer(scope="shopassist:admin"), "Content-Type": "application/json"}
+    for method, path in (
+        ("POST", "/api/query"),
+        ("PUT", "/api/consent/me"),
+        ("POST", "/api/admin/credits/auth0|1/adjust"),
+    ):
+        answer = await client.request(method, path, headers=headers, content=body)
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["error_type"] == "validation_error"

@@ -147,9 +147,7 @@ async def test_migrations_go_past_the_pooler(pooled: Pooled) -> None:
     await asyncio.gather(*(prepare(direct.settings(), direct.unit_of_work()) for _ in range(3)))
     await prepare(without.settings(), without.unit_of_work())
     assert await migrate.current(normalised(pooled.url)) == newest
-    assert session_link(pooled.settings(direct_url=SecretStr(pooled.direct_url)).database) == normalised(
-        pooled.direct_url
-    )
+    assert session_link(pooled.settings(direct_url=SecretStr(pooled.direct_url))) == normalised(pooled.direct_url)
     for container in (without, direct):
         await container.shutdown()
 

@@ -1,5 +1,6 @@
 """`shopassist serve` as a user has it: it starts, stops, is killed, and says in one sentence what is wrong."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -281,3 +282,27 @@ def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) 
             open_to_all.request("/api/user/me", headers=headers)
         open_to_all.process.terminate()
         open_to_all.wait_for_end()
+
+
+def processes_below(pid: int) -> list[int]:
+    """A process and all that its threads have started."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    return [pid, *(below for child in children for below in processes_below(child))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
+def test_no_process_shows_a_secret(serve: Serve) -> None:
+    """Neither arguments of any process, nor the environment of the embedded database, nor what is logged."""
+    secrets = {"SECRET_KEY": "markedsecretkey-0123456789-0123456789", "GEMINI_API_KEY": "markedmodelkey"}
+    served = serve(LOG_LEVEL="debug", **secrets).wait_until_ready(90)
+    shown = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in processes_below(served.process.pid)}
+    databases = [pid for pid, arguments in shown.items() if "postgres" in arguments.split("\0")[0]]
+    assert databases
+    for pid in databases:
+        with contextlib.suppress(PermissionError):
+            shown[pid] += Path(f"/proc/{pid}/environ").read_text()
+    served.process.terminate()
+    served.wait_for_end()
+    everything = " ".join(shown.values()) + served.output()
+    assert not [name for name, secret in secrets.items() if secret in everything]

@@ -17,7 +17,7 @@ def folder_of(settings: Settings) -> Path:
 
 def link_of(settings: Settings) -> URL:
     """The link that backups are made over: the owner's, else the app's past any pooler. Raises `StartupError`."""
-    return required_session_link(settings.database)
+    return required_session_link(settings)
 
 
 async def backed_up(settings: Settings) -> Manifest:

@@ -57,6 +57,7 @@ def environment(url: URL) -> dict[str, str]:
         "PGPASSWORD": url.password,
         "PGDATABASE": url.database,
         "PGSSLMODE": str(url.query["ssl"]) if "ssl" in url.query else None,
+        "PGSSLROOTCERT": str(url.query["sslrootcert"]) if "sslrootcert" in url.query else None,
         "PGAPPNAME": "shopassist backup",
         "PGCONNECT_TIMEOUT": "10",
         "PATH": os.defpath,
