@@ -20,7 +20,8 @@ from sqlalchemy import text
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.embedded import Binaries, EmbeddedPostgres, launch
-from shopassist.db.manager import DatabaseManager, normalised
+from shopassist.db.links import normalised
+from shopassist.db.manager import DatabaseManager
 from shopassist.db.tls import secured
 from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.ops.provision_command import provisioned
