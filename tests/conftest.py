@@ -15,11 +15,11 @@ from shopassist.db import migrate
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.links import normalised
 from shopassist.settings import Settings, Storage, StorageSettings
+from tests.database_pool import COPYING, DatabasePool
 from tests.left_out import LeftOut
 from tests.support import FixedClock, execute, postgres_settings, with_name
 
 TEMPLATE = "migrated"
-COPYING = "STRATEGY file_copy"
 """Where nothing is synced, copying files costs a third of writing every page to the log: 0.1 s less in the kernel."""
 
 
@@ -61,6 +61,12 @@ def template_url(server_url: str) -> str:
     return with_name(server_url, TEMPLATE)
 
 
+@pytest.fixture(scope="session")
+def database_pool(server_url: str, template_url: str) -> DatabasePool:
+    """Migrated databases."""
+    return DatabasePool(server_url, template_url.rpartition("/")[2])
+
+
 @pytest.fixture
 async def empty_database_url(server_url: str) -> AsyncIterator[str]:
     """A database without any table."""
@@ -71,12 +77,11 @@ async def empty_database_url(server_url: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def database_url(server_url: str, template_url: str) -> AsyncIterator[str]:
+async def database_url(database_pool: DatabasePool) -> AsyncIterator[str]:
     """A migrated database without rows."""
-    name = f"test_{uuid4().hex}"
-    await execute(server_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} {COPYING}")
-    yield with_name(server_url, name)
-    await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+    url = await database_pool.take()
+    yield url
+    await database_pool.give_back(url)
 
 
 @pytest.fixture(params=["memory", "postgres"])
