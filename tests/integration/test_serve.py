@@ -200,10 +200,10 @@ def test_several_workers_are_one_service(serve: Serve) -> None:
 def test_a_named_database_is_used_and_the_embedded_one_never_touched(
     serve: Serve, folder: Path, database_url: str
 ) -> None:
-    """With `DATABASE_URL` no data folder of ours appears."""
+    """With `DATABASE_URL` nothing is kept in the data folder but the secret, which must outlive the server."""
     served = serve(DATABASE_URL=database_url).wait_until_ready()
     assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["secret.key"]
 
 
 def sentence(served: Served) -> str:
@@ -235,6 +235,13 @@ def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: 
     line = sentence(serve(**{name: value}))
     assert said in line
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_production_without_a_secret_is_said_in_one_sentence(serve: Serve, folder: Path, workers: str) -> None:
+    """Before anything is started, workers and the database included."""
+    assert "SECRET_KEY is not set" in sentence(serve(ENVIRONMENT="production", WORKERS=workers))
+    assert list(folder.iterdir()) == []
 
 
 def test_memory_refuses_a_second_process(serve: Serve) -> None:
