@@ -197,6 +197,30 @@ def test_several_workers_are_one_service(serve: Serve) -> None:
     assert not runs(database)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
+@pytest.mark.parametrize("ready", [False, True])
+def test_workers_do_not_outlive_their_parent(serve: Serve, ready: bool) -> None:
+    """After its SIGKILL they end, and so does the database: also those that were only just starting."""
+    served = serve(WORKERS="2")
+    if ready:
+        served.wait_until_ready(90)
+    deadline = time.monotonic() + 90
+    while len(workers := [pid for pid in processes_below(served.process.pid) if "spawn_main" in arguments_of(pid)]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    everything = [*processes_below(served.process.pid)[1:], *workers, served.database_process()]
+    served.process.kill()
+    wait_until_gone(*everything, seconds=60)
+
+
+def arguments_of(pid: int) -> str:
+    """What a process was started with; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def test_a_named_database_is_used_and_the_embedded_one_never_touched(
     serve: Serve, folder: Path, database_url: str
 ) -> None:
@@ -293,8 +317,10 @@ def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) 
 
 def processes_below(pid: int) -> list[int]:
     """A process and all that its threads have started."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread or process that has ended meanwhile
+            children += map(int, thread.read_text().split())
     return [pid, *(below for child in children for below in processes_below(child))]
 
 
