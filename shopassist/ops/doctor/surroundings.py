@@ -22,9 +22,7 @@ async def settings(deployment: Deployment) -> Finding:
     }
     said = [what for what, is_wrong in wrong.items() if is_wrong]
     if not said and not server.trusted_proxies:
-        return Finding(
-            "settings", "fit for production without a proxy in front; behind one TRUSTED_PROXIES must name it"
-        )
+        return Finding("settings", "fit for production; behind a proxy, name it in TRUSTED_PROXIES")
     if not said:
         return Finding("settings", "fit for production")
     return Finding("settings", "; ".join(said), "Set them as the README's table of settings says.")
