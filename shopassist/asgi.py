@@ -1,7 +1,9 @@
 """The app for a server: `uvicorn --factory shopassist.asgi:create` works, and `shopassist serve` uses it."""
 
 import os
+import sys
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -22,6 +24,7 @@ def create() -> FastAPI:
     shared = Path(os.environ[WORKER]) if os.environ.get(WORKER) else None
     if shared:
         die_with_parent()
+        _end_if_orphaned()
     settings = read_settings()
     configure_logging(settings.server.log_level)
     begin_tracing(settings.telemetry, __version__)
@@ -34,3 +37,10 @@ def create() -> FastAPI:
     if shared:
         container.availability().on_lost = partial(end_all_workers, shared)
     return create_app(container, before, lambda: end_in_time(container), shared)
+
+
+def _end_if_orphaned() -> None:
+    """End here when the parent was gone before this process could ask to be told of it."""
+    parent = parent_process()
+    if parent is not None and parent.pid != os.getppid():
+        sys.exit(1)

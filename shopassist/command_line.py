@@ -4,8 +4,9 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 from sqlalchemy import URL
@@ -173,27 +174,37 @@ def import_(
         asyncio.run(run(settings))
 
 
-def with_services(work: Callable[[OperatedServices], Awaitable[Result]]) -> Result:
-    """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
+async def on_database(settings: Settings, work: Callable[[OperatedServices], Awaitable[Result]]) -> Result:
+    """What `work` comes to over the services on the database that the settings name."""
     from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
 
-    async def run(settings: Settings) -> Result:
-        container = Container(settings=settings)
-        try:
-            return await work(container)
-        finally:
-            await container.shutdown()
+    container = Container(settings=settings)
+    try:
+        return await work(container)
+    finally:
+        await container.shutdown()
 
+
+def with_services(work: Callable[[OperatedServices], Awaitable[Result]]) -> Result:
+    """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
     with running_database() as settings:
         if settings.storage.storage is Storage.MEMORY:
             raise StartupError("STORAGE=memory has no database.")
-        return asyncio.run(run(settings))
+        return asyncio.run(on_database(settings, work))
+
+
+@dataclass(frozen=True, slots=True)
+class Operating:
+    """What commands of other modules work with: the services on the database that runs, and on any other."""
+
+    with_services: Callable[..., Any]
+    on_database: Callable[..., Awaitable[Any]]
 
 
 @app.callback(help=__doc__)
 def root(context: typer.Context) -> None:
     """Let the commands of other modules have the services."""
-    context.obj = with_services
+    context.obj = Operating(with_services, on_database)
 
 
 @ledger.command()

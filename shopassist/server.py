@@ -24,6 +24,7 @@ from shopassist.api.dependencies import Services
 from shopassist.db.embedded import EmbeddedPostgres
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
+from shopassist.identity.secret import require_secret
 from shopassist.ops.startup import prepare, with_database
 from shopassist.settings import WORKER, ServerSettings, Settings, Storage
 from shopassist.telemetry.traces import begin_tracing
@@ -81,6 +82,7 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
     if settings.storage.storage is Storage.MEMORY and settings.server.workers > 1:
         raise StartupError("STORAGE=memory is one process's own: set WORKERS to 1 or keep state in PostgreSQL.")
+    require_secret(settings)
     if settings.server.workers == 1:
         begin_tracing(settings.telemetry, __version__)
     listener = bind(settings.server)

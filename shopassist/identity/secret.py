@@ -1,5 +1,6 @@
 """The server's secret, and the keys made of it: one for each purpose, so that none can stand in for another."""
 
+from functools import cache
 from pathlib import Path
 from secrets import token_bytes
 
@@ -8,7 +9,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shopassist.errors import StartupError
 from shopassist.identity.key_file import read_or_make
-from shopassist.settings import Settings
+from shopassist.settings import Settings, Storage
 
 KEY_BYTES = 32
 KEPT_IN = "secret.key"
@@ -21,7 +22,8 @@ MISSING = (
 def derived_key(settings: Settings, purpose: str) -> bytes:
     """32 bytes for `purpose`, of SECRET_KEY (HKDF with SHA-256, RFC 5869).
 
-    Outside production a secret is made in the data folder when none is set. Raises `StartupError` in production.
+    Outside production a secret is made when none is set: in the data folder, or, with STORAGE=memory, where nothing
+    outlives the process, in memory. Raises `StartupError` in production.
     """
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(_secret(settings))
 
@@ -30,9 +32,21 @@ def _secret(settings: Settings) -> bytes:
     given = settings.identity.secret_key
     if given is not None:
         return given.get_secret_value().encode()
-    if settings.server.production:
-        raise StartupError(MISSING)
+    require_secret(settings)
+    if settings.storage.storage is Storage.MEMORY:
+        return _of_this_process()
     return read_or_make(secret_file(settings), _random)
+
+
+def require_secret(settings: Settings) -> None:
+    """Raise `StartupError` when there is no secret in production."""
+    if settings.server.production and settings.identity.secret_key is None:
+        raise StartupError(MISSING)
+
+
+@cache
+def _of_this_process() -> bytes:
+    return _random()
 
 
 def secret_file(settings: Settings) -> Path:

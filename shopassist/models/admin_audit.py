@@ -20,6 +20,8 @@ ADJUST_CREDITS = "adjust_credits"
 READ_CONSENTS = "read_consents"
 READ_AUDIT = "read_audit"
 PUBLISH_NOTICE = "publish_notice"
+EXPORT_USER = "export_user"
+ERASE_USER = "erase_user"
 
 
 class AdminAct(SQLModel, table=True):

@@ -1,30 +1,43 @@
 """`shopassist backup …`: backups of the database, made, listed, proved and restored."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import URL
 
 from shopassist.db.manager import role_settings
-from shopassist.db.migrate import connected
+from shopassist.db.migrate import connected, ensure_current
 from shopassist.db.postgres.roles import EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
+from shopassist.models.erasure import Listed
 from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.configured import backed_up, folder_of, link_of
 from shopassist.ops.operator import recorded
 from shopassist.ops.session_link import protected
 from shopassist.ops.startup import read_settings, running_database, said_plainly
+from shopassist.ops.user_command import PrivacyServices, replayed
 from shopassist.settings import DatabaseConfig, ProvisioningSettings, Settings
 
 app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
 console = Console(stderr=True)
+
+HAS_LIST = "SELECT to_regclass('public.erasures') IS NOT NULL"
+Result = TypeVar("Result")
+
+
+class OnDatabase(Protocol):
+    """Gives work the services on the database that settings name."""
+
+    async def __call__(self, settings: Settings, work: Callable[[PrivacyServices], Awaitable[Result]]) -> Result: ...
 
 
 def administrator_of(settings: Settings) -> URL:
@@ -69,10 +82,11 @@ def verify(name: NameArgument = "newest") -> None:
 
 @app.command()
 def restore(
+    context: typer.Context,
     name: NameArgument,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Put NAME in the place of the database, which is kept under another name."""
+    """Put NAME in the place of the database, which is kept under another name. Who was erased since stays erased."""
     with running_database() as settings:
         folder = folder_of(settings)
         chosen = _chosen(folder, name)
@@ -82,19 +96,60 @@ def restore(
                 f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
             )
         with console.status("restoring"):
-            finished = partial(finish, name=chosen)
+            on_database: OnDatabase = context.obj.on_database
+            finished = partial(finish, name=chosen, erase_again=partial(erased_again, url, settings, on_database))
             old = asyncio.run(restoring.restore(url, folder, chosen, _identity(settings), finished))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
 
-async def finish(url: URL, name: str) -> None:
-    """Give a database restored from backup `name` to the roles that there are, and record in it that it was."""
+async def finish(url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None) -> None:
+    """Give a database restored from backup `name` to the roles that there are, and record in it that it was.
+
+    Whom `erase_again` knows of is erased in it before anybody else can look.
+    """
+    if erase_again:
+        await erase_again(url)
     names = ProvisioningSettings()
     async with connected(url) as connection:
         if await connection.fetchval(EXISTS, names.app_role):
             roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
             await provision(connection, roles, role_settings(DatabaseConfig()))
         await recorded(connection, "restore_backup", name)
+
+
+async def erased_again(old: URL, settings: Settings, on_database: OnDatabase, url: URL) -> int:
+    """Erase in the database of `url` whoever was erased in `old`, which it is to take the place of; how many were.
+
+    The erasure is this version's, so the schema is brought up to it when there is anybody on the list. Raises
+    `StartupError` and `MigrationError`.
+    """
+    listed = await erased_in(old, settings, on_database)
+    if not listed:
+        return 0
+    await ensure_current(url)
+    return await on_database(at(settings, url), lambda services: replayed(services.erasure_service(), listed))
+
+
+async def erased_in(url: URL, settings: Settings, on_database: OnDatabase) -> dict[str, Listed]:
+    """The last erasure of each subject in a database, by hash; nobody where its schema knows of none."""
+    async with connected(url) as connection:
+        if not await connection.fetchval(HAS_LIST):
+            return {}
+
+    async def read(services: PrivacyServices) -> dict[str, Listed]:
+        # The oldest first, so the last of a subject stays.
+        return {one.subject_hash: one async for one in services.erasure_service().listed()}
+
+    return await on_database(at(settings, url), read)
+
+
+def at(settings: Settings, url: URL) -> Settings:
+    """The settings, on the database of `url` alone."""
+    link = SecretStr(url.render_as_string(hide_password=False))
+    # The link itself says how it is protected.
+    alone = {"database_url": link, "replica_url": None, "ssl_mode": None, "ssl_root_cert": None}
+    database = settings.database.model_copy(update=alone)
+    return settings.model_copy(update={"database": database})
 
 
 def _chosen(folder: Path, name: str) -> str:

@@ -7,9 +7,13 @@ from typing import Annotated, Protocol, TypeVar
 
 import typer
 
+from shopassist.db.ports import UnitOfWork
 from shopassist.identity.subjects import SubjectHash
+from shopassist.models import AdminAct
+from shopassist.models.admin_audit import ERASE_USER, EXPORT_USER
 from shopassist.models.erasure import AskedBy, ErasureReceipt, Listed
 from shopassist.ops import erasure_list
+from shopassist.ops.operator import operator
 from shopassist.services.erasure import ErasureService
 from shopassist.services.export import ExportService
 
@@ -36,6 +40,8 @@ class PrivacyServices(Protocol):
 
     def subject_hash(self) -> SubjectHash: ...
 
+    def unit_of_work(self) -> UnitOfWork: ...
+
 
 WithServices = Callable[[Callable[[PrivacyServices], Awaitable[Result]]], Result]
 
@@ -45,12 +51,13 @@ def export(context: typer.Context, user: UserArgument, to: FileOption = None) ->
     """Write everything that is held of USER, as JSON."""
 
     async def write(services: PrivacyServices) -> None:
+        await recorded(services, EXPORT_USER, user)
         parts = await services.export_service().export(user, None)
         with to.open("wb") if to else open(sys.stdout.fileno(), "wb", closefd=False) as file:  # noqa: ASYNC230
             async for part in parts:
                 file.write(part)
 
-    with_services: WithServices[None] = context.obj
+    with_services: WithServices[None] = context.obj.with_services
     with_services(write)
 
 
@@ -59,9 +66,12 @@ def erase(context: typer.Context, user: UserArgument) -> None:
     """Erase USER and show the receipt; may be done again."""
 
     async def done(services: PrivacyServices) -> ErasureReceipt:
-        return await services.erasure_service().erase(user, None, AskedBy.OPERATOR, float("inf"))
+        receipt = await services.erasure_service().erase(user, None, AskedBy.OPERATOR, float("inf"))
+        # Known by the receipt: from here on nothing names who was erased.
+        await recorded(services, ERASE_USER, str(receipt.receipt_id))
+        return receipt
 
-    with_services: WithServices[ErasureReceipt] = context.obj
+    with_services: WithServices[ErasureReceipt] = context.obj.with_services
     receipt = with_services(done)
     typer.echo(receipt.model_dump_json(indent=2))
 
@@ -74,7 +84,7 @@ def export_list(context: typer.Context, file: AddedFileArgument) -> None:
         listed = [one async for one in services.erasure_service().listed()]
         return erasure_list.add(file, listed, services.subject_hash().fingerprint)
 
-    with_services: WithServices[int] = context.obj
+    with_services: WithServices[int] = context.obj.with_services
     typer.echo(f"{with_services(add):,} added")
 
 
@@ -86,8 +96,14 @@ def replay(context: typer.Context, file: ListArgument) -> None:
         listed = erasure_list.read(file, services.subject_hash().fingerprint)
         return await replayed(services.erasure_service(), listed)
 
-    with_services: WithServices[int] = context.obj
+    with_services: WithServices[int] = context.obj.with_services
     typer.echo(f"{with_services(again):,} erased again")
+
+
+async def recorded(services: PrivacyServices, act: str, target: str) -> None:
+    """Put the operator's act into the audit of administrators."""
+    done = AdminAct(actor=operator(), act=act, target=target)
+    await services.unit_of_work().run(lambda work: work.admin_audit.record(done))
 
 
 async def replayed(service: ErasureService, listed: dict[str, Listed]) -> int:

@@ -80,6 +80,7 @@ def row(who: Who, *answers: int, body: Any = None, of_others: bool = False, **pa
 E, C, R, A = Who.EVERYONE, Who.CALLERS, Who.REGISTERED, Who.ADMINISTRATORS
 CONSENT = {"terms_accepted": True, "marketing_consent": False}
 ADJUSTMENT = {"amount": 1, "reason": "a matrix"}
+NOTICE = {"purpose": "marketing", "locale": "en", "text": "We write to you."}
 
 TABLE: dict[tuple[str, str], Row] = {
     ("GET", "/"): row(E),
@@ -116,6 +117,8 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/admin/credits/{user_id:path}/adjust"): row(
         A, 200, 404, body=ADJUSTMENT, of_others=True, user_id="auth0|victim"
     ),
+    ("GET", "/api/admin/audit"): row(A, of_others=True),
+    ("POST", "/api/admin/notices"): row(A, body=NOTICE),
     ("GET", "/api/user/export"): row(C),
     ("DELETE", "/api/user"): row(C, 200, 202, 404),
 }

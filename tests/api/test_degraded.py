@@ -27,6 +27,7 @@ BODIES = {
     "/api/admin/credits/{user_id:path}/adjust": {"amount": 1, "reason": "goodwill"},
     "/api/admin/notices": {"purpose": "terms", "locale": "en", "text": "Be good."},
     "/api/consents": {"consents": [{"purpose": "terms", "granted": False}]},
+    "/api/user/merge-guest": {"session_id": "g2wsht"},
 }
 PARAMETERS = {"{user_id:path}": "auth0|1", "{purpose}": "terms", "{notice_id}": "1"}
 

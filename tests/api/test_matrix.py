@@ -14,6 +14,9 @@ from tests.api.matrix import BEGIN, DOCUMENT, END, TABLE, Identity, Row, concret
 USER_A, GUEST_A = "auth0|victim", "victim-session"
 SECRET = "planted-secret-of-a"  # noqa: S105 - a marker
 MAIL = "planted-secret-of-a@mail.example"
+KEY = "a-key-of-a"
+"""Which others send as well; so it is theirs too, and their export may show it."""
+
 THEIRS = (USER_A, "auth0%7Cvictim", GUEST_A, SECRET)
 
 Ask = Callable[..., Awaitable[httpx.Response]]
@@ -37,16 +40,16 @@ def headers(provider: IdentityProvider) -> dict[Identity, dict[str, str]]:
         # The worst that these could be: A's, and an administrator's.
         Identity.EXPIRED: bearer(USER_A, scope="shopassist:admin", iat=long_ago, exp=long_ago + timedelta(hours=1)),
         Identity.OTHER_AUDIENCE: bearer(USER_A, scope="shopassist:admin", aud="https://other.example"),
-        Identity.FORGED: {"X-Session-ID": USER_A},
     }
 
 
 @pytest.fixture
-async def sessions_may_be_signed(client: httpx.AsyncClient, app: FastAPI, headers: Any) -> None:
-    """Where sessions are signed, the forged one is one that was signed and then changed."""
-    if ("POST", "/api/guest") in routes_of(app):
-        session = (await client.post("/api/guest")).json()["session_id"]
-        headers[Identity.FORGED] = {"X-Session-ID": session[:-1] + ("A" if session[-1] != "A" else "B")}
+async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> None:
+    """The forged session is one that was signed here, for somebody else, and then changed."""
+    session = (await client.post("/api/guest")).json()["session_id"]
+    user_id, _, code = session.rpartition(".")
+    other = user_id[:-2] + ("AA" if user_id[-2:] != "AA" else "BB")
+    headers[Identity.FORGED] = {"X-Session-ID": f"{other}.{code}"}
 
 
 def test_every_route_has_a_row(app: FastAPI) -> None:
@@ -65,7 +68,7 @@ async def asked(client: httpx.AsyncClient, method: str, path: str, row: Row, hea
     return await client.request(method, concrete(path, row.parameters), headers=headers, json=row.body)
 
 
-@pytest.mark.usefixtures("sessions_may_be_signed")
+@pytest.mark.usefixtures("tampered_session")
 async def test_each_identity_is_let_in_where_the_table_says(
     client: httpx.AsyncClient, app: FastAPI, headers: dict[Identity, dict[str, str]]
 ) -> None:
@@ -86,7 +89,7 @@ async def test_each_identity_is_let_in_where_the_table_says(
 async def plant(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> str:
     """Give both A's something that is theirs; a cursor into the user's history."""
     for identity in (Identity.USER_A, Identity.GUEST_A):
-        own = {**headers[identity], "Idempotency-Key": f"key-{SECRET}"}
+        own = {**headers[identity], "Idempotency-Key": KEY}
         answer = await client.post("/api/query", headers=own, json={"query": f"a phone for {SECRET}"})
         assert answer.status_code == 200
     consent = {"terms_accepted": True, "marketing_consent": True}
@@ -111,7 +114,7 @@ async def held_by_a(client: httpx.AsyncClient, headers: dict[Identity, dict[str,
     ]
 
 
-@pytest.mark.usefixtures("sessions_may_be_signed")
+@pytest.mark.usefixtures("tampered_session")
 async def test_nobody_sees_or_changes_what_is_anothers(
     client: httpx.AsyncClient, app: FastAPI, headers: dict[Identity, dict[str, str]]
 ) -> None:
@@ -140,7 +143,7 @@ async def as_if_a(
     names = ("user_id", "session_id", "sub", "guest_id", "account", "caller")
     parameters = {**row.parameters, **({"user_id": USER_A} if "user_id" in row.parameters else {})}
     link = concrete(path, parameters)
-    everything = {"Idempotency-Key": f"key-{SECRET}", "X-User-ID": USER_A, "X-Forwarded-User": USER_A, "Cookie": ""}
+    everything = {"Idempotency-Key": KEY, "X-User-ID": USER_A, "X-Forwarded-User": USER_A, "Cookie": ""}
     if "Authorization" in headers:
         everything["X-Session-ID"] = GUEST_A
     body = {**row.body, **dict.fromkeys(names, USER_A)} if isinstance(row.body, dict) else row.body

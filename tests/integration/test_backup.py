@@ -1,5 +1,6 @@
 """Backups of a real database: made, proved, restored; and refused when anything is wrong with them."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -10,8 +11,10 @@ import pyrage
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import URL
+from typer.testing import CliRunner
 
 from containers import Container
+from shopassist.command_line import app
 from shopassist.db import migrate
 from shopassist.db.links import normalised
 from shopassist.errors import BackupError, StartupError
@@ -84,6 +87,33 @@ async def test_a_backup_brings_back_what_there_was(
     assert await kept.fetchval("SELECT available_credits FROM user_credits") == 37
     await kept.close()
     await execute(database_url, f"DROP DATABASE {old}".replace(old, f'"{old}"'))
+
+
+async def test_who_was_erased_does_not_come_back(
+    shop: Container, url: URL, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command as operators run it: the erased are erased again before the swap, everybody else is restored."""
+    await shop.credit_service().deduct_credit("auth0|stays", amount=4)
+    made = await create(url, tmp_path, None)
+    await shop.erasure_service().erase("auth0|1", is_guest=False)
+    await shop.credit_service().deduct_credit("auth0|stays", amount=10)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BACKUP_FOLDER", str(tmp_path))
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["backup", "restore", made.name, "--yes"])
+    assert result.exit_code == 0, result.output
+    connection = await asyncpg.connect(database_url)
+    named = "SELECT count(*) FROM credit_transactions t FULL JOIN user_consents c USING (user_id) WHERE user_id = $1"
+    assert await connection.fetchval(named, "auth0|1") == 0
+    assert await connection.fetchval(named, "auth0|stays") == 2
+    assert await connection.fetchval("SELECT count(*) FROM user_credits WHERE user_id = 'auth0|1'") == 0
+    balance = "SELECT available_credits FROM user_credits WHERE user_id = 'auth0|stays'"
+    assert await connection.fetchval(balance) == 46
+    await connection.close()
+    report = await shop.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0
+    [old] = await databases(database_url) - {url.database}
+    await execute(database_url, f'DROP DATABASE "{old}"')
 
 
 async def test_the_manifest_says_what_is_in_it(shop: Container, url: URL, tmp_path: Path) -> None:

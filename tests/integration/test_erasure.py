@@ -59,6 +59,15 @@ async def traces(url: str, marker: str) -> list[str]:
         await connection.close()
 
 
+async def text_of(url: str, statement: str) -> str:
+    """A text."""
+    connection = await asyncpg.connect(url)
+    try:
+        return str(await connection.fetchval(statement))
+    finally:
+        await connection.close()
+
+
 async def value_of(url: str, statement: str) -> int:
     """A number."""
     connection = await asyncpg.connect(url)
@@ -206,8 +215,13 @@ async def test_the_operators_commands(
     export = UserExport.model_validate_json(file.read_bytes())
     assert export.is_guest
     assert len(export.held["transactions"]) == 10
+    looked = "SELECT target FROM admin_audit WHERE act = 'export_user' AND actor LIKE 'operator:%'"
+    assert await text_of(database_url, looked) == GUEST
     _, shown = await asyncio.to_thread(run, "user", "erase", GUEST)
-    assert json.loads(shown)["pseudonymised"] == {"transactions": 10}
+    assert (await text_of(database_url, looked)).startswith("erased")
+    erased = "SELECT target FROM admin_audit WHERE act = 'erase_user' AND actor LIKE 'operator:%'"
+    assert await text_of(database_url, erased) == json.loads(shown)["receipt_id"]
+    assert json.loads(shown)["pseudonymised"] == {"transactions": 10, "administrators_acts": 1}
     assert GUEST not in shown
     assert await asyncio.to_thread(run, "user", "erasures", "export", str(listed)) == (0, "1 added\n")
     with listed.open("a") as opened:

@@ -188,11 +188,15 @@ async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Con
 
 
 async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url: str) -> None:
-    """Who waits in vain for a connection hears so; who comes after waits 0.4 s; money has connections of its own."""
+    """Who waits in vain for a connection hears so; who comes after waits 0.4 s; money has connections of its own.
+
+    Accounts that are there: a new one is opened in a unit of work, where an erasure of its owner would be seen.
+    """
     config = DatabaseConfig(database_url=SecretStr(database_url), pool_size=1, max_overflow=0)
     container = Container(settings=Settings(database=config))
     consents, manager = container.consent_service(), container.database_manager()
     await consents.get_consent("a")
+    await container.credit_service().get_user_credits("a")
     waits = []
     async with manager.session():
         for _ in range(2):

@@ -197,13 +197,37 @@ def test_several_workers_are_one_service(serve: Serve) -> None:
     assert not runs(database)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
+@pytest.mark.parametrize("ready", [False, True])
+def test_workers_do_not_outlive_their_parent(serve: Serve, ready: bool) -> None:
+    """After its SIGKILL they end, and so does the database: also those that were only just starting."""
+    served = serve(WORKERS="2")
+    if ready:
+        served.wait_until_ready(90)
+    deadline = time.monotonic() + 90
+    while len(workers := [pid for pid in processes_below(served.process.pid) if "spawn_main" in arguments_of(pid)]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    everything = [*processes_below(served.process.pid)[1:], *workers, served.database_process()]
+    served.process.kill()
+    wait_until_gone(*everything, seconds=60)
+
+
+def arguments_of(pid: int) -> str:
+    """What a process was started with; nothing of one that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def test_a_named_database_is_used_and_the_embedded_one_never_touched(
     serve: Serve, folder: Path, database_url: str
 ) -> None:
-    """With `DATABASE_URL` no data folder of ours appears."""
+    """With `DATABASE_URL` nothing is kept in the data folder but the secret, which must outlive the server."""
     served = serve(DATABASE_URL=database_url).wait_until_ready()
     assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["secret.key"]
 
 
 def sentence(served: Served) -> str:
@@ -235,6 +259,13 @@ def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: 
     line = sentence(serve(**{name: value}))
     assert said in line
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_production_without_a_secret_is_said_in_one_sentence(serve: Serve, folder: Path, workers: str) -> None:
+    """Before anything is started, workers and the database included."""
+    assert "SECRET_KEY is not set" in sentence(serve(ENVIRONMENT="production", WORKERS=workers))
+    assert list(folder.iterdir()) == []
 
 
 def test_memory_refuses_a_second_process(serve: Serve) -> None:
@@ -286,8 +317,10 @@ def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) 
 
 def processes_below(pid: int) -> list[int]:
     """A process and all that its threads have started."""
-    threads = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    children: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread or process that has ended meanwhile
+            children += map(int, thread.read_text().split())
     return [pid, *(below for child in children for below in processes_below(child))]
 
 

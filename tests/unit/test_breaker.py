@@ -134,7 +134,7 @@ def test_what_the_database_says_no_to_is_no_failure_of_it(error: Exception) -> N
         (asyncpg.LockNotAvailableError(""), True, 1),
         (asyncpg.QueryCanceledError(""), True, 1),
         (asyncpg.DiskFullError(""), True, 1),
-        (asyncpg.ReadOnlySQLTransactionError(""), True, 1),
+        (asyncpg.ReadOnlySQLTransactionError(""), False, 3),
     ],
 )
 async def test_only_what_left_nothing_behind_is_done_again(error: Exception, repeatable: bool, attempts: int) -> None:

@@ -7,7 +7,7 @@ from pydantic import SecretStr, ValidationError
 
 from shopassist.errors import StartupError
 from shopassist.identity.secret import derived_key, secret_file
-from shopassist.settings import DatabaseConfig, IdentitySettings, ServerSettings, Settings
+from shopassist.settings import DatabaseConfig, IdentitySettings, ServerSettings, Settings, Storage, StorageSettings
 
 
 def settings(folder: Path, secret: str | None = None, environment: str = "development") -> Settings:
@@ -32,6 +32,15 @@ def test_a_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert derived_key(settings(tmp_path), "x") == first
     assert secret_file(settings(tmp_path)).stat().st_mode & 0o777 == 0o600
     assert derived_key(settings(tmp_path / "elsewhere"), "x") != first
+
+
+def test_with_memory_it_is_kept_in_memory(tmp_path: Path) -> None:
+    """What it is for does not outlive the process either; within it each look finds the same."""
+    memory = settings(tmp_path).model_copy(update={"storage": StorageSettings(storage=Storage.MEMORY)})
+    assert derived_key(memory, "x") == derived_key(memory, "x") != derived_key(settings(tmp_path), "x")
+    secret_file(memory).unlink()
+    assert derived_key(memory, "x")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_production_must_be_told(tmp_path: Path) -> None:

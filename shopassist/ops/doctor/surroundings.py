@@ -21,6 +21,8 @@ async def settings(deployment: Deployment) -> Finding:
         "SAMPLE_CATALOGUE is on": deployment.settings.fill_with_sample,
     }
     said = [what for what, is_wrong in wrong.items() if is_wrong]
+    if not said and not server.trusted_proxies:
+        return Finding("settings", "fit for production; behind a proxy, name it in TRUSTED_PROXIES")
     if not said:
         return Finding("settings", "fit for production")
     return Finding("settings", "; ".join(said), "Set them as the README's table of settings says.")
