@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-kill test-fuzz test-fuzz-quick matrix check format bench bench-quick bench-tune lock tools \
+.PHONY: help serve test test-slow test-kill test-fuzz test-fuzz-quick matrix check format bench bench-quick bench-tune lock tools \
   test-external clean
 
 help:  ## Show this list
@@ -31,6 +31,9 @@ serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded Postg
 
 test: .venv/development  ## Run the tests but those that need Debian packages or root
 	$(BIN)/pytest -n 2 -m "not external and not slow and not faults" $(ARGS)
+
+test-slow: .venv/development  ## Run the tests that take long
+	$(BIN)/pytest -n 2 -m "slow and not external and not faults" $(ARGS)
 
 test-kill: .venv/development  ## Kill the server 100 times at the worst moments: no credit lost, none spent twice
 	KILL_ROUNDS=100 $(BIN)/pytest tests/faults/test_kill.py $(ARGS)

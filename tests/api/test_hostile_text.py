@@ -14,6 +14,8 @@ from shopassist.ops.catalog_import import load_sample
 from shopassist.settings import LimitSettings, Settings
 from tests.hostile_text import PROMPTS, SQL
 
+pytestmark = pytest.mark.slow
+
 QUERY = "/api/query"
 TOGETHER = 5
 TRIES = 5

@@ -67,6 +67,7 @@ def worker_processes(server: TestServer) -> list[int]:
     return [int(file.name.partition("-")[0]) for file in folder.glob("shopassist-*/[0-9]*.json")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer) -> None:
     """Each scrape sees what both did; a killed worker's counts stay, and its gauges vanish.

@@ -15,6 +15,8 @@ from shopassist.db.migrate import known_revisions
 from tests.servers import PROJECT, TestServer
 from tests.support import postgres_settings
 
+pytestmark = pytest.mark.slow
+
 NEXT = '''"""What the next version adds: a column that the older one does not know."""
 
 import sqlalchemy as sa

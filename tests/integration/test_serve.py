@@ -132,7 +132,7 @@ def serve(folder: Path) -> Iterator[Serve]:
             served.process.stdout.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_first_answer_then_a_clean_stop_then_everything_is_still_there(serve: Serve, number: signal.Signals) -> None:
     """A question is answered and paid for; stopped with 0, nothing runs; started again, balance and answer are kept."""
     first = serve().wait_until_ready()
@@ -198,7 +198,7 @@ def test_several_workers_are_one_service(serve: Serve) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
-@pytest.mark.parametrize("ready", [False, True])
+@pytest.mark.parametrize("ready", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_workers_do_not_outlive_their_parent(serve: Serve, ready: bool) -> None:
     """After its SIGKILL they end, and so does the database: also those that were only just starting."""
     served = serve(WORKERS="2")
