@@ -59,7 +59,7 @@ async def adjust_credits(
     return adjusted
 
 
-@router.post("/notices", responses=documented(*ADMIN_ERRORS, NoticeExistsError))
+@router.post("/notices", responses=documented(*ADMIN_ERRORS, *BODY_ERRORS, NoticeExistsError))
 async def publish_notice(
     publication: NoticePublication,
     administrator: AdministratorDep,

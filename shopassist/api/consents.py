@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from shopassist.api.consenting import origin, subject_of
 from shopassist.api.cursors import next_page, read_id
 from shopassist.api.dependencies import IDENTITY, CallerDep, ConsentHistoryDep, services
-from shopassist.api.errors import IDENTITY_ERRORS, documented
+from shopassist.api.errors import BODY_ERRORS, IDENTITY_ERRORS, documented
 from shopassist.errors import NotFoundError, NoticeOutdatedError
 from shopassist.models.consent_history import (
     ConsentDecisions,
@@ -32,7 +32,7 @@ async def deciding(request: Request, caller: CallerDep) -> tuple[Subject, Origin
 DecidingDep = Annotated[tuple[Subject, Origin], Depends(deciding)]
 
 
-@router.post("", responses=documented(*IDENTITY_ERRORS, NotFoundError, NoticeOutdatedError))
+@router.post("", responses=documented(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, NoticeOutdatedError))
 async def decide(decisions: ConsentDecisions, deciding: DecidingDep, service: ConsentHistoryDep) -> list[ConsentState]:
     """Say yes or no, each purpose for itself: all is recorded or nothing. Where every purpose stands after that.
 
