@@ -1,12 +1,11 @@
 """The database server: who we are there, over which link, and how it keeps what it is given."""
 
 from datetime import UTC, datetime
-from ipaddress import ip_address
 
 from shopassist.db.hot import HOT_CONNECTIONS
-from shopassist.db.links import hosts_of
 from shopassist.db.migrate import known_revisions, revision_of
 from shopassist.db.postgres.roles import is_privileged
+from shopassist.db.tls import is_local
 from shopassist.ops.doctor.finding import Deployment, Finding
 
 CLOCK_SECONDS = 1.0
@@ -40,7 +39,7 @@ async def tls(deployment: Deployment) -> Finding:
     if await deployment.connection.fetchval(OVER_TLS):
         return Finding("tls", "the link to the database is encrypted")
     seen = "the link to the database is not encrypted"
-    if not deployment.guarded or all(_is_near(host.name) for host in hosts_of(deployment.url)):
+    if not deployment.guarded or is_local(deployment.url):
         return Finding("tls", f"{seen}, and stays on this machine or out of production")
     return Finding("tls", seen, "Ask for TLS: DB_SSL_MODE=verify-full with DB_SSL_ROOT_CERT.")
 
@@ -73,13 +72,3 @@ async def connections(deployment: Deployment) -> Finding:
     seen = f"{workers} workers open up to {most} connections, the server bears {borne}"
     fix = "Lower DB_POOL_SIZE, DB_MAX_OVERFLOW or WORKERS, raise max_connections, or put PgBouncer in between."
     return Finding("connections", seen, None if most <= borne else fix)
-
-
-def _is_near(host: str) -> bool:
-    """Whether a host is this machine: a socket's folder, localhost, a loopback address."""
-    if host.startswith("/") or host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
