@@ -15,6 +15,9 @@ Result = TypeVar("Result")
 class LaggingReads(Protocol):
     """Short transactions that only read, where what they find may be a few seconds old. Never for money or consent."""
 
+    def about(self, *user_ids: str) -> "LaggingReads":
+        """The same for what is of these people alone, as `UnitOfWork.about`."""
+
     async def run(self, body: Body[Result]) -> Result:
         """What `body` finds; with the primary gone it may be older, which is noted (`freshness`)."""
 

@@ -204,6 +204,9 @@ class UnitOfWork(Protocol):
 
     def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
 
+    def about(self, *user_ids: str) -> "UnitOfWork":
+        """The same for what is of these people alone, wherever their state is; the one who decides that comes last."""
+
     async def run(
         self, body: Body[Result], happened: Body[Result | None] | None = None, repeatable: bool = False
     ) -> Result:

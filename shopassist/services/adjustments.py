@@ -73,7 +73,9 @@ class AdjustmentService:
         return CreditAdjusted.model_validate(replay.response)
 
     async def _refusal(self, user_id: str) -> NotFoundError | OverdrawError:
-        account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
+        account = await self._unit_of_work.about(user_id).run(
+            lambda work: work.credits.get_user_credits(user_id), repeatable=True
+        )
         return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
 
 

@@ -54,12 +54,14 @@ class UserConsentService:
             stored = await work.consents.get_consent(user_id)
             return stored if stored and stored.timestamp in stamps else None
 
-        return await self._unit_of_work.run(create, recorded)
+        return await self._unit_of_work.about(user_id).run(create, recorded)
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""
         valid_user_id(user_id)
-        return await self._unit_of_work.run(lambda work: work.consents.get_consent(user_id), repeatable=True)
+        return await self._unit_of_work.about(user_id).run(
+            lambda work: work.consents.get_consent(user_id), repeatable=True
+        )
 
     async def update_consent(
         self, user_id: str, update: UserConsentUpdate, origin: Origin = UNTOLD
@@ -83,7 +85,7 @@ class UserConsentService:
                     await work.consent_history.append([event])
             return record
 
-        return await self._unit_of_work.run(change, repeatable=True)
+        return await self._unit_of_work.about(user_id).run(change, repeatable=True)
 
     async def list_consents(
         self, limit: int | None = None, after_user_id: str | None = None, act: AdminAct | None = None

@@ -43,7 +43,7 @@ class ConsentHistoryService:
             wishes = [wish_of(decision, notices) for decision in decisions]
             return states(await changed(work, subject, wishes, origin), notices)
 
-        return await self._unit_of_work.run(body, repeatable=True)
+        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
 
     async def withdraw(self, subject: Subject, purpose: str, origin: Origin) -> ConsentState:
         """Take a purpose back; where it stands after that. Raises `NotFoundError` for one that is unknown."""
@@ -56,11 +56,13 @@ class ConsentHistoryService:
         async def body(work: Repositories) -> list[ConsentState]:
             return states(await work.consent_history.state(subject), await work.notices.all())
 
-        return await self._unit_of_work.run(body, repeatable=True)
+        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
 
     async def heed_signal(self, subject: Subject, origin: Origin) -> None:
         """Record what the browser's signal says, if it changes anything."""
-        await self._unit_of_work.run(lambda work: changed(work, subject, [], origin), repeatable=True)
+        await self._unit_of_work.about(subject.user_id).run(
+            lambda work: changed(work, subject, [], origin), repeatable=True
+        )
 
     async def history(self, subject: Subject, limit: int, before_id: int | None = None) -> list[ConsentHistoryEntry]:
         """Grants and withdrawals, newest first; with `before_id` those older than that one."""
@@ -70,7 +72,7 @@ class ConsentHistoryService:
             by_id = {notice.id: notice for notice in await work.notices.all()}
             return [entry_of(event, by_id) for event in events]
 
-        return await self._unit_of_work.run(body, repeatable=True)
+        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
 
 
 def wish_of(decision: ConsentDecision, notices: Sequence[PublishedNotice]) -> Wish:

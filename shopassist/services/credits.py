@@ -93,7 +93,7 @@ class CreditService:
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
         valid_user_id(user_id)
-        return await self._lagging_reads.run(
+        return await self._lagging_reads.about(user_id).run(
             lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted)
         )
 
@@ -110,7 +110,7 @@ class CreditService:
         try:
             await self.own_account(user_id, is_guest, network)
         except StorageUnavailableError:
-            account = await self._lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
+            account = await self._lagging_reads.about(user_id).run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:
                 raise SessionRefusedError from None
         return await self.get_user_transactions(user_id, limit, before_id, wanted)

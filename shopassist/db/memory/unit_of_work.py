@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from shopassist.db.memory.store import MemorySession, MemoryStore
 from shopassist.db.ports import Body, Repositories, RepositoryFactories, Result
@@ -26,6 +27,10 @@ class MemoryUnitOfWork:
                 session.rollback()
                 raise
             session.commit()
+
+    def about(self, *_: str) -> Self:
+        """All people are in one place."""
+        return self
 
     async def run(self, body: Body[Result], *_: object, **__: object) -> Result:
         """Run `body` in one; there is no failure after which it would have to be run again."""

@@ -1,6 +1,6 @@
 """Reads that may lag: from the replica while it is fit, else from the primary, and with that gone from the replica."""
 
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,6 +26,9 @@ class PostgresLaggingReads:
         self._unit_of_work = unit_of_work
         self._replica = replica
         self._repositories = repositories
+
+    def about(self, *_: str) -> Self:
+        return self
 
     async def run(self, body: Body[Result]) -> Result:
         replica = self._replica

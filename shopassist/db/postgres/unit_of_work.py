@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,6 +25,10 @@ class PostgresUnitOfWork:
         with self._manager.resilience.breaker.guarded(), translated():
             async with self._begun() as work:
                 yield work
+
+    def about(self, *_: str) -> Self:
+        """All people are in one place."""
+        return self
 
     async def run(
         self, body: Body[Result], happened: Body[Result | None] | None = None, repeatable: bool = False
