@@ -53,11 +53,8 @@ class MemoryConsentLookup:
 
 def events_of(store: MemoryStore, subject: Subject) -> list[ConsentEvent]:
     """Oldest first."""
-    return [
-        event
-        for event in store.consent_events.values()
-        if (event.user_id, event.is_guest) == (subject.user_id, subject.is_guest)
-    ]
+    events = sorted(store.consent_events.of(subject.user_id).items())
+    return [event for _, event in events if event.is_guest == subject.is_guest]
 
 
 def newest(store: MemoryStore, subject: Subject) -> dict[str, ConsentEvent]:

@@ -47,8 +47,8 @@ class MemoryCreditRepository(BaseRepository):
         before_id: int | None = None,
         wanted: HistoryFilter = EVERYTHING,
     ) -> list[CreditTransaction]:
-        rows = sorted(self.store.transactions.items(), reverse=True)
-        mine = [row for key, row in rows if row.user_id == user_id and (before_id is None or key < before_id)]
+        rows = sorted(self.store.transactions.of(user_id).items(), reverse=True)
+        mine = [row for key, row in rows if before_id is None or key < before_id]
         return [copied(row) for row in mine if wanted.wants(row)][:limit]
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
@@ -70,7 +70,7 @@ class MemoryCreditRepository(BaseRepository):
 
     def _fold(self, user_id: str, newest: int) -> int:
         """Make the row `newest` the opening row of all before it; how many transactions it absorbed, itself too."""
-        rows = {k: row for k, row in self.store.transactions.items() if row.user_id == user_id and k <= newest}
+        rows = {k: row for k, row in self.store.transactions.of(user_id).items() if k <= newest}
         folded = sum(row.transaction_type != TransactionType.OPENING for row in rows.values())
         if not folded:
             return 0

@@ -80,7 +80,7 @@ class MemoryErasures:
     def _close(self, account: UserCredits, erasure: Erasure) -> None:
         """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
         store = self._store
-        holds = [hold.hold_id for hold in store.holds.values() if hold.user_id == account.user_id]
+        holds = list(store.holds.of(account.user_id))
         for hold_id in holds:
             del store.holds[hold_id]
         erasure.counts = {"account": 1, "holds": len(holds)}

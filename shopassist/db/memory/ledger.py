@@ -157,7 +157,7 @@ class MemoryCreditLedger(MemoryAccounts):
     def _in_flight(self, request: HoldRequest) -> list[CreditHold]:
         """Open holds of the same user for the same question, or under the same key."""
         question, key = request.question_hash, request.idempotency_key
-        mine = [hold for hold in self._store.holds.values() if hold.user_id == request.user_id]
+        mine = self._store.holds.of(request.user_id).values()
         return [
             hold
             for hold in mine

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlmodel import SQLModel
 
+from shopassist.db.memory.owned_rows import OwnedRows
 from shopassist.db.ports import Clock
 from shopassist.models import (
     AdminAct,
@@ -37,15 +38,15 @@ class MemoryStore:
         self.clock = clock
         self.lock = asyncio.Lock()
         self.accounts: dict[str, UserCredits] = {}
-        self.transactions: dict[int, CreditTransaction] = {}
-        self.holds: dict[UUID, CreditHold] = {}
+        self.transactions: OwnedRows[int, CreditTransaction] = OwnedRows()
+        self.holds: OwnedRows[UUID, CreditHold] = OwnedRows()
         self.consents: dict[str, UserConsent] = {}
-        self.consent_events: dict[int, ConsentEvent] = {}
+        self.consent_events: OwnedRows[int, ConsentEvent] = OwnedRows()
         self.notices: dict[int, ConsentNotice] = {}
         self.admin_acts: dict[int, AdminAct] = {}
         self.cache: dict[str, QueryCache] = {}
         self.products: dict[tuple[str, str], Product] = {}
-        self.replays: dict[tuple[str, str], IdempotentAnswer] = {}
+        self.replays: OwnedRows[tuple[str, str], IdempotentAnswer] = OwnedRows()
         self.erasures: dict[UUID, Erasure] = {}
         self.erased_balances: dict[str, ErasedBalance] = {}
         self.merges: dict[str, GuestMerge] = {}
