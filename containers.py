@@ -29,6 +29,7 @@ from shopassist.services.notices import NoticeService, PublishedNotices
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
+from shopassist.services.rollout import RolloutService
 from shopassist.services.stale_answers import StaleAnswers
 from shopassist.telemetry.figures import RequestFigures
 from shopassist.wiring.door import Door
@@ -74,11 +75,15 @@ class Container(Door):
         history=consent_history,
         required=State.settings.provided.consent.required,
     )
+    rollout_service = providers.Factory(RolloutService, rollout=Door.rollout, unit_of_work=State.unit_of_work)
     admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=State.unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
         most_answers=providers.Selector(
-            State.storage, postgres=State.settings.provided.cache.stale_answers, memory=providers.Object(0)
+            State.storage,
+            postgres=State.settings.provided.cache.stale_answers,
+            rollout=State.settings.provided.cache.stale_answers,
+            memory=providers.Object(0),
         ),
         most_bytes=State.settings.provided.cache.stale_bytes,
         longest=State.settings.provided.cache.stale_lifetime,
@@ -89,7 +94,13 @@ class Container(Door):
         epochs=State.cache_epochs,
         answers=stale_answers,
         may_start_without=State.settings.provided.database.start_degraded,
-        fatal_after_seconds=State.settings.provided.database.fatal_after_seconds,
+        fatal_after_seconds=providers.Selector(
+            State.storage,
+            postgres=State.settings.provided.database.fatal_after_seconds,
+            memory=State.settings.provided.database.fatal_after_seconds,
+            # Whoever is in memory has nobody else to answer them.
+            rollout=providers.Object(None),
+        ),
     )
     query_cache_service = providers.Singleton(
         QueryCacheService,
@@ -123,6 +134,7 @@ class Container(Door):
         State.storage,
         postgres=State.database_manager.provided.close.call(),
         memory=State.memory_store.provided.close.call(),
+        rollout=State.database_manager.provided.close.call(),
     )
     request_figures = providers.Singleton(RequestFigures)
     token_verifier = providers.Singleton(token_verifier, settings=State.settings)

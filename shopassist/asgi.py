@@ -33,6 +33,8 @@ def create() -> FastAPI:
 
     async def before() -> None:
         await prepare(settings, container.unit_of_work())
+        if (rollout := container.rollout()) is not None:
+            await rollout.begin()
 
     if shared:
         container.availability().on_lost = partial(end_all_workers, shared)

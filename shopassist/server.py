@@ -26,7 +26,7 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.secret import require_secret
 from shopassist.ops.startup import prepare, with_database
-from shopassist.settings import WORKER, ServerSettings, Settings, Storage
+from shopassist.settings import WORKER, ServerSettings, Settings
 from shopassist.telemetry.traces import begin_tracing
 
 SHUTDOWN_SECONDS = 6
@@ -80,8 +80,11 @@ def keep_for_good() -> None:
 
 def start(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
-    if settings.storage.storage is Storage.MEMORY and settings.server.workers > 1:
-        raise StartupError("STORAGE=memory is one process's own: set WORKERS to 1 or keep state in PostgreSQL.")
+    if settings.storage.is_one_process and settings.server.workers > 1:
+        raise StartupError(
+            f"STORAGE={settings.storage.storage} keeps state in the memory of one process, which a second worker could "
+            "not see: set WORKERS to 1, or keep all state in PostgreSQL (STORAGE=postgres)."
+        )
     require_secret(settings)
     if settings.server.workers == 1:
         begin_tracing(settings.telemetry, __version__)
@@ -104,6 +107,8 @@ async def _run(
 
     async def before() -> None:
         await prepare(settings, container.unit_of_work())
+        if (rollout := container.rollout()) is not None:
+            await rollout.begin()
 
     try:
         prepared = await _prepared(settings, before)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import structlog
@@ -24,6 +24,7 @@ from shopassist.api import (
     notices,
     privacy,
     query,
+    rollout,
     root,
     user,
 )
@@ -47,12 +48,13 @@ credit; answers from the cache and questions that could not be answered are free
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
     container: Services = app.state.container
-    availability = container.availability()
+    availability, moving = container.availability(), container.rollout()
     try:
         async with (
             app.state.metrics.shared(),
             availability.running(app.state.before),
             container.replica().running(),
+            nullcontext() if moving is None else moving.running(),
             container.jobs().running(availability.prepared),
         ):
             app.state.began()
@@ -110,6 +112,7 @@ def create_app(
         consents,
         notices,
         admin,
+        rollout,
         metrics,
     ):
         app.include_router(module.router)

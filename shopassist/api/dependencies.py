@@ -16,6 +16,7 @@ from shopassist.api.security_headers import peer_of
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Resilience
+from shopassist.db.rollout.control import Rollout
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
 from shopassist.identity.caller import Caller
 from shopassist.identity.guests import GuestSessions
@@ -41,6 +42,7 @@ from shopassist.services.notices import NoticeService
 from shopassist.services.query import QueryService
 from shopassist.services.query_cache import QueryCacheService
 from shopassist.services.reply import Outcome
+from shopassist.services.rollout import RolloutService
 from shopassist.services.stale_answers import StaleAnswers
 from shopassist.settings import Settings
 from shopassist.telemetry.figures import RequestFigures
@@ -81,6 +83,8 @@ class Services(Protocol):
 
     def availability(self) -> Availability: ...
 
+    def rollout_service(self) -> RolloutService: ...
+
     def stale_answers(self) -> StaleAnswers: ...
 
     def health_service(self) -> HealthService: ...
@@ -88,6 +92,8 @@ class Services(Protocol):
     def resilience(self) -> Resilience: ...
 
     def replica(self) -> Replica: ...
+
+    def rollout(self) -> Rollout | None: ...
 
     def database(self) -> DatabaseManager | None: ...
 
@@ -131,6 +137,7 @@ ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(_from_container("co
 NoticeServiceDep = Annotated[NoticeService, Depends(_from_container("notice_service"))]
 AdminAuditDep = Annotated[AdminAuditService, Depends(_from_container("admin_audit_service"))]
 QueryServiceDep = Annotated[QueryService, Depends(_from_container("query_service"))]
+RolloutServiceDep = Annotated[RolloutService, Depends(_from_container("rollout_service"))]
 HealthServiceDep = Annotated[HealthService, Depends(_from_container("health_service"))]
 
 # These two only describe the headers in OpenAPI; `identify` reads them.

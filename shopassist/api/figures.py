@@ -12,6 +12,7 @@ from pathlib import Path
 from shopassist import __version__
 from shopassist.api.dependencies import Services
 from shopassist.db.migrate import known_revisions
+from shopassist.db.rollout.dial import Side
 from shopassist.telemetry.figures import Across, Family, Labels, Value, counter, gauge, histogram
 
 STARTED_AT = time.time()
@@ -26,6 +27,7 @@ def families(container: Services) -> list[Family]:
         *_database(container),
         *_credits(container),
         *_cache(container),
+        *_rollout(container),
         *_scheduled(container),
         *_process(container),
     ]
@@ -118,6 +120,35 @@ def _cache(container: Services) -> Iterator[Family]:
     yield counter("shopassist_query_cache_misses", "Questions for which the database had no valid answer.", misses)
     yield gauge("shopassist_stale_answers", "Answers kept in memory.", stale["answers"])
     yield gauge("shopassist_stale_answers_bytes", "What they take.", stale["bytes"])
+
+
+def _rollout(container: Services) -> Iterator[Family]:
+    rollout = container.rollout()
+    if rollout is None:
+        return
+    residence, figures = rollout.routing.residence, rollout.routing.residence.figures
+    yield gauge(
+        "shopassist_rollout_percent", "Share of users that the dial sends to PostgreSQL.", residence.dial.percent
+    )
+    yield gauge("shopassist_rollout_users_in_postgres", "Users who are there.", len(residence.in_postgres))
+    yield gauge("shopassist_rollout_unmirrored", "Users of whom memory may lack a change.", len(residence.unmirrored))
+    for name, help_, counted in (
+        ("asked", "What was asked about users, by the side that answered.", figures.asked),
+        ("failed", "What was asked and found no answer, by side.", figures.failed),
+        ("moves", "Users whose state was moved, by the side that they went to.", figures.moved),
+        ("move_failures", "Moves that did not succeed, by the side that they were to go to.", figures.move_failures),
+    ):
+        by_side: dict[Labels, Value] = {(side.value,): float(counted[side]) for side in Side}
+        yield counter(f"shopassist_rollout_{name}", help_, by_side, "side")
+    yield counter("shopassist_rollout_compared", "Answers of both sides that were compared.", figures.compared.total())
+    differences: dict[Labels, Value] = {(name,): float(figures.differences[name]) for name in figures.compared}
+    yield counter(
+        *("shopassist_rollout_differences", "Answers of the two sides that were not the same.", differences),
+        "operation",
+    )
+    yield counter(
+        "shopassist_rollout_shadow_failures", "Questions the other side did not answer.", figures.shadow_failures
+    )
 
 
 def _scheduled(container: Services) -> Iterator[Family]:

@@ -9,6 +9,7 @@ from shopassist.api.dependencies import IDENTITY, QueryServiceDep, services
 from shopassist.api.direct import DirectRoute, json_response
 from shopassist.api.errors import BODY_ERRORS, GUEST_ERRORS, documented
 from shopassist.api.limits import spend
+from shopassist.db.rollout.asker import on_behalf_of
 from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyInFlightError
 from shopassist.identity.limits import Kind
 from shopassist.models.credits import KEY_LENGTH
@@ -41,15 +42,16 @@ async def ask(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a product. An answer that is not from the cache costs one credit."""
-    reply = await queries.answer(
-        caller.user_id,
-        caller.is_guest,
-        question,
-        idempotency_key,
-        gone=lambda: disconnected(request),
-        network=caller.network,
-        admit=lambda: spend(request, services(request).rate_limits(), Kind.QUESTIONS, caller),
-    )
+    with on_behalf_of(caller.user_id):
+        reply = await queries.answer(
+            caller.user_id,
+            caller.is_guest,
+            question,
+            idempotency_key,
+            gone=lambda: disconnected(request),
+            network=caller.network,
+            admit=lambda: spend(request, services(request).rate_limits(), Kind.QUESTIONS, caller),
+        )
     return json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)
 
 

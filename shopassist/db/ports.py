@@ -199,13 +199,8 @@ class RepositoryFactories(Generic[Session]):
 Body = Callable[[Repositories], Awaitable[Result]]
 
 
-class UnitOfWork(Protocol):
-    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
-
-    def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
-
-    def about(self, *user_ids: str) -> "UnitOfWork":
-        """The same for what is of these people alone, wherever their state is; the one who decides that comes last."""
+class Transactions(Protocol):
+    """Does short transactions."""
 
     async def run(
         self, body: Body[Result], happened: Body[Result | None] | None = None, repeatable: bool = False
@@ -215,6 +210,22 @@ class UnitOfWork(Protocol):
         When the connection is lost under a commit, a `repeatable` body is run again, and otherwise `happened` looks
         whether it had come to pass.
         """
+
+
+class UnitOfWork(Transactions, Protocol):
+    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
+
+    def about(self, *user_ids: str) -> Transactions:
+        """The same for what is of these people alone, wherever their state is; the one who decides that comes last."""
+
+
+class GuestNetworks(Protocol):
+    """How many new guests came from where; they are counted where their accounts are opened."""
+
+    async def forget_old(self) -> int:
+        """Remove the counts of all days before yesterday (UTC); how many."""
 
 
 class Leases(Protocol):

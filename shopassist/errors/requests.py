@@ -11,6 +11,14 @@ class NotFoundError(ShopAssistError):
     detail = "Not found."
 
 
+class NoRolloutError(ShopAssistError):
+    """A rollout was asked for where there is none."""
+
+    code = "no_rollout"
+    status = 409
+    detail = "This server does not run with STORAGE=rollout."
+
+
 class InvalidInputError(ShopAssistError):
     """A value breaks a rule that the schema of the request cannot express."""
 

@@ -22,6 +22,8 @@ READ_AUDIT = "read_audit"
 PUBLISH_NOTICE = "publish_notice"
 EXPORT_USER = "export_user"
 ERASE_USER = "erase_user"
+READ_ROLLOUT = "read_rollout"
+TURN_ROLLOUT = "turn_rollout"
 
 
 class AdminAct(SQLModel, table=True):

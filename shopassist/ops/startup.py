@@ -18,7 +18,7 @@ from shopassist.db.postgres.roles import is_off, is_privileged
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.ops.session_link import protected, session_link
-from shopassist.settings import PoolMode, Settings, Storage
+from shopassist.settings import PoolMode, Settings
 
 PRIVILEGED = (
     "DATABASE_URL logs in as a superuser or as the owner of the tables, who could switch the ledger's rules off. "
@@ -55,7 +55,7 @@ def said_plainly(read: Callable[[], Read]) -> Read:
 
 def needs_embedded(settings: Settings) -> bool:
     """Whether state is to be kept in PostgreSQL and nobody named one."""
-    return settings.storage.storage is Storage.POSTGRES and settings.database.database_url is None
+    return settings.storage.has_database and settings.database.database_url is None
 
 
 def with_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None]:
@@ -82,7 +82,7 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
 
     Raises `StartupError` and `MigrationError`.
     """
-    if settings.storage.storage is Storage.POSTGRES:
+    if settings.storage.has_database:
         if settings.database.database_url is None:
             raise StartupError("DATABASE_URL is not set.")
         await _prepare_schema(settings, protected(settings, settings.database.database_url))

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from shopassist.settings.administration import AdministrationSettings
 from shopassist.settings.assistant import AssistantSettings
 from shopassist.settings.backup import BackupSettings
 from shopassist.settings.cache import CacheSettings
@@ -24,6 +25,7 @@ from shopassist.settings.telemetry import TelemetrySettings
 
 __all__ = [
     "WORKER",
+    "AdministrationSettings",
     "AssistantSettings",
     "BackupSettings",
     "CacheSettings",

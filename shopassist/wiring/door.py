@@ -6,10 +6,11 @@ from shopassist.identity.guests import GuestSessions
 from shopassist.identity.limits import MemoryCounters, RateLimits
 from shopassist.identity.networks import Networks
 from shopassist.identity.secret import derived_key
+from shopassist.wiring.rollout import Sides
 from shopassist.wiring.state import State
 
 
-class Door(State):
+class Door(Sides):
     """What stands before the services."""
 
     networks = providers.Singleton(

@@ -119,6 +119,9 @@ TABLE: dict[tuple[str, str], Row] = {
     ),
     ("GET", "/api/admin/audit"): row(A, of_others=True),
     ("POST", "/api/admin/notices"): row(A, body=NOTICE),
+    ("GET", "/api/admin/rollout"): row(A, 200, 409, of_others=True),
+    ("PUT", "/api/admin/rollout"): row(A, 200, 409, body={"percent": 0}),
+    ("POST", "/api/admin/rollout/back"): row(A, 200, 409),
     ("GET", "/api/user/export"): row(C),
     ("DELETE", "/api/user"): row(C, 200, 202, 404),
 }

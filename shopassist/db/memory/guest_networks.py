@@ -8,14 +8,13 @@ from shopassist.models.ledger import CreditPolicy
 
 
 class MemoryGuestNetworks:
-    """Lets go of what is not counted with any more."""
+    """Implements `GuestNetworks`."""
 
     def __init__(self, store: MemoryStore) -> None:
         """The store's clock says which day it is."""
         self._store = store
 
     async def forget_old(self) -> int:
-        """Remove the counts of all days before yesterday (UTC); how many."""
         yesterday = self._store.ago(timedelta(days=1)).astimezone(UTC).date()
         old = [key for key in self._store.guest_networks if key[0] < yesterday]
         for key in old:

@@ -29,6 +29,11 @@ class OwnedRows(dict[Key, Row]):
         """Everybody who has rows."""
         return set(self._by_owner)
 
+    def disown_all(self, user_id: str) -> None:
+        """Remove the rows of one owner."""
+        for key in self._by_owner.pop(user_id, {}):
+            super().__delitem__(key)
+
     def __setitem__(self, key: Key, row: Row) -> None:
         self._disown(key)
         super().__setitem__(key, row)

@@ -7,7 +7,7 @@ from shopassist.db.postgres.opening_statements import FORGET
 
 
 class PostgresGuestNetworks:
-    """Lets go of what is not counted with any more."""
+    """Implements `GuestNetworks`."""
 
     def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
         """`clock` says which day it is."""
@@ -15,6 +15,5 @@ class PostgresGuestNetworks:
         self._clock = clock
 
     async def forget_old(self) -> int:
-        """Remove the counts of all days before yesterday (UTC); how many."""
         [row] = await fetch_patiently(self._manager, FORGET, instant=self._clock.instant())
         return int(row[0])

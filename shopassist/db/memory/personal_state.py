@@ -1,0 +1,130 @@
+"""All that is somebody's, in memory."""
+
+from collections.abc import Sequence
+
+from shopassist.db.memory.repository import copied
+from shopassist.db.memory.store import MemoryStore
+from shopassist.db.moving import Erased, Rows, what_was_said
+from shopassist.models import (
+    AdminAct,
+    ConsentEvent,
+    ConsentNotice,
+    CreditHold,
+    CreditTransaction,
+    GuestMerge,
+    IdempotentAnswer,
+    UserConsent,
+    UserCredits,
+)
+
+
+class MemoryPersonalState:
+    """Implements `Copies`. Nothing is awaited under the lock, so each call happens at once or not at all."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Reads and writes `store`."""
+        self._store = store
+
+    async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
+        async with self._store.lock:
+            found = {user_id: self._of(user_id) for user_id in user_ids}
+            return {user_id: rows for user_id, rows in found.items() if rows}
+
+    async def write(self, user_id: str, rows: Rows) -> None:
+        async with self._store.lock:
+            self._remove(user_id)
+            self._add(user_id, rows)
+
+    async def take_away(self, user_id: str) -> None:
+        async with self._store.lock:
+            self._remove(user_id)
+            self._store.consent_events.disown_all(user_id)
+            for guest_id in self._merges(user_id):
+                del self._store.merges[guest_id]
+
+    async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
+        async with self._store.lock:
+            self._store.notices.update((row.id, copied(row)) for row in notices if row.id is not None)
+
+    async def acts(self) -> list[AdminAct]:
+        return [copied(act) for act in self._store.admin_acts.values()]
+
+    async def drop_acts(self, acts: Sequence[AdminAct]) -> None:
+        for act in acts:
+            self._store.admin_acts.pop(act.id or 0, None)
+
+    def account(self, user_id: str) -> UserCredits | None:
+        return self._store.accounts.get(user_id)
+
+    async def owners(self, limit: int, after_user_id: str = "") -> list[str]:
+        store = self._store
+        async with store.lock:
+            everybody = {*store.accounts, *store.consents}
+            for rows in (store.holds, store.transactions, store.consent_events, store.replays):
+                everybody |= rows.owners()
+        return sorted(user_id for user_id in everybody if user_id > after_user_id)[:limit]
+
+    async def note_acts(self, acts: Sequence[AdminAct]) -> None:
+        for act in acts:
+            key = self._store.next_id("admin_audit")
+            self._store.admin_acts[key] = copied(act, id=key)
+
+    async def erased(self, subject_hash: str | None = None) -> Erased:
+        async with self._store.lock:
+            erasures = [copied(row) for row in self._store.erasures.values()]
+            balances = [copied(row) for row in self._store.erased_balances.values()]
+        return (
+            [row for row in erasures if subject_hash in {None, row.subject_hash}],
+            [row for row in balances if subject_hash in {None, row.subject_hash}],
+        )
+
+    async def learn(self, erased: Erased) -> None:
+        async with self._store.lock:
+            self._store.erasures |= {row.id: copied(row) for row in erased[0]}
+            self._store.erased_balances |= {row.subject_hash: copied(row) for row in erased[1]}
+
+    def _merges(self, user_id: str) -> list[str]:
+        return [key for key, row in self._store.merges.items() if user_id in {row.user_id, row.guest_id}]
+
+    def _of(self, user_id: str) -> Rows:
+        store = self._store
+        account, consent = store.accounts.get(user_id), store.consents.get(user_id)
+        rows: Rows = {
+            UserCredits: [account] if account else [],
+            CreditHold: list(store.holds.of(user_id).values()),
+            CreditTransaction: [row for _, row in sorted(store.transactions.of(user_id).items())],
+            UserConsent: [consent] if consent else [],
+            ConsentEvent: [row for _, row in sorted(store.consent_events.of(user_id).items())],
+            IdempotentAnswer: list(store.replays.of(user_id).values()),
+            GuestMerge: [store.merges[key] for key in self._merges(user_id)],
+        }
+        return {table: [copied(row) for row in of_table] for table, of_table in rows.items() if of_table}
+
+    def _remove(self, user_id: str) -> None:
+        store = self._store
+        store.accounts.pop(user_id, None)
+        store.consents.pop(user_id, None)
+        for rows in (store.holds, store.transactions, store.replays):
+            rows.disown_all(user_id)
+
+    def _add(self, user_id: str, rows: Rows) -> None:
+        store = self._store
+        known = {what_was_said(event) for event in store.consent_events.of(user_id).values()}
+        for account in rows.get(UserCredits, ()):
+            store.accounts[account.user_id] = copied(account)
+        for hold in rows.get(CreditHold, ()):
+            store.holds[hold.hold_id] = copied(hold)
+        for transaction in rows.get(CreditTransaction, ()):
+            key = store.next_id("credit_transactions")
+            store.transactions[key] = copied(transaction, id=key)
+        for consent in rows.get(UserConsent, ()):
+            store.consents[consent.user_id] = copied(consent)
+        for event in rows.get(ConsentEvent, ()):
+            if what_was_said(event) in known:
+                continue
+            key = store.next_id("consent_events")
+            store.consent_events[key] = copied(event, id=key)
+        for kept in rows.get(IdempotentAnswer, ()):
+            store.replays[kept.user_id, kept.idempotency_key] = copied(kept)
+        for merge in rows.get(GuestMerge, ()):
+            store.merges[merge.guest_id] = copied(merge)

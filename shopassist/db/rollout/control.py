@@ -1,0 +1,210 @@
+"""The rollout as a whole: its beginning, its dial, and the work that goes on behind requests."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from itertools import islice
+from uuid import uuid4
+
+import structlog
+
+from shopassist.db.ports import Leases
+from shopassist.db.rollout.dial import Side
+from shopassist.db.rollout.routing import Routing
+from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
+from shopassist.models import Product
+from shopassist.models.criteria import Criteria
+from shopassist.models.rollout import RolloutSide, RolloutStatus, Unmirrored
+
+logger = structlog.get_logger(__name__)
+
+LEASE, LEASE_LIFETIME, LEASE_PATIENCE_SECONDS = "rollout", timedelta(seconds=15), 20.0
+TICK_SECONDS = 1.0
+NOTICES_SECONDS, CACHE_SECONDS = 5.0, 60.0
+PAGE = 500
+AT_ONCE = 8
+"""People who are moved at the same time."""
+MOST_PRODUCTS = 20_000
+"""Products of which memory takes a copy: it looks through all of them for each question."""
+
+COPIED = tuple(name for name in Product.model_fields if name not in {"id", "search"})
+"""What a product has of its own; PostgreSQL computes what it searches."""
+
+TAKEN = (
+    "Another server runs with STORAGE=rollout on this database. The in-memory side is one process's own: stop the "
+    "other one, or wait 15 seconds if it has just been killed."
+)
+
+
+class Rollout:
+    """What an operator turns and looks at; `begin` it once, before anything is asked."""
+
+    def __init__(self, routing: Routing, leases: Leases) -> None:
+        """`leases`, in PostgreSQL, let one process at a time do this."""
+        self.routing = routing
+        self._residence = routing.residence
+        self._leases = leases
+        self._holder = uuid4().hex
+        self._turned = asyncio.Event()
+        self._next: dict[str, float] = {}
+
+    async def begin(self) -> None:
+        """Take a copy of all that PostgreSQL has. Raises `StartupError` and `StorageUnavailableError`."""
+        give_up_at = time.monotonic() + LEASE_PATIENCE_SECONDS
+        while not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
+            if time.monotonic() > give_up_at:
+                raise StartupError(TAKEN)
+            await asyncio.sleep(0.5)
+        await self._residence.know_erased()
+        await self._copy_notices()
+        await self._copy_catalogue()
+        postgres, after = self._residence.postgres.state, ""
+        while page := await postgres.owners(PAGE, after):
+            for user_id, rows in (await postgres.read(page)).items():
+                await self._residence.begin_with(user_id, rows)
+            await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
+            after = page[-1]
+        logger.info("rollout_begun", count=len(self._residence.in_postgres))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Move people, and keep both sides in step, for the length of the block."""
+        task = asyncio.create_task(self._work())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.routing.close()
+            with suppress(ShopAssistError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._send_acts()
+                    await self._leases.release(LEASE, self._holder)
+
+    def set(self, percent: float) -> None:
+        """Turn the dial; people move when they next ask, and without asking soon after."""
+        self._residence.dial.is_back = False
+        self._residence.dial.percent = percent
+        self._turned.set()
+
+    async def back(self) -> None:
+        """Send everybody back to memory at once, without asking PostgreSQL for anything.
+
+        Whoever has something under way is back as soon as that has ended.
+        """
+        dial = self._residence.dial
+        dial.percent, dial.is_back = 0.0, True
+        everybody = list(self._residence.in_postgres)
+        await asyncio.gather(*(self._moved(user_id, Side.MEMORY) for user_id in everybody))
+
+    async def status(self) -> RolloutStatus:
+        """Where it stands."""
+        residence, figures = self._residence, self._residence.figures
+        in_memory = await residence.memory.state.owners(2**31)
+        users = {Side.MEMORY: len(in_memory), Side.POSTGRES: len(residence.in_postgres)}
+        memory, postgres = (
+            RolloutSide(
+                users=users[side],
+                asked=figures.asked[side],
+                failed=figures.failed[side],
+                moved_here=figures.moved[side],
+                moves_failed=figures.move_failures[side],
+            )
+            for side in Side
+        )
+        return RolloutStatus(
+            percent=residence.dial.percent,
+            is_back=residence.dial.is_back,
+            is_shadowing=residence.dial.is_shadowing,
+            memory=memory,
+            postgres=postgres,
+            to_move=len(list(self._misplaced(in_memory))),
+            compared=figures.compared.total(),
+            differences=dict(figures.differences),
+            shadow_failures=figures.shadow_failures,
+            unmirrored=[Unmirrored(user_id=who, since=since) for who, since in residence.unmirrored.items()],
+        )
+
+    async def _work(self) -> None:
+        while True:
+            for step in (self._renew, self._send_acts, self._in_step, self._move_misplaced):
+                try:
+                    await step()
+                except StorageUnavailableError:
+                    break  # PostgreSQL is away: everything is tried again
+                except Exception as error:  # noqa: BLE001 - this must go on for as long as the process serves
+                    logger.error("rollout_work_failed", error=type(error).__name__)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await self._turned.wait()
+            self._turned.clear()
+
+    async def _renew(self) -> None:
+        if not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
+            logger.error("rollout_lease_lost", reason=TAKEN)
+
+    async def _send_acts(self) -> None:
+        """Let PostgreSQL have what administrators did to people in memory."""
+        if acts := await self._residence.in_memory.acts():
+            await self._residence.postgres.state.note_acts(acts)
+            await self._residence.in_memory.drop_acts(acts)
+
+    async def _in_step(self) -> None:
+        if self._is_due("cache", CACHE_SECONDS):
+            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache())
+        if self._is_due("notices", NOTICES_SECONDS):
+            await self._copy_notices()
+
+    def _is_due(self, what: str, every_seconds: float) -> bool:
+        now = time.monotonic()
+        if self._next.get(what, 0.0) > now:
+            return False
+        self._next[what] = now + every_seconds
+        return True
+
+    async def _move_misplaced(self) -> None:
+        misplaced = self._misplaced(await self._residence.memory.state.owners(2**31))
+        while some := list(islice(misplaced, AT_ONCE)):
+            results = await asyncio.gather(*(self._moved(user_id) for user_id in some))
+            if not all(results) and not self._residence.dial.is_back:
+                return
+
+    def _misplaced(self, in_memory: list[str]) -> Iterator[str]:
+        dial, in_postgres = self._residence.dial, self._residence.in_postgres
+        for user_id in list(in_postgres):
+            if dial.wanted(user_id) is Side.MEMORY and user_id not in self._residence.pinned:
+                yield user_id
+        for user_id in in_memory:
+            if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
+                yield user_id
+
+    async def _moved(self, user_id: str, to: Side | None = None) -> bool:
+        """Whether somebody is where they are wanted."""
+        taken = await self.routing.locks.taken((user_id,))
+        try:
+            await self._residence.move(user_id, to or self._residence.dial.wanted(user_id))
+        except StorageUnavailableError:
+            return False
+        finally:
+            taken.release()
+        return True
+
+    async def _copy_notices(self) -> None:
+        unit_of_work = self._residence.postgres.unit_of_work
+        published = await unit_of_work.run(lambda work: work.notices.all(), repeatable=True)
+        known = {notice.id for notice in await self._residence.memory.consent_lookup.published()}
+        if new := [notice.id for notice in published if notice.id not in known]:
+            texts = await unit_of_work.run(lambda work: work.notices.texts(new), repeatable=True)
+            await self._residence.know_notices(texts)
+
+    async def _copy_catalogue(self) -> None:
+        residence = self._residence
+        products = await residence.postgres.unit_of_work.run(
+            lambda work: work.catalog.search(Criteria(), MOST_PRODUCTS), repeatable=True
+        )
+        copies = [Product(**{name: getattr(product, name) for name in COPIED}) for product in products]
+        await residence.memory.unit_of_work.run(lambda work: work.catalog.upsert(copies))
+        if len(products) == MOST_PRODUCTS:
+            logger.warning("rollout_catalogue_cut", count=MOST_PRODUCTS)

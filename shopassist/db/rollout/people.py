@@ -1,0 +1,114 @@
+"""What is held of people, on both sides."""
+
+from uuid import UUID
+
+from shopassist.db.ports import Replays
+from shopassist.db.privacy import Erasures, HeldPage, Key, Trace
+from shopassist.db.rollout.dial import Side
+from shopassist.db.rollout.ledger import both
+from shopassist.db.rollout.routing import Routing, never
+from shopassist.models.consent_history import Agreement, Subject
+from shopassist.models.erasure import Erasure, ErasureRequest, Listed
+from shopassist.models.holdings import Holding
+from shopassist.models.ledger import Replay
+from shopassist.models.notice import PublishedNotice
+
+
+class RolloutReplays:
+    """Implements `Replays`."""
+
+    def __init__(self, routing: Routing) -> None:
+        """`routing` knows where people are."""
+        self._routing = routing
+
+    async def find(self, user_id: str, idempotency_key: str) -> Replay | None:
+        return await self._routing.ask(
+            (user_id,), "find_replay", lambda place: place.replays.find(user_id, idempotency_key), changes=never
+        )
+
+    async def remember(self, replay: Replay) -> None:
+        return await self._routing.ask((replay.user_id,), "remember", lambda place: place.replays.remember(replay))
+
+    async def forget_expired(self, limit: int = 1000) -> int:
+        residence = self._routing.residence
+        here: Replays = residence.memory.replays
+        return await both(here.forget_expired(limit), residence.postgres.replays.forget_expired(limit))
+
+
+class RolloutConsentLookup:
+    """Implements `ConsentLookup`."""
+
+    def __init__(self, routing: Routing) -> None:
+        """`routing` knows where people are."""
+        self._routing = routing
+
+    async def published(self) -> list[PublishedNotice]:
+        """As memory was last told (`Rollout`), which costs nothing and is there even when PostgreSQL is not."""
+        return await self._routing.residence.memory.consent_lookup.published()
+
+    async def agreement(self, subject: Subject, purpose: str) -> Agreement | None:
+        return await self._routing.ask(
+            (subject.user_id,),
+            "agreement",
+            lambda place: place.consent_lookup.agreement(subject, purpose),
+            changes=never,
+        )
+
+
+class RolloutHoldings:
+    """Implements `Holdings`."""
+
+    def __init__(self, routing: Routing) -> None:
+        """`routing` knows where people are."""
+        self._routing = routing
+
+    async def page(
+        self, holding: Holding, user_id: str, is_guest: bool, limit: int, after: Key | None = None
+    ) -> HeldPage:
+        place = self._routing.residence.place_of(user_id)
+        return await place.holdings.page(holding, user_id, is_guest, limit, after)
+
+    async def traces(self, holding: Holding, limit: int, after_user_id: str = "") -> list[Trace]:
+        return await self._routing.residence.postgres.holdings.traces(holding, limit, after_user_id)
+
+
+class RolloutErasures:
+    """Implements `Erasures`, in PostgreSQL alone: rows that somebody left behind there must go as well."""
+
+    def __init__(self, routing: Routing, postgres: Erasures) -> None:
+        """`postgres` erases; whoever is elsewhere is moved there first, and stays until it is done."""
+        self._routing = routing
+        self._postgres = postgres
+        self._under_way: dict[UUID, str] = {}
+
+    async def begin(self, request: ErasureRequest) -> Erasure | None:
+        user_id = request.user_id
+
+        async def begun(_: object) -> Erasure | None:
+            erasure = await self._postgres.begin(request)
+            if erasure is not None and erasure.finished_at is None:
+                self._under_way[erasure.id] = user_id
+                self._routing.residence.pinned.add(user_id)
+            await self._routing.residence.know_erased(request.subject_hash)
+            return erasure
+
+        return await self._routing.ask((user_id,), "erase", begun, wanted=Side.POSTGRES)
+
+    async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
+        residence = self._routing.residence
+        erasure = await self._postgres.advance(erasure_id, limit)
+        if erasure.finished_at is not None:
+            await residence.know_erased(erasure.subject_hash)
+            if user_id := self._under_way.pop(erasure_id, None):
+                await residence.mirror_again(user_id)
+                residence.pinned.discard(user_id)
+        return erasure
+
+    async def unfinished(self, limit: int = 100) -> list[UUID]:
+        return await self._postgres.unfinished(limit)
+
+    async def listed(self, limit: int = 1000, after: Listed | None = None) -> list[Listed]:
+        return await self._postgres.listed(limit, after)
+
+    async def forget(self, limit: int = 1000) -> int:
+        return await self._postgres.forget(limit)

@@ -1,0 +1,156 @@
+"""Where each person's state is, and moving it there.
+
+The side that somebody is on alone answers for them. Whoever is in PostgreSQL has a copy in memory, the mirror, made
+after each change, so that all can be sent back to memory even when PostgreSQL is gone.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+
+from shopassist.db.moving import Copies, Rows
+from shopassist.db.rollout.dial import Dial, Side
+from shopassist.db.rollout.figures import RolloutFigures
+from shopassist.db.rollout.place import Place
+from shopassist.errors import StorageUnavailableError
+from shopassist.models import ConsentNotice
+
+logger = structlog.get_logger(__name__)
+
+PATIENCE_SECONDS = 5.0
+"""After a move to PostgreSQL that failed, nobody else is kept waiting for one for so long."""
+
+
+class Residence:
+    """Knows who is where. Who calls its coroutines about somebody has their lock."""
+
+    def __init__(
+        self, dial: Dial, memory: Place, mirror: Place, postgres: Place, copies: tuple[Copies, Copies]
+    ) -> None:
+        """`copies` are the states of `memory` and of `mirror`."""
+        self.dial = dial
+        self.memory, self.mirror, self.postgres = memory, mirror, postgres
+        self.figures = RolloutFigures()
+        self.in_postgres: set[str] = set()
+        self.unmirrored: dict[str, datetime] = {}
+        """Whose last change in PostgreSQL the mirror may lack, and since when."""
+        self.shadowed: set[str] = set()
+        """Who is in memory with an exact copy in PostgreSQL."""
+        self.pinned: set[str] = set()
+        """Who is being erased, which happens in PostgreSQL."""
+        self.in_memory, self._mirrored = copies
+        self._no_moves_until = 0.0
+
+    def side_of(self, user_id: str) -> Side:
+        """Where somebody is."""
+        return Side.POSTGRES if user_id in self.in_postgres else Side.MEMORY
+
+    def place_of(self, user_id: str) -> Place:
+        """The ports of where somebody is."""
+        return self.postgres if user_id in self.in_postgres else self.memory
+
+    async def settle(self, user_ids: Sequence[str], wanted: Side | None = None) -> Place:
+        """Move those people to where the dial wants the last of them; one who cannot be moved stays.
+
+        Raises `StorageUnavailableError` when they cannot be brought together, or to where they are `wanted`.
+        """
+        to = wanted or self.dial.wanted(user_ids[-1])
+        try:
+            for user_id in user_ids:
+                await self.move(user_id, to)
+        except StorageUnavailableError:
+            if wanted or len({self.side_of(user_id) for user_id in user_ids}) > 1:
+                raise
+        return self.place_of(user_ids[-1])
+
+    async def move(self, user_id: str, to: Side) -> bool:
+        """Let somebody's state be on the side `to` and nowhere else count; whether there was anything to move."""
+        if self.side_of(user_id) is to or user_id in self.pinned:
+            return False
+        try:
+            rows = await (self._up(user_id) if to is Side.POSTGRES else self._down(user_id))
+        except StorageUnavailableError:
+            self.figures.move_failures[to] += 1
+            raise
+        self.shadowed.discard(user_id)
+        self.figures.moved[to] += bool(rows)
+        return bool(rows)
+
+    async def mirror_again(self, user_id: str) -> None:
+        """Bring the mirror up to what PostgreSQL has of somebody, or note that it may lack something."""
+        try:
+            rows = (await self.postgres.state.read([user_id])).get(user_id, {})
+        except Exception as error:  # noqa: BLE001 - whatever it was, the copy may be old
+            self.unmirrored.setdefault(user_id, datetime.now(UTC))
+            logger.warning("not_mirrored", error=type(error).__name__)
+        else:
+            await self._mirrored.write(user_id, rows)
+            self.unmirrored.pop(user_id, None)
+
+    async def shadow_again(self, user_id: str) -> None:
+        """Bring PostgreSQL up to what memory has of somebody who stays there. Raises `StorageUnavailableError`."""
+        self.shadowed.discard(user_id)
+        rows = (await self.memory.state.read([user_id])).get(user_id, {})
+        await self.postgres.state.write(user_id, rows)
+        self.shadowed.add(user_id)
+
+    async def know_erased(self, subject_hash: str | None = None) -> None:
+        """Let memory know what PostgreSQL knows of those who were erased. Raises `StorageUnavailableError`."""
+        await self.in_memory.learn(await self.postgres.state.erased(subject_hash))
+
+    async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
+        """Let memory and mirror have these texts."""
+        await self.in_memory.know_notices(notices)
+        await self._mirrored.know_notices(notices)
+
+    async def begin_with(self, user_id: str, rows: Rows) -> None:
+        """Somebody is in PostgreSQL since before this process was."""
+        await self._mirrored.write(user_id, rows)
+        self.in_postgres.add(user_id)
+
+    def is_mirrored(self, account: object) -> bool:
+        """Whether the mirror has an account just like that."""
+        user_id = getattr(account, "user_id", "")
+        names = ("available_credits", "held_credits", "max_credits", "is_guest", "last_reset_timestamp")
+        kept = self._mirrored.account(user_id)
+        return kept is not None and all(getattr(kept, name) == getattr(account, name, None) for name in names)
+
+    async def _up(self, user_id: str) -> Rows:
+        rows = (await self.memory.state.read([user_id])).get(user_id, {})
+        if rows:
+            if time.monotonic() < self._no_moves_until:
+                raise StorageUnavailableError
+            try:
+                await self.postgres.state.write(user_id, rows)
+            except StorageUnavailableError:
+                self._no_moves_until = time.monotonic() + PATIENCE_SECONDS
+                raise
+            await self._mirrored.write(user_id, rows)
+            await self.in_memory.take_away(user_id)
+            self.unmirrored.pop(user_id, None)
+        self.in_postgres.add(user_id)
+        return rows
+
+    async def _down(self, user_id: str) -> Rows:
+        rows = await self._newest(user_id)
+        await self.in_memory.write(user_id, rows)
+        await self._mirrored.take_away(user_id)
+        self.in_postgres.discard(user_id)
+        if not self.dial.is_back:
+            self.unmirrored.pop(user_id, None)
+        return rows
+
+    async def _newest(self, user_id: str) -> Rows:
+        """What is known of somebody who is in PostgreSQL: by itself or, when all went back or it is gone, the mirror.
+
+        Raises `StorageUnavailableError` when the mirror may lack something and there is time to wait.
+        """
+        if not self.dial.is_back:
+            try:
+                return (await self.postgres.state.read([user_id])).get(user_id, {})
+            except StorageUnavailableError:
+                if user_id in self.unmirrored:
+                    raise
+        return (await self.mirror.state.read([user_id])).get(user_id, {})

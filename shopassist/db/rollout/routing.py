@@ -1,0 +1,156 @@
+"""Asking each person's own side, and what follows from the answer: the mirror, and the comparison of both sides."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import Any, TypeVar
+
+import structlog
+
+from shopassist.db.rollout.dial import Side
+from shopassist.db.rollout.locks import Locks, Taken
+from shopassist.db.rollout.place import Outcome, Place, Work
+from shopassist.db.rollout.residence import Residence
+from shopassist.errors import StorageUnavailableError
+
+logger = structlog.get_logger(__name__)
+
+Result = TypeVar("Result")
+Changes = Callable[[Any], bool]
+
+
+SHADOW_SECONDS = 0.5
+"""How long the other side may take, for which whoever asks next about the same person waits."""
+
+
+def always(_: object) -> bool:
+    """What was asked may have changed something."""
+    return True
+
+
+def never(_: object) -> bool:
+    """What was asked only looks."""
+    return False
+
+
+class Routing:
+    """Asks, one after the other for each person.
+
+    What follows is done behind the answer, before anything else is asked about the same person.
+    """
+
+    def __init__(self, residence: Residence) -> None:
+        """`residence` knows who is where."""
+        self.residence = residence
+        self.locks = Locks()
+        self._following: set[asyncio.Task[None]] = set()
+
+    async def ask(
+        self,
+        user_ids: Sequence[str],
+        operation: str,
+        work: Work[Result],
+        changes: Changes = always,
+        wanted: Side | None = None,
+    ) -> Result:
+        """What `work` comes to where those people are, or, if they can be moved there, are wanted.
+
+        `operation` names it in figures; `changes` tells of its result whether state may have changed. Raises what
+        `work` raises, and `StorageUnavailableError`.
+        """
+        taken = await self.locks.taken(user_ids)
+        outcome: Outcome[Result] | None = None
+        try:
+            place = await self.residence.settle(user_ids, wanted)
+            outcome = await Outcome.of(work, place)
+        finally:
+            self._count(user_ids, operation, outcome)
+            self._afterwards(taken, user_ids, operation, work, outcome, changes)
+        return outcome.given()
+
+    async def close(self) -> None:
+        """Wait for what is still to follow."""
+        while self._following:
+            await asyncio.gather(*self._following, return_exceptions=True)
+
+    def _count(self, user_ids: Sequence[str], operation: str, outcome: Outcome[Any] | None) -> None:
+        side = self.residence.side_of(user_ids[-1])
+        self.residence.figures.asked[side] += 1
+        if outcome is not None and outcome.is_unavailable:
+            self.residence.figures.failed[side] += 1
+            logger.debug("rollout_unavailable", operation=operation)
+
+    def _afterwards(
+        self,
+        taken: Taken,
+        user_ids: Sequence[str],
+        operation: str,
+        work: Work[Any],
+        outcome: Outcome[Any] | None,
+        changes: Changes,
+    ) -> None:
+        """Release the locks, once what is to follow is done; whoever asked does not wait for it."""
+        residence = self.residence
+        in_postgres = residence.side_of(user_ids[-1]) is Side.POSTGRES
+        # Of what failed or was given up nobody knows how far it came.
+        may_have_changed = outcome is None or outcome.error is not None or changes(outcome.result)
+        if not (residence.dial.is_shadowing and not residence.dial.is_back) and not (in_postgres and may_have_changed):
+            taken.release()
+            return
+
+        async def follow() -> None:
+            try:
+                known = None if outcome is None or outcome.is_unavailable else outcome
+                if in_postgres:
+                    await self._mirror(user_ids, operation, work, known, may_have_changed)
+                else:
+                    await self._shadow(user_ids, operation, work, known)
+            finally:
+                taken.release()
+
+        # The time that a request has left is no concern of what follows.
+        task = asyncio.get_running_loop().create_task(follow(), context=Context())
+        self._following.add(task)
+        task.add_done_callback(self._following.discard)
+
+    async def _mirror(
+        self,
+        user_ids: Sequence[str],
+        operation: str,
+        work: Work[Any],
+        outcome: Outcome[Any] | None,
+        may_have_changed: bool,
+    ) -> None:
+        if self.residence.dial.is_shadowing and outcome is not None:
+            await self._compare(operation, work, outcome, self.residence.mirror)
+        if may_have_changed:
+            for user_id in user_ids:
+                await self.residence.mirror_again(user_id)
+
+    async def _shadow(
+        self, user_ids: Sequence[str], operation: str, work: Work[Any], outcome: Outcome[Any] | None
+    ) -> None:
+        residence = self.residence
+        try:
+            async with asyncio.timeout(SHADOW_SECONDS):
+                agrees = False
+                if outcome is not None and residence.shadowed.issuperset(user_ids):
+                    agrees = await self._compare(operation, work, outcome, residence.postgres)
+                if not agrees:
+                    for user_id in user_ids:
+                        await residence.shadow_again(user_id)
+        except (StorageUnavailableError, TimeoutError):
+            residence.shadowed.difference_update(user_ids)
+            residence.figures.shadow_failures += 1
+
+    async def _compare(self, operation: str, work: Work[Any], outcome: Outcome[Any], other: Place) -> bool:
+        """Whether the other side says the same. Raises `StorageUnavailableError` when it says nothing."""
+        shadow = await Outcome.of(work, other)
+        if shadow.is_unavailable:
+            raise StorageUnavailableError
+        self.residence.figures.compared[operation] += 1
+        if not outcome.differs(shadow):
+            return True
+        self.residence.figures.differences[operation] += 1
+        logger.warning("rollout_difference", operation=operation)
+        return False

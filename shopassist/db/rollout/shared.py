@@ -1,0 +1,111 @@
+"""What is nobody's, or everybody's, on both sides."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from shopassist.db.accountability import ConsentRepository, NoticeRepository
+from shopassist.db.caching import CacheEpochs
+from shopassist.db.ports import GuestNetworks, UnitOfWork
+from shopassist.db.rollout.asker import asker
+from shopassist.db.rollout.ledger import both
+from shopassist.db.rollout.residence import Residence
+from shopassist.errors import StorageUnavailableError
+from shopassist.models import ConsentNotice, UserConsent
+from shopassist.models.notice import PublishedNotice
+
+
+class ConsentsOfAll:
+    """A `ConsentRepository` whose list has those of the other side as well."""
+
+    def __init__(self, own: ConsentRepository, is_own: Callable[[str], bool], others: UnitOfWork) -> None:
+        """Records that are not `own`, though they were left behind there, are read in `others`."""
+        self._own = own
+        self._is_own = is_own
+        self._others = others
+
+    async def get_consent(self, user_id: str) -> UserConsent | None:
+        return await self._own.get_consent(user_id)
+
+    async def create_consent(self, consent: UserConsent) -> UserConsent:
+        return await self._own.create_consent(consent)
+
+    async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
+        return await self._own.update_consent(user_id, **updates)
+
+    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
+        others = await self._others.run(lambda work: work.consents.list_consents(limit, after_user_id))
+        found = [record for record in others if not self._is_own(record.user_id)]
+        after, left = after_user_id, limit
+        while page := await self._own.list_consents(left, after):
+            own = [record for record in page if self._is_own(record.user_id)]
+            found += own
+            after = page[-1].user_id
+            if left is None or len(page) < left or len(own) == left:
+                break
+            left -= len(own)
+        return sorted(found, key=lambda record: record.user_id)[:limit]
+
+
+class NoticesToRead:
+    """A `NoticeRepository` of a copy: what is published goes to PostgreSQL alone, which gives it its number."""
+
+    def __init__(self, copy: NoticeRepository, gone: StorageUnavailableError) -> None:
+        """`gone` is raised where something is to be written."""
+        self._copy = copy
+        self._gone = gone
+
+    async def lock(self) -> None:
+        raise self._gone
+
+    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:  # noqa: ARG002 - the port's
+        raise self._gone
+
+    async def get(self, notice_id: int) -> ConsentNotice | None:
+        return await self._copy.get(notice_id)
+
+    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+        return await self._copy.texts(notice_ids)
+
+    async def all(self) -> list[PublishedNotice]:
+        return await self._copy.all()
+
+
+class RolloutCachedAnswers:
+    """Implements `CachedAnswers`: whoever is served is given answers of their own side."""
+
+    def __init__(self, residence: Residence) -> None:
+        """`residence` knows where people are."""
+        self._residence = residence
+
+    async def find(self, query_hash: str) -> dict[str, Any] | None:
+        served = asker()
+        place = self._residence.postgres if served is None else self._residence.place_of(served)
+        return await place.cached_answers.find(query_hash)
+
+
+class RolloutCacheEpochs:
+    """Implements `CacheEpochs`: PostgreSQL counts; clearing clears both sides."""
+
+    def __init__(self, postgres: CacheEpochs, memory: UnitOfWork) -> None:
+        """`memory` has a cache of its own."""
+        self._postgres = postgres
+        self._memory = memory
+
+    async def current(self) -> int:
+        return await self._postgres.current()
+
+    async def advance(self) -> int:
+        await self._memory.run(lambda work: work.cache.clear_cache())
+        return await self._postgres.advance()
+
+
+class RolloutGuestNetworks:
+    """Implements `GuestNetworks`: each side counts the guests that begin there."""
+
+    def __init__(self, memory: GuestNetworks, postgres: GuestNetworks) -> None:
+        """The counters of both sides."""
+        self._memory = memory
+        self._postgres = postgres
+
+    async def forget_old(self) -> int:
+        return await both(self._memory.forget_old(), self._postgres.forget_old())

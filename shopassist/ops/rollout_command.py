@@ -1,0 +1,108 @@
+"""`shopassist rollout …`: looks at and turns the dial of the server that runs."""
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import httpx
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from shopassist.errors import StartupError
+from shopassist.identity.development import DevelopmentIssuer
+from shopassist.identity.trust import development_key
+from shopassist.models.rollout import RolloutStatus
+from shopassist.ops.operator import operator
+from shopassist.ops.startup import read_settings, said_plainly
+from shopassist.settings import AdministrationSettings, Settings
+
+app = typer.Typer(no_args_is_help=True, help="Moving users between memory and PostgreSQL, on the server that runs.")
+
+PATIENCE_SECONDS = 30.0
+EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address that is replaced, not bound
+ROUTE = "/api/admin/rollout"
+ReasonOption = Annotated[str | None, typer.Option(help="Kept in the audit of administrators.")]
+
+
+@app.command()
+def status() -> None:
+    """Show where users are, differences and errors; exit code 1 when something needs looking at."""
+    _shown(_asked("GET", ROUTE, None))
+
+
+@app.command("set")
+def set_(
+    percent: Annotated[float, typer.Argument(min=0, max=100, help="Share of users, in PostgreSQL.")],
+    reason: ReasonOption = None,
+) -> None:
+    """Send PERCENT of users to PostgreSQL, with their state, and all others to memory."""
+    _shown(_asked("PUT", ROUTE, reason, {"percent": percent}))
+
+
+@app.command()
+def back(reason: ReasonOption = None) -> None:
+    """Send everybody back to memory at once, even with PostgreSQL down; list whose last change may be missing."""
+    _shown(_asked("POST", f"{ROUTE}/back", reason))
+
+
+def _asked(method: str, path: str, reason: str | None, body: dict[str, Any] | None = None) -> RolloutStatus:
+    """What the server says. Raises `StartupError` when it says something else."""
+    settings, how = read_settings(), said_plainly(AdministrationSettings)
+    url = how.url or _local(settings)
+    token = how.token.get_secret_value() if how.token else _made_here(settings)
+    try:
+        response = httpx.request(
+            method,
+            url.rstrip("/") + path,
+            headers={"Authorization": f"Bearer {token}"},
+            params={} if reason is None else {"reason": reason},
+            json=body,
+            timeout=PATIENCE_SECONDS,
+            trust_env=False,
+        )
+    except httpx.HTTPError as error:
+        raise StartupError(f"The server at {url} does not answer ({type(error).__name__}): is it running?") from None
+    if response.status_code in {401, 403}:
+        raise StartupError("The server refuses the token: set ADMIN_TOKEN to an administrator's access token.")
+    try:
+        if response.is_success:
+            return RolloutStatus.model_validate_json(response.content)
+        raise StartupError(str(response.json()["detail"]))
+    except (ValidationError, ValueError, KeyError, TypeError):
+        raise StartupError(f"The server at {url} answers {response.status_code}: is it a shopassist?") from None
+
+
+def _local(settings: Settings) -> str:
+    host = EVERY_INTERFACE.get(settings.server.host, settings.server.host)
+    return f"http://[{host}]:{settings.server.port}" if ":" in host else f"http://{host}:{settings.server.port}"
+
+
+def _made_here(settings: Settings) -> str:
+    """A token that a server on the embedded database believes."""
+    if settings.database.database_url is not None or settings.server.production:
+        raise StartupError("ADMIN_TOKEN is not set: the server believes an administrator's access token alone.")
+    issuer = DevelopmentIssuer(development_key(settings))
+    return issuer.mint(operator(), [settings.identity.admin_scope], timedelta(minutes=1))
+
+
+def _shown(status: RolloutStatus) -> None:
+    """Print it. Raises `Exit` when something needs looking at."""
+    console = Console(highlight=False, markup=False)
+    state = "everybody was sent back" if status.is_back else f"{status.percent:g} % of users in PostgreSQL"
+    shadow = ", both sides compared" if status.is_shadowing else ""
+    console.print(f"{state}{shadow}; {status.to_move} still to move")
+    sides = Table("side", "users", "share", "asked", "failed", "moved here", "moves failed", box=None, pad_edge=False)
+    everybody = max(1, status.memory.users + status.postgres.users)
+    for name, side in (("memory", status.memory), ("postgres", status.postgres)):
+        figures = (side.asked, side.failed, side.moved_here, side.moves_failed)
+        sides.add_row(name, str(side.users), f"{100 * side.users / everybody:.1f} %", *map(str, figures))
+    console.print(sides)
+    differences = ", ".join(f"{name} {count}" for name, count in sorted(status.differences.items())) or "none"
+    console.print(f"differences: {differences} (of {status.compared} compared; {status.shadow_failures} not answered)")
+    if status.unmirrored:
+        console.print(f"{len(status.unmirrored)} whose last change in PostgreSQL may be missing in memory:")
+        for one in status.unmirrored:
+            console.print(f"  {one.user_id}  since {one.since:%Y-%m-%d %H:%M:%S} UTC")
+    if status.unmirrored or status.differences:
+        raise typer.Exit(1)

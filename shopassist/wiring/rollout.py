@@ -1,0 +1,163 @@
+"""Both twins at once, wired: the places where people's state may be, and each port's way to them. No logic."""
+
+from typing import Any
+
+from dependency_injector import providers
+
+from shopassist.db.memory.consent_history import MemoryConsentLookup
+from shopassist.db.memory.holdings import MemoryHoldings
+from shopassist.db.memory.ledger import MemoryCreditLedger
+from shopassist.db.memory.personal_state import MemoryPersonalState
+from shopassist.db.memory.replays import MemoryReplays
+from shopassist.db.memory.store import MemoryStore
+from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
+from shopassist.db.ports import RepositoryFactories
+from shopassist.db.postgres.personal_state import PostgresPersonalState
+from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.rollout.control import Rollout
+from shopassist.db.rollout.dial import Dial
+from shopassist.db.rollout.ledger import RolloutAudit, RolloutLedger
+from shopassist.db.rollout.people import RolloutConsentLookup, RolloutErasures, RolloutHoldings, RolloutReplays
+from shopassist.db.rollout.place import Place
+from shopassist.db.rollout.residence import Residence
+from shopassist.db.rollout.routing import Routing
+from shopassist.db.rollout.shared import RolloutCachedAnswers, RolloutCacheEpochs, RolloutGuestNetworks
+from shopassist.db.rollout.unit_of_work import RolloutUnitOfWork
+from shopassist.models.ledger import LedgerFigures
+from shopassist.wiring.state import State
+
+MEMORY, POSTGRES = "memory", "postgres"
+
+
+def of(side: str, port: providers.Selector) -> Any:
+    """The twin of a port on one side."""
+    return port.providers[side]
+
+
+def repositories(side: str) -> providers.Provider[RepositoryFactories[Any]]:
+    """The repositories of one side."""
+    return providers.Singleton(
+        RepositoryFactories,
+        credits=of(side, State.credit_repository).provider,
+        consents=of(side, State.consent_repository).provider,
+        consent_history=of(side, State.consent_history_repository).provider,
+        notices=of(side, State.notice_repository).provider,
+        admin_audit=of(side, State.admin_audit_repository).provider,
+        cache=of(side, State.cache_repository).provider,
+        catalog=of(side, State.catalog_repository).provider,
+        merges=of(side, State.merge_repository).provider,
+    )
+
+
+class Sides(State):
+    """State on both sides, and who is on which."""
+
+    memory_unit_of_work = providers.Singleton(
+        MemoryUnitOfWork, store=State.memory_store, repositories=repositories(MEMORY)
+    )
+    memory_state = providers.Singleton(MemoryPersonalState, store=State.memory_store)
+    memory_place = providers.Singleton(
+        Place,
+        state=memory_state,
+        ledger=of(MEMORY, State.credit_ledger),
+        unit_of_work=memory_unit_of_work,
+        replays=of(MEMORY, State.replays),
+        consent_lookup=of(MEMORY, State.consent_lookup),
+        holdings=of(MEMORY, State.holdings),
+        cached_answers=of(MEMORY, State.cached_answers),
+    )
+    mirror_store = providers.Singleton(MemoryStore, clock=State.clock)
+    mirror_state = providers.Singleton(MemoryPersonalState, store=mirror_store)
+    mirror_place = providers.Singleton(
+        Place,
+        state=mirror_state,
+        ledger=providers.Singleton(
+            MemoryCreditLedger,
+            store=mirror_store,
+            policy=State.credit_policy,
+            subjects=State.subject_hash,
+            figures=providers.Singleton(LedgerFigures),
+        ),
+        unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=repositories(MEMORY)),
+        replays=providers.Singleton(MemoryReplays, store=mirror_store, policy=State.credit_policy),
+        consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
+        holdings=providers.Singleton(MemoryHoldings, store=mirror_store),
+        cached_answers=of(MEMORY, State.cached_answers),
+    )
+    postgres_place = providers.Singleton(
+        Place,
+        state=providers.Singleton(PostgresPersonalState, manager=State.database_manager),
+        ledger=of(POSTGRES, State.credit_ledger),
+        unit_of_work=providers.Singleton(
+            PostgresUnitOfWork, manager=State.database_manager, repositories=repositories(POSTGRES)
+        ),
+        replays=of(POSTGRES, State.replays),
+        consent_lookup=of(POSTGRES, State.consent_lookup),
+        holdings=of(POSTGRES, State.holdings),
+        cached_answers=of(POSTGRES, State.cached_answers),
+    )
+    dial = providers.Singleton(
+        Dial,
+        percent=State.settings.provided.storage.rollout_percent,
+        is_shadowing=State.settings.provided.storage.rollout_shadow,
+    )
+    residence = providers.Singleton(
+        Residence,
+        dial=dial,
+        memory=memory_place,
+        mirror=mirror_place,
+        postgres=postgres_place,
+        copies=providers.List(memory_state, mirror_state),
+    )
+    routing = providers.Singleton(Routing, residence=residence)
+    rollout = providers.Selector(
+        State.storage,
+        rollout=providers.Singleton(Rollout, routing=routing, leases=of(POSTGRES, State.leases)),
+        postgres=providers.Object(None),
+        memory=providers.Object(None),
+    )
+
+
+def goes_both_ways(port: providers.Selector, way: providers.Provider[Any]) -> None:
+    """Let a port take `way` while people move."""
+    port.set_providers(**port.providers, rollout=way)
+
+
+goes_both_ways(State.unit_of_work, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing))
+goes_both_ways(State.lagging_reads, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing, only_reads=True))
+goes_both_ways(State.credit_ledger, providers.Singleton(RolloutLedger, routing=Sides.routing))
+goes_both_ways(State.replays, providers.Singleton(RolloutReplays, routing=Sides.routing))
+goes_both_ways(State.consent_lookup, providers.Singleton(RolloutConsentLookup, routing=Sides.routing))
+goes_both_ways(State.holdings, providers.Singleton(RolloutHoldings, routing=Sides.routing))
+goes_both_ways(
+    State.erasures,
+    providers.Singleton(RolloutErasures, routing=Sides.routing, postgres=of(POSTGRES, State.erasures)),
+)
+goes_both_ways(State.cached_answers, providers.Singleton(RolloutCachedAnswers, residence=Sides.residence))
+goes_both_ways(
+    State.cache_epochs,
+    providers.Singleton(
+        RolloutCacheEpochs, postgres=of(POSTGRES, State.cache_epochs), memory=Sides.memory_unit_of_work
+    ),
+)
+goes_both_ways(
+    State.guest_networks,
+    providers.Singleton(
+        RolloutGuestNetworks,
+        memory=of(MEMORY, State.guest_networks),
+        postgres=of(POSTGRES, State.guest_networks),
+    ),
+)
+goes_both_ways(
+    State.audit,
+    providers.Singleton(RolloutAudit, memory=of(MEMORY, State.audit), postgres=of(POSTGRES, State.audit)),
+)
+for repository in (
+    *(State.credit_repository, State.consent_repository, State.consent_history_repository, State.notice_repository),
+    *(State.admin_audit_repository, State.cache_repository, State.catalog_repository, State.merge_repository),
+):
+    goes_both_ways(repository, of(POSTGRES, repository))
+# One process leads itself, also when PostgreSQL is away.
+goes_both_ways(State.leases, of(MEMORY, State.leases))
+goes_both_ways(State.database, of(POSTGRES, State.database))
+goes_both_ways(State.replica, of(MEMORY, State.replica))
