@@ -18,6 +18,7 @@ from shopassist.models import (
     UserCredits,
 )
 from shopassist.models.erasure import ErasedBalance
+from shopassist.models.ledger import StoredAnswer
 
 Rows = dict[type[SQLModel], list[Any]]
 """What is somebody's: rows by table, each table's in the order in which they came about."""
@@ -67,10 +68,16 @@ class Copies(PersonalState, Protocol):
     """State in memory, from which what is elsewhere can be taken away."""
 
     async def take_away(self, user_id: str) -> None:
-        """Remove all that is theirs, proofs included: it is elsewhere."""
+        """Remove all that is theirs alone: it is elsewhere."""
 
     async def learn(self, erased: Erased) -> None:
         """Know what is known elsewhere of those who were erased."""
+
+    async def disown(self, user_id: str) -> None:
+        """Let nothing name somebody who was erased elsewhere."""
+
+    async def keepers(self, user_id: str) -> list[str]:
+        """Administrators of whom answers are kept that are about somebody."""
 
     async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
         """Have these texts, under the numbers that they have elsewhere."""
@@ -80,6 +87,9 @@ class Copies(PersonalState, Protocol):
 
     async def drop_acts(self, acts: Sequence[AdminAct]) -> None:
         """Remove them: they are noted elsewhere."""
+
+    async def keep_answer(self, answer: StoredAnswer) -> None:
+        """Have an answer that was stored elsewhere as well, from now on."""
 
     def account(self, user_id: str) -> UserCredits | None:
         """The account, as it is kept."""

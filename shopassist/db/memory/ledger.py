@@ -1,14 +1,14 @@
 """The ledger in memory."""
 
-import json
 from uuid import UUID
 
 from shopassist.db.memory.accounts import MemoryAccounts
+from shopassist.db.memory.cached_answers import keep_answer
 from shopassist.db.memory.replays import keep
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.privacy import SubjectHash
-from shopassist.models import CreditHold, QueryCache, TransactionType, UserCredits
+from shopassist.models import CreditHold, TransactionType, UserCredits
 from shopassist.models.admin_audit import act_of
 from shopassist.models.ledger import (
     Adjustment,
@@ -90,13 +90,7 @@ class MemoryCreditLedger(MemoryAccounts):
             account = self._store.accounts[hold.user_id]
             self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
             if settlement.answer is not None:
-                now = self._store.now()
-                self._store.cache[settlement.answer.query_hash] = QueryCache(
-                    query_hash=settlement.answer.query_hash,
-                    result=json.loads(settlement.answer.result),
-                    cached_at=now,
-                    expires_at=now + settlement.answer.lifetime,
-                )
+                keep_answer(self._store, settlement.answer)
             if settlement.replay is not None:
                 keep(self._store, self._policy, settlement.replay)
             self._figures.settled += 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from shopassist.db.memory.cached_answers import keep_answer
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
 from shopassist.db.moving import Erased, Rows, what_was_said
@@ -16,6 +17,7 @@ from shopassist.models import (
     UserConsent,
     UserCredits,
 )
+from shopassist.models.ledger import StoredAnswer
 
 
 class MemoryPersonalState:
@@ -39,8 +41,16 @@ class MemoryPersonalState:
         async with self._store.lock:
             self._remove(user_id)
             self._store.consent_events.disown_all(user_id)
-            for guest_id in self._merges(user_id):
-                del self._store.merges[guest_id]
+
+    async def disown(self, user_id: str) -> None:
+        async with self._store.lock:
+            for key in self._merges(user_id):
+                merge = self._store.merges.pop(key)
+                if merge.guest_id != user_id:
+                    self._store.merges[key] = copied(merge, user_id=None)
+
+    async def keepers(self, user_id: str) -> list[str]:
+        return sorted({row.user_id for row in self._store.replays.values() if row.response.get("user_id") == user_id})
 
     async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
         async with self._store.lock:
@@ -52,6 +62,10 @@ class MemoryPersonalState:
     async def drop_acts(self, acts: Sequence[AdminAct]) -> None:
         for act in acts:
             self._store.admin_acts.pop(act.id or 0, None)
+
+    async def keep_answer(self, answer: StoredAnswer) -> None:
+        async with self._store.lock:
+            keep_answer(self._store, answer)
 
     def account(self, user_id: str) -> UserCredits | None:
         return self._store.accounts.get(user_id)
@@ -80,7 +94,8 @@ class MemoryPersonalState:
 
     async def learn(self, erased: Erased) -> None:
         async with self._store.lock:
-            self._store.erasures |= {row.id: copied(row) for row in erased[0]}
+            # Whose they are, and under which pseudonym, is for where they are erased.
+            self._store.erasures |= {row.id: copied(row, user_id=None, pseudonym=None) for row in erased[0]}
             self._store.erased_balances |= {row.subject_hash: copied(row) for row in erased[1]}
 
     def _merges(self, user_id: str) -> list[str]:

@@ -80,7 +80,7 @@ class Rollout:
             await self.routing.close()
             with suppress(ShopAssistError, TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._send_acts()
+                    await self._residence.send_acts()
                     await self._leases.release(LEASE, self._holder)
 
     def set(self, percent: float) -> None:
@@ -129,7 +129,7 @@ class Rollout:
 
     async def _work(self) -> None:
         while True:
-            for step in (self._renew, self._send_acts, self._in_step, self._move_misplaced):
+            for step in (self._renew, self._residence.send_acts, self._in_step, self._move_misplaced):
                 try:
                     await step()
                 except StorageUnavailableError:
@@ -144,12 +144,6 @@ class Rollout:
     async def _renew(self) -> None:
         if not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
             logger.error("rollout_lease_lost", reason=TAKEN)
-
-    async def _send_acts(self) -> None:
-        """Let PostgreSQL have what administrators did to people in memory."""
-        if acts := await self._residence.in_memory.acts():
-            await self._residence.postgres.state.note_acts(acts)
-            await self._residence.in_memory.drop_acts(acts)
 
     async def _in_step(self) -> None:
         if self._is_due("cache", CACHE_SECONDS):
@@ -174,7 +168,7 @@ class Rollout:
     def _misplaced(self, in_memory: list[str]) -> Iterator[str]:
         dial, in_postgres = self._residence.dial, self._residence.in_postgres
         for user_id in list(in_postgres):
-            if dial.wanted(user_id) is Side.MEMORY and user_id not in self._residence.pinned:
+            if dial.wanted(user_id) is Side.MEMORY and not self._residence.pinned[user_id]:
                 yield user_id
         for user_id in in_memory:
             if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:

@@ -49,7 +49,13 @@ class RolloutLedger:
         )
 
     async def settle(self, settlement: Settlement) -> bool:
-        return await self._routing.ask((settlement.user_id,), "settle", lambda place: place.ledger.settle(settlement))
+        settled = await self._routing.ask(
+            (settlement.user_id,), "settle", lambda place: place.ledger.settle(settlement)
+        )
+        # Whoever paid for an answer gets it again for nothing, wherever they are by then.
+        if settled and settlement.answer is not None:
+            await self._residence.in_memory.keep_answer(settlement.answer)
+        return settled
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
         return await self._routing.ask((user_id,), "void", lambda place: place.ledger.void(hold_id, user_id))
@@ -57,7 +63,10 @@ class RolloutLedger:
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
         # What was answered under the administrator's key is stored with the adjustment, and found where they are.
         return await self._routing.ask(
-            (adjustment.actor, adjustment.user_id), "adjust", lambda place: place.ledger.adjust(adjustment)
+            (adjustment.actor, adjustment.user_id),
+            "adjust",
+            lambda place: place.ledger.adjust(adjustment),
+            is_compared=False,  # once is enough in the audit
         )
 
     async def reset(self, user_id: str) -> None:

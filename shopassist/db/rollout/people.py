@@ -7,6 +7,7 @@ from shopassist.db.privacy import Erasures, HeldPage, Key, Trace
 from shopassist.db.rollout.dial import Side
 from shopassist.db.rollout.ledger import both
 from shopassist.db.rollout.routing import Routing, never
+from shopassist.models import AdminAct
 from shopassist.models.consent_history import Agreement, Subject
 from shopassist.models.erasure import Erasure, ErasureRequest, Listed
 from shopassist.models.holdings import Holding
@@ -65,8 +66,19 @@ class RolloutHoldings:
     async def page(
         self, holding: Holding, user_id: str, is_guest: bool, limit: int, after: Key | None = None
     ) -> HeldPage:
-        place = self._routing.residence.place_of(user_id)
-        return await place.holdings.page(holding, user_id, is_guest, limit, after)
+        if holding.table is not AdminAct and len(holding.owner) == 1:
+            place = self._routing.residence.place_of(user_id)
+            return await place.holdings.page(holding, user_id, is_guest, limit, after)
+        # What is about somebody under the name of somebody else is in PostgreSQL, or is brought there.
+        residence = self._routing.residence
+        await residence.send_acts()
+        return await self._routing.ask(
+            (*await residence.in_memory.keepers(user_id), user_id),
+            "holdings",
+            lambda _: residence.postgres.holdings.page(holding, user_id, is_guest, limit, after),
+            changes=never,
+            wanted=Side.POSTGRES,
+        )
 
     async def traces(self, holding: Holding, limit: int, after_user_id: str = "") -> list[Trace]:
         return await self._routing.residence.postgres.holdings.traces(holding, limit, after_user_id)
@@ -79,29 +91,34 @@ class RolloutErasures:
         """`postgres` erases; whoever is elsewhere is moved there first, and stays until it is done."""
         self._routing = routing
         self._postgres = postgres
-        self._under_way: dict[UUID, str] = {}
+        self._under_way: dict[UUID, tuple[str, ...]] = {}
 
     async def begin(self, request: ErasureRequest) -> Erasure | None:
-        user_id = request.user_id
+        residence = self._routing.residence
+        await residence.send_acts()
+        user_ids = (*await residence.in_memory.keepers(request.user_id), request.user_id)
 
         async def begun(_: object) -> Erasure | None:
             erasure = await self._postgres.begin(request)
             if erasure is not None and erasure.finished_at is None:
-                self._under_way[erasure.id] = user_id
-                self._routing.residence.pinned.add(user_id)
-            await self._routing.residence.know_erased(request.subject_hash)
+                self._under_way[erasure.id] = user_ids
+                residence.pinned.update(user_ids)
+            await residence.know_erased(request.subject_hash)
             return erasure
 
-        return await self._routing.ask((user_id,), "erase", begun, wanted=Side.POSTGRES)
+        return await self._routing.ask(user_ids, "erase", begun, wanted=Side.POSTGRES)
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
         residence = self._routing.residence
         erasure = await self._postgres.advance(erasure_id, limit)
         if erasure.finished_at is not None:
             await residence.know_erased(erasure.subject_hash)
-            if user_id := self._under_way.pop(erasure_id, None):
+            user_ids = self._under_way.pop(erasure_id, ())
+            residence.pinned.subtract(user_ids)
+            for user_id in user_ids:
                 await residence.mirror_again(user_id)
-                residence.pinned.discard(user_id)
+            for user_id in user_ids[-1:]:
+                await residence.disown(user_id)
         return erasure
 
     async def unfinished(self, limit: int = 100) -> list[UUID]:

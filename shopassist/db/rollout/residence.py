@@ -5,6 +5,7 @@ after each change, so that all can be sent back to memory even when PostgreSQL i
 """
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -38,7 +39,7 @@ class Residence:
         """Whose last change in PostgreSQL the mirror may lack, and since when."""
         self.shadowed: set[str] = set()
         """Who is in memory with an exact copy in PostgreSQL."""
-        self.pinned: set[str] = set()
+        self.pinned: Counter[str] = Counter()
         """Who is being erased, which happens in PostgreSQL."""
         self.in_memory, self._mirrored = copies
         self._no_moves_until = 0.0
@@ -67,7 +68,7 @@ class Residence:
 
     async def move(self, user_id: str, to: Side) -> bool:
         """Let somebody's state be on the side `to` and nowhere else count; whether there was anything to move."""
-        if self.side_of(user_id) is to or user_id in self.pinned:
+        if self.side_of(user_id) is to or self.pinned[user_id]:
             return False
         try:
             rows = await (self._up(user_id) if to is Side.POSTGRES else self._down(user_id))
@@ -99,6 +100,21 @@ class Residence:
     async def know_erased(self, subject_hash: str | None = None) -> None:
         """Let memory know what PostgreSQL knows of those who were erased. Raises `StorageUnavailableError`."""
         await self.in_memory.learn(await self.postgres.state.erased(subject_hash))
+
+    async def disown(self, user_id: str) -> None:
+        """Somebody was erased in PostgreSQL: nothing here may name them any more."""
+        await self.in_memory.disown(user_id)
+        await self._mirrored.disown(user_id)
+
+    async def send_acts(self) -> None:
+        """Let PostgreSQL have what administrators did to people in memory. Raises `StorageUnavailableError`."""
+        if acts := await self.in_memory.acts():
+            await self.in_memory.drop_acts(acts)
+            try:
+                await self.postgres.state.note_acts(acts)
+            except BaseException:
+                await self.in_memory.note_acts(acts)
+                raise
 
     async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
         """Let memory and mirror have these texts."""

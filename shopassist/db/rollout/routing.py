@@ -52,11 +52,12 @@ class Routing:
         work: Work[Result],
         changes: Changes = always,
         wanted: Side | None = None,
+        is_compared: bool = True,
     ) -> Result:
         """What `work` comes to where those people are, or, if they can be moved there, are wanted.
 
-        `operation` names it in figures; `changes` tells of its result whether state may have changed. Raises what
-        `work` raises, and `StorageUnavailableError`.
+        `operation` names it in figures; `changes` tells of its result whether state may have changed; what is not to be
+        `compared` is never asked of the other side. Raises what `work` raises, and `StorageUnavailableError`.
         """
         taken = await self.locks.taken(user_ids)
         outcome: Outcome[Result] | None = None
@@ -65,7 +66,10 @@ class Routing:
             outcome = await Outcome.of(work, place)
         finally:
             self._count(user_ids, operation, outcome)
-            self._afterwards(taken, user_ids, operation, work, outcome, changes)
+            # Of what failed or was given up nobody knows how far it came.
+            changed = outcome is None or outcome.error is not None or changes(outcome.result)
+            known = None if outcome is None or outcome.is_unavailable or not is_compared else outcome
+            self._afterwards(taken, user_ids, operation, work, known, changed)
         return outcome.given()
 
     async def close(self) -> None:
@@ -86,25 +90,29 @@ class Routing:
         user_ids: Sequence[str],
         operation: str,
         work: Work[Any],
-        outcome: Outcome[Any] | None,
-        changes: Changes,
+        known: Outcome[Any] | None,
+        changed: bool,
     ) -> None:
-        """Release the locks, once what is to follow is done; whoever asked does not wait for it."""
+        """Release the locks, once what is to follow is done; whoever asked does not wait for it.
+
+        `known` is what there is to compare.
+        """
         residence = self.residence
         in_postgres = residence.side_of(user_ids[-1]) is Side.POSTGRES
-        # Of what failed or was given up nobody knows how far it came.
-        may_have_changed = outcome is None or outcome.error is not None or changes(outcome.result)
-        if not (residence.dial.is_shadowing and not residence.dial.is_back) and not (in_postgres and may_have_changed):
+        is_shadowing = residence.dial.is_shadowing and not residence.dial.is_back
+        if not is_shadowing and not (in_postgres and changed):
             taken.release()
             return
 
         async def follow() -> None:
             try:
-                known = None if outcome is None or outcome.is_unavailable else outcome
-                if in_postgres:
-                    await self._mirror(user_ids, operation, work, known, may_have_changed)
-                else:
+                if not in_postgres:
                     await self._shadow(user_ids, operation, work, known)
+                    return
+                if is_shadowing and known is not None:
+                    await self._compare(operation, work, known, residence.mirror)
+                for user_id in user_ids if changed else ():
+                    await residence.mirror_again(user_id)
             finally:
                 taken.release()
 
@@ -112,20 +120,6 @@ class Routing:
         task = asyncio.get_running_loop().create_task(follow(), context=Context())
         self._following.add(task)
         task.add_done_callback(self._following.discard)
-
-    async def _mirror(
-        self,
-        user_ids: Sequence[str],
-        operation: str,
-        work: Work[Any],
-        outcome: Outcome[Any] | None,
-        may_have_changed: bool,
-    ) -> None:
-        if self.residence.dial.is_shadowing and outcome is not None:
-            await self._compare(operation, work, outcome, self.residence.mirror)
-        if may_have_changed:
-            for user_id in user_ids:
-                await self.residence.mirror_again(user_id)
 
     async def _shadow(
         self, user_ids: Sequence[str], operation: str, work: Work[Any], outcome: Outcome[Any] | None

@@ -46,6 +46,32 @@ class ConsentsOfAll:
         return sorted(found, key=lambda record: record.user_id)[:limit]
 
 
+class NoticesToCopy:
+    """A `NoticeRepository` that remembers what is published."""
+
+    def __init__(self, own: NoticeRepository) -> None:
+        """`published` is what is to be copied, once it is committed."""
+        self._own = own
+        self.published: list[ConsentNotice] = []
+
+    async def lock(self) -> None:
+        await self._own.lock()
+
+    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+        stored = await self._own.publish(notice, grace_hours)
+        self.published.append(stored)
+        return stored
+
+    async def get(self, notice_id: int) -> ConsentNotice | None:
+        return await self._own.get(notice_id)
+
+    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+        return await self._own.texts(notice_ids)
+
+    async def all(self) -> list[PublishedNotice]:
+        return await self._own.all()
+
+
 class NoticesToRead:
     """A `NoticeRepository` of a copy: what is published goes to PostgreSQL alone, which gives it its number."""
 
@@ -71,7 +97,7 @@ class NoticesToRead:
 
 
 class RolloutCachedAnswers:
-    """Implements `CachedAnswers`: whoever is served is given answers of their own side."""
+    """Implements `CachedAnswers`: of the side of whoever is served, and of memory, which has those of both."""
 
     def __init__(self, residence: Residence) -> None:
         """`residence` knows where people are."""
@@ -80,7 +106,9 @@ class RolloutCachedAnswers:
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         served = asker()
         place = self._residence.postgres if served is None else self._residence.place_of(served)
-        return await place.cached_answers.find(query_hash)
+        return await place.cached_answers.find(query_hash) or await self._residence.memory.cached_answers.find(
+            query_hash
+        )
 
 
 class RolloutCacheEpochs:

@@ -9,8 +9,9 @@ from shopassist.db.ports import Body, Repositories
 from shopassist.db.rollout.asker import asker
 from shopassist.db.rollout.dial import Side
 from shopassist.db.rollout.routing import Changes, Routing, always, never
-from shopassist.db.rollout.shared import ConsentsOfAll, NoticesToRead
+from shopassist.db.rollout.shared import ConsentsOfAll, NoticesToCopy, NoticesToRead
 from shopassist.errors import StorageUnavailableError
+from shopassist.models import ConsentNotice
 
 Result = TypeVar("Result")
 
@@ -58,15 +59,22 @@ class RolloutUnitOfWork:
         served = asker()
         if served is not None:
             return await residence.place_of(served).unit_of_work.run(body, happened, repeatable)
+        published: list[ConsentNotice] = []
+
+        async def for_all(work: Repositories) -> Result:
+            found = self._for_all(work)
+            notices = NoticesToCopy(found.notices)
+            result = await body(replace(found, notices=notices))
+            published[:] = notices.published
+            return result
+
         try:
-            return await residence.postgres.unit_of_work.run(
-                lambda work: body(self._for_all(work)),
-                None if happened is None else lambda work: happened(self._for_all(work)),
-                repeatable,
-            )
+            result = await residence.postgres.unit_of_work.run(for_all, happened, repeatable)
         except StorageUnavailableError as error:
             gone = error
             return await residence.memory.unit_of_work.run(lambda work: body(self._without(work, gone)))
+        await residence.know_notices(published)
+        return result
 
     def _for_all(self, work: Repositories) -> Repositories:
         return self._with_all(work, Side.POSTGRES)
