@@ -73,6 +73,9 @@ class Copies(PersonalState, Protocol):
     async def learn(self, erased: Erased) -> None:
         """Know what is known elsewhere of those who were erased."""
 
+    async def replace(self, user_id: str, rows: Rows) -> None:
+        """`write`, of a copy: what is proved elsewhere, or nowhere any more, is not kept here."""
+
     async def disown(self, user_id: str) -> None:
         """Let nothing name somebody who was erased elsewhere."""
 

@@ -53,7 +53,7 @@ def admin(bearer: Bearer) -> dict[str, str]:
 async def test_every_act_of_an_administrator_is_recorded(
     client: httpx.AsyncClient, app: FastAPI, container: Container, admin: dict[str, str]
 ) -> None:
-    """Each route of the table adds one row with its actor and the request's id; but where there is nothing to do it to."""
+    """Each route of the table adds one row with its actor and the request's id, where there is something to act on."""
     await container.credit_service().get_user_credits(USER)
     for route in routes(app):
         for method in route.methods or ():

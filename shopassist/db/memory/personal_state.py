@@ -38,9 +38,13 @@ class MemoryPersonalState:
             self._add(user_id, rows)
 
     async def take_away(self, user_id: str) -> None:
+        await self.replace(user_id, {})
+
+    async def replace(self, user_id: str, rows: Rows) -> None:
         async with self._store.lock:
             self._remove(user_id)
             self._store.consent_events.disown_all(user_id)
+            self._add(user_id, rows)
 
     async def disown(self, user_id: str) -> None:
         async with self._store.lock:

@@ -85,8 +85,10 @@ class Rollout:
 
     def set(self, percent: float) -> None:
         """Turn the dial; people move when they next ask, and without asking soon after."""
-        self._residence.dial.is_back = False
-        self._residence.dial.percent = percent
+        dial = self._residence.dial
+        if dial.is_back:  # meanwhile nothing was done in PostgreSQL
+            self._residence.shadowed.clear()
+        dial.percent, dial.is_back = percent, False
         self._turned.set()
 
     async def back(self) -> None:

@@ -78,6 +78,7 @@ class RolloutHoldings:
             lambda _: residence.postgres.holdings.page(holding, user_id, is_guest, limit, after),
             changes=never,
             wanted=Side.POSTGRES,
+            is_compared=False,
         )
 
     async def traces(self, holding: Holding, limit: int, after_user_id: str = "") -> list[Trace]:
@@ -106,7 +107,7 @@ class RolloutErasures:
             await residence.know_erased(request.subject_hash)
             return erasure
 
-        return await self._routing.ask(user_ids, "erase", begun, wanted=Side.POSTGRES)
+        return await self._routing.ask(user_ids, "erase", begun, wanted=Side.POSTGRES, is_compared=False)
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
         residence = self._routing.residence

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -16,8 +17,8 @@ from shopassist.errors import StorageUnavailableError
 
 Result = TypeVar("Result")
 
-OWN = frozenset({"id", "hold_id", "operation_id", "answered"})
-"""What each side gives of its own accord, or may leave open."""
+OWN = frozenset({"id", "answered"})
+"""What each side gives of its own accord, or may leave open; instants and UUIDs are such, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +79,4 @@ def comparable(value: Any) -> Any:
         return {key: comparable(one) for key, one in value.items() if key not in OWN}
     if isinstance(value, list | tuple):
         return [comparable(one) for one in value]
-    return datetime if isinstance(value, datetime) else value
+    return None if isinstance(value, datetime | UUID) else value

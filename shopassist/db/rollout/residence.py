@@ -87,7 +87,7 @@ class Residence:
             self.unmirrored.setdefault(user_id, datetime.now(UTC))
             logger.warning("not_mirrored", error=type(error).__name__)
         else:
-            await self._mirrored.write(user_id, rows)
+            await self._mirrored.replace(user_id, rows)
             self.unmirrored.pop(user_id, None)
 
     async def shadow_again(self, user_id: str) -> None:
@@ -99,7 +99,9 @@ class Residence:
 
     async def know_erased(self, subject_hash: str | None = None) -> None:
         """Let memory know what PostgreSQL knows of those who were erased. Raises `StorageUnavailableError`."""
-        await self.in_memory.learn(await self.postgres.state.erased(subject_hash))
+        erased = await self.postgres.state.erased(subject_hash)
+        await self.in_memory.learn(erased)
+        await self._mirrored.learn(erased)
 
     async def disown(self, user_id: str) -> None:
         """Somebody was erased in PostgreSQL: nothing here may name them any more."""
@@ -123,7 +125,7 @@ class Residence:
 
     async def begin_with(self, user_id: str, rows: Rows) -> None:
         """Somebody is in PostgreSQL since before this process was."""
-        await self._mirrored.write(user_id, rows)
+        await self._mirrored.replace(user_id, rows)
         self.in_postgres.add(user_id)
 
     def is_mirrored(self, account: object) -> bool:
@@ -143,7 +145,7 @@ class Residence:
             except StorageUnavailableError:
                 self._no_moves_until = time.monotonic() + PATIENCE_SECONDS
                 raise
-            await self._mirrored.write(user_id, rows)
+            await self._mirrored.replace(user_id, rows)
             await self.in_memory.take_away(user_id)
             self.unmirrored.pop(user_id, None)
         self.in_postgres.add(user_id)
@@ -151,7 +153,7 @@ class Residence:
 
     async def _down(self, user_id: str) -> Rows:
         rows = await self._newest(user_id)
-        await self.in_memory.write(user_id, rows)
+        await self.in_memory.replace(user_id, rows)
         await self._mirrored.take_away(user_id)
         self.in_postgres.discard(user_id)
         if not self.dial.is_back:

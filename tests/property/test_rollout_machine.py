@@ -1,0 +1,154 @@
+"""Whatever the dial does meanwhile, a rollout says what one twin alone says, and the books agree."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.db.moving import PersonalState
+from shopassist.db.rollout.place import Outcome, Place, comparable
+from shopassist.models import UserConsentCreate, UserConsentUpdate
+from shopassist.models.adjustment import CreditAdjustment
+from shopassist.models.consent_history import ConsentDecision, ConsentSource, Origin, Subject
+from shopassist.models.ledger import HoldRequest, Replay, Settlement
+from shopassist.settings import Settings, Storage, StorageSettings
+from tests.support import FixedClock, patient, postgres_settings
+
+STEPS = 250
+GUESTS = tuple(f"guest-{number}" for number in range(4))
+USERS = tuple(f"auth0|{number}" for number in range(4))
+ORIGIN = Origin(ConsentSource.CONSENTS)
+Act = Callable[[Container], Awaitable[Any]]
+
+
+class Script:
+    """Acts drawn by a seed, the same for whoever performs them."""
+
+    def __init__(self, seed: int) -> None:
+        """It begins."""
+        self.random = random.Random(seed)  # noqa: S311 - a script, no secret
+        self.holds: list[tuple[UUID, str]] = []
+
+    def act(self) -> tuple[str, Act]:
+        """What is done next, and its name."""
+        user_id = self.random.choice(GUESTS + USERS)
+        is_guest = user_id in GUESTS
+        number = self.random.randrange(4)
+        acts: dict[str, Act] = {
+            "account": lambda world: world.credit_service().own_account(user_id, is_guest),
+            "status": lambda world: world.credit_service().get_credit_status(user_id, is_guest),
+            "deduct": lambda world: world.credit_service().deduct_credit(user_id, is_guest, number),
+            "history": lambda world: world.credit_service().get_user_transactions(user_id),
+            "reset": lambda world: world.credit_service().reset_credits(user_id),
+            "adjust": self._adjust(user_id, number),
+            "hold": self._hold(user_id, is_guest, number),
+            "settle": self._settle(),
+            "void": self._void(),
+            "replay": lambda world: world.replays().find(user_id, f"key-{number}"),
+            "create consent": lambda world: world.consent_service().create_consent(user_id, UserConsentCreate()),
+            "change consent": lambda world: world.consent_service().update_consent(
+                user_id, UserConsentUpdate(marketing_consent=number % 2 == 0)
+            ),
+            "consent": lambda world: world.consent_service().get_consent(user_id),
+            "all consents": lambda world: world.consent_service().list_consents(number + 1, USERS[0]),
+            "decide": lambda world: world.consent_history().decide(
+                Subject(user_id, is_guest), [ConsentDecision(purpose="marketing", granted=False)], ORIGIN
+            ),
+            "decisions": lambda world: world.consent_history().history(Subject(user_id, is_guest), 50),
+            "merge": lambda world: world.guest_merge_service().merge(GUESTS[number], USERS[number // 2]),
+            "erase": lambda world: world.erasure_service().erase(user_id, is_guest, patience_seconds=60),
+        }
+        rare = {"merge": 0.2, "erase": 0.1}
+        [name] = self.random.choices(list(acts), [rare.get(one, 1) for one in acts])
+        return name, acts[name]
+
+    def _adjust(self, user_id: str, number: int) -> Act:
+        change, key = CreditAdjustment(amount=number - 4, reason="a correction"), f"a-{self.random.randrange(20)}"
+        return lambda world: world.adjustment_service().adjust(user_id, change, USERS[0], key)
+
+    def _hold(self, user_id: str, is_guest: bool, number: int) -> Act:
+        hold_id = uuid4()
+        self.holds.append((hold_id, user_id))
+        request = HoldRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
+        return lambda world: world.credit_ledger().hold(request)
+
+    def _any_hold(self) -> tuple[UUID, str]:
+        return self.random.choice(self.holds) if self.holds else (uuid4(), USERS[0])
+
+    def _settle(self) -> Act:
+        hold_id, user_id = self._any_hold()
+        replay = Replay(user_id, f"key-{self.random.randrange(4)}", "h" * 64, {"answer": "a phone"})
+        return lambda world: world.credit_ledger().settle(Settlement(hold_id, user_id, "A question", None, replay))
+
+    def _void(self) -> Act:
+        hold_id, user_id = self._any_hold()
+        return lambda world: world.credit_ledger().void(hold_id, user_id)
+
+
+@pytest.fixture
+async def worlds(database_url: str, clock: FixedClock) -> AsyncIterator[tuple[Container, Container]]:
+    """A rollout, and memory alone."""
+    both = patient(postgres_settings(database_url)).model_copy(
+        update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
+    )
+    rollout, alone = (
+        Container(settings=settings) for settings in (both, Settings(storage=StorageSettings(storage=Storage.MEMORY)))
+    )
+    for container in (rollout, alone):
+        container.clock.override(clock)
+    await rollout.rollout().begin()
+    yield rollout, alone
+    await rollout.shutdown()
+
+
+async def performed(act: Act, container: Container) -> Outcome[Any]:
+    """What comes of an act."""
+
+    async def work(_: Place | None) -> Any:
+        return await act(container)
+
+    return await Outcome.of(work, None)  # type: ignore[arg-type] # the act knows where
+
+
+async def held(state: PersonalState, user_id: str) -> dict[str, list[Any]]:
+    """All that is somebody's, by table."""
+    rows = (await state.read([user_id])).get(user_id, {})
+    return {table.__name__: sorted(json.dumps(one, sort_keys=True) for one in comparable(found)) for table, found in rows.items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], clock: FixedClock, seed: int) -> None:
+    """Of 250 acts each has the same outcome, both sides always agree, and at the end all that is held is the same."""
+    rollout, alone = worlds
+    script = Script(seed)
+    control = rollout.rollout()
+    for step in range(STEPS):
+        if script.random.random() < 0.15:
+            control.set(script.random.choice([0, 10, 50, 90, 100]))
+        if script.random.random() < 0.05:
+            await control.back()
+        if script.random.random() < 0.1:
+            await control.routing.close()  # what follows belongs to the same instant
+            clock.move(hours=script.random.choice([0.01, 5, 25]))
+        name, act = script.act()
+        expected, found = await performed(act, alone), await performed(act, rollout)
+        assert not expected.differs(found), (step, name, expected, found)
+        if name == "erase":
+            await control.routing.close()
+            clock.move(seconds=1)  # who comes at the very instant of their erasure is sent away, or is not
+    await control.routing.close()
+    status = await control.status()
+    assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
+    assert status.compared > 20
+    for user_id in GUESTS + USERS:
+        there = rollout.residence().place_of(user_id).state
+        found, expected = await held(there, user_id), await held(alone.memory_state(), user_id)
+        for table in {*found, *expected}:
+            assert found.get(table) == expected.get(table), (user_id, table)
+    report = await rollout.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0
