@@ -1,6 +1,7 @@
 """What moving people between the twins asks of each: all that is theirs, read at an instant and written as a whole."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from sqlmodel import SQLModel
@@ -35,6 +36,18 @@ MOVED: tuple[type[SQLModel], ...] = (
 """The tables whose rows go where their owner goes. Merges are both the guest's and the user's."""
 
 Erased = tuple[list[Erasure], list[ErasedBalance]]
+
+
+def not_among(known: Iterable[ConsentEvent], events: Iterable[ConsentEvent]) -> list[ConsentEvent]:
+    """Those of `events` that `known` has not, whatever their ids, each as often as it was said."""
+    left = Counter(what_was_said(event) for event in known)
+    new = []
+    for event in events:
+        if left[what_was_said(event)]:
+            left[what_was_said(event)] -= 1
+        else:
+            new.append(event)
+    return new
 
 
 def what_was_said(event: ConsentEvent) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ ReasonOption = Annotated[str | None, typer.Option(help="Kept in the audit of adm
 @app.command()
 def status() -> None:
     """Show where users are, differences and errors; exit code 1 when something needs looking at."""
-    _shown(_asked("GET", ROUTE, None))
+    _judged(_asked("GET", ROUTE, None))
 
 
 @app.command("set")
@@ -42,8 +42,8 @@ def set_(
 
 @app.command()
 def back(reason: ReasonOption = None) -> None:
-    """Send everybody back to memory at once, even with PostgreSQL down; list whose last change may be missing."""
-    _shown(_asked("POST", f"{ROUTE}/back", reason))
+    """Send everybody back to memory at once, even with PostgreSQL down; exit code 1 when a change may be missing."""
+    _judged(_asked("POST", f"{ROUTE}/back", reason))
 
 
 def _asked(method: str, path: str, reason: str | None, body: dict[str, Any] | None = None) -> RolloutStatus:
@@ -86,8 +86,15 @@ def _made_here(settings: Settings) -> str:
     return issuer.mint(operator(), [settings.identity.admin_scope], timedelta(minutes=1))
 
 
-def _shown(status: RolloutStatus) -> None:
+def _judged(status: RolloutStatus) -> None:
     """Print it. Raises `Exit` when something needs looking at."""
+    _shown(status)
+    if status.unmirrored or status.differences:
+        raise typer.Exit(1)
+
+
+def _shown(status: RolloutStatus) -> None:
+    """Print it."""
     console = Console(highlight=False, markup=False)
     state = "everybody was sent back" if status.is_back else f"{status.percent:g} % of users in PostgreSQL"
     shadow = ", both sides compared" if status.is_shadowing else ""
@@ -104,5 +111,3 @@ def _shown(status: RolloutStatus) -> None:
         console.print(f"{len(status.unmirrored)} whose last change in PostgreSQL may be missing in memory:")
         for one in status.unmirrored:
             console.print(f"  {one.user_id}  since {one.since:%Y-%m-%d %H:%M:%S} UTC")
-    if status.unmirrored or status.differences:
-        raise typer.Exit(1)

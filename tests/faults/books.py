@@ -36,8 +36,11 @@ class Books:
     drifting_accounts: int
 
 
-async def audited(url: str, heard: Sequence[Heard]) -> Books:
-    """Compare the database with every acknowledged write, once no hold is open any more."""
+async def audited(url: str, heard: Sequence[Heard], *, with_answers: bool = True) -> Books:
+    """Compare the database with every acknowledged write, once no hold is open any more.
+
+    `with_answers`: each answer that was paid for must be there too.
+    """
     connection = await asyncpg.connect(url)
     container = Container(settings=postgres_settings(url))
     try:
@@ -55,7 +58,7 @@ async def audited(url: str, heard: Sequence[Heard]) -> Books:
     assert report is not None
     paid = [one for one in heard if one.kind is Kind.NEW and one.charged]
     lost = [one.who for one in paid if found.get(one.who, FRESH) == FRESH]
-    lost += [one.who for one in paid if hash_of(question_of(one.number)) not in hashes]
+    lost += [one.who for one in paid if with_answers and hash_of(question_of(one.number)) not in hashes]
     lost += [who for who, may_be in acknowledged_consents(heard).items() if consents.get(who) not in may_be]
     doubled = [who for who, account in found.items() if who.startswith("asks-") and account not in (FRESH, ASKED_ONCE)]
     return Books(lost, doubled, report.drifting_accounts)

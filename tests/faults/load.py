@@ -100,9 +100,10 @@ def marketing_of(number: int) -> bool:
 class Load:
     """Sends requests to one server, on as many connections as it takes."""
 
-    def __init__(self, port: int, token: Callable[[str], str]) -> None:
-        """`token` makes the access token of a registered user."""
+    def __init__(self, port: int, token: Callable[[str], str], rate: int = RATE) -> None:
+        """`token` makes the access token of a registered user; `rate` requests are sent a second."""
         self.heard: list[Heard] = []
+        self._rate = rate
         self._port = port
         self._token = token
         self._number = 0
@@ -110,7 +111,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """At `RATE` for the length of the block; everybody has been answered behind it."""
+        """At its rate for the length of the block; everybody has been answered behind it."""
         stop = asyncio.Event()
         pacing = asyncio.create_task(self._pace(stop))
         try:
@@ -150,7 +151,7 @@ class Load:
         async with asyncio.TaskGroup() as sending:
             while not stop.is_set():
                 sending.create_task(self._send(*self._next()))
-                await asyncio.sleep(began + (self._number - first) / RATE - time.monotonic())
+                await asyncio.sleep(began + (self._number - first) / self._rate - time.monotonic())
 
     def _next(self) -> tuple[Kind, int]:
         number = self._number

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from shopassist.db.memory.cached_answers import keep_answer
 from shopassist.db.memory.repository import copied
 from shopassist.db.memory.store import MemoryStore
-from shopassist.db.moving import Erased, Rows, what_was_said
+from shopassist.db.moving import Erased, Rows, not_among
 from shopassist.models import (
     AdminAct,
     ConsentEvent,
@@ -128,7 +128,7 @@ class MemoryPersonalState:
 
     def _add(self, user_id: str, rows: Rows) -> None:
         store = self._store
-        known = {what_was_said(event) for event in store.consent_events.of(user_id).values()}
+        events = not_among(store.consent_events.of(user_id).values(), rows.get(ConsentEvent, ()))
         for account in rows.get(UserCredits, ()):
             store.accounts[account.user_id] = copied(account)
         for hold in rows.get(CreditHold, ()):
@@ -138,9 +138,7 @@ class MemoryPersonalState:
             store.transactions[key] = copied(transaction, id=key)
         for consent in rows.get(UserConsent, ()):
             store.consents[consent.user_id] = copied(consent)
-        for event in rows.get(ConsentEvent, ()):
-            if what_was_said(event) in known:
-                continue
+        for event in events:
             key = store.next_id("consent_events")
             store.consent_events[key] = copied(event, id=key)
         for kept in rows.get(IdempotentAnswer, ()):

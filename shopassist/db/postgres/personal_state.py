@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, col, select
 
 from shopassist.db.manager import DatabaseManager
-from shopassist.db.moving import MOVED, Erased, Rows, what_was_said
+from shopassist.db.moving import MOVED, Erased, Rows, not_among
 from shopassist.db.postgres.driver import fetch
 from shopassist.models import (
     AdminAct,
@@ -124,9 +124,8 @@ class PostgresPersonalState:
 
     async def _add_events(self, session: AsyncSession, user_id: str, events: list[ConsentEvent]) -> None:
         there = await session.execute(select(ConsentEvent).where(col(ConsentEvent.user_id) == user_id))
-        known = {what_was_said(event) for event in there.scalars()}
-        if new := [values(event) for event in events if what_was_said(event) not in known]:
-            await session.execute(insert(ConsentEvent), new)
+        if new := not_among(there.scalars(), events):
+            await session.execute(insert(ConsentEvent), [values(event) for event in new])
 
 
 def values(row: SQLModel) -> dict[str, Any]:

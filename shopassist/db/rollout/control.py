@@ -172,7 +172,7 @@ class Rollout:
         for user_id in list(in_postgres):
             if dial.wanted(user_id) is Side.MEMORY and not self._residence.pinned[user_id]:
                 yield user_id
-        for user_id in in_memory:
+        for user_id in {*in_memory, *self._residence.unmirrored}:
             if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
                 yield user_id
 

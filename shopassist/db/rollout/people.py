@@ -73,7 +73,7 @@ class RolloutHoldings:
         residence = self._routing.residence
         await residence.send_acts()
         return await self._routing.ask(
-            (*await residence.in_memory.keepers(user_id), user_id),
+            (*await residence.keepers(user_id), user_id),
             "holdings",
             lambda _: residence.postgres.holdings.page(holding, user_id, is_guest, limit, after),
             changes=never,
@@ -97,7 +97,8 @@ class RolloutErasures:
     async def begin(self, request: ErasureRequest) -> Erasure | None:
         residence = self._routing.residence
         await residence.send_acts()
-        user_ids = (*await residence.in_memory.keepers(request.user_id), request.user_id)
+        (await self._routing.locks.taken((request.user_id,))).release()  # what is under way is known then
+        user_ids = (*await residence.keepers(request.user_id), request.user_id)
 
         async def begun(_: object) -> Erasure | None:
             erasure = await self._postgres.begin(request)
@@ -110,17 +111,24 @@ class RolloutErasures:
         return await self._routing.ask(user_ids, "erase", begun, wanted=Side.POSTGRES, is_compared=False)
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
-        residence = self._routing.residence
         erasure = await self._postgres.advance(erasure_id, limit)
         if erasure.finished_at is not None:
-            await residence.know_erased(erasure.subject_hash)
-            user_ids = self._under_way.pop(erasure_id, ())
+            await self._routing.residence.know_erased(erasure.subject_hash)
+            await self._finished(self._under_way.pop(erasure_id, ()))
+        return erasure
+
+    async def _finished(self, user_ids: tuple[str, ...]) -> None:
+        """Let memory have nothing that was erased; the last of them was."""
+        residence = self._routing.residence
+        taken = await self._routing.locks.taken(user_ids)
+        try:
             residence.pinned.subtract(user_ids)
             for user_id in user_ids:
                 await residence.mirror_again(user_id)
             for user_id in user_ids[-1:]:
                 await residence.disown(user_id)
-        return erasure
+        finally:
+            taken.release()
 
     async def unfinished(self, limit: int = 100) -> list[UUID]:
         return await self._postgres.unfinished(limit)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import structlog
 
 from shopassist.db.moving import Copies, Rows
+from shopassist.db.resilience.policy import deadline_within
 from shopassist.db.rollout.dial import Dial, Side
 from shopassist.db.rollout.figures import RolloutFigures
 from shopassist.db.rollout.place import Place
@@ -19,6 +20,9 @@ from shopassist.errors import StorageUnavailableError
 from shopassist.models import ConsentNotice
 
 logger = structlog.get_logger(__name__)
+
+MOVE_SECONDS = 1.0
+"""How long a move may take; whoever asked meanwhile is served where they are."""
 
 PATIENCE_SECONDS = 5.0
 """After a move to PostgreSQL that failed, nobody else is kept waiting for one for so long."""
@@ -94,7 +98,8 @@ class Residence:
         """Bring PostgreSQL up to what memory has of somebody who stays there. Raises `StorageUnavailableError`."""
         self.shadowed.discard(user_id)
         rows = (await self.memory.state.read([user_id])).get(user_id, {})
-        await self.postgres.state.write(user_id, rows)
+        with deadline_within(MOVE_SECONDS):
+            await self.postgres.state.write(user_id, rows)
         self.shadowed.add(user_id)
 
     async def know_erased(self, subject_hash: str | None = None) -> None:
@@ -102,6 +107,10 @@ class Residence:
         erased = await self.postgres.state.erased(subject_hash)
         await self.in_memory.learn(erased)
         await self._mirrored.learn(erased)
+
+    async def keepers(self, user_id: str) -> list[str]:
+        """Administrators of whom answers are kept that are about somebody, wherever they are."""
+        return [*await self.in_memory.keepers(user_id), *await self._mirrored.keepers(user_id)]
 
     async def disown(self, user_id: str) -> None:
         """Somebody was erased in PostgreSQL: nothing here may name them any more."""
@@ -141,13 +150,14 @@ class Residence:
             if time.monotonic() < self._no_moves_until:
                 raise StorageUnavailableError
             try:
-                await self.postgres.state.write(user_id, rows)
+                with deadline_within(MOVE_SECONDS):
+                    await self.postgres.state.write(user_id, rows)
             except StorageUnavailableError:
                 self._no_moves_until = time.monotonic() + PATIENCE_SECONDS
                 raise
             await self._mirrored.replace(user_id, rows)
             await self.in_memory.take_away(user_id)
-            self.unmirrored.pop(user_id, None)
+        self.unmirrored.pop(user_id, None)  # what memory had counts
         self.in_postgres.add(user_id)
         return rows
 
