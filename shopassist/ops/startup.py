@@ -18,7 +18,7 @@ from shopassist.db.postgres.roles import is_off, is_privileged
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.ops.session_link import protected, session_link
-from shopassist.settings import PoolMode, Settings
+from shopassist.settings import PoolMode, Settings, Storage, StorageSettings
 
 PRIVILEGED = (
     "DATABASE_URL logs in as a superuser or as the owner of the tables, who could switch the ledger's rules off. "
@@ -68,8 +68,13 @@ def with_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None
 
 @contextmanager
 def running_database() -> Iterator[Settings]:
-    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`."""
+    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`.
+
+    Whoever works on it sees what is in PostgreSQL alone: the memory of a rollout is the server's own.
+    """
     settings, embedded = with_database(read_settings())
+    if settings.storage.storage is Storage.ROLLOUT:
+        settings = settings.model_copy(update={"storage": StorageSettings(storage=Storage.POSTGRES)})
     try:
         yield settings
     finally:

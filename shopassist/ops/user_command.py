@@ -8,14 +8,17 @@ from typing import Annotated, Protocol, TypeVar
 import typer
 
 from shopassist.db.ports import UnitOfWork
+from shopassist.errors import StartupError
 from shopassist.identity.subjects import SubjectHash
 from shopassist.models import AdminAct
 from shopassist.models.admin_audit import ERASE_USER, EXPORT_USER
 from shopassist.models.erasure import AskedBy, ErasureReceipt, Listed
 from shopassist.ops import erasure_list
 from shopassist.ops.operator import operator
+from shopassist.ops.startup import read_settings
 from shopassist.services.erasure import ErasureService
 from shopassist.services.export import ExportService
+from shopassist.settings import Storage
 
 Result = TypeVar("Result")
 
@@ -44,6 +47,13 @@ class PrivacyServices(Protocol):
 
 
 WithServices = Callable[[Callable[[PrivacyServices], Awaitable[Result]]], Result]
+
+
+@app.callback()
+def during_no_rollout() -> None:
+    """Refuse during a rollout: what is in the server's memory cannot be seen from here."""
+    if read_settings().storage.storage is Storage.ROLLOUT:
+        raise StartupError("STORAGE=rollout: users may be in the server's memory. Use its API, or end the rollout.")
 
 
 @app.command()

@@ -98,8 +98,9 @@ def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer
 
 
 def test_dashboard_and_rules_name_only_what_a_server_shows(tmp_path: Path, database_url: str) -> None:
-    """Every metric in an expression is one that a real server shows after some traffic."""
-    server = TestServer(tmp_path, database_url).wait_until_ready(PATIENCE_SECONDS)
+    """Every metric in an expression is one that a real server shows after some traffic, during a rollout."""
+    server = TestServer(tmp_path, database_url, STORAGE="rollout", ROLLOUT_PERCENT="100", ROLLOUT_SHADOW="true")
+    server.wait_until_ready(PATIENCE_SECONDS)
     try:
         server.ask("a phone", "g2wsht")
         server.ask("a phone", "g2wsht")
