@@ -33,6 +33,7 @@ from shopassist.services.rollout import RolloutService
 from shopassist.services.stale_answers import StaleAnswers
 from shopassist.telemetry.figures import RequestFigures
 from shopassist.wiring.door import Door
+from shopassist.wiring.sharing import closed
 from shopassist.wiring.state import State
 
 
@@ -106,6 +107,7 @@ class Container(Door):
         QueryCacheService,
         unit_of_work=State.unit_of_work,
         answers=State.cached_answers,
+        shared=Door.shared_answers,
         epochs=State.cache_epochs,
         stale=stale_answers,
         clock=State.clock,
@@ -130,11 +132,15 @@ class Container(Door):
         timeout_seconds=question_seconds,
     )
 
-    shutdown = providers.Selector(
-        State.storage,
-        postgres=State.database_manager.provided.close.call(),
-        memory=State.memory_store.provided.close.call(),
-        rollout=State.database_manager.provided.close.call(),
+    shutdown = providers.Callable(
+        closed,
+        Door.shared_answers.provided.close,
+        providers.Selector(
+            State.storage,
+            postgres=State.database_manager.provided.close,
+            memory=State.memory_store.provided.close,
+            rollout=State.database_manager.provided.close,
+        ),
     )
     request_figures = providers.Singleton(RequestFigures)
     token_verifier = providers.Singleton(token_verifier, settings=State.settings)

@@ -14,6 +14,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from shopassist.api.limits import spend
 from shopassist.api.security_headers import peer_of
 from shopassist.db.manager import DatabaseManager
+from shopassist.db.redis.answers import RedisAnswers
 from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Resilience
 from shopassist.db.rollout.control import Rollout
@@ -86,6 +87,8 @@ class Services(Protocol):
     def rollout_service(self) -> RolloutService: ...
 
     def stale_answers(self) -> StaleAnswers: ...
+
+    def shared_answers(self) -> RedisAnswers: ...
 
     def health_service(self) -> HealthService: ...
 

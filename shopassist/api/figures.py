@@ -12,6 +12,8 @@ from pathlib import Path
 from shopassist import __version__
 from shopassist.api.dependencies import Services
 from shopassist.db.migrate import known_revisions
+from shopassist.db.redis.answers import Figures
+from shopassist.db.redis.link import RedisLink
 from shopassist.db.rollout.dial import Side
 from shopassist.telemetry.figures import Across, Family, Labels, Value, counter, gauge, histogram
 
@@ -110,16 +112,33 @@ def _credits(container: Services) -> Iterator[Family]:
 
 def _cache(container: Services) -> Iterator[Family]:
     hits, misses = container.query_cache_service().lookups()
-    stale = container.stale_answers().figures()
+    shared, stale = container.shared_answers(), container.stale_answers().figures()
     yield counter(
         "shopassist_query_cache_hits",
         "Answers given again, by where they were; memory is asked only while the database is away.",
-        {("database",): hits, ("memory",): stale["served"]},
+        {("database",): hits - shared.figures.hits, ("redis",): shared.figures.hits, ("memory",): stale["served"]},
         "tier",
     )
     yield counter("shopassist_query_cache_misses", "Questions for which the database had no valid answer.", misses)
     yield gauge("shopassist_stale_answers", "Answers kept in memory.", stale["answers"])
     yield gauge("shopassist_stale_answers_bytes", "What they take.", stale["bytes"])
+    if shared.link is not None:
+        yield from _shared_cache(shared.figures, shared.link)
+
+
+def _shared_cache(figures: Figures, link: RedisLink) -> Iterator[Family]:
+    states: dict[Labels, Value] = {(state,): float(state == link.breaker.state) for state in BREAKER_STATES}
+    yield gauge(
+        "shopassist_shared_cache_breaker", "Processes whose circuit breaker for Redis is in a state.", states, "state"
+    )
+    for name, help_, value in (
+        ("breaker_openings", "How often Redis was found to be away.", link.breaker.times_opened),
+        ("failures", "Commands that Redis did not answer in time, or refused.", link.failures),
+        ("misses", "Answers that were not in Redis.", figures.misses),
+        ("refused", "Values in Redis that were none of ours, or damaged.", figures.refused),
+        ("kept", "Answers that were put into Redis.", figures.kept),
+    ):
+        yield counter(f"shopassist_shared_cache_{name}", help_, value)
 
 
 def _rollout(container: Services) -> Iterator[Family]:

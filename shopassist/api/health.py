@@ -73,6 +73,7 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
             "service": services(request).availability().status(),
             "replica": services(request).replica().status(),
             "resilience": services(request).resilience().figures(),
+            "shared_cache": services(request).shared_answers().status(),
             "stale_answers": services(request).stale_answers().figures(),
         },
     )

@@ -1,8 +1,18 @@
 """What the services ask of storage about answers that were given before."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from shopassist.models import CacheContents, QueryCache
+
+
+@dataclass(frozen=True, slots=True)
+class DatedAnswer:
+    """A stored answer, valid up to and including `expires_at`."""
+
+    result: dict[str, Any]
+    expires_at: datetime
 
 
 class CachedAnswers(Protocol):
@@ -10,6 +20,40 @@ class CachedAnswers(Protocol):
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         """The answer while it is valid."""
+
+
+class DatedAnswers(CachedAnswers, Protocol):
+    """Stored answers that say how long they are valid."""
+
+    async def find_dated(self, query_hash: str) -> DatedAnswer | None:
+        """The answer while it is valid, and until when that is."""
+
+
+class SharedAnswers(CachedAnswers, Protocol):
+    """A tier in front of stored answers that instances share. What it says is valid, and may have been replaced."""
+
+    async def forget(self, query_hash: str) -> None:
+        """Let an answer that was replaced not be found any more."""
+
+    async def clear(self, epoch: int) -> None:
+        """Let nothing be found that was kept until the cache was cleared for the time that is numbered `epoch`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The number of clearings and the time, as the database had them no earlier than `asked_at` (monotonic seconds)."""
+
+    epoch: int
+    time: datetime
+    asked_at: float
+
+
+class WatchedEpochs(Protocol):
+    """Epochs that somebody in this process asks for all the time."""
+
+    @property
+    def seen(self) -> Seen | None:
+        """What the database said last, if it was asked."""
 
 
 class CacheEpochs(Protocol):

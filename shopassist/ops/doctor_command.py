@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     server.connections,
     surroundings.settings,
     surroundings.backups,
+    surroundings.shared_cache,
 )
 OF_CONTENTS: tuple[Check, ...] = (
     contents.indexes,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError
 
-from shopassist.db.caching import CachedAnswers, CacheEpochs
+from shopassist.db.caching import CachedAnswers, CacheEpochs, SharedAnswers
 from shopassist.db.freshness import LaggingReads
 from shopassist.db.ports import Clock, UnitOfWork
 from shopassist.errors import InvalidInputError
@@ -27,6 +27,7 @@ class QueryCacheService:
         self,
         unit_of_work: UnitOfWork,
         answers: CachedAnswers,
+        shared: SharedAnswers,
         epochs: CacheEpochs,
         stale: StaleAnswers,
         clock: Clock,
@@ -35,12 +36,15 @@ class QueryCacheService:
     ) -> None:
         """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well.
 
+        `shared` is in front of `answers`, which alone tell for sure.
+
         Statistics come from `lagging_reads`, or else from `unit_of_work`.
         """
         self._lagging_reads = lagging_reads or unit_of_work
         self._epochs = epochs
         self._stale = stale
         self._answers = answers
+        self._shared = shared
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._validity = validity
@@ -56,7 +60,7 @@ class QueryCacheService:
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
         """The answer while it is valid."""
-        result = await self._answers.find(query_hash)
+        result = await self._shared.find(query_hash)
         if result is None:
             self._misses += 1
         else:
@@ -74,6 +78,7 @@ class QueryCacheService:
             query_hash=query_hash, result=checked(result), cached_at=now, expires_at=now + self._validity
         )
         await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
+        await self._shared.forget(query_hash)
 
     def to_store(self, query_hash: str, answer: Answer) -> StoredAnswer:
         """An answer for the ledger to store in the same commit as its settlement. Raises `InvalidInputError`."""
@@ -93,7 +98,9 @@ class QueryCacheService:
         """Remove every answer, also from the memory of every process, and zero the statistics."""
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         # Only now, or a process that was told could read an answer again that is still there.
-        self._stale.follow(await self._epochs.advance())
+        epoch = await self._epochs.advance()
+        self._stale.follow(epoch)
+        await self._shared.clear(epoch)
         self._cleared = (self._cleared[0] + self._hits, self._cleared[1] + self._misses)
         self._hits = self._misses = 0
 

@@ -97,6 +97,11 @@ class Settings(BaseModel):
         wanted = self.assistant.sample_catalogue
         return not self.server.production if wanted is None else wanted
 
+    @property
+    def shared_cache_url(self) -> SecretStr | None:
+        """Where instances share answers; the memory of one process is nothing to share."""
+        return self.cache.redis_url if self.storage.storage is Storage.POSTGRES else None
+
     def with_embedded(self, url: str) -> Self:
         """The same settings on the embedded database, which is at `url`."""
         database = self.database.model_copy(update={"database_url": SecretStr(url), "ssl_mode": None})

@@ -6,11 +6,11 @@ from shopassist.identity.guests import GuestSessions
 from shopassist.identity.limits import MemoryCounters, RateLimits
 from shopassist.identity.networks import Networks
 from shopassist.identity.secret import derived_key
-from shopassist.wiring.rollout import Sides
+from shopassist.wiring.sharing import Sharing
 from shopassist.wiring.state import State
 
 
-class Door(Sides):
+class Door(Sharing):
     """What stands before the services."""
 
     networks = providers.Singleton(

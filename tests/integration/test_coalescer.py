@@ -14,8 +14,8 @@ from pydantic import SecretStr
 
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import SystemClock
-from shopassist.db.postgres import coalescer
-from shopassist.db.postgres.coalescer import Coalescer
+from shopassist.db import coalescer
+from shopassist.db.coalescer import Coalescer
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.errors import StorageUnavailableError
 from shopassist.models.ledger import (

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
+from shopassist.db.coalescer import Coalescer
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
-from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.notices import PUBLISHED, published
 from shopassist.models.consent_history import Agreement, Subject

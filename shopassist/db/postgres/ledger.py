@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 from pydantic_core import to_json
 from sqlalchemy import TextClause
 
+from shopassist.db.coalescer import Coalescer
 from shopassist.db.manager import DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.postgres import account_statements, ledger_statements
-from shopassist.db.postgres.coalescer import Coalescer
 from shopassist.db.postgres.driver import fetch
 from shopassist.db.postgres.ledger_rows import Close, Take, account_of
 from shopassist.db.postgres.takes import Takes

@@ -31,15 +31,19 @@ class Breaker:
     """Shared by all callers of a process. Only a database that is away counts as failure, not what it says no to."""
 
     def __init__(
-        self, opened: Callable[[], None] = lambda: None, monotonic: Callable[[], float] = time.monotonic
+        self,
+        opened: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+        open_seconds: float = OPEN_SECONDS,
     ) -> None:
-        """`opened` is called when it opens.
+        """`opened` is called when it opens. Nobody asks then for `open_seconds`.
 
         `suspected` is called with what makes it likely that this server is no longer the one to ask.
         """
         self.suspected: Callable[[StorageUnavailableError], None] = lambda _: None
         self._opened = opened
         self._monotonic = monotonic
+        self._open_seconds = open_seconds
         self._failures = 0
         self._open_until = 0.0
         self._probing = False
@@ -96,7 +100,7 @@ class Breaker:
         self._failures += weight
         if self._failures < THRESHOLD:
             return
-        self._open_until = self._monotonic() + OPEN_SECONDS
+        self._open_until = self._monotonic() + self._open_seconds
         if was_closed:
             self.times_opened += 1
             logger.debug("breaker_opened")

@@ -1,8 +1,9 @@
-"""What is around the database: settings and backups."""
+"""What is around the database: settings, backups and Redis."""
 
 from datetime import UTC, datetime, timedelta
 
-from shopassist.errors import BackupError
+from shopassist.db.redis.link import link_to
+from shopassist.errors import BackupError, StorageUnavailableError
 from shopassist.ops.backup.configured import folder_of
 from shopassist.ops.backup.manifest import dump_file, every, read
 from shopassist.ops.doctor.finding import Deployment, Finding
@@ -47,3 +48,18 @@ async def backups(deployment: Deployment) -> Finding:
     if size != newest.size:
         return Finding("backups", f"{newest.name} is cut off", fix)
     return Finding("backups", seen, fix if age > longest else None)
+
+
+async def shared_cache(deployment: Deployment) -> Finding:
+    """Redis answers, where it is to be asked."""
+    link = link_to(deployment.settings.shared_cache_url)
+    if link is None:
+        return Finding("shared cache", "REDIS_URL is not set: every answer is read from the database")
+    try:
+        await link.ping()
+    except StorageUnavailableError:
+        seen = "Redis does not answer: answers are read from the database"
+        return Finding("shared cache", seen, "Start it, put its address and password into REDIS_URL, or unset that.")
+    finally:
+        await link.close()
+    return Finding("shared cache", "Redis answers")

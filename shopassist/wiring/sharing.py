@@ -1,0 +1,31 @@
+"""What instances share beside the database, wired. No logic."""
+
+from collections.abc import Awaitable, Callable
+
+from dependency_injector import providers
+
+from shopassist.db.redis.answers import RedisAnswers
+from shopassist.db.redis.entries import Entries
+from shopassist.db.redis.link import link_to
+from shopassist.identity.secret import derived_key
+from shopassist.wiring.rollout import Sides
+from shopassist.wiring.state import State
+
+
+async def closed(*parts: Callable[[], Awaitable[None]]) -> None:
+    """Close each in turn."""
+    for close in parts:
+        await close()
+
+
+class Sharing(Sides):
+    """The tier of the query cache in Redis."""
+
+    shared_answers = providers.Singleton(
+        RedisAnswers,
+        link=providers.Callable(link_to, State.settings.provided.shared_cache_url),
+        behind=State.cached_answers,
+        epochs=State.cache_epochs,
+        entries=providers.Factory(Entries, providers.Callable(derived_key, State.settings, "shared cache")),
+        clock=State.clock,
+    )
