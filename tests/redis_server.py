@@ -22,7 +22,10 @@ class OwnRedis:
     """A server that keeps nothing on disk. Its port, and so its link, stays the same."""
 
     def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
-        """What it says goes into `folder`, which must let other accounts pass; `arguments` are Redis's own."""
+        """What it says goes into `folder`, which must let other accounts pass.
+
+        `arguments` are Redis' own, `{port}` being its port.
+        """
         assert PROGRAM.exists(), "install the package redis-server: make tools"
         self._folder, self._account = choose_place(folder)
         self._account.own(folder)
@@ -37,7 +40,13 @@ class OwnRedis:
         """Start it, empty, and wait until it listens."""
         output = os.open(self._folder / "redis.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         chosen = ["--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD, "--save", ""]
-        command = [str(PROGRAM), *chosen, "--dir", str(self._folder), *self._arguments]
+        command = [
+            str(PROGRAM),
+            *chosen,
+            "--dir",
+            str(self._folder),
+            *(argument.format(port=self.port) for argument in self._arguments),
+        ]
         self._process = spawn(command, self._account, output=output)
         os.close(output)
         deadline = time.monotonic() + 20

@@ -15,6 +15,7 @@ from shopassist.db.manager import time_limits
 from shopassist.db.migrate import connected, ensure_current, known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.postgres.roles import is_off, is_privileged
+from shopassist.db.redis.link import link_to
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.ops.session_link import protected, session_link
@@ -36,7 +37,9 @@ logger = structlog.get_logger(__name__)
 
 def read_settings() -> Settings:
     """The settings of the environment. Raises `StartupError` that names the variable."""
-    return said_plainly(Settings)
+    settings = said_plainly(Settings)
+    link_to(settings.shared_cache_url)  # which nobody asks for before the first question
+    return settings
 
 
 def said_plainly(read: Callable[[], Read]) -> Read:

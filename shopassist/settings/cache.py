@@ -2,11 +2,9 @@
 
 from datetime import timedelta
 
-from pydantic import Field, PositiveInt, SecretStr, field_validator
+from pydantic import Field, PositiveInt, SecretStr
 
 from shopassist.settings.group import Group
-
-SCHEMES = ("redis://", "rediss://")
 
 
 class CacheSettings(Group):
@@ -26,13 +24,6 @@ class CacheSettings(Group):
     redis_url: SecretStr | None = Field(
         default=None, alias="REDIS_URL", description="`redis://` or `rediss://`: where instances share answers"
     )
-
-    @field_validator("redis_url")
-    @classmethod
-    def _is_a_link_to_redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not url.get_secret_value().startswith(SCHEMES):
-            raise ValueError(f"REDIS_URL must begin with {' or '.join(SCHEMES)}")
-        return url
 
     @property
     def validity(self) -> timedelta:

@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from shopassist.db.manager import DatabaseManager
-from shopassist.db.ports import SystemClock
 from shopassist.db import coalescer
 from shopassist.db.coalescer import Coalescer
+from shopassist.db.manager import DatabaseManager
+from shopassist.db.ports import SystemClock
 from shopassist.db.postgres.ledger import PostgresCreditLedger
 from shopassist.errors import StorageUnavailableError
 from shopassist.models.ledger import (

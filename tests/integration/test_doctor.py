@@ -1,5 +1,6 @@
 """`shopassist doctor`: each thing that may be wrong, broken once and found by its name."""
 
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -131,6 +132,12 @@ async def _damaged_backup(patient: Patient) -> None:
     manifest_file(patient.folder, name).write_text("{")
 
 
+async def _no_redis(patient: Patient) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        patient.change("cache", redis_url=SecretStr(f"redis://127.0.0.1:{unheard.getsockname()[1]}/0"))
+
+
 async def _no_terms(patient: Patient) -> None:
     patient.change("consent", required=True)
 
@@ -158,6 +165,7 @@ async def _record_without_history(patient: Patient) -> None:
         (_not_durable, "durability", "fsync, synchronous_commit off"),
         (_too_many_workers, "connections", "100 workers"),
         (_open_door, "settings", "ALLOWED_HOSTS"),
+        (_no_redis, "shared cache", "does not answer"),
         (_no_backup, "backups", "there is none"),
         (_old_backup, "backups", "hours old"),
         (_damaged_backup, "backups", "damaged"),

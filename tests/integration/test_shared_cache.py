@@ -1,8 +1,11 @@
 """Answers that instances share in a real Redis: faster or not, never the truth, and harmless when it dies."""
 
 import asyncio
+import shutil
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,13 @@ import redis.asyncio
 from pydantic import SecretStr
 
 from containers import Container
+from shopassist.api.figures import families
 from shopassist.db.redis import answers as tier
 from shopassist.db.redis.entries import MOST_BYTES, Entry
+from shopassist.db.redis.link import RedisLink
+from shopassist.errors import StorageUnavailableError
 from shopassist.settings import CacheSettings, Settings
+from tests.certificates import Authority
 from tests.redis_server import OwnRedis, own_redis
 from tests.support import FixedClock, execute, postgres_settings
 
@@ -261,7 +268,7 @@ async def test_a_redis_that_dies_costs_next_to_nothing(
     assert ranked[-1] < 0.5
 
 
-async def test_in_memory_there_is_nothing_to_share(server: OwnRedis, tmp_path: Path) -> None:
+async def test_in_memory_there_is_nothing_to_share(server: OwnRedis) -> None:
     """REDIS_URL is let be where state is in memory."""
     container = Container(
         settings=Settings.model_validate({"storage": {"storage": "memory"}, "cache": {"redis_url": server.url}})
@@ -270,3 +277,46 @@ async def test_in_memory_there_is_nothing_to_share(server: OwnRedis, tmp_path: P
     await container.query_cache_service().cache_result(HASH, ANSWER)
     assert await container.query_cache_service().get_cached_result(HASH) == ANSWER
     await container.shutdown()
+
+
+async def test_hits_are_counted_where_they_were(two: tuple[Container, Container]) -> None:
+    """And misses of Redis apart from those of the database."""
+    one, other = two
+    await stored(one)
+    await other.query_cache_service().get_cached_result(HASH)
+    for instance, expected in ((one, (1, 0)), (other, (0, 1))):
+        found = {family.name: family for family in families(instance)}
+        hits = found["shopassist_query_cache_hits"].samples
+        assert (hits[("database",)], hits[("redis",)]) == expected
+        assert found["shopassist_shared_cache_breaker"].samples[("closed",)] == 1
+    figures = other.shared_answers().status()
+    assert (figures["status"], figures["hits"], figures["kept"]) == ("closed", 1, 0)
+
+
+def given_to_read(**files: bytes) -> Path:
+    """A folder with files that every account may read."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-redis-tls-"))
+    folder.chmod(0o755)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(0o644)
+    return folder
+
+
+async def test_over_tls() -> None:
+    """`rediss://` asks for a certificate that an authority of ours has signed, for the very host."""
+    authority = Authority("A")
+    certificate, key = authority.issue("127.0.0.1")
+    folder = given_to_read(root=authority.pem, certificate=certificate, key=key)
+    arguments = ["--tls-port", "{port}", "--port", "0", "--tls-auth-clients", "no"]
+    arguments += ["--tls-cert-file", f"{folder}/certificate", "--tls-key-file", f"{folder}/key"]
+    arguments += ["--tls-ca-cert-file", f"{folder}/root"]
+    with own_redis(arguments) as server:
+        trusting = f"{server.url.replace('redis:', 'rediss:')}?ssl_ca_certs={folder}/root"
+        for url, failures in ((trusting, 0), (trusting.partition("?")[0], 1), (server.url, 1)):
+            link = RedisLink(url)
+            with nullcontext() if not failures else pytest.raises(StorageUnavailableError):
+                await link.ping()
+            assert link.failures == failures
+            await link.close()
+    shutil.rmtree(folder)

@@ -64,6 +64,14 @@ def test_two_sources_of_one_secret_are_refused(name: str, file: Path, monkeypatc
     assert MARK not in str(refusal.value)
 
 
+def test_a_link_that_does_not_lead_to_redis_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the server starts, and without showing it."""
+    monkeypatch.setenv("REDIS_URL_FILE", str(file))
+    with pytest.raises(StartupError, match="REDIS_URL must begin with redis://") as refusal:
+        read_settings()
+    assert MARK not in str(refusal.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"a\x00b", b"x" * 100_000], ids=len)
 def test_a_file_that_holds_no_secret_is_refused(content: bytes, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one sentence that names the variable."""

@@ -9,13 +9,14 @@ from pydantic import SecretStr
 
 from shopassist.db.redis.entries import MOST_BYTES
 from shopassist.db.resilience.breaker import Breaker
-from shopassist.errors import StorageUnavailableError
+from shopassist.errors import StartupError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 logger = structlog.get_logger(__name__)
 
+SCHEMES = ("redis://", "rediss://")
 CONNECT_SECONDS = 0.1
 ANSWER_SECONDS = 0.05
 ALTOGETHER_SECONDS = 0.15
@@ -113,5 +114,9 @@ class RedisLink:
 
 
 def link_to(url: SecretStr | None) -> RedisLink | None:
-    """The link, or None where there is no `url`."""
-    return None if url is None else RedisLink(url.get_secret_value())
+    """The link, or None where there is no `url`. Raises `StartupError` for one that leads elsewhere."""
+    if url is None:
+        return None
+    if not url.get_secret_value().startswith(SCHEMES):
+        raise StartupError(f"REDIS_URL must begin with {' or '.join(SCHEMES)}.")
+    return RedisLink(url.get_secret_value())

@@ -1,0 +1,55 @@
+"""Redis killed and frozen under load: nobody notices."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.conftest import Trials
+from tests.faults.trial import Trial
+from tests.redis_server import OwnRedis, own_redis
+
+pytestmark = [pytest.mark.faults, pytest.mark.external, pytest.mark.timeout(120)]
+
+
+@pytest.fixture
+def server() -> Iterator[OwnRedis]:
+    """The Redis that the faults happen to."""
+    with own_redis() as running:
+        yield running
+
+
+async def hits(shop: Trial) -> int:
+    """How many answers came from Redis."""
+    details = await asyncio.to_thread(shop.server.call, "GET", "/health/detailed")
+    return int(details[1]["components"]["shared_cache"]["hits"])
+
+
+async def used_again(shop: Trial) -> None:
+    """Wait until answers come from Redis."""
+    before = await hits(shop)
+    async with asyncio.timeout(15):
+        while await hits(shop) == before:
+            await asyncio.sleep(0.2)
+
+
+async def test_killed(trial: Trials, server: OwnRedis) -> None:
+    """Everything is answered meanwhile, and it is used again once it is back."""
+    async with trial("Redis killed for 3 s", REDIS_URL=server.url) as shop:
+        assert await hits(shop) > 0
+        with shop.fault():
+            server.kill()
+            await asyncio.sleep(3)
+            server.start()
+        await used_again(shop)
+    assert [one for one in shop.during() if one.failed] == []
+
+
+async def test_frozen(trial: Trials, server: OwnRedis) -> None:
+    """The same where it takes bytes and answers none."""
+    async with trial("Redis frozen for 3 s", REDIS_URL=server.url) as shop:
+        assert await hits(shop) > 0
+        with shop.fault(), server.frozen():
+            await asyncio.sleep(3)
+        await used_again(shop)
+    assert [one for one in shop.during() if one.failed] == []
