@@ -28,6 +28,11 @@ def derived_key(settings: Settings, purpose: str) -> bytes:
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(_secret(settings))
 
 
+def shared_cache_key(settings: Settings) -> bytes:
+    """What signs entries of the shared cache; nothing, and no secret needed, where there is none."""
+    return b"" if settings.shared_cache_url is None else derived_key(settings, "shared cache")
+
+
 def _secret(settings: Settings) -> bytes:
     given = settings.identity.secret_key
     if given is not None:

@@ -7,7 +7,7 @@ from dependency_injector import providers
 from shopassist.db.redis.answers import RedisAnswers
 from shopassist.db.redis.entries import Entries
 from shopassist.db.redis.link import link_to
-from shopassist.identity.secret import derived_key
+from shopassist.identity.secret import shared_cache_key
 from shopassist.wiring.rollout import Sides
 from shopassist.wiring.state import State
 
@@ -26,6 +26,6 @@ class Sharing(Sides):
         link=providers.Callable(link_to, State.settings.provided.shared_cache_url),
         behind=State.cached_answers,
         epochs=State.cache_epochs,
-        entries=providers.Factory(Entries, providers.Callable(derived_key, State.settings, "shared cache")),
+        entries=providers.Factory(Entries, providers.Callable(shared_cache_key, State.settings)),
         clock=State.clock,
     )
