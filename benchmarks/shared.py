@@ -1,0 +1,122 @@
+"""`python -m benchmarks.shared`: look-ups of cached answers through Redis beside the same from PostgreSQL alone.
+
+Both in one process and one run, in turn; needs `redis-server` (`make tools`). Answers are of 3 kB, the size of one that
+names five products.
+"""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import asyncpg
+import uvloop
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.database import fill, postgresql, settings_of
+from benchmarks.workers import Sample, sample
+from containers import Container
+from shopassist.settings import CacheSettings
+from shopassist.telemetry import configure_logging
+from tests.redis_server import own_redis
+
+ANSWERS = 500
+CALLERS = (1, 32, 256)
+RESULT = json.dumps({"products": [{"title": "Phone", "features": ["x" * 100] * 5}] * 5, "recommendations_summary": "y"})
+VALUES: dict[str, Callable[[Sample], float]] = {
+    "p50 (ms)": lambda one: 1000 * one.p50,
+    "p99 (ms)": lambda one: 1000 * one.p99,
+    "per second": lambda one: one.rate,
+    "CPU (µs)": lambda one: one.cpu,
+}
+
+
+async def hear(container: Container) -> None:
+    """Ask for the epoch, as a server does all the time."""
+    while True:
+        await container.cache_epochs().current()
+        await asyncio.sleep(0.5)
+
+
+async def look_up(container: Container, callers: int, seconds: float) -> Sample:
+    """Let so many callers look answers up, each one after another."""
+    latencies: list[float] = []
+    find, stopping = container.query_cache_service().get_cached_result, False
+
+    async def caller(turn: int) -> None:
+        while not stopping:
+            began = time.perf_counter()
+            assert await find(f"bench-{turn % ANSWERS:07}")
+            latencies.append(time.perf_counter() - began)
+            turn += callers
+
+    tasks = [asyncio.create_task(caller(turn)) for turn in range(callers)]
+    await asyncio.sleep(0.3)
+    latencies.clear()
+    cpu, began = time.process_time(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    cpu, ended, measured = time.process_time() - cpu, time.perf_counter(), latencies.copy()
+    stopping = True
+    await asyncio.gather(*tasks)
+    return Sample(**sample(began, ended, measured, cpu))
+
+
+async def measured(
+    url: str, redis_url: str, rounds: int, seconds: float
+) -> list[tuple[int, list[tuple[Sample, Sample]], float]]:
+    """For each number of callers the samples of both sides, and the share that Redis answered."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE query_cache SET result = $1::jsonb", RESULT)
+    await connection.execute("VACUUM (ANALYZE) query_cache")
+    await connection.close()
+    plain = Container(settings=settings_of(url))
+    cache = CacheSettings(redis_url=SecretStr(redis_url))
+    shared = Container(settings=settings_of(url).model_copy(update={"cache": cache}))
+    hearing = [asyncio.create_task(hear(container)) for container in (plain, shared)]
+    await asyncio.sleep(0.2)
+    found = []
+    for callers in CALLERS:
+        await look_up(shared, callers, 1)  # so that everything is there
+        figures = shared.shared_answers().figures
+        hits, misses = figures.hits, figures.misses
+        pairs = []
+        for turn in range(rounds):
+            order = (shared, plain) if turn % 2 else (plain, shared)
+            by = {container: await look_up(container, callers, seconds) for container in order}
+            pairs.append((by[shared], by[plain]))
+        asked = figures.hits - hits + figures.misses - misses
+        found.append((callers, pairs, (figures.hits - hits) / asked))
+    for task in hearing:
+        task.cancel()
+    for container in (plain, shared):
+        await container.shutdown()
+    return found
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print."""
+    configure_logging("warning")
+    rounds, seconds = (3, 0.7) if "--quick" in arguments else (7, 2)
+    with ExitStack() as stack:
+        url, _ = stack.enter_context(postgresql())
+        redis = stack.enter_context(own_redis())
+        link = fill(url, "shared", 1_000)
+        found = uvloop.run(measured(link, redis.url, rounds, seconds))
+    table = Table("callers", "", "Redis", "PostgreSQL", "Redis ÷ PostgreSQL", title="Cached look-ups in process")
+    for callers, pairs, share in found:
+        for name, value in VALUES.items():
+            ratios = [value(a) / value(b) for a, b in pairs]
+            sides = [statistics.median(value(pair[side]) for pair in pairs) for side in (0, 1)]
+            spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            table.add_row(str(callers), name, *(f"{side:,.2f}" for side in sides), spread)
+        table.add_row(str(callers), "not asked of PostgreSQL", f"{100 * share:.2f} %", "", "")
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
