@@ -12,7 +12,7 @@ from containers import Container
 from shopassist import __version__
 from shopassist.api.app import create_app
 from shopassist.db.embedded import die_with_parent
-from shopassist.ops.startup import prepare, read_settings, with_database
+from shopassist.ops.startup import prepare_to_serve, read_settings, with_database
 from shopassist.server import end_all_workers, end_in_time
 from shopassist.settings import WORKER
 from shopassist.telemetry import configure_logging
@@ -32,9 +32,7 @@ def create() -> FastAPI:
     container = Container(settings=settings)
 
     async def before() -> None:
-        await prepare(settings, container.unit_of_work())
-        if (rollout := container.rollout()) is not None:
-            await rollout.begin()
+        await prepare_to_serve(settings, container)
 
     if shared:
         container.availability().on_lost = partial(end_all_workers, shared)

@@ -22,11 +22,10 @@ from shopassist import __version__
 from shopassist.api.app import create_app, nothing
 from shopassist.api.dependencies import Services
 from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.ports import UnitOfWork
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.secret import require_secret
-from shopassist.ops.startup import prepare, with_database
-from shopassist.settings import WORKER, ServerSettings, Settings
+from shopassist.ops.startup import PreparedServices, prepare_to_serve, with_database
+from shopassist.settings import WORKER, ServerSettings, Settings, http_address
 from shopassist.telemetry.traces import begin_tracing
 
 SHUTDOWN_SECONDS = 6
@@ -45,10 +44,8 @@ APP = "shopassist.asgi:create"
 QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
 
 
-class ServedServices(Services, Protocol):
+class ServedServices(Services, PreparedServices, Protocol):
     """What serving takes from the container."""
-
-    def unit_of_work(self) -> UnitOfWork: ...
 
 
 class Server(uvicorn.Server):
@@ -106,9 +103,7 @@ async def _run(
     """Prepare the database and, unless workers do so, serve. Raises `DatabaseLostError` when it is given up."""
 
     async def before() -> None:
-        await prepare(settings, container.unit_of_work())
-        if (rollout := container.rollout()) is not None:
-            await rollout.begin()
+        await prepare_to_serve(settings, container)
 
     try:
         prepared = await _prepared(settings, before)
@@ -201,8 +196,7 @@ def bind(settings: ServerSettings) -> socket.socket:
 
 def announce(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
     """Say where the server is and what to try next."""
-    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
-    address = f"http://{host}:{settings.server.port}"
+    address = http_address(settings.server.host, settings.server.port)
     lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
     if embedded:
         lines.append(f"data is kept in {embedded.data_directory}")

@@ -15,7 +15,7 @@ from shopassist.identity.trust import development_key
 from shopassist.models.rollout import RolloutStatus
 from shopassist.ops.operator import operator
 from shopassist.ops.startup import read_settings, said_plainly
-from shopassist.settings import AdministrationSettings, Settings
+from shopassist.settings import AdministrationSettings, Settings, http_address
 
 app = typer.Typer(no_args_is_help=True, help="Moving users between memory and PostgreSQL, on the server that runs.")
 
@@ -74,8 +74,8 @@ def _asked(method: str, path: str, reason: str | None, body: dict[str, Any] | No
 
 
 def _local(settings: Settings) -> str:
-    host = EVERY_INTERFACE.get(settings.server.host, settings.server.host)
-    return f"http://[{host}]:{settings.server.port}" if ":" in host else f"http://{host}:{settings.server.port}"
+    host = settings.server.host
+    return http_address(EVERY_INTERFACE.get(host, host), settings.server.port)
 
 
 def _made_here(settings: Settings) -> str:

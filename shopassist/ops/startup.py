@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from pydantic import ValidationError
@@ -16,6 +16,7 @@ from shopassist.db.migrate import connected, ensure_current, known_revisions, re
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.postgres.roles import is_off, is_privileged
 from shopassist.db.redis.link import link_to
+from shopassist.db.rollout.control import Rollout
 from shopassist.errors import StartupError
 from shopassist.ops.catalog_import import load_sample
 from shopassist.ops.session_link import protected, session_link
@@ -31,6 +32,15 @@ UNLIMITED = (
 )
 
 Read = TypeVar("Read")
+
+
+class PreparedServices(Protocol):
+    """What preparing takes from the container."""
+
+    def unit_of_work(self) -> UnitOfWork: ...
+
+    def rollout(self) -> Rollout | None: ...
+
 
 logger = structlog.get_logger(__name__)
 
@@ -96,6 +106,13 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
         await _prepare_schema(settings, protected(settings, settings.database.database_url))
     if settings.fill_with_sample:
         await load_sample(unit_of_work)
+
+
+async def prepare_to_serve(settings: Settings, services: PreparedServices) -> None:
+    """`prepare`, and begin the rollout, where there is one. Raises `StorageUnavailableError` besides."""
+    await prepare(settings, services.unit_of_work())
+    if (rollout := services.rollout()) is not None:
+        await rollout.begin()
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:

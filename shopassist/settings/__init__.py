@@ -19,7 +19,7 @@ from shopassist.settings.guests import GuestSessionKind, GuestSettings
 from shopassist.settings.identity import IdentitySettings
 from shopassist.settings.limits import LimitSettings
 from shopassist.settings.privacy import PrivacySettings
-from shopassist.settings.server import WORKER, ServerSettings
+from shopassist.settings.server import WORKER, ServerSettings, http_address
 from shopassist.settings.storage import Storage, StorageSettings
 from shopassist.settings.telemetry import TelemetrySettings
 
@@ -45,6 +45,7 @@ __all__ = [
     "Storage",
     "StorageSettings",
     "TelemetrySettings",
+    "http_address",
 ]
 
 

@@ -43,3 +43,8 @@ class ServerSettings(Group):
         """Origins whose pages may call the API."""
         local = ["http://localhost:5173", "http://localhost:3000"]
         return [*local, *([self.frontend_url.rstrip("/")] if self.frontend_url else [])]
+
+
+def http_address(host: str, port: int) -> str:
+    """The address of a server; IPv6 goes in brackets (RFC 3986, section 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

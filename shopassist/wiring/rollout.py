@@ -13,7 +13,6 @@ from shopassist.db.memory.store import MemoryStore
 from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
 from shopassist.db.ports import RepositoryFactories
 from shopassist.db.postgres.personal_state import PostgresPersonalState
-from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
 from shopassist.db.rollout.control import Rollout
 from shopassist.db.rollout.dial import Dial
 from shopassist.db.rollout.ledger import RolloutAudit, RolloutLedger
@@ -34,26 +33,17 @@ def of(side: str, port: providers.Selector) -> Any:
     return port.providers[side]
 
 
-def repositories(side: str) -> providers.Provider[RepositoryFactories[Any]]:
-    """The repositories of one side."""
-    return providers.Singleton(
-        RepositoryFactories,
-        credits=of(side, State.credit_repository).provider,
-        consents=of(side, State.consent_repository).provider,
-        consent_history=of(side, State.consent_history_repository).provider,
-        notices=of(side, State.notice_repository).provider,
-        admin_audit=of(side, State.admin_audit_repository).provider,
-        cache=of(side, State.cache_repository).provider,
-        catalog=of(side, State.catalog_repository).provider,
-        merges=of(side, State.merge_repository).provider,
-    )
+REPOSITORIES = {name: delegate.provides for name, delegate in State.repositories.kwargs.items()}
+MEMORY_REPOSITORIES = providers.Singleton(
+    RepositoryFactories, **{name: of(MEMORY, repository).provider for name, repository in REPOSITORIES.items()}
+)
 
 
 class Sides(State):
     """State on both sides, and who is on which."""
 
     memory_unit_of_work = providers.Singleton(
-        MemoryUnitOfWork, store=State.memory_store, repositories=repositories(MEMORY)
+        MemoryUnitOfWork, store=State.memory_store, repositories=MEMORY_REPOSITORIES
     )
     memory_state = providers.Singleton(MemoryPersonalState, store=State.memory_store)
     memory_place = providers.Singleton(
@@ -78,7 +68,7 @@ class Sides(State):
             subjects=State.subject_hash,
             figures=providers.Singleton(LedgerFigures),
         ),
-        unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=repositories(MEMORY)),
+        unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=MEMORY_REPOSITORIES),
         replays=providers.Singleton(MemoryReplays, store=mirror_store, policy=State.credit_policy),
         consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
         holdings=providers.Singleton(MemoryHoldings, store=mirror_store),
@@ -88,9 +78,7 @@ class Sides(State):
         Place,
         state=providers.Singleton(PostgresPersonalState, manager=State.database_manager),
         ledger=of(POSTGRES, State.credit_ledger),
-        unit_of_work=providers.Singleton(
-            PostgresUnitOfWork, manager=State.database_manager, repositories=repositories(POSTGRES)
-        ),
+        unit_of_work=of(POSTGRES, State.unit_of_work),
         replays=of(POSTGRES, State.replays),
         consent_lookup=of(POSTGRES, State.consent_lookup),
         holdings=of(POSTGRES, State.holdings),
@@ -152,10 +140,7 @@ goes_both_ways(
     State.audit,
     providers.Singleton(RolloutAudit, memory=of(MEMORY, State.audit), postgres=of(POSTGRES, State.audit)),
 )
-for repository in (
-    *(State.credit_repository, State.consent_repository, State.consent_history_repository, State.notice_repository),
-    *(State.admin_audit_repository, State.cache_repository, State.catalog_repository, State.merge_repository),
-):
+for repository in REPOSITORIES.values():
     goes_both_ways(repository, of(POSTGRES, repository))
 # One process leads itself, also when PostgreSQL is away.
 goes_both_ways(State.leases, of(MEMORY, State.leases))

@@ -131,7 +131,7 @@ class State(containers.DeclarativeContainer):
         memory=providers.Factory(MemoryGuestMerges, subjects=subject_hash),
     )
 
-    repositories: providers.Provider[RepositoryFactories[Any]] = providers.Singleton(
+    repositories: providers.Singleton[RepositoryFactories[Any]] = providers.Singleton(
         RepositoryFactories,
         credits=credit_repository.provider,
         consents=consent_repository.provider,

@@ -98,8 +98,7 @@ class Rollout:
         """
         dial = self._residence.dial
         dial.percent, dial.is_back = 0.0, True
-        everybody = list(self._residence.in_postgres)
-        await asyncio.gather(*(self._moved(user_id, Side.MEMORY) for user_id in everybody))
+        await asyncio.gather(*map(self._moved, list(self._residence.in_postgres)))
 
     async def status(self) -> RolloutStatus:
         """Where it stands."""
@@ -122,7 +121,7 @@ class Rollout:
             is_shadowing=residence.dial.is_shadowing,
             memory=memory,
             postgres=postgres,
-            to_move=len(list(self._misplaced(in_memory))),
+            to_move=sum(1 for _ in self._misplaced(in_memory)),
             compared=figures.compared.total(),
             differences=dict(figures.differences),
             shadow_failures=figures.shadow_failures,
@@ -163,7 +162,7 @@ class Rollout:
     async def _move_misplaced(self) -> None:
         misplaced = self._misplaced(await self._residence.memory.state.owners(2**31))
         while some := list(islice(misplaced, AT_ONCE)):
-            results = await asyncio.gather(*(self._moved(user_id) for user_id in some))
+            results = await asyncio.gather(*map(self._moved, some))
             if not all(results) and not self._residence.dial.is_back:
                 return
 
@@ -176,15 +175,13 @@ class Rollout:
             if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
                 yield user_id
 
-    async def _moved(self, user_id: str, to: Side | None = None) -> bool:
+    async def _moved(self, user_id: str) -> bool:
         """Whether somebody is where they are wanted."""
-        taken = await self.routing.locks.taken((user_id,))
-        try:
-            await self._residence.move(user_id, to or self._residence.dial.wanted(user_id))
-        except StorageUnavailableError:
-            return False
-        finally:
-            taken.release()
+        async with self.routing.locks.held(user_id):
+            try:
+                await self._residence.move(user_id, self._residence.dial.wanted(user_id))
+            except StorageUnavailableError:
+                return False
         return True
 
     async def _copy_notices(self) -> None:

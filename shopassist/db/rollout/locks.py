@@ -1,7 +1,8 @@
 """One lock a person: what is asked about somebody happens one after the other, moves included."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 
@@ -12,10 +13,14 @@ class Locks:
         """None is taken."""
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    def is_taken(self, user_id: str) -> bool:
-        """Whether something about that person is under way."""
-        lock = self._locks.get(user_id)
-        return lock is not None and lock.locked()
+    @asynccontextmanager
+    async def held(self, *user_ids: str) -> AsyncIterator[None]:
+        """Nothing else happens to those people for the length of the block."""
+        taken = await self.taken(user_ids)
+        try:
+            yield
+        finally:
+            taken.release()
 
     async def taken(self, user_ids: Sequence[str]) -> "Taken":
         """The locks of those people, which whoever has them releases."""

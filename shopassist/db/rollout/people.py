@@ -2,7 +2,6 @@
 
 from uuid import UUID
 
-from shopassist.db.ports import Replays
 from shopassist.db.privacy import Erasures, HeldPage, Key, Trace
 from shopassist.db.rollout.dial import Side
 from shopassist.db.rollout.ledger import both
@@ -31,9 +30,8 @@ class RolloutReplays:
         return await self._routing.ask((replay.user_id,), "remember", lambda place: place.replays.remember(replay))
 
     async def forget_expired(self, limit: int = 1000) -> int:
-        residence = self._routing.residence
-        here: Replays = residence.memory.replays
-        return await both(here.forget_expired(limit), residence.postgres.replays.forget_expired(limit))
+        here, there = self._routing.residence.memory.replays, self._routing.residence.postgres.replays
+        return await both(here.forget_expired(limit), there.forget_expired(limit))
 
 
 class RolloutConsentLookup:
@@ -97,8 +95,8 @@ class RolloutErasures:
     async def begin(self, request: ErasureRequest) -> Erasure | None:
         residence = self._routing.residence
         await residence.send_acts()
-        (await self._routing.locks.taken((request.user_id,))).release()  # what is under way is known then
-        user_ids = (*await residence.keepers(request.user_id), request.user_id)
+        async with self._routing.locks.held(request.user_id):  # what was under way is known then
+            user_ids = (*await residence.keepers(request.user_id), request.user_id)
 
         async def begun(_: object) -> Erasure | None:
             erasure = await self._postgres.begin(request)
@@ -120,15 +118,12 @@ class RolloutErasures:
     async def _finished(self, user_ids: tuple[str, ...]) -> None:
         """Let memory have nothing that was erased; the last of them was."""
         residence = self._routing.residence
-        taken = await self._routing.locks.taken(user_ids)
-        try:
+        async with self._routing.locks.held(*user_ids):
             residence.pinned.subtract(user_ids)
             for user_id in user_ids:
                 await residence.mirror_again(user_id)
             for user_id in user_ids[-1:]:
                 await residence.disown(user_id)
-        finally:
-            taken.release()
 
     async def unfinished(self, limit: int = 100) -> list[UUID]:
         return await self._postgres.unfinished(limit)
