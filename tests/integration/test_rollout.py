@@ -15,6 +15,7 @@ from shopassist.db.rollout.dial import Dial, Side
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.models import AdminAct, UserConsentCreate
 from shopassist.models.adjustment import CreditAdjustment
+from shopassist.models.erasure import AskedBy, ErasureRequest
 from shopassist.models.ledger import HoldRequest, Settlement, StoredAnswer
 from shopassist.server import start
 from shopassist.settings import ServerSettings, Settings, Storage, StorageSettings
@@ -222,6 +223,24 @@ async def test_an_erasure_reaches_what_was_left_behind(begin: Begin, database_ur
     for place in (container.memory_place(), container.mirror_place(), container.postgres_place()):
         assert await place.state.read([USERS[0]]) == {}
     assert await container.credit_service().check_credits(USERS[0]) == 45
+
+
+async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url: str) -> None:
+    """Asked for again while it is unfinished, an erasure keeps nobody in PostgreSQL once it is done."""
+    container = await begin(database_url)
+    await spend(container)
+    change = CreditAdjustment(amount=1, reason="x")
+    await container.adjustment_service().adjust(USERS[0], change, USERS[1], "key")
+    request = ErasureRequest(USERS[0], container.subject_hash()(USERS[0]), False, AskedBy.USER)
+    first, again = [await container.erasures().begin(request) for _ in range(2)]
+    assert first is not None
+    assert first.id == again.id
+    while (await container.erasures().advance(first.id)).finished_at is None:
+        pass
+    container.rollout().set(100)
+    await container.rollout().back()
+    assert container.residence().in_postgres == set()
+    assert await container.credit_service().check_credits(USERS[1]) == 49
 
 
 @pytest.fixture

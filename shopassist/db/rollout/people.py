@@ -100,7 +100,7 @@ class RolloutErasures:
 
         async def begun(_: object) -> Erasure | None:
             erasure = await self._postgres.begin(request)
-            if erasure is not None and erasure.finished_at is None:
+            if erasure is not None and erasure.finished_at is None and erasure.id not in self._under_way:
                 self._under_way[erasure.id] = user_ids
                 residence.pinned.update(user_ids)
             await residence.know_erased(request.subject_hash)
