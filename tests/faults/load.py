@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -128,10 +128,13 @@ class Load:
             writer.close()
         return None
 
-    def hang_up(self) -> None:
-        """Close the connections that are kept."""
+    async def hang_up(self) -> None:
+        """Close the connections that are kept; to be called last, as a connection left to the garbage collector warns."""
         while self._kept:
-            self._kept.pop()[1].close()
+            _, writer, _ = self._kept.pop()
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def know(self) -> None:
         """Let everybody be known, and every question that is to be cached be asked."""

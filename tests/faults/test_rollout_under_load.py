@@ -94,7 +94,7 @@ async def test_the_dial_under_load(shop: Shop, database: str, tell: Any) -> None
     await asked_again(shop, heard)
     assert (await shop.rollout("set", "100"))[0] == 0
     status = await shop.moved()
-    shop.load.hang_up()
+    await shop.load.hang_up()
     code, said = await shop.rollout("status")
     assert (code, status.unmirrored, status.differences) == (0, [], {}), said
     books = await audited(database, shop.load.heard, with_answers=False)
@@ -142,6 +142,7 @@ async def test_back_under_load_with_the_database_gone(
     faulty.start()
     assert (await shop.rollout("set", "100"))[0] == 0
     status = await shop.moved()
+    await shop.load.hang_up()
     books = await audited(database, after, with_answers=False)
     assert (set(books.lost) - listed, books.drifting_accounts, status.unmirrored) == (set(), 0, [])
     tell(

@@ -127,7 +127,7 @@ async def under_load(
         await trial.recovered()
     heard = list(trial.load.heard)
     await trial.ask_again()
-    trial.load.hang_up()
+    await trial.load.hang_up()
     after = await settled(trial, before)
     books = await audited(url, trial.load.heard)
     figures = [*heard_figures(heard, trial.faults), *level_figures(before, after)]
