@@ -94,6 +94,7 @@ class Writers:
         """They write to the database that `url` links to."""
         self._url = url
         self._number = 0
+        self._working = False
         self.written = self.paid = 0
         self.slowest_seconds = self.longest_wait_seconds = 0.0
         self.refused: list[str] = []
@@ -101,18 +102,17 @@ class Writers:
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
         """For the length of the block."""
+        self._working = True
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            tasks = []
             for work in (*[self._write] * WRITERS, self._keep_open, self._look):
                 connection = await asyncpg.connect(self._url, server_settings={"lock_timeout": "1s"})
                 stack.push_async_callback(connection.close)
-                tasks.append(group.create_task(work(connection)))
+                group.create_task(work(connection))
             yield
-            for task in tasks:
-                task.cancel()
+            self._working = False  # not cancelled: what is being written is to be counted
 
     async def _write(self, connection: asyncpg.Connection) -> None:
-        while True:
+        while self._working:
             self._number += 1
             kind = self._number % len(WRITES)
             began = time.monotonic()
@@ -128,7 +128,7 @@ class Writers:
 
     async def _keep_open(self, connection: asyncpg.Connection) -> None:
         """Read from every table that is there all along, and take a while to be done."""
-        while True:
+        while self._working:
             async with connection.transaction():
                 for table in ("user_credits", "credit_transactions", "user_consents"):
                     await connection.execute(f"SELECT FROM {table} LIMIT 1")
@@ -136,7 +136,7 @@ class Writers:
             await asyncio.sleep(OPEN_SECONDS)
 
     async def _look(self, connection: asyncpg.Connection) -> None:
-        while True:
+        while self._working:
             waited = float(await connection.fetchval(LONGEST_WAIT) or 0)
             self.longest_wait_seconds = max(self.longest_wait_seconds, waited)
             await asyncio.sleep(LOOK_SECONDS)
