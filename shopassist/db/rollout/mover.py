@@ -13,8 +13,8 @@ from shopassist.errors import StorageUnavailableError
 
 AT_ONCE = 8
 """People who are moved at the same time."""
-BACK_AT_ONCE = 200
-"""People who go back before requests have their turn."""
+BACK_AT_ONCE, BACK_PAUSE_SECONDS = 100, 0.01
+"""People who go back before requests have their turn, and how long the next ones wait for them."""
 BACK_SECONDS = 3.0
 """How long `all_back` waits for what is under way about somebody; the rest follow when it has ended."""
 LOOK_SECONDS = 10.0
@@ -41,6 +41,7 @@ class Mover:
         self._residence = routing.residence
         self._is_unfinished = False
         self._look_at = 0.0
+        self._moves = 0
 
     def look(self) -> None:
         """Look through everybody at the next turn: the dial was turned."""
@@ -49,14 +50,15 @@ class Mover:
     async def all_back(self) -> None:
         """Bring everybody to memory, but for those about whom something is under way for long."""
         self.look()
-        moving: set[asyncio.Task[bool]] = set()
+        late: set[asyncio.Task[bool]] = set()
         people = iter(list(self._residence.in_postgres))
         while some := list(islice(people, BACK_AT_ONCE)):
-            moving.update(asyncio.create_task(self._moved(user_id)) for user_id in some)
-            await asyncio.sleep(0)
-        if moving:
-            _, late = await asyncio.wait(moving, timeout=BACK_SECONDS)
-            for task in late:
+            moving = [asyncio.create_task(self._moved(user_id)) for user_id in some]
+            late |= (await asyncio.wait(moving, timeout=BACK_PAUSE_SECONDS))[1]
+            self._note_moves(len(some))
+        if late:
+            _, later = await asyncio.wait(late, timeout=BACK_SECONDS)
+            for task in later:
                 task.cancel()
 
     async def move_misplaced(self) -> None:
@@ -64,16 +66,14 @@ class Mover:
         now = time.monotonic()
         if not self._is_unfinished and now < self._look_at:
             return
-        self._look_at, self._is_unfinished, moved = now + LOOK_SECONDS, False, 0
+        self._look_at, self._is_unfinished = now + LOOK_SECONDS, False
         misplaced = self.misplaced(await self._residence.memory.state.owners(2**31))
         while some := list(islice(misplaced, AT_ONCE)):
             if not all(await asyncio.gather(*map(self._moved, some))):
                 self._is_unfinished = True
                 if not self._residence.dial.is_back:
                     return
-            moved += len(some)
-            if moved % MOVES_PER_COLLECTION < AT_ONCE:
-                keep_collections_short()
+            self._note_moves(len(some))
 
     async def mirror_missing(self) -> None:
         """Bring the mirror up to date for those of whom it may lack something. Ends early where PostgreSQL is away."""
@@ -93,6 +93,12 @@ class Mover:
         for user_id in {*in_memory, *self._residence.unmirrored}:
             if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
                 yield user_id
+
+    def _note_moves(self, count: int) -> None:
+        self._moves += count
+        if self._moves >= MOVES_PER_COLLECTION:
+            self._moves = 0
+            keep_collections_short()
 
     async def _moved(self, user_id: str) -> bool:
         """Move somebody to where they are wanted; whether the others can be tried, too."""

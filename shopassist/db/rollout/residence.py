@@ -181,24 +181,26 @@ class Residence:
         return rows
 
     async def _down(self, user_id: str) -> Rows:
-        rows = await self._newest(user_id)
+        rows = await self._in_postgres(user_id)
+        mirrored = await self._mirrored.take_away(user_id)
+        rows = mirrored if rows is None else rows
         await self.in_memory.replace(user_id, rows)
-        await self._mirrored.take_away(user_id)
         self.in_postgres.discard(user_id)
         if not self.dial.is_back:
             self.unmirrored.pop(user_id, None)
         return rows
 
-    async def _newest(self, user_id: str) -> Rows:
-        """What is known of somebody who is in PostgreSQL: by itself or, when all went back or it is gone, the mirror.
+    async def _in_postgres(self, user_id: str) -> Rows | None:
+        """What PostgreSQL has of somebody; None when all went back or it is gone, and what the mirror has counts.
 
         Raises `StorageUnavailableError` when the mirror may lack something and there is time to wait.
         """
-        if not self.dial.is_back:
-            try:
-                with deadline_within(READ_SECONDS):
-                    return (await self.postgres.state.read([user_id])).get(user_id, {})
-            except StorageUnavailableError:
-                if user_id in self.unmirrored:
-                    raise
-        return (await self.mirror.state.read([user_id])).get(user_id, {})
+        if self.dial.is_back:
+            return None
+        try:
+            with deadline_within(READ_SECONDS):
+                return (await self.postgres.state.read([user_id])).get(user_id, {})
+        except StorageUnavailableError:
+            if user_id in self.unmirrored:
+                raise
+            return None
