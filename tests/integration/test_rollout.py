@@ -308,3 +308,25 @@ def test_a_rollout_does_not_begin_without_the_database(database_url: str) -> Non
     database = settings.database.model_copy(update={"start_degraded": True})
     with pytest.raises(ValueError, match="START_DEGRADED must not be set with STORAGE=rollout"):
         Settings(storage=settings.storage, database=database)
+
+
+async def test_one_person_asks_for_everything_at_once(begin: Begin, database_url: str) -> None:
+    """Of 120 debits while the dial turns to and fro, some given up half-way, no more succeed than there are credits."""
+    container = await begin(database_url, works=True)
+    user_id, service = USERS[0], container.credit_service()
+    assert await service.check_credits(user_id) == 50
+    debits = [asyncio.create_task(service.deduct_credit(user_id)) for _ in range(120)]
+    for number in range(40):
+        container.rollout().set(100 * (number % 2))
+        debits[number * 3].cancel()
+        await asyncio.sleep(0.01)
+    results = await asyncio.gather(*debits, return_exceptions=True)
+    paid = results.count(True)
+    assert 10 <= paid <= 50
+    assert {type(result) for result in results} <= {bool, asyncio.CancelledError}
+    container.rollout().set(100)
+    await until_moved(container)
+    assert await service.check_credits(user_id) == 0
+    report = await container.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0
