@@ -177,9 +177,13 @@ def _scheduled(container: Services) -> Iterator[Family]:
         (name, outcome): float(count) for name, turn in turns.items() for outcome, count in turn.outcomes.items()
     }
     done: dict[Labels, Value] = {(name,): turn.done_at for name, turn in turns.items() if turn.done_at}
+    did: dict[Labels, Value] = {(name,): float(turn.did) for name, turn in turns.items()}
     took: dict[Labels, Value] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
     yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.leading)
     yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
+    yield counter(
+        *("shopassist_job_work", "What scheduled work did: rows removed or refilled, accounts verified.", did, "name")
+    )
     yield gauge(
         *("shopassist_job_done_timestamp_seconds", "When a job last ended well.", done, "name"), across=Across.MOST
     )

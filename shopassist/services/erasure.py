@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from math import inf
 from uuid import UUID
 
 from shopassist.db.privacy import Erasures, Holdings, SubjectHash
@@ -9,7 +10,9 @@ from shopassist.errors import NotFoundError
 from shopassist.models import Erasure
 from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
 from shopassist.models.holdings import HELD, Holding, OnErasure
+from shopassist.models.maintenance import Work
 from shopassist.models.text import valid_user_id
+from shopassist.services.batches import in_batches
 
 PAGE = 1000
 PATIENCE_SECONDS = 5.0
@@ -51,19 +54,20 @@ class ErasureService:
                 break
         return receipt_of(erasure)
 
-    async def finish(self) -> int:
-        """Finish what is under way, whoever began it; how many erasures."""
-        unfinished = await self._erasures.unfinished()
-        for erasure_id in unfinished:
-            await self._finish(erasure_id)
-        return len(unfinished)
+    async def finish(self, seconds: float = inf) -> Work:
+        """Finish what is under way, whoever began it; how many erasures. After `seconds` the rest is left."""
+        give_up_at = time.monotonic() + seconds
+        finished = 0
+        while unfinished := await self._erasures.unfinished():
+            for erasure_id in unfinished:
+                if not await self._finish(erasure_id, give_up_at):
+                    return Work(finished, has_more=True)
+                finished += 1
+        return Work(finished)
 
-    async def forget(self) -> int:
+    async def forget(self, seconds: float = inf) -> Work:
         """Forget balances whose period is over, and erasures that are past their lifetime; how many."""
-        forgotten = 0
-        while batch := await self._erasures.forget(PAGE):
-            forgotten += batch
-        return forgotten
+        return await in_batches(self._erasures.forget, seconds=seconds)
 
     async def listed(self) -> AsyncIterator[Listed]:
         """The list of erasures, the oldest first."""
@@ -94,9 +98,12 @@ class ErasureService:
             yield None
             after = page[-1].user_id
 
-    async def _finish(self, erasure_id: UUID) -> None:
+    async def _finish(self, erasure_id: UUID, give_up_at: float) -> bool:
+        """Whether there was time for all of it."""
         while (await self._erasures.advance(erasure_id)).finished_at is None:
-            pass
+            if time.monotonic() >= give_up_at:
+                return False
+        return True
 
 
 def receipt_of(erasure: Erasure) -> ErasureReceipt:
