@@ -25,6 +25,9 @@ LEASE_LIFETIME = timedelta(seconds=7)
 TICK_SECONDS = 1.5
 """A leader that dies is followed within the lease's lifetime and one tick, 8.5 seconds."""
 
+RETRY_SECONDS = 300.0
+"""What failed is tried again after so long at the latest: a day is long where the database was away for a moment."""
+
 PATIENCE_SECONDS = 2.0
 """How long the lease is asked for: with a tick, well within its lifetime."""
 
@@ -139,6 +142,8 @@ class Jobs:
             turn.did += report.work.did
             if report.is_done:
                 turn.done_at = time.time()
+            else:
+                turn.due_at = min(turn.due_at, time.monotonic() + RETRY_SECONDS)
             if report.work.has_more:
                 turn.due_at = 0.0
         finally:

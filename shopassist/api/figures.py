@@ -178,6 +178,7 @@ def _scheduled(container: Services) -> Iterator[Family]:
     }
     done: dict[Labels, Value] = {(name,): turn.done_at for name, turn in turns.items() if turn.done_at}
     did: dict[Labels, Value] = {(name,): float(turn.did) for name, turn in turns.items()}
+    every: dict[Labels, Value] = {(job.name,): job.every.total_seconds() for job in jobs.jobs}
     took: dict[Labels, Value] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
     yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.leading)
     yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
@@ -187,6 +188,7 @@ def _scheduled(container: Services) -> Iterator[Family]:
     yield gauge(
         *("shopassist_job_done_timestamp_seconds", "When a job last ended well.", done, "name"), across=Across.MOST
     )
+    yield gauge(*("shopassist_job_every_seconds", "How often a job is to be done.", every, "name"), across=Across.MOST)
     yield gauge("shopassist_job_seconds", "How long a job last took.", took, "name", across=Across.MOST)
 
 

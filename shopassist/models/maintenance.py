@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Self
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, text
 from sqlmodel import Field, SQLModel
@@ -16,6 +17,7 @@ KEPT_RUNS = 200
 
 KEPT_FOR = timedelta(days=90)
 NOTE_LENGTH = 500
+CUT_SHORT = "its time was up; the rest is left for the next turn"
 
 
 class StartedBy(StrEnum):
@@ -56,6 +58,11 @@ class Work:
     did: int = 0
     has_more: bool = False
     note: str | None = None
+
+    @classmethod
+    def cut_short(cls, did: int) -> Self:
+        """What a turn did whose time was up."""
+        return cls(did, has_more=True, note=CUT_SHORT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """`shopassist maintenance …`: scheduled work, looked at and done by hand."""
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Protocol
 
 import typer
@@ -11,19 +12,20 @@ from rich.table import Column, Table
 from shopassist.db.ports import Leases
 from shopassist.db.upkeep import MaintenanceRuns
 from shopassist.errors import StartupError
-from shopassist.jobs import LEASE, Job, Jobs
+from shopassist.jobs import LEASE, RETRY_SECONDS, Job, Jobs
 from shopassist.models.maintenance import DONE, JobRecord, Overview, RunReport, StartedBy, Work
+from shopassist.ops.startup import read_settings
+from shopassist.settings import Storage
 
 app = typer.Typer(no_args_is_help=True, help="Scheduled work: what the servers clean, verify and vacuum by themselves.")
 console = Console(stderr=True)
-output = Console(soft_wrap=True, highlight=False, markup=False)
 
 TURNS_MISSED = 2
 GRACE = timedelta(minutes=1)
 """A job may miss so many turns, and be so late, before that is called overdue."""
 
 WIDTH = 200
-"""Where nobody looks, lines are not broken."""
+"""Of what a program reads, whose lines are not to be broken."""
 
 
 class MaintenanceServices(Protocol):
@@ -36,6 +38,13 @@ class MaintenanceServices(Protocol):
     def maintenance_runs(self) -> MaintenanceRuns: ...
 
 
+@app.callback()
+def of_a_database() -> None:
+    """Refuse where all there is to clean is a server's own memory."""
+    if read_settings().storage.storage is Storage.MEMORY:
+        raise StartupError("STORAGE=memory: the server looks after its own memory; nothing can be run from outside.")
+
+
 @app.command()
 def status(context: typer.Context) -> None:
     """Show when each job last ran, what came of it, and who leads; exit code 1 when one is overdue or failing."""
@@ -45,6 +54,8 @@ def status(context: typer.Context) -> None:
         return services.jobs().jobs, overview, await services.leases().holder(LEASE)
 
     jobs, overview, leader = context.obj.with_services(look)
+    if is_rollout():
+        leader = "the server of the rollout"
     if not show(jobs, overview, leader):
         raise typer.Exit(1)
 
@@ -59,6 +70,8 @@ def run(
     They bear being done twice at once, so a server that runs may stay. `vacuum` uses DATABASE_MIGRATION_URL where it is
     set: on PostgreSQL before 17 the app's own role may not vacuum.
     """
+    if is_rollout():
+        raise StartupError("STORAGE=rollout: jobs reach into the server's memory, and are left to it.")
 
     async def work(services: MaintenanceServices) -> bool:
         jobs = services.jobs()
@@ -67,6 +80,16 @@ def run(
 
     if not context.obj.with_services(work):
         raise typer.Exit(1)
+
+
+def is_rollout() -> bool:
+    """Whether state is also in the memory of a server."""
+    return read_settings().storage.storage is Storage.ROLLOUT
+
+
+def told() -> Console:
+    """Where results go."""
+    return Console(width=None if sys.stdout.isatty() else WIDTH, soft_wrap=True, highlight=False, markup=False)
 
 
 def chosen(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
@@ -88,15 +111,15 @@ async def done(jobs: Jobs, job: Job) -> RunReport:
             if not report.work.has_more:
                 break
     note = f"  ({report.work.note})" if report.work.note else ""
-    output.print(f"{job.name}: {report.outcome}, {did:,} in {seconds:.2f} s{note}")
+    told().print(f"{job.name}: {report.outcome}, {did:,} in {seconds:.2f} s{note}")
     return RunReport(job.name, report.outcome, Work(did, note=report.work.note), seconds, StartedBy.OPERATOR)
 
 
 def show(jobs: Sequence[Job], overview: Overview, leader: str | None) -> bool:
     """Print how the jobs stand; whether all is well."""
     table = Table(
-        *("", Column("job", no_wrap=True), "last run", "outcome"),
-        *(Column("done", justify="right"), Column("seconds", justify="right"), "every", "next in", "note"),
+        *("", Column("job", no_wrap=True), "last run", "result"),
+        *(Column("rows", justify="right"), Column("seconds", justify="right"), "every", "next in", "note"),
         box=None,
         pad_edge=False,
     )
@@ -105,29 +128,33 @@ def show(jobs: Sequence[Job], overview: Overview, leader: str | None) -> bool:
         record = overview.jobs.get(job.name)
         complaint = complaint_about(job, record, overview.now)
         wrong += complaint is not None
-        mark = "ok" if complaint is None else "!!"
-        if record is None:
-            table.add_row(mark, job.name, "never", complaint, "", "", span(job.every), "", "")
-            continue
-        newest = record.newest
-        outcome = complaint or (
-            newest.outcome if newest.repeats == 1 else f"{newest.outcome}, {newest.repeats:,} times"
-        )
-        by = "" if newest.started_by == StartedBy.SCHEDULER else f" by {newest.started_by}"
-        last = f"{newest.finished_at:%Y-%m-%d %H:%M:%S} UTC{by}"
-        left = span(max(timedelta(0), newest.finished_at + job.every - overview.now))
-        figures = f"{newest.did:,}", f"{newest.seconds:.2f}", span(job.every), left
-        table.add_row(mark, job.name, last, outcome, *figures, newest.note or "")
-    output.print(table, soft_wrap=False, width=None if output.is_terminal else WIDTH)
+        table.add_row("!!" if complaint else "ok", job.name, *cells_of(job, record, complaint, overview.now))
+    output = told()
+    output.print(table, soft_wrap=False)
     output.print(f"leader: {leader}" if leader else "leader: none; a server that runs would lead")
     output.print(f"{len(jobs)} jobs, {wrong} to look at" if wrong else f"{len(jobs)} jobs, all well")
     return not wrong
 
 
+def cells_of(job: Job, record: JobRecord | None, complaint: str | None, now: datetime) -> Iterator[str]:
+    """What a job's line says behind its name."""
+    if record is None:
+        yield from ("never", complaint or "", "", "", span(job.every), "", "")
+        return
+    newest = record.newest
+    by = "" if newest.started_by == StartedBy.SCHEDULER else f" by {newest.started_by}"
+    yield f"{newest.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{by}"
+    yield complaint or (newest.outcome if newest.repeats == 1 else f"{newest.outcome}, {newest.repeats:,} times")
+    yield from (f"{newest.did:,}", f"{newest.seconds:.2f}", span(job.every))
+    wait = job.every if newest.outcome == DONE else min(job.every, timedelta(seconds=RETRY_SECONDS))
+    yield span(max(timedelta(0), newest.finished_at + wait - now))
+    yield newest.note or ""
+
+
 def complaint_about(job: Job, record: JobRecord | None, now: datetime) -> str | None:
     """What is wrong with a job: its last run failed, or it missed turns."""
     if record is None:
-        return "overdue"
+        return "overdue: it never ran"
     if record.newest.outcome != DONE:
         return f"failing: {record.newest.outcome}, {record.newest.repeats:,} times"
     if now - record.newest.finished_at > TURNS_MISSED * job.every + GRACE:

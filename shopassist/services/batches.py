@@ -19,5 +19,5 @@ async def in_batches(batch: Callable[[int], Awaitable[int]], limit: int = BATCH,
     while (done := await batch(limit)) >= limit:
         did += done
         if time.monotonic() >= give_up_at:
-            return Work(did, has_more=True)
+            return Work.cut_short(did)
     return Work(did + done)

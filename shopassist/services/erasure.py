@@ -61,7 +61,7 @@ class ErasureService:
         while unfinished := await self._erasures.unfinished():
             for erasure_id in unfinished:
                 if not await self._finish(erasure_id, give_up_at):
-                    return Work(finished, has_more=True)
+                    return Work.cut_short(finished)
                 finished += 1
         return Work(finished)
 

@@ -59,7 +59,7 @@ class Housekeeping:
             if fold.last_id is None:
                 return Work(folded)
             if time.monotonic() >= give_up_at:
-                return Work(folded, has_more=True)
+                return Work.cut_short(folded)
 
     async def finish_erasures(self) -> Work:
         """Finish erasures that are under way."""

@@ -53,13 +53,16 @@ class LedgerAuditService:
             accounts += page.accounts
             if page.last_user_id is not None and time.monotonic() >= give_up_at:
                 self._walk = walk
-                return Work(accounts, has_more=True)
-        self._tell()
-        return Work(accounts)
+                return Work.cut_short(accounts)
+        drifting = self._tell()
+        return Work(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`" if drifting else None)
 
-    def _tell(self) -> None:
-        if self.last is not None and self.last.drifting_accounts:
-            logger.error("ledger_drift", count=self.last.drifting_accounts)
+    def _tell(self) -> int:
+        """How many accounts drift, which is logged."""
+        drifting = self.last.drifting_accounts if self.last is not None else 0
+        if drifting:
+            logger.error("ledger_drift", count=drifting)
+        return drifting
 
     def status(self) -> dict[str, str | int]:
         """The last outcome in this process."""
