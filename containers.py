@@ -58,16 +58,25 @@ class Container(Door):
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
     consent_service = providers.Factory(
-        UserConsentService, unit_of_work=State.unit_of_work, lagging_reads=State.lagging_reads
+        UserConsentService,
+        unit_of_work=State.unit_of_work,
+        lagging_reads=State.lagging_reads,
+        figures=State.privacy_figures,
     )
     export_service = providers.Factory(
         ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
     )
     erasure_service = providers.Factory(
-        ErasureService, erasures=State.erasures, holdings=State.holdings, subjects=State.subject_hash
+        ErasureService,
+        erasures=State.erasures,
+        holdings=State.holdings,
+        subjects=State.subject_hash,
+        figures=State.privacy_figures,
     )
     guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
-    consent_history = providers.Factory(ConsentHistoryService, unit_of_work=State.unit_of_work)
+    consent_history = providers.Factory(
+        ConsentHistoryService, unit_of_work=State.unit_of_work, figures=State.privacy_figures
+    )
     published_notices = providers.Singleton(PublishedNotices, read=State.consent_lookup.provided.published)
     notice_service = providers.Factory(
         NoticeService,

@@ -15,6 +15,7 @@ from shopassist.db.migrate import known_revisions
 from shopassist.db.redis.answers import Figures
 from shopassist.db.redis.link import RedisLink
 from shopassist.db.rollout.dial import Side
+from shopassist.models.erasure import AskedBy
 from shopassist.telemetry.figures import Across, Family, Labels, Value, counter, gauge, histogram
 
 STARTED_AT = time.time()
@@ -28,6 +29,7 @@ def families(container: Services) -> list[Family]:
         *_requests(container),
         *_database(container),
         *_credits(container),
+        *_privacy(container),
         *_cache(container),
         *_rollout(container),
         *_scheduled(container),
@@ -108,6 +110,16 @@ def _credits(container: Services) -> Iterator[Family]:
             ("verified_timestamp_seconds", "When the ledger was last verified.", at),
         ):
             yield gauge(f"shopassist_ledger_{name}", help_, value, across=Across.LATEST, at=at)
+
+
+def _privacy(container: Services) -> Iterator[Family]:
+    figures = container.privacy_figures()
+    decisions: dict[Labels, Value] = {labels: float(count) for labels, count in figures.decisions.items()}
+    erasures: dict[Labels, Value] = {(one.value,): float(figures.erasures[one]) for one in AskedBy}
+    yield counter(
+        "shopassist_consent_decisions", "Grants and withdrawals by purpose.", decisions, "purpose", "decision"
+    )
+    yield counter("shopassist_erasures", "Erasures that were finished, by who asked for them.", erasures, "asked_by")
 
 
 def _cache(container: Services) -> Iterator[Family]:

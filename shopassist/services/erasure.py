@@ -11,6 +11,7 @@ from shopassist.models import Erasure
 from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
 from shopassist.models.holdings import HELD, Holding, OnErasure
 from shopassist.models.maintenance import Work
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.models.text import valid_user_id
 from shopassist.services.batches import in_batches
 
@@ -24,8 +25,11 @@ NOTHING_HELD = "Nothing is held of this user."
 class ErasureService:
     """Erases people, and takes up what was left half-way."""
 
-    def __init__(self, erasures: Erasures, holdings: Holdings, subjects: SubjectHash) -> None:
-        """`subjects` hashes user ids."""
+    def __init__(
+        self, erasures: Erasures, holdings: Holdings, subjects: SubjectHash, figures: PrivacyFigures | None = None
+    ) -> None:
+        """`subjects` hashes user ids; what is finished is counted in `figures`."""
+        self._figures = figures or PrivacyFigures()
         self._erasures = erasures
         self._holdings = holdings
         self._subjects = subjects
@@ -49,7 +53,7 @@ class ErasureService:
             raise NotFoundError(NOTHING_HELD)
         give_up_at = time.monotonic() + patience_seconds
         while erasure.finished_at is None:
-            erasure = await self._erasures.advance(erasure.id)
+            erasure = await self._advance(erasure.id)
             if time.monotonic() > give_up_at:
                 break
         return receipt_of(erasure)
@@ -100,10 +104,16 @@ class ErasureService:
 
     async def _finish(self, erasure_id: UUID, give_up_at: float) -> bool:
         """Whether there was time for all of it."""
-        while (await self._erasures.advance(erasure_id)).finished_at is None:
+        while (await self._advance(erasure_id)).finished_at is None:
             if time.monotonic() >= give_up_at:
                 return False
         return True
+
+    async def _advance(self, erasure_id: UUID) -> Erasure:
+        erasure = await self._erasures.advance(erasure_id)
+        if erasure.finished_at is not None:
+            self._figures.erased(erasure)
+        return erasure
 
 
 def receipt_of(erasure: Erasure) -> ErasureReceipt:

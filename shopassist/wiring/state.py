@@ -53,6 +53,7 @@ from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.identity.subjects import SubjectHash
 from shopassist.models.erasure import ErasurePolicy
 from shopassist.models.ledger import CreditPolicy, LedgerFigures
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.settings import Settings
 
 
@@ -158,6 +159,7 @@ class State(containers.DeclarativeContainer):
         memory=unit_of_work,
     )
     ledger_figures = providers.Singleton(LedgerFigures)
+    privacy_figures = providers.Singleton(PrivacyFigures)
     credit_ledger = providers.Selector(
         storage,
         postgres=providers.Singleton(
