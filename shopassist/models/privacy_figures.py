@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import product
 
 from shopassist.models.consent_history import ConsentEvent
 from shopassist.models.erasure import Erasure
 from shopassist.models.notice import MARKETING, TERMS
 
+DECISIONS = ("granted", "withdrawn")
 OTHER = "other"
 """Purposes that an operator has named: one value, so that nobody but us decides how many series there are."""
 
@@ -17,9 +19,7 @@ class PrivacyFigures:
     """What a process did: decisions by purpose and answer, and erasures that it finished, by who asked."""
 
     decisions: Counter[tuple[str, str]] = field(
-        default_factory=lambda: Counter(
-            {(p, d): 0 for p in (TERMS, MARKETING, OTHER) for d in ("granted", "withdrawn")}
-        )
+        default_factory=lambda: Counter(dict.fromkeys(product((TERMS, MARKETING, OTHER), DECISIONS), 0))
     )
     erasures: Counter[str] = field(default_factory=Counter)
 
@@ -27,7 +27,7 @@ class PrivacyFigures:
         """Count decisions, once they are committed."""
         for event in events:
             purpose = event.purpose if event.purpose in {TERMS, MARKETING} else OTHER
-            self.decisions[purpose, "granted" if event.granted else "withdrawn"] += 1
+            self.decisions[purpose, DECISIONS[not event.granted]] += 1
 
     def erased(self, erasure: Erasure) -> None:
         """Count an erasure that is finished."""
