@@ -238,6 +238,7 @@ def notices() -> None:
 
 def run() -> None:
     """Run the command that was asked for; what is wrong is said in one sentence."""
+    configure_logging("warning")  # to standard error: what a command prints may be read by a program
     try:
         app()
     except ShopAssistError as error:

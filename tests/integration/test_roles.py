@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from shopassist.db import migrate
 from shopassist.db.links import normalised
-from shopassist.db.postgres.roles import Role, Roles, is_privileged, provision, verifier
+from shopassist.db.postgres.roles import MAINTAIN_SINCE, Role, Roles, is_privileged, provision, verifier
 from shopassist.ops.provision_command import provisioned as provisioned_by_command
 from shopassist.settings import DatabaseConfig, ProvisioningSettings
 from tests.support import execute
@@ -93,6 +93,17 @@ async def test_the_app_can_do_its_work_and_has_its_timeouts(provisioned: str, ro
     assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.known_revisions()[-1]
     assert await connection.fetchval("SHOW statement_timeout") == "30s"
     assert not await is_privileged(connection)
+    await connection.close()
+
+
+async def test_the_app_vacuums_its_tables(provisioned: str, roles: Roles) -> None:
+    """What is not its own it may vacuum from PostgreSQL 17 on; before that maintenance says who may."""
+    connection = await logged_in(provisioned, roles.app)
+    await connection.execute("SET client_min_messages = error")
+    may = "SELECT has_table_privilege('query_cache', 'MAINTAIN')"
+    if connection.get_server_version().major >= MAINTAIN_SINCE:
+        assert await connection.fetchval(may)
+        await connection.execute("VACUUM (ANALYZE) query_cache")
     await connection.close()
 
 
