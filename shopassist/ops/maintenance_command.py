@@ -63,7 +63,7 @@ def status(context: typer.Context) -> None:
 @app.command()
 def run(
     context: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="[JOB]...", help="As `status` lists them.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="As `status` lists them.")] = None,
 ) -> None:
     """Do all jobs, or those named, now and to their end, whoever leads; exit code 1 when one fails.
 
