@@ -73,6 +73,10 @@ FILL_BY_REVISION = {
     INSERT INTO erased_balances VALUES ('hash', true, 3, now(), now());
     INSERT INTO guest_merges VALUES ('guest', 'user 1', now(), '{}');
     """,
+    "0013": """
+    INSERT INTO maintenance_runs (job, began_at, finished_at, outcome, did, seconds, started_by)
+    VALUES ('vacuum', now(), now(), 'done', 1, 0.5, 'scheduler');
+    """,
     "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
     "0006": "INSERT INTO guest_networks (day, network, accounts) VALUES ('2026-01-01', 'hash', 3)",
     "0003": """

@@ -1,6 +1,7 @@
 """The rollout as a whole: its beginning, its dial, and the work that goes on behind requests."""
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -160,7 +161,7 @@ class Rollout:
 
     async def _in_step(self) -> None:
         if self._is_due("cache", CACHE_SECONDS):
-            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache())
+            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
         if self._is_due("notices", NOTICES_SECONDS):
             await self._copy_notices()
 
