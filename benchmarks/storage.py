@@ -91,8 +91,9 @@ async def filled(url: str, users: int) -> list[asyncpg.Record]:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """What these processes have used so far."""
-    ticks = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for pid in pids]
+    """What these processes have used so far, but for those that have ended."""
+    files = [file for pid in pids if (file := Path(f"/proc/{pid}/stat")).exists()]
+    ticks = [file.read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for file in files]
     return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
