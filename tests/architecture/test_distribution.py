@@ -36,6 +36,7 @@ IN_ONE_PLACE = {
     "guest_networks": "counts by network and day, before there is an account",
     "leases": "one row for the scheduler",
     "cache_epochs": "one row",
+    "maintenance_runs": "a row for each run of a scheduled job",
 }
 WOULD_CHANGE = {
     ("credit_transactions", ("id",)): "would become (user_id, id), the index by which history is read",
