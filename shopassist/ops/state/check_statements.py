@@ -84,11 +84,11 @@ SELECT user_id, min(since) AS since FROM (
     UNION ALL SELECT user_id, "timestamp" FROM staged_user_consents
     UNION ALL SELECT user_id, "timestamp" FROM staged_consent_events
     UNION ALL SELECT user_id, NULL FROM staged_idempotent_answers
-    UNION ALL SELECT response ->> 'user_id', NULL FROM staged_idempotent_answers WHERE response ->> 'user_id' IS NOT NULL
+    UNION ALL SELECT response ->> 'user_id', NULL FROM staged_idempotent_answers
     UNION ALL SELECT guest_id, NULL FROM staged_guest_merges
-    UNION ALL SELECT user_id, NULL FROM staged_guest_merges WHERE user_id IS NOT NULL
-    UNION ALL SELECT target, NULL FROM staged_admin_audit WHERE target IS NOT NULL
-) AS traces GROUP BY user_id
+    UNION ALL SELECT user_id, NULL FROM staged_guest_merges
+    UNION ALL SELECT target, NULL FROM staged_admin_audit
+) AS traces WHERE user_id IS NOT NULL GROUP BY user_id
 """
 ERASED = """
 INSERT INTO erased (user_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING
@@ -123,7 +123,8 @@ SELECT line, %L, user_id, 'line ' || first || ' of the same person is refused' F
 
 # Accounts of before the ledger was. Whose credits are none need no row, since none may be of 0.
 OPENINGS = """
-INSERT INTO staged_credit_transactions (line, user_id, transaction_type, amount, "timestamp", description, balance_after)
+INSERT INTO staged_credit_transactions
+    (line, user_id, transaction_type, amount, "timestamp", description, balance_after)
 SELECT c.line, c.user_id, 'opening', c.available_credits + c.held_credits, c.created_at, 'Opening balance',
        c.available_credits + c.held_credits
 FROM staged_user_credits c

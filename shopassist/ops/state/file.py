@@ -92,7 +92,8 @@ def scanned(path: Path, shown: Shown) -> Snapshot:
             last = _last_line(opened, size)
             end = _end(path, last)
             opened.seek(len(first))
-            chunks, digest, lines = [], hashlib.sha256(first), 1
+            chunks: list[Chunk] = []
+            digest, lines = hashlib.sha256(first), 1
             offset, stop = len(first), size - len(last)
             while offset < stop:
                 block = opened.read(min(CHUNK, stop - offset))
@@ -136,10 +137,8 @@ def _last_line(opened: Any, size: int) -> bytes:
 
 def _end(path: Path, line: bytes) -> End:
     try:
-        if not line.endswith(b"\n"):
-            raise ValueError
-        return LastLine.model_validate_json(line).end
-    except ValueError:
+        return LastLine.model_validate_json(line if line.endswith(b"\n") else b"").end
+    except ValidationError:
         raise StateError(f'{path} is cut off: its last line is not {{"end": …}}.') from None
 
 

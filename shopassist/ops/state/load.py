@@ -57,7 +57,8 @@ FROM staged_consent_notices s JOIN public.consent_notices n USING (purpose, vers
 WHERE s.id = e.notice_id AND n.id <> s.id
 """
 CONSTRAINTS = """
-SELECT conrelid::regclass::text AS owner, conname AS name, pg_get_constraintdef(oid) AS definition, contype::text AS type
+SELECT conrelid::regclass::text AS owner, conname AS name, pg_get_constraintdef(oid) AS definition,
+       contype::text AS type
 FROM pg_constraint WHERE conrelid = to_regclass('public.' || quote_ident($1)) AND contype IN ('p', 'u', 'f', 'x')
 """
 INDEXES = """

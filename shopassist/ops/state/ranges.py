@@ -18,7 +18,7 @@ PEOPLE_A_RANGE = 1000
 TRIES = 20
 PAUSE_SECONDS = 0.5
 
-# Less than the time after which PostgreSQL looks for a deadlock: whoever waits in a circle with us is not the one to go.
+# Less than the time after which PostgreSQL looks for a deadlock: of two that wait for each other it is us who gives up.
 PATIENCE = "SET LOCAL lock_timeout = '800ms'"
 LOCK = """
 LOCK TABLE public.erasures, public.user_credits, public.user_consents, public.consent_events

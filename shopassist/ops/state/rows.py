@@ -9,7 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from pydantic_core import CoreSchema, SchemaValidator, ValidationError, core_schema
-from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Integer, Numeric, String, Uuid
+from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Integer, Numeric, String, TypeDecorator, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shopassist.models.snapshot import BY_NAME, Kind
@@ -22,6 +22,18 @@ LONGEST_WHERE = 80
 
 RAW = "raw"
 """The column for the text of a row with JSON in it: PostgreSQL reads that itself, so no figure is rounded."""
+
+PLAIN: tuple[tuple[type, CoreSchema], ...] = (
+    (JSONB, core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())),
+    (ARRAY, core_schema.list_schema(core_schema.str_schema(strict=True))),
+    (Uuid, core_schema.str_schema(strict=True, pattern=UUID)),
+    (Boolean, core_schema.bool_schema(strict=True)),
+    (DateTime, core_schema.datetime_schema(strict=True, tz_constraint="aware")),
+    (Date, core_schema.date_schema(strict=True)),
+    (BigInteger, core_schema.int_schema(strict=True, ge=-(2**63), le=2**63 - 1)),
+    (Integer, core_schema.int_schema(strict=True, ge=-(2**31), le=2**31 - 1)),
+)
+"""What a column of a type can hold; the first that fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +145,15 @@ def _column_schema(kind: Kind, column: Column[Any]) -> CoreSchema:
 
 
 def _type_schema(kind: Kind, column: Column[Any]) -> CoreSchema:
-    kind_of = column.type
     if column.name in kind.words:
         return core_schema.literal_schema([str(word) for word in kind.words[column.name]])
-    if isinstance(kind_of, JSONB):
-        return core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
-    if isinstance(kind_of, ARRAY):
-        return core_schema.list_schema(core_schema.str_schema(strict=True))
-    if isinstance(kind_of, Uuid):
-        return core_schema.str_schema(strict=True, pattern=UUID)
-    if isinstance(kind_of, Boolean):
-        return core_schema.bool_schema(strict=True)
-    if isinstance(kind_of, DateTime):
-        return core_schema.datetime_schema(strict=True, tz_constraint="aware")
-    if isinstance(kind_of, Date):
-        return core_schema.date_schema(strict=True)
-    if isinstance(kind_of, Integer):
-        bits = 63 if isinstance(kind_of, BigInteger) else 31
-        return core_schema.int_schema(strict=True, ge=-(2**bits), le=2**bits - 1)
-    if isinstance(kind_of, Numeric):
-        return core_schema.decimal_schema(max_digits=kind_of.precision, decimal_places=kind_of.scale)
-    if isinstance(kind_of, String):
+    type_ = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
+    if isinstance(type_, Numeric):
+        return core_schema.decimal_schema(max_digits=type_.precision, decimal_places=type_.scale)
+    if isinstance(type_, String):
         least = 1 if column.name == kind.owner else None
-        return core_schema.str_schema(strict=True, min_length=least, max_length=kind_of.length)
-    raise TypeError(column)
+        return core_schema.str_schema(strict=True, min_length=least, max_length=type_.length)
+    return next(schema for one, schema in PLAIN if isinstance(type_, one))
 
 
 def _reason(error: ValidationError) -> str:

@@ -1,7 +1,7 @@
 """Tables of their own that a snapshot is copied into, checked in, and taken over from.
 
-They stand in a schema that is dropped at the end. Nothing of them is logged: after a crash of the server all of them are
-empty, the record of what was copied too, and the copying begins anew.
+They stand in a schema that is dropped at the end. Nothing of them is logged: after a crash of the server they are
+all empty, the record of what was copied too, and the copying begins anew.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -45,6 +45,7 @@ CLAIM = "INSERT INTO chunks (number) VALUES ($1)"
 STAGED = "SELECT number FROM chunks"
 DROP = "DROP SCHEMA IF EXISTS %I CASCADE"
 SEARCH = "SET search_path = %I, public"
+NOT_THE_OWNER = "This needs the owner of the tables: set DATABASE_MIGRATION_URL to the owner's link."
 REJECT_COLUMNS = ["line", "kind", "owner", "reason"]
 
 
@@ -106,9 +107,7 @@ async def create(connection: asyncpg.Connection, schema: str, snapshot: Snapshot
                 await _create(connection, kind)
             await connection.execute(BEGIN, snapshot.end.sha256, str(snapshot.path))
     except asyncpg.InsufficientPrivilegeError:
-        raise StateError(
-            "This needs the owner of the tables: set DATABASE_MIGRATION_URL to the owner's link."
-        ) from None
+        raise StateError(NOT_THE_OWNER) from None
 
 
 async def drop(connection: asyncpg.Connection, schema: str) -> None:
