@@ -1,6 +1,7 @@
 """`shopassist state …`: the whole state as a file, written, imported and compared."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from sqlalchemy import URL
 
 from shopassist.errors import StartupError
 from shopassist.identity.subjects import SubjectHash
+from shopassist.models.snapshot import KINDS
 from shopassist.ops.backup.configured import link_of
 from shopassist.ops.startup import read_settings, running_database
 from shopassist.ops.state import compare, export, importing
@@ -21,6 +23,7 @@ from shopassist.ops.state.file import Shown, scanned
 from shopassist.settings import Storage
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
+SECONDS_BETWEEN_LINES = 10.0
 console = Console(stderr=True)
 output = Console(soft_wrap=True, highlight=False, markup=False)
 
@@ -55,8 +58,9 @@ def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardO
         report = asyncio.run(
             importing.imported(url, snapshot, subject, subject.fingerprint, where, progress, discard=discard)
         )
-    for kind, count in report.imported.items():
-        output.print(f"{kind}: {count:,} added")
+    for kind in KINDS:
+        if count := report.imported.get(kind.name, 0):
+            output.print(f"{kind.name}: {count:,} added")
     output.print(
         f"{report.rows:,} rows in the file: {sum(report.imported.values()):,} added, {report.rejected:,} refused, "
         f"{report.differing:,} there already and different" + _see(where, report.rejected + report.differing)
@@ -69,8 +73,12 @@ def verify(file: FileArgument) -> None:
     with _database() as (url, subject), _progress() as progress:
         snapshot = scanned(file, progress.begin("looking the file over"))
         found = asyncio.run(compare.compared(url, snapshot, subject, subject.fingerprint, progress))
-    table = Table("kind", "rows in file", "in database", "credits in file", "in database", "checksums")
+    table = Table(
+        Column("kind", no_wrap=True), "rows in file", "in database", "credits in file", "in database", "checksums"
+    )
     for kind in found.kinds:
+        if not kind.file.rows and not kind.database.rows:
+            continue
         rows = f"{kind.file.rows:,}", f"{kind.database.rows:,}"
         sums = ("" if side.credits is None else f"{side.credits:,}" for side in (kind.file, kind.database))
         table.add_row(kind.kind, *rows, *sums, "equal" if kind.file.checksum == kind.database.checksum else "differ")
@@ -100,19 +108,32 @@ def _database() -> Iterator[tuple[URL, SubjectHash]]:
 
 @contextmanager
 def _progress() -> Iterator[importing.Progress]:
-    """A bar in a terminal, else a line for each step."""
+    """A bar in a terminal, else a line for each step and, while it lasts, every ten seconds."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     times = TimeElapsedColumn(), TimeRemainingColumn()
+    began = time.monotonic()
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
+        def say(words: str) -> None:
+            if not console.is_terminal:
+                console.print(f"{time.monotonic() - began:6.1f} s  {words}", soft_wrap=True, highlight=False)
+
         def said(step: str) -> None:
             bar.update(task, description=step, total=None)
-            if not console.is_terminal:
-                console.print(step)
+            say(step)
 
         def begin(step: str) -> Shown:
             said(step)
-            return lambda done, total: bar.update(task, completed=done, total=total)
+            spoken = time.monotonic()
+
+            def shown(done: int, total: int) -> None:
+                nonlocal spoken
+                bar.update(task, completed=done, total=total)
+                if time.monotonic() - spoken > SECONDS_BETWEEN_LINES:
+                    spoken = time.monotonic()
+                    say(f"{step}: {done / max(total, 1):.0%}")
+
+            return shown
 
         yield importing.Progress(begin, said)

@@ -109,7 +109,7 @@ async def fill(
     place = staging.Place(link, schema, snapshot.path, snapshot.header.key is not None)
     chunks = await staging.missing(connection, snapshot)
     size = sum(chunk.size for chunk in snapshot.chunks)
-    await staged_all(place, chunks, size, progress.begin("bytes"))
+    await staged_all(place, chunks, size, progress.begin("checking and copying rows"))
     await check(connection, snapshot.lines, subject, progress.said)
 
 
