@@ -58,6 +58,8 @@ def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardO
         report = asyncio.run(
             importing.imported(url, snapshot, subject, subject.fingerprint, where, progress, discard=discard)
         )
+    if report.resumed:
+        output.print("an import of this file that had not ended was gone on with")
     for kind in KINDS:
         if count := report.imported.get(kind.name, 0):
             output.print(f"{kind.name}: {count:,} added")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from operator import itemgetter
@@ -13,10 +14,12 @@ from sqlalchemy import ARRAY, BigInteger, Boolean, Column, Date, DateTime, Integ
 from sqlalchemy.dialects.postgresql import JSONB
 
 from shopassist.models.snapshot import BY_NAME, Kind
+from shopassist.models.text import storable
 
 BEGINNING = re.compile(rb'\s*\{\s*"kind"\s*:\s*"([a-z_]+)"')
 UUID = "^[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}$"
 NO_KIND = 'the line does not begin with {"kind": "…"'
+SEVERAL = "more than one row on the line"
 NUL = "a text has the NUL character"
 LONGEST_WHERE = 80
 
@@ -94,16 +97,20 @@ def has_json(kind: Kind) -> bool:
 def _rows(kind: Kind, lines: Sequence[int], texts: Sequence[bytes]) -> tuple[list[tuple[Any, ...]], list[Reject]]:
     validator = _validator(kind.name)
     rejects: list[Reject] = []
-    try:
+    rows: list[dict[str, Any]] = []
+    with suppress(ValidationError):
         rows = validator.validate_json(b"[" + b",".join(texts) + b"]")
-    except ValidationError:
+    if len(rows) != len(lines):  # one by one, to see which of them it is
         rows, good = [], []
         for line, text in zip(lines, texts, strict=True):
             try:
-                rows += validator.validate_json(b"[" + text + b"]")
+                [row] = validator.validate_json(b"[" + text + b"]")
+            except ValueError as error:  # pydantic's, or there is more than one
+                reason = _reason(error) if isinstance(error, ValidationError) else SEVERAL
+                rejects.append(Reject(line, kind.name, _owner_in(kind, text), reason))
+            else:
+                rows.append(row)
                 good.append((line, text))
-            except ValidationError as error:
-                rejects.append(Reject(line, kind.name, _owner_in(kind, text), _reason(error)))
         lines, texts = [line for line, _ in good], [text for _, text in good]
     for name, source in kind.derived.items():
         for row in rows:
@@ -167,11 +174,9 @@ def _reason(error: ValidationError) -> str:
 def _owner_in(kind: Kind, text: bytes) -> str | None:
     """Whose a row is that is not a good one, where it tells."""
     try:
-        row = json.loads(text)
-        owner = row.get(kind.owner)
-    except (ValueError, AttributeError):
+        return storable(json.loads(text)[kind.owner])
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return owner if isinstance(owner, str) and "\x00" not in owner else None
 
 
 def _says_nul(text: bytes) -> bool:
