@@ -134,6 +134,7 @@ OTHERS = tuple(kind for kind in KINDS if not kind.whole)
 
 LEFT_OUT = {
     "leases": "names of processes, which are others elsewhere",
+    "maintenance_runs": "what servers did by themselves to the database that they are in",
     "cache_epochs": "counts for running processes how often a cache was cleared",
 }
 """Tables that are no state to be moved, and why."""

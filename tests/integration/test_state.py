@@ -461,8 +461,14 @@ async def test_a_killed_import_is_finished(
     assert "0 added" in (await ran(run, "state", "import", large)).output
 
 
+LOADING = """
+SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND query LIKE '%INSERT INTO public.%credit_transactions%'
+"""
+
+
 async def wait_for(moment: str, url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until an import is at that moment, or a little behind it."""
+    """Wait until an import is at that moment."""
     connection = await asyncpg.connect(url)
     try:
         while process.poll() is None:
@@ -474,12 +480,10 @@ async def wait_for(moment: str, url: str, process: "subprocess.Popen[bytes]") ->
                 "staging": chunks > 0,
                 "checking": chunks == 7,
                 "prepared": phase == "prepared",
-                "loading": phase == "prepared",
+                "loading": bool(await connection.fetchval(LOADING)),
                 "moving": ranges > 2,
             }
             if reached[moment]:
-                if moment in {"checking", "loading"}:
-                    await asyncio.sleep(0.3)
                 return
             await asyncio.sleep(0.005)
     finally:

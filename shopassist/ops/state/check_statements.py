@@ -141,12 +141,14 @@ WHERE b.line = t.line AND t.balance_after IS NULL
 """
 
 # As the migration that began the history: who was only not asked about marketing has decided nothing. The second event
-# of a line is numbered as if it stood behind the file's end.
+# of a line is numbered as if it stood behind the file's end. A table of its own, since a statement that looks through
+# the one it adds to may go through its own rows again and again.
+ALONE = """
+CREATE TEMPORARY TABLE alone ON COMMIT DROP AS
+SELECT c.* FROM staged_user_consents c
+WHERE NOT EXISTS (SELECT FROM staged_consent_events e WHERE e.user_id = c.user_id AND NOT e.is_guest)
+"""
 EARLIER_RECORDS = """
-WITH alone AS (
-    SELECT c.* FROM staged_user_consents c
-    WHERE NOT EXISTS (SELECT FROM staged_consent_events e WHERE e.user_id = c.user_id AND NOT e.is_guest)
-)
 INSERT INTO staged_consent_events (line, user_id, is_guest, purpose, granted, source, "timestamp")
 SELECT line, user_id, false, 'terms', terms_accepted, 'earlier_record', "timestamp" FROM alone
 UNION ALL

@@ -49,6 +49,7 @@ async def check(connection: asyncpg.Connection, lines: int, subject: Hash, said:
         await connection.execute(sql.OPENINGS)
         if await connection.fetchval(sql.UNBALANCED):
             await connection.execute(sql.BALANCES)
+        await connection.execute(sql.ALONE)
         await connection.execute(sql.EARLIER_RECORDS, lines)
         await passed(connection, "checked")
 
