@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -144,6 +146,38 @@ async def test_the_old_products_dump(database_url: str, run: Run, tmp_path: Path
     assert await rows_of(database_url, "SELECT result ->> 'price' FROM query_cache") == [("10999.1",)]
     assert (await ran(run, "credits", "verify")).exit_code == 0
     assert (await ran(run, "state", "verify", file)).exit_code == 0
+
+
+async def test_the_example_for_the_old_product(
+    database_url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lines in the documentation write what can be imported, trimmed ledgers and all."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "state.md").read_text()
+    program = text.partition("```python\n")[2].partition("```")[0]
+    noon = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as the old product's
+    credits_of = {"is_guest": False, "max_credits": 50, "last_reset_timestamp": noon}
+    transaction_of = {"user_id": "auth0|1", "transaction_type": "deduct", "timestamp": noon, "description": None}
+    state = {
+        "user_credits": {
+            "auth0|1": SimpleNamespace(available_credits=44, **credits_of),
+            "auth0|2": SimpleNamespace(available_credits=50, **credits_of),
+        },
+        "transactions": [SimpleNamespace(amount=-amount, **transaction_of) for amount in (2, 0, 1)],
+        "user_consents": {"auth0|1": SimpleNamespace(terms_accepted=True, marketing_consent=False, timestamp=noon)},
+        "query_cache": {"aa": SimpleNamespace(result={}, cached_at=noon, expires_at=noon + timedelta(hours=1))},
+    }
+    monkeypatch.chdir(tmp_path)
+    exec(program, state)  # noqa: S102 - our own documentation
+    result = await ran(run, "state", "import", tmp_path / "state.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "0 refused" in result.output
+    balances = "SELECT user_id, amount, balance_after FROM credit_transactions ORDER BY user_id, id"
+    assert await rows_of(database_url, balances) == [
+        ("auth0|1", 47, 47),
+        ("auth0|1", -2, 45),
+        ("auth0|1", -1, 44),
+        ("auth0|2", 50, 50),
+    ]
 
 
 async def test_what_is_exported_comes_back(database_url: str, other_url: str, run: Run, tmp_path: Path) -> None:
