@@ -153,7 +153,7 @@ async def test_the_example_for_the_old_product(
     database_url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lines in the documentation write what can be imported, trimmed ledgers and all."""
-    program = DOCUMENTATION.read_text().partition("```python\n")[2].partition("```")[0]  # noqa: ASYNC240
+    program = DOCUMENTATION.read_text().partition("```python\n")[2].partition("```")[0]
     noon = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as the old product's
     credits_of = {"is_guest": False, "max_credits": 50, "last_reset_timestamp": noon}
     transaction_of = {"user_id": "auth0|1", "transaction_type": "deduct", "timestamp": noon, "description": None}
