@@ -293,7 +293,7 @@ async def test_into_filled_tables(database_url: str, run: Run, tmp_path: Path) -
 
 
 WITH_FIGURE = json.dumps(answer("cc", result={"a": 1.5}))
-INVALID = {
+INVALID: dict[str, tuple[dict[str, Any] | str, str]] = {
     "no JSON": ("{", 'the line does not begin with {"kind": "…"'),
     "JSON cut off": ('{"kind": "user_credits", "user_id": "a"', "Invalid JSON"),
     "unknown kind": ({"kind": "wishes"}, "there is no kind wishes"),
