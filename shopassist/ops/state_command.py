@@ -23,6 +23,7 @@ from shopassist.ops.state.file import Shown, scanned
 from shopassist.settings import Storage
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
+SIDES = ("file: rows", "credits", "database: rows", "credits")
 SECONDS_BETWEEN_LINES = 10.0
 console = Console(stderr=True)
 output = Console(soft_wrap=True, highlight=False, markup=False)
@@ -75,15 +76,13 @@ def verify(file: FileArgument) -> None:
     with _database() as (url, subject), _progress() as progress:
         snapshot = scanned(file, progress.begin("looking the file over"))
         found = asyncio.run(compare.compared(url, snapshot, subject, subject.fingerprint, progress))
-    table = Table(
-        Column("kind", no_wrap=True), "rows in file", "in database", "credits in file", "in database", "checksums"
-    )
+    table = Table(Column("kind", no_wrap=True), *SIDES, "checksums", box=None)
     for kind in found.kinds:
         if not kind.file.rows and not kind.database.rows:
             continue
-        rows = f"{kind.file.rows:,}", f"{kind.database.rows:,}"
-        sums = ("" if side.credits is None else f"{side.credits:,}" for side in (kind.file, kind.database))
-        table.add_row(kind.kind, *rows, *sums, "equal" if kind.file.checksum == kind.database.checksum else "differ")
+        sides = kind.file, kind.database
+        figures = [figure for side in sides for figure in (f"{side.rows:,}", _credits(side))]
+        table.add_row(kind.kind, *figures, "equal" if kind.file.checksum == kind.database.checksum else "differ")
     Console().print(table)
     for kind in found.kinds:
         if not kind.agrees:
@@ -95,6 +94,10 @@ def verify(file: FileArgument) -> None:
     output.print("no difference" if found.agrees else "not the same")
     if not found.agrees:
         raise typer.Exit(1)
+
+
+def _credits(side: compare.Side) -> str:
+    return "" if side.credits is None else f"{side.credits:,}"
 
 
 def _see(file: Path, count: int) -> str:
