@@ -12,7 +12,7 @@ from shopassist.ops.state.file import Shown
 from shopassist.ops.state.load import BUSY, add
 from shopassist.ops.state.staging import passed, staged
 
-PEOPLE_A_RANGE = 1000
+PEOPLE_A_RANGE = 500
 """A range takes some 0.1 s, in which nobody else's changes are committed."""
 
 TRIES = 20
