@@ -43,7 +43,7 @@ async def staged_all(place: Place, chunks: Sequence[Chunk], size: int, shown: Sh
 def _by_processes(place: Place, chunks: Sequence[Chunk], size: int, shown: Shown) -> None:
     left = sum(chunk.size for chunk in chunks)
     workers = max(1, min(MOST_WORKERS, os.cpu_count() or 1))
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (place,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (place, os.getpid())) as pool:
         futures = {pool.submit(_stage, chunk): chunk for chunk in chunks}
         try:
             for future in as_completed(futures):
@@ -63,8 +63,10 @@ class _Worker:
     connection: asyncpg.Connection
 
 
-def _begin(place: Place) -> None:
+def _begin(place: Place, parent: int) -> None:
     die_with_parent()
+    if os.getppid() != parent:  # it was killed while this process started
+        os._exit(1)
     _Worker.place = place
     _Worker.loop = asyncio.new_event_loop()
     _Worker.connection = _Worker.loop.run_until_complete(_connected(place))
