@@ -1,0 +1,16 @@
+#!/bin/sh
+# The role by which standbys copy the primary, with the password of REPLICATION_PASSWORD. Doing it again changes nothing.
+# Which server, and who asks, is said by PGHOST, PGUSER and so on.
+set -eu
+: "${REPLICATION_PASSWORD:?set DB_REPLICATION_PASSWORD in .env, letters and digits only}"
+
+exec psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
+-- The password is not to be found in the server's log.
+SET log_statement = 'none';
+SET log_min_duration_statement = -1;
+SET log_min_error_statement = 'panic';
+\getenv password REPLICATION_PASSWORD
+SELECT 'CREATE ROLE shopassist_replication'
+WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shopassist_replication') \gexec
+ALTER ROLE shopassist_replication LOGIN REPLICATION PASSWORD :'password';
+SQL
