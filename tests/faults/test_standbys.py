@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -22,6 +20,7 @@ from shopassist.errors import StorageUnavailableError
 from shopassist.models import UserConsentCreate
 from shopassist.settings import DatabaseConfig, Settings
 from tests.servers import TestServer
+from tests.shoppers import Shoppers
 from tests.standbys import Cluster, Postgres, own_cluster
 from tests.support import postgres_settings
 
@@ -29,7 +28,6 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
 Tell = Callable[..., None]
 HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "3", "QUERY_TIMEOUT_SECONDS": "2.5"}
-SHOPPERS = 30
 RECOVERY_SECONDS = 10
 FALLBACK_SECONDS = 1
 
@@ -65,51 +63,6 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> fl
     return time.monotonic() - began
 
 
-class Shoppers:
-    """Guests who ask one question after another, each until it is answered, with a key of its own."""
-
-    def __init__(self, port: int) -> None:
-        """They ask the server at `port`."""
-        self.asked = Counter[str]()
-        self.statuses = Counter[int]()
-        self.seconds: list[tuple[float, float]] = []
-        self.answered_at: list[float] = []
-        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        self._enough = asyncio.Event()
-
-    @asynccontextmanager
-    async def shopping(self) -> AsyncIterator[None]:
-        """For the length of the block; behind it everybody has been answered."""
-        async with self._client, asyncio.TaskGroup() as group:
-            for number in range(SHOPPERS):
-                group.create_task(self._shop(number))
-            try:
-                yield
-            finally:
-                self._enough.set()
-
-    async def _shop(self, number: int) -> None:
-        turn = 0
-        while not self._enough.is_set():
-            guest = f"guest-{number}-{turn // 10}"  # who has ten credits
-            key = {"X-Session-ID": guest, "Idempotency-Key": f"{number}-{turn}"}
-            while not await self._answered({"query": f"phone {number} {turn}"}, key):
-                await asyncio.sleep(0.1)
-            self.asked[guest] += 1
-            turn += 1
-            await asyncio.sleep(0.1)
-
-    async def _answered(self, question: dict[str, str], key: dict[str, str]) -> bool:
-        began = time.monotonic()
-        answer = await self._client.post("/api/query", json=question, headers=key)
-        self.seconds.append((began, time.monotonic() - began))
-        self.statuses[answer.status_code] += 1
-        if answer.status_code == 200 and answer.json()["metadata"]["charged"] == 1:
-            self.answered_at.append(time.monotonic())
-            return True
-        return False
-
-
 async def test_promoted(tmp_path: Path, cluster: Cluster, synchronous: Postgres, tell: Tell) -> None:
     """The primary is killed under load, its synchronous standby promoted: nothing acknowledged is lost or doubled."""
     primary, standby = cluster.primary, synchronous
@@ -135,8 +88,7 @@ async def test_promoted(tmp_path: Path, cluster: Cluster, synchronous: Postgres,
         await container.shutdown()
     finally:
         server.kill()
-    lost = sum(max(0, asked - spent.get(guest, 0)) for guest, asked in shoppers.asked.items())
-    doubled = sum(max(0, spent[guest] - shoppers.asked[guest]) for guest in spent)
+    lost, doubled = shoppers.lost_and_doubled(spent)
     p99 = waits[int(0.99 * len(waits))]
     assert report is not None
     tell(
