@@ -54,6 +54,7 @@ class Scale:
         self.ports = {name: free_port() for name in LISTENING}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.apps: dict[str, TestServer] = {}
+        self.started: set[str] = set()
 
     def place(self, service: str) -> Path:
         """The folder of a service, with its copy of what is mounted into it."""
@@ -114,6 +115,7 @@ class Scale:
 
     def start_app(self, service: str, **changed: str) -> TestServer:
         """Start an app, with some settings `changed`."""
+        self.started.add(service)
         environment = {**self.environment(service), "WORKERS": "1", **changed}
         self.apps[service] = TestServer(self.folder, environment.pop("DATABASE_URL"), **environment)
         self.ports[service] = self.apps[service].port
@@ -156,6 +158,7 @@ class Scale:
         return compose()["services"][service]
 
     def _command(self, service: str) -> list[str]:
+        self.started.add(service)
         part = self._part(service)
         command = [self._replaced(service, word) for word in (*part.get("entrypoint", ()), *part.get("command", ()))]
         if "postgres" in command:

@@ -5,11 +5,13 @@ import http.client
 import json
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import asyncpg
 import pytest
 
 from containers import Container
+from tests.compose import services
 from tests.scale import Scale, own_scale, provision
 from tests.servers import TestServer
 from tests.shoppers import Shoppers
@@ -42,7 +44,9 @@ def scale() -> Iterator[Scale]:
         yield scale
 
 
-def asked(scale: Scale, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, dict, dict]:
+def asked(
+    scale: Scale, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
     """Status, JSON and headers of what nginx answers."""
     connection = http.client.HTTPConnection("127.0.0.1", scale.ports["nginx"], timeout=30)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -77,6 +81,8 @@ async def test_an_app_is_killed_and_the_primary_is_replaced(scale: Scale, tell: 
         await asyncio.to_thread(rejoin, scale)
         rejoined = time.monotonic() - rejoined_at
         await asyncio.sleep(1)
+    await asyncio.to_thread(without_standby, scale)
+    assert scale.started == set(services("scale")) | {"database"}
     back = min(at for at in shoppers.answered_at if at > promoted_at) - killed_at
     lost, doubled, drifting = await books(scale, shoppers)
     tell(
@@ -141,6 +147,20 @@ def rejoin(scale: Scale) -> None:
     scale.start("database")
     scale.run("synchronous")
     assert scale.sql("standby", "SELECT application_name, sync_state FROM pg_stat_replication") == "database|quorum"
+
+
+def without_standby(scale: Scale) -> None:
+    """While the only standby is away nothing is taken; it is once somebody has said that it need not wait."""
+    scale.kill("database")
+    question = json.dumps({"query": "nobody else has it"}).encode()
+    assert asked(scale, "POST", "/api/query", question, X_Session_ID="alone")[0] == 503
+    assert asked(scale, "GET", "/health/ready")[0] == 200
+    scale.sql("standby", "ALTER SYSTEM RESET synchronous_standby_names")
+    scale.sql("standby", "SELECT pg_reload_conf()")
+    deadline = time.monotonic() + 10
+    while asked(scale, "POST", "/api/query", question, X_Session_ID="alone")[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 async def books(scale: Scale, shoppers: Shoppers) -> tuple[int, int, int]:

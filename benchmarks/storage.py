@@ -1,0 +1,155 @@
+"""`python -m benchmarks.storage`: what a million users take on disk, and what a question writes to the log.
+
+A database of 100,000 registered users is filled, each with an account, five ledger rows, a record and two events of
+consent, a remembered answer and three cached ones. Answers are copies of some that the product gave from its sample
+catalogue. Then questions are asked, 16 at once, and what they cost is measured: bytes of log,
+and CPU of PostgreSQL, the search in the catalogue among it.
+"""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.database import postgresql, settings_of
+from containers import Container
+from shopassist.db import migrate
+from shopassist.db.links import normalised
+from shopassist.models.query import QueryRequest
+from shopassist.ops.catalog_import import load_sample
+from shopassist.telemetry import configure_logging
+
+MILLION = 1_000_000
+MODELS = 60
+"""Answers of the product that the others are copies of."""
+
+ASKED = 1600
+AT_ONCE = 16
+TABLES = ("user_credits", "credit_transactions", "user_consents", "consent_events", "idempotent_answers", "query_cache")
+
+FILL = """
+CREATE TEMPORARY TABLE people AS
+SELECT n, 'auth0|' || left(md5(n::text), 24) AS user_id FROM generate_series(1, {users}) n;
+CREATE TEMPORARY TABLE models AS SELECT row_number() OVER () - 1 AS number, result FROM query_cache;
+TRUNCATE query_cache;
+INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
+SELECT user_id, false, 46, 50, now() FROM people;
+INSERT INTO credit_transactions (user_id, transaction_type, amount, balance_after, description)
+SELECT user_id, 'allocate', 50, 50, 'Initial credit allocation' FROM people;
+INSERT INTO credit_transactions (user_id, transaction_type, amount, balance_after, description, operation_id)
+SELECT user_id, 'deduct', -1, 50 - turn, 'Credit deducted for message', gen_random_uuid()
+FROM generate_series(1, 4) turn, people;
+INSERT INTO user_consents (user_id, terms_accepted, marketing_consent)
+SELECT user_id, true, false FROM people;
+INSERT INTO consent_events (user_id, is_guest, purpose, granted, source, route, request_id)
+SELECT user_id, false, purpose, true, 'consents', 'POST /api/consents', replace(gen_random_uuid()::text, '-', '')
+FROM unnest(ARRAY['terms', 'marketing']) purpose, people;
+INSERT INTO idempotent_answers (user_id, idempotency_key, request_hash, response, expires_at)
+SELECT user_id, gen_random_uuid()::text, encode(sha256(user_id::bytea), 'hex'), result, now() + interval '1 day'
+FROM people JOIN models ON number = n % {models};
+INSERT INTO query_cache (query_hash, result, expires_at)
+SELECT encode(sha256((user_id || turn)::bytea), 'hex'), result, now() + interval '1 hour'
+FROM generate_series(1, 3) turn, people JOIN models ON number = n % {models}
+"""
+SIZES = """
+SELECT relname AS name, reltuples::bigint AS rows, pg_table_size(oid) AS heap, pg_indexes_size(oid) AS indexes
+FROM pg_class WHERE relname = ANY($1) ORDER BY array_position($1, relname::text)
+"""
+OTHERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::text::pg_lsn)::bigint"
+
+
+async def ask(container: Container, number: int, turn: int) -> None:
+    """Let a registered user ask what nobody has asked."""
+    kinds = ("phone", "laptop", "5G phone with 8GB RAM", "laptop with 16GB RAM")
+    request = QueryRequest(query=f"best {kinds[number % 4]} under ₹{80_000 + 20_000 * turn + 11 * number}")
+    reply = await container.query_service().answer(f"bench|{number % 200}", False, request, str(uuid4()))
+    assert reply.response.metadata.charged == 1, reply.response
+
+
+async def filled(url: str, users: int) -> list[asyncpg.Record]:
+    """The sizes of the tables, filled."""
+    await migrate.upgrade(normalised(url))
+    container = Container(settings=settings_of(url))
+    await load_sample(container.unit_of_work())
+    for number in range(MODELS):
+        await ask(container, number, 0)
+    await container.shutdown()
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in FILL.format(users=users, models=MODELS).split(";\n"):
+            await connection.execute(statement, timeout=900)
+        await connection.execute("VACUUM (ANALYZE)", timeout=900)
+        return list(await connection.fetch(SIZES, list(TABLES)))
+    finally:
+        await connection.close()
+
+
+async def cpu_seconds(connection: asyncpg.Connection) -> float:
+    """What all processes of PostgreSQL have used so far, but for the one that is asked."""
+    pids = [row["pid"] for row in await connection.fetch(OTHERS)]
+    ticks = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for pid in pids]
+    return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
+
+
+async def of_a_question(url: str) -> tuple[float, float]:
+    """Bytes that a question writes to the log, which has just begun anew, and seconds of PostgreSQL's CPU."""
+    container = Container(settings=settings_of(url))
+    connection = await asyncpg.connect(url)
+    numbers = iter(range(ASKED))
+
+    async def caller() -> None:
+        for number in numbers:
+            await ask(container, number, 2)
+
+    try:
+        await asyncio.gather(*(ask(container, number, 1) for number in range(AT_ONCE)))
+        await connection.execute("CHECKPOINT")
+        before, used = await connection.fetchval("SELECT pg_current_wal_lsn()::text"), await cpu_seconds(connection)
+        await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
+        written, used = await connection.fetchval(WRITTEN, before), await cpu_seconds(connection) - used
+        return float(written) / ASKED, used / ASKED
+    finally:
+        await connection.close()
+        await container.shutdown()
+
+
+async def measured(url: str, users: int) -> None:
+    """Fill, measure and print."""
+    table = Table(
+        "table", "rows a user", "B a row", "B a row in indexes", "B a user", "GB a million users", title="Storage"
+    )
+    total = 0
+    for row in await filled(url, users):
+        size = row["heap"] + row["indexes"]
+        total += size
+        table.add_row(
+            row["name"],
+            f"{row['rows'] / users:.1f}",
+            f"{row['heap'] / row['rows']:,.0f}",
+            f"{row['indexes'] / row['rows']:,.0f}",
+            f"{size / users:,.0f}",
+            f"{size / users * MILLION / 1e9:.2f}",
+        )
+    table.add_row("all", "", "", "", f"{total / users:,.0f}", f"{total / users * MILLION / 1e9:.2f}")
+    console = Console(width=120)
+    console.print(table)
+    written, used = await of_a_question(url)
+    console.print(f"A question writes {written:,.0f} B of log and takes {1e6 * used:,.0f} µs of PostgreSQL's CPU.")
+
+
+def main(arguments: list[str]) -> None:
+    """`--quick` fills a tenth."""
+    configure_logging("warning")
+    users = 10_000 if "--quick" in arguments else 100_000
+    with postgresql() as (url, _):
+        asyncio.run(measured(url, users))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""compose.yaml shows nobody what they need not see, and runs what it says."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.compose import compose, services
+from tests.servers import PROJECT
+
+PUBLISHED = {"app", "nginx", "grafana"}
+STORING = {"database", "standby", "pgbouncer", "redis", "provision", "replication", "synchronous"}
+INTERNAL = {"storage", "monitoring", "front"}
+PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?")
+
+
+def part_of(name: str) -> Any:
+    """A service."""
+    return compose()["services"][name]
+
+
+def test_profiles_have_what_they_are_for() -> None:
+    """The app and its database; two apps with all that lets there be more of them; figures and pictures of them."""
+    assert set(services(None)) == {"app", "database", "provision"}
+    shared = {"replication", "standby", "synchronous", "pgbouncer", "redis"}
+    assert set(services("scale")) == {"app-1", "app-2", "nginx"} | shared
+    assert set(services("observe")) == {"prometheus", "grafana"}
+    assert set(compose()["services"]) == {name for one in (None, "scale", "observe") for name in services(one)}
+
+
+def test_only_doors_are_published_and_on_this_machine_alone() -> None:
+    """Unless somebody says otherwise."""
+    published = {name: part["ports"] for name, part in compose()["services"].items() if "ports" in part}
+    assert set(published) == PUBLISHED
+    for [port] in published.values():
+        assert re.match(r"(\$\{\w+:-)?127\.0\.0\.1:", port)
+
+
+def test_databases_are_on_an_internal_network() -> None:
+    """And on no other; networks that lead elsewhere are those of the doors, and of the apps to token issuers."""
+    networks = compose()["networks"]
+    assert {name for name, network in networks.items() if (network or {}).get("internal")} == INTERNAL
+    assert {name for name, part in compose()["services"].items() if "storage" in part["networks"]} == STORING | {
+        "app",
+        "app-1",
+        "app-2",
+    }
+    for name in STORING:
+        assert part_of(name)["networks"] == ["storage"]
+    assert set(part_of("nginx")["networks"]) == {"front", "public"}
+
+
+def test_apps_believe_nginx_and_nobody_else() -> None:
+    """It is at the address that they trust, and asks them at theirs; Prometheus finds both."""
+    at = part_of("nginx")["networks"]["front"]["ipv4_address"]
+    asks = (PROJECT / "deploy/scale/nginx/nginx.conf").read_text()
+    for name in ("app-1", "app-2"):
+        app = part_of(name)
+        assert app["environment"]["TRUSTED_PROXIES"] == f"{at}/32"
+        assert f"server {app['networks']['front']['ipv4_address']}:8000 " in asks
+        assert app["networks"]["monitoring"] == {"aliases": ["app"]}
+
+
+@pytest.mark.parametrize("name", compose()["services"])
+def test_each_service_is_pinned_and_bounded(name: str) -> None:
+    """Its image has a version, what is mounted is there and cannot be written to, and it has no rights to spare."""
+    part = part_of(name)
+    assert PINNED.fullmatch(part["image"]) or part["image"] == "shopassist:latest"  # which is built here
+    for volume in part.get("volumes", ()):
+        source, _, mode = volume.split(":") if volume.startswith(".") else (".", "", "ro")
+        assert (PROJECT / source).exists()
+        assert mode == "ro"
+    assert part["cap_drop"] == ["ALL"]
+    assert part["security_opt"] == ["no-new-privileges:true"]
+    assert part["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+    assert part["logging"] == {"driver": "local"}
