@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-slow test-kill test-fuzz test-fuzz-quick matrix check format bench bench-quick bench-tune lock tools \
+.PHONY: help serve test test-slow test-kill test-migrations test-fuzz test-fuzz-quick matrix check format bench bench-quick bench-tune lock tools \
   test-external clean
 
 help:  ## Show this list
@@ -37,6 +37,9 @@ test-slow: .venv/development  ## Run the tests that take long
 
 test-kill: .venv/development  ## Kill the server 100 times at the worst moments: no credit lost, none spent twice
 	KILL_ROUNDS=100 $(BIN)/pytest tests/faults/test_kill.py $(ARGS)
+
+test-migrations: .venv/development  ## Migrate a million users up and down under writes: no wait for a lock over a second
+	MIGRATED_USERS=1000000 $(BIN)/pytest tests/faults/test_migrations_under_load.py $(ARGS)
 
 test-faults: .venv/development  ## Inflict real faults on a server under load; writes build/faults.json
 	$(BIN)/pytest -m "faults and not external" --timeout 300 $(ARGS)

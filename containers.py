@@ -24,6 +24,7 @@ from shopassist.services.export import ExportService
 from shopassist.services.flights import Flights
 from shopassist.services.guest_merge import GuestMergeService
 from shopassist.services.health import HealthService
+from shopassist.services.housekeeping import Housekeeping
 from shopassist.services.ledger_audit import LedgerAuditService
 from shopassist.services.notices import NoticeService, PublishedNotices
 from shopassist.services.query import QueryService
@@ -35,6 +36,11 @@ from shopassist.telemetry.figures import RequestFigures
 from shopassist.wiring.door import Door
 from shopassist.wiring.sharing import closed
 from shopassist.wiring.state import State
+
+
+def job(name: str, housekeeping: providers.Provider[Housekeeping], **every: float) -> providers.Provider[Job]:
+    """The job of that name, which the method of that name does."""
+    return providers.Factory(Job, name, timedelta(**every), getattr(housekeeping.provided, name))
 
 
 class Container(Door):
@@ -52,16 +58,25 @@ class Container(Door):
     )
     ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
     consent_service = providers.Factory(
-        UserConsentService, unit_of_work=State.unit_of_work, lagging_reads=State.lagging_reads
+        UserConsentService,
+        unit_of_work=State.unit_of_work,
+        lagging_reads=State.lagging_reads,
+        figures=State.privacy_figures,
     )
     export_service = providers.Factory(
         ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
     )
     erasure_service = providers.Factory(
-        ErasureService, erasures=State.erasures, holdings=State.holdings, subjects=State.subject_hash
+        ErasureService,
+        erasures=State.erasures,
+        holdings=State.holdings,
+        subjects=State.subject_hash,
+        figures=State.privacy_figures,
     )
     guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
-    consent_history = providers.Factory(ConsentHistoryService, unit_of_work=State.unit_of_work)
+    consent_history = providers.Factory(
+        ConsentHistoryService, unit_of_work=State.unit_of_work, figures=State.privacy_figures
+    )
     published_notices = providers.Singleton(PublishedNotices, read=State.consent_lookup.provided.published)
     notice_service = providers.Factory(
         NoticeService,
@@ -149,31 +164,33 @@ class Container(Door):
         storage=State.settings.provided.storage.storage,
         database=State.database,
     )
+    housekeeping = providers.Singleton(
+        Housekeeping,
+        ledger=State.credit_ledger,
+        replays=State.replays,
+        guest_networks=State.guest_networks,
+        runs=State.maintenance_runs,
+        tables=State.vacuum,
+        credits=credit_service,
+        cache=query_cache_service,
+        erasures=erasure_service,
+        audit=ledger_audit,
+    )
     jobs = providers.Singleton(
         Jobs,
         leases=State.leases,
+        runs=State.maintenance_runs,
         jobs=providers.List(
-            providers.Factory(
-                Job, "void_expired_holds", timedelta(seconds=5), State.credit_ledger.provided.void_expired
-            ),
-            providers.Factory(
-                Job, "forget_idempotent_answers", timedelta(minutes=5), State.replays.provided.forget_expired
-            ),
-            providers.Factory(
-                Job, "forget_guest_networks", timedelta(hours=1), State.guest_networks.provided.forget_old
-            ),
-            providers.Factory(Job, "reset_due_credits", timedelta(minutes=1), credit_service.provided.reset_credits),
-            providers.Factory(
-                Job, "fold_old_transactions", timedelta(days=1), credit_service.provided.fold_old_transactions
-            ),
-            providers.Factory(Job, "finish_erasures", timedelta(seconds=10), erasure_service.provided.finish),
-            providers.Factory(Job, "forget_erased", timedelta(hours=1), erasure_service.provided.forget),
-            providers.Factory(Job, "verify_ledger", timedelta(days=1), ledger_audit.provided.verify),
-            providers.Factory(
-                Job,
-                "clear_expired_cache",
-                timedelta(minutes=5),
-                query_cache_service.provided.clear_expired_cache,
-            ),
+            job("void_expired_holds", housekeeping, seconds=5),
+            job("finish_erasures", housekeeping, seconds=10),
+            job("reset_due_credits", housekeeping, minutes=1),
+            job("forget_idempotent_answers", housekeeping, minutes=5),
+            job("clear_expired_cache", housekeeping, minutes=5),
+            job("forget_guest_networks", housekeeping, hours=1),
+            job("forget_erased", housekeeping, hours=1),
+            job("forget_runs", housekeeping, hours=1),
+            job("vacuum", housekeeping, hours=1),
+            job("fold_old_transactions", housekeeping, days=1),
+            job("verify_ledger", housekeeping, days=1),
         ),
     )

@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over asyncpg, all steps in one transaction, waiting for locks but briefly."""
+"""How Alembic reaches the database: over asyncpg, a transaction for each step, waiting for locks but briefly."""
 
 import asyncio
 
@@ -18,7 +18,12 @@ attributes = context.config.attributes
 
 def migrate(connection: Connection) -> None:
     """Run the steps that were asked for."""
-    context.configure(connection=connection, target_metadata=SQLModel.metadata, compare_server_default=True)
+    context.configure(
+        connection=connection,
+        target_metadata=SQLModel.metadata,
+        compare_server_default=True,
+        transaction_per_migration=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 
@@ -40,7 +45,4 @@ async def connect_and_migrate() -> None:
     await engine.dispose()
 
 
-if attributes.get("connection") is not None:
-    migrate(attributes["connection"])
-else:
-    asyncio.run(connect_and_migrate())
+asyncio.run(connect_and_migrate())

@@ -1,6 +1,8 @@
 """Scheduled work, done by one process at a time: whoever holds the scheduler's lease."""
 
 import asyncio
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -12,7 +14,9 @@ from uuid import uuid4
 import structlog
 
 from shopassist.db.ports import Leases
+from shopassist.db.upkeep import MaintenanceRuns
 from shopassist.errors import ShopAssistError
+from shopassist.models.maintenance import DONE, RunReport, StartedBy, Work
 
 logger = structlog.get_logger(__name__)
 
@@ -20,6 +24,9 @@ LEASE = "scheduler"
 LEASE_LIFETIME = timedelta(seconds=7)
 TICK_SECONDS = 1.5
 """A leader that dies is followed within the lease's lifetime and one tick, 8.5 seconds."""
+
+RETRY_SECONDS = 300.0
+"""What failed is tried again after so long at the latest: a day is long where the database was away for a moment."""
 
 PATIENCE_SECONDS = 2.0
 """How long the lease is asked for: with a tick, well within its lifetime."""
@@ -31,7 +38,7 @@ class Job:
 
     name: str
     every: timedelta
-    work: Callable[[], Awaitable[object]]
+    work: Callable[[], Awaitable[Work]]
 
 
 @dataclass(slots=True)
@@ -44,18 +51,21 @@ class Turn:
     outcomes: Counter[str] = field(default_factory=Counter)
     done_at: float = 0.0
     seconds: float = 0.0
+    did: int = 0
 
 
 @dataclass(slots=True)
 class Jobs:
-    """Runs jobs while the server does."""
+    """Runs jobs while the server does, and records each run."""
 
     leases: Leases
     jobs: Sequence[Job]
-    _holder: str = field(default_factory=lambda: uuid4().hex)
+    runs: MaintenanceRuns
+    _holder: str = field(default_factory=lambda: f"{socket.gethostname()[:40]}:{os.getpid()}:{uuid4().hex[:12]}")
     _turns: dict[str, Turn] = field(default_factory=dict)
     _leading: bool = False
     _failing: bool = False
+    _unrecorded: bool = False
 
     @asynccontextmanager
     async def running(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
@@ -83,6 +93,12 @@ class Jobs:
     def turns(self) -> dict[str, Turn]:
         """What came of each job in this process so far."""
         return self._turns
+
+    async def run(self, job: Job, started_by: StartedBy) -> RunReport:
+        """A turn of a job now, whoever leads; recorded."""
+        report = await attempted(job, started_by)
+        await self._record(report)
+        return report
 
     async def _loop(self, ready: Callable[[], Awaitable[None]]) -> None:
         await ready()
@@ -121,21 +137,51 @@ class Jobs:
     async def _run(self, job: Job, turn: Turn) -> None:
         began, outcome = time.monotonic(), "stopped"
         try:
-            await job.work()
-            turn.last = outcome = "done"
-            turn.done_at = time.time()
-        except ShopAssistError as error:
-            turn.last = outcome = error.code
-            logger.warning("job_failed", job=job.name, error_type=error.code)
-        except Exception as error:  # noqa: BLE001 - a job that fails is tried again at its next turn
-            turn.last = outcome = "failed"
-            logger.error("job_failed", job=job.name, error=type(error).__name__)
+            report = await attempted(job, StartedBy.SCHEDULER)
+            turn.last = outcome = report.outcome
+            turn.did += report.work.did
+            if report.is_done:
+                turn.done_at = time.time()
+            else:
+                turn.due_at = min(turn.due_at, time.monotonic() + RETRY_SECONDS)
+            if report.work.has_more:
+                turn.due_at = 0.0
         finally:
             turn.outcomes[outcome] += 1
             turn.seconds = time.monotonic() - began
+        await self._record(report)
+
+    async def _record(self, report: RunReport) -> None:
+        """What cannot be recorded, such as that there is no database, is left out; only the first time is logged."""
+        failure = None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self.runs.record(report)
+        except ShopAssistError as error:
+            failure = error.code
+        except Exception as error:  # noqa: BLE001 - work that was done does not fail for want of a record
+            failure = type(error).__name__
+        if failure and not self._unrecorded:
+            logger.warning("run_unrecorded", job=report.job, error_type=failure)
+        self._unrecorded = failure is not None
 
     async def _stand_down(self) -> None:
         tasks = [turn.task for turn in self._turns.values() if turn.task is not None and not turn.task.done()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def attempted(job: Job, started_by: StartedBy) -> RunReport:
+    """What came of a turn of a job; a failure is logged, and part of the report."""
+    began, work = time.monotonic(), Work()
+    try:
+        work, outcome = await job.work(), DONE
+    except ShopAssistError as error:
+        outcome = error.code
+        logger.warning("job_failed", job=job.name, error_type=error.code)
+    except Exception as error:  # noqa: BLE001 - a job that fails is tried again at its next turn
+        outcome = "failed"
+        work = Work(note=type(error).__name__)
+        logger.error("job_failed", job=job.name, error=type(error).__name__)
+    return RunReport(job.name, outcome, work, time.monotonic() - began, started_by)

@@ -25,8 +25,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_ledger_change()
 
 
 def upgrade() -> None:
-    """Add them."""
-    op.add_column("credit_transactions", sa.Column("actor", sa.String(255)))
+    """Add them; the ledger comes last, so that nobody waits for it while the rest is built."""
     op.add_column("credit_holds", sa.Column("question_hash", sa.String(64)))
     op.add_column("credit_holds", sa.Column("idempotency_key", sa.String(255)))
     for column in ("question_hash", "idempotency_key"):
@@ -47,6 +46,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_idempotent_answers_expires_at", "idempotent_answers", ["expires_at"])
     op.execute(REFUSE)
+    op.add_column("credit_transactions", sa.Column("actor", sa.String(255)))
     op.execute(APPEND_ONLY)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 revision = "0011"
 down_revision = "0007"
 
-
+ADJUSTED = "ix_idempotent_answers_adjusted_user"
 FINISHED = """
 DO $$ BEGIN
     IF EXISTS (SELECT FROM erasures WHERE finished_at IS NULL) THEN
@@ -19,6 +19,7 @@ END $$
 
 def upgrade() -> None:
     """Add them."""
+    _index_adjusted_users()
     op.create_table(
         "erasures",
         sa.Column("id", sa.Uuid, primary_key=True),
@@ -59,17 +60,30 @@ def upgrade() -> None:
         sa.Column("moved", postgresql.JSONB, nullable=False),
     )
     op.create_index("ix_guest_merges_user_id", "guest_merges", ["user_id"])
-    op.create_index(
-        "ix_idempotent_answers_adjusted_user",
-        "idempotent_answers",
-        [sa.text("(response ->> 'user_id')")],
-        postgresql_where=sa.text("(response ->> 'user_id') IS NOT NULL"),
-    )
+
+
+def _index_adjusted_users() -> None:
+    """Build the one index on a table that is large by now, while it is written to.
+
+    What an interrupted build has left is invalid, so it goes first. The build waits for transactions that began
+    earlier, and nobody waits for it: so it may wait for long.
+    """
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = '10min'")
+        op.drop_index(ADJUSTED, "idempotent_answers", if_exists=True, postgresql_concurrently=True)
+        op.create_index(
+            ADJUSTED,
+            "idempotent_answers",
+            [sa.text("(response ->> 'user_id')")],
+            postgresql_where=sa.text("(response ->> 'user_id') IS NOT NULL"),
+            postgresql_concurrently=True,
+        )
+        op.execute("RESET lock_timeout")
 
 
 def downgrade() -> None:
     """Take them away, unless an erasure is half-way."""
     op.execute(FINISHED)
-    op.drop_index("ix_idempotent_answers_adjusted_user", table_name="idempotent_answers")
+    op.drop_index(ADJUSTED, "idempotent_answers")
     for table in ("guest_merges", "erased_balances", "erasures"):
         op.drop_table(table)

@@ -26,6 +26,7 @@ from shopassist.identity.networks import Networks
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.jobs import Jobs
 from shopassist.models.ledger import LedgerFigures
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.services.adjustments import AdjustmentService
 from shopassist.services.admin_audit import AdminAuditService
 from shopassist.services.availability import Availability
@@ -101,6 +102,8 @@ class Services(Protocol):
     def database(self) -> DatabaseManager | None: ...
 
     def ledger_figures(self) -> LedgerFigures: ...
+
+    def privacy_figures(self) -> PrivacyFigures: ...
 
     def request_figures(self) -> RequestFigures: ...
 

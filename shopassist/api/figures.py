@@ -15,6 +15,7 @@ from shopassist.db.migrate import known_revisions
 from shopassist.db.redis.answers import Figures
 from shopassist.db.redis.link import RedisLink
 from shopassist.db.rollout.dial import Side
+from shopassist.models.erasure import AskedBy
 from shopassist.telemetry.figures import Across, Family, Labels, Value, counter, gauge, histogram
 
 STARTED_AT = time.time()
@@ -28,6 +29,7 @@ def families(container: Services) -> list[Family]:
         *_requests(container),
         *_database(container),
         *_credits(container),
+        *_privacy(container),
         *_cache(container),
         *_rollout(container),
         *_scheduled(container),
@@ -110,6 +112,16 @@ def _credits(container: Services) -> Iterator[Family]:
             yield gauge(f"shopassist_ledger_{name}", help_, value, across=Across.LATEST, at=at)
 
 
+def _privacy(container: Services) -> Iterator[Family]:
+    figures = container.privacy_figures()
+    decisions: dict[Labels, Value] = {labels: float(count) for labels, count in figures.decisions.items()}
+    erasures: dict[Labels, Value] = {(one.value,): float(figures.erasures[one]) for one in AskedBy}
+    yield counter(
+        "shopassist_consent_decisions", "Grants and withdrawals by purpose.", decisions, "purpose", "decision"
+    )
+    yield counter("shopassist_erasures", "Erasures that were finished, by who asked for them.", erasures, "asked_by")
+
+
 def _cache(container: Services) -> Iterator[Family]:
     hits, misses = container.query_cache_service().lookups()
     shared, stale = container.shared_answers(), container.stale_answers().figures()
@@ -177,12 +189,18 @@ def _scheduled(container: Services) -> Iterator[Family]:
         (name, outcome): float(count) for name, turn in turns.items() for outcome, count in turn.outcomes.items()
     }
     done: dict[Labels, Value] = {(name,): turn.done_at for name, turn in turns.items() if turn.done_at}
+    did: dict[Labels, Value] = {(name,): float(turn.did) for name, turn in turns.items()}
+    every: dict[Labels, Value] = {(job.name,): job.every.total_seconds() for job in jobs.jobs}
     took: dict[Labels, Value] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
     yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.leading)
     yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
+    yield counter(
+        *("shopassist_job_work", "What scheduled work did: rows removed or refilled, accounts verified.", did, "name")
+    )
     yield gauge(
         *("shopassist_job_done_timestamp_seconds", "When a job last ended well.", done, "name"), across=Across.MOST
     )
+    yield gauge(*("shopassist_job_every_seconds", "How often a job is to be done.", every, "name"), across=Across.MOST)
     yield gauge("shopassist_job_seconds", "How long a job last took.", took, "name", across=Across.MOST)
 
 

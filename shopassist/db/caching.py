@@ -75,8 +75,8 @@ class CacheRepository(Protocol):
     async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
         """Insert, or replace the entry of the same hash."""
 
-    async def cleanup_expired_cache(self) -> int:
-        """Remove entries past their validity; how many."""
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        """Remove entries past their validity, `limit` at the most; how many."""
 
     async def clear_cache(self) -> None: ...
 

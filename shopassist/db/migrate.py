@@ -1,6 +1,7 @@
 """The schema: brought to the revision that this code needs, once however many processes start together."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,8 +23,12 @@ MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
 LOCK_KEY = 0x5B0FA551
 POLL_SECONDS = 0.1
 PATIENCE_SECONDS = 600
-LOCK_TIMEOUT = "5s"
+LOCK_TIMEOUT = "500ms"
+"""Whoever comes after a step that waits for a lock waits behind it: so it gives way soon, and is tried again."""
+LOCK_PAUSE_SECONDS = 1.0
+LOCK_PATIENCE_SECONDS = 120
 UNREACHABLE = "The database at {} cannot be reached: check DATABASE_URL."
+LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 ABSENT = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
@@ -35,8 +40,9 @@ def known_revisions() -> list[str]:
 async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | None = None) -> bool:
     """Upgrade the schema when it is behind; whether anything was done. `before` is awaited ahead of changing old rows.
 
-    Raises `MigrationError` when the database is ahead of this code or a migration fails (the schema is then unchanged),
-    `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when it refuses us.
+    Raises `MigrationError` when the database is ahead of this code or a migration fails (those before it stay, and the
+    next start goes on from there), `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when
+    it refuses us.
     """
     revisions = known_revisions()
     async with connected(url) as connection:
@@ -49,7 +55,7 @@ async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | Non
             _refuse_newer(current, revisions)
             if before is not None and current is not None:
                 await before()
-            await _run("upgrade", url, "head")
+            await _run("upgrade", url, "head", connection)
             return True
 
 
@@ -68,14 +74,21 @@ async def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade to `revision`. Raises as `ensure_current` does."""
     async with connected(url) as connection, _lock(connection):
         _refuse_newer(await revision_of(connection), known_revisions())
-        await _run("upgrade", url, revision)
+        await _run("upgrade", url, revision, connection)
 
 
 async def downgrade(url: URL, revision: str) -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
     async with connected(url) as connection, _lock(connection):
-        _refuse_newer(await revision_of(connection), known_revisions())
-        await _run("downgrade", url, revision)
+        current, revisions = await revision_of(connection), known_revisions()
+        _refuse_newer(current, revisions)
+        if revision.startswith("-") and revision[1:].isdecimal():
+            stops = ["base", *revisions]
+            behind = stops.index(current or "base") - int(revision[1:])
+            if behind < 0:
+                raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
+            revision = stops[behind]
+        await _run("downgrade", url, revision, connection)
 
 
 async def current(url: URL) -> str | None:
@@ -160,17 +173,28 @@ def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
         )
 
 
-async def _run(direction: Literal["upgrade", "downgrade"], url: URL, revision: str) -> None:
-    """Alembic blocks, and its environment runs an event loop of its own: hence the thread."""
+async def _run(
+    direction: Literal["upgrade", "downgrade"], url: URL, revision: str, connection: asyncpg.Connection
+) -> None:
+    """Go to a named revision, again where a lock was not to be had; each step that was done stays done.
+
+    Alembic blocks, and its environment runs an event loop of its own: hence the thread.
+    """
     from alembic import command  # noqa: PLC0415 - costs a warm start 0.2 s
     from alembic.util.exc import CommandError  # noqa: PLC0415 - costs a warm start 0.2 s
 
-    try:
-        await asyncio.to_thread(getattr(command, direction), configuration(url), revision)
-    except DBAPIError as error:
-        if error.connection_invalidated:
-            raise DatabaseAbsentError(f"The database at {where(url)} went away while it was migrated.") from error
-        reason = str(getattr(error.orig, "__cause__", None) or type(error).__name__).splitlines()[0]
-        raise MigrationError(f"A migration failed and the schema is unchanged: {reason}") from error
-    except CommandError as error:
-        raise MigrationError(f"The migration cannot be done: {error}") from error
+    patient_until = time.monotonic() + LOCK_PATIENCE_SECONDS
+    while True:
+        try:
+            return await asyncio.to_thread(getattr(command, direction), configuration(url), revision)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseAbsentError(f"The database at {where(url)} went away while it was migrated.") from error
+            cause = getattr(error.orig, "__cause__", None)
+            if not isinstance(cause, LOCKED) or time.monotonic() > patient_until:
+                reason = str(cause or type(error).__name__).splitlines()[0]
+                at = await revision_of(connection) or "base"
+                raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}") from error
+        except CommandError as error:
+            raise MigrationError(f"The migration cannot be done: {error}") from error
+        await asyncio.sleep(LOCK_PAUSE_SECONDS)

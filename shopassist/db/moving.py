@@ -80,14 +80,17 @@ class PersonalState(Protocol):
 class Copies(PersonalState, Protocol):
     """State in memory, from which what is elsewhere can be taken away."""
 
-    async def take_away(self, user_id: str) -> None:
-        """Remove all that is theirs alone: it is elsewhere."""
+    async def take_away(self, user_id: str) -> Rows:
+        """Remove all that is theirs alone, and give it: it is elsewhere, or will be."""
 
     async def learn(self, erased: Erased) -> None:
         """Know what is known elsewhere of those who were erased."""
 
     async def replace(self, user_id: str, rows: Rows) -> None:
-        """`write`, of a copy: what is proved elsewhere, or nowhere any more, is not kept here."""
+        """`write`, of a copy: what is proved elsewhere, or nowhere any more, is not kept here.
+
+        The rows themselves are kept, so whoever gives them must not use them any more.
+        """
 
     async def disown(self, user_id: str) -> None:
         """Let nothing name somebody who was erased elsewhere."""

@@ -224,8 +224,8 @@ class UnitOfWork(Transactions, Protocol):
 class GuestNetworks(Protocol):
     """How many new guests came from where; they are counted where their accounts are opened."""
 
-    async def forget_old(self) -> int:
-        """Remove the counts of all days before yesterday (UTC); how many."""
+    async def forget_old(self, limit: int = 1000) -> int:
+        """Remove counts of days before yesterday (UTC), `limit` at the most; how many."""
 
 
 class Leases(Protocol):
@@ -235,3 +235,6 @@ class Leases(Protocol):
         """Take or prolong the lease; False while somebody else holds it."""
 
     async def release(self, name: str, holder: str) -> None: ...
+
+    async def holder(self, name: str) -> str | None:
+        """Who holds it now."""

@@ -17,6 +17,7 @@ from shopassist.models.erasure import ErasedBalance, Erasure
 from shopassist.models.guest_merge import GuestMerge
 from shopassist.models.guests import GuestNetwork, GuestSession
 from shopassist.models.lease import Lease
+from shopassist.models.maintenance import MaintenanceRun
 from shopassist.models.notice import ConsentNotice
 from shopassist.models.query_cache import CacheContents, CacheEpoch, QueryCache
 
@@ -36,6 +37,7 @@ __all__ = [
     "GuestSession",
     "IdempotentAnswer",
     "Lease",
+    "MaintenanceRun",
     "Product",
     "QueryCache",
     "TransactionType",

@@ -109,6 +109,7 @@ IMPERSONAL = {
     "erasures": "a keyed hash; the user id goes when the erasure is finished",
     "guest_networks": "how many guests came from a network, under a keyed hash, forgotten after two days",
     "leases": "names of processes",
+    "maintenance_runs": "what scheduled work has done, by numbers",
     "products": "the catalogue",
     "query_cache": "answers by the hash of a question, made of the catalogue and of criteria, never of a person",
 }

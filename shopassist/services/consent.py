@@ -8,6 +8,7 @@ from shopassist.errors import TermsNotAcceptedError
 from shopassist.models import AdminAct, ConsentEvent, UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.models.consent_history import ConsentSource, Origin, Subject
 from shopassist.models.notice import MARKETING, TERMS
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.models.text import valid_user_id
 from shopassist.services.consent_changes import Wish, differs, event_of, is_granted, signalled
 
@@ -17,8 +18,17 @@ UNTOLD = Origin(ConsentSource.RECORD)
 class UserConsentService:
     """One record a user, created once."""
 
-    def __init__(self, unit_of_work: UnitOfWork, lagging_reads: LaggingReads | None = None) -> None:
-        """Records are kept by `unit_of_work`, which stamps them; `lagging_reads` lists them, or else it does."""
+    def __init__(
+        self,
+        unit_of_work: UnitOfWork,
+        lagging_reads: LaggingReads | None = None,
+        figures: PrivacyFigures | None = None,
+    ) -> None:
+        """Records are kept by `unit_of_work`, which stamps them; `lagging_reads` lists them, or else it does.
+
+        Decisions are counted in `figures`.
+        """
+        self._figures = figures or PrivacyFigures()
         self._lagging_reads = lagging_reads or unit_of_work
         self._unit_of_work = unit_of_work
 
@@ -33,6 +43,7 @@ class UserConsentService:
         subject = Subject(valid_user_id(user_id), is_guest=False)
         stamps: list[datetime] = []
         """What the database stamped the record with, whether or not that was committed."""
+        news: list[ConsentEvent] = []
 
         async def create(work: Repositories) -> UserConsent:
             await work.consent_history.lock(subject)
@@ -40,7 +51,7 @@ class UserConsentService:
             created = await work.consents.create_consent(record)
             stamps.append(created.timestamp)
             state = await work.consent_history.state(subject)
-            events = []
+            events: list[ConsentEvent] = []
             if differs(state.get(TERMS), Wish(TERMS, granted=True)):
                 events.append(event_of(subject, Wish(TERMS, granted=True), origin))
             # That marketing is off by default is no decision, yet it ends one that was made before.
@@ -48,13 +59,16 @@ class UserConsentService:
                 events += marketing(subject, state.get(MARKETING), wants_marketing, origin)
             if events:
                 await work.consent_history.append(events)
+            news[:] = events
             return created
 
         async def recorded(work: Repositories) -> UserConsent | None:
             stored = await work.consents.get_consent(user_id)
             return stored if stored and stored.timestamp in stamps else None
 
-        return await self._unit_of_work.about(user_id).run(create, recorded)
+        created = await self._unit_of_work.about(user_id).run(create, recorded)
+        self._figures.decided(news)
+        return created
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""
@@ -76,16 +90,20 @@ class UserConsentService:
             return await self.get_consent(user_id)
         granted = wanted and not origin.privacy_signal
 
-        async def change(work: Repositories) -> UserConsent | None:
+        async def change(work: Repositories) -> tuple[UserConsent | None, list[ConsentEvent]]:
             await work.consent_history.lock(subject)
             record = await work.consents.update_consent(user_id, marketing_consent=granted)
-            if record is not None:
-                state = await work.consent_history.state(subject)
-                for event in marketing(subject, state.get(MARKETING), granted, origin):
-                    await work.consent_history.append([event])
-            return record
+            if record is None:
+                return None, []
+            state = await work.consent_history.state(subject)
+            events = marketing(subject, state.get(MARKETING), granted, origin)
+            if events:
+                await work.consent_history.append(events)
+            return record, events
 
-        return await self._unit_of_work.about(user_id).run(change, repeatable=True)
+        record, news = await self._unit_of_work.about(user_id).run(change, repeatable=True)
+        self._figures.decided(news)
+        return record
 
     async def list_consents(
         self, limit: int | None = None, after_user_id: str | None = None, act: AdminAct | None = None

@@ -26,8 +26,8 @@ class Wish:
 
 async def changed(
     work: Repositories, subject: Subject, wishes: Sequence[Wish], origin: Origin
-) -> dict[str, ConsentEvent]:
-    """The state after `wishes`, of which those are appended that are news; a registered user's record says the same.
+) -> tuple[dict[str, ConsentEvent], list[ConsentEvent]]:
+    """The state after `wishes`, and those that are news and were appended; a registered user's record says the same.
 
     The browser's signal, where there is one, comes first.
     """
@@ -40,12 +40,12 @@ async def changed(
         if differs({**state, **events}.get(wish.purpose), wish):
             events[wish.purpose] = event_of(subject, wish, origin)
     if not events:
-        return state
+        return state, []
     stored = await work.consent_history.append(list(events.values()))
     flags = {RECORDED[event.purpose]: event.granted for event in stored if event.purpose in RECORDED}
     if flags and not subject.is_guest:
         await work.consents.update_consent(subject.user_id, **flags)
-    return {**state, **{event.purpose: event for event in stored}}
+    return {**state, **{event.purpose: event for event in stored}}, stored
 
 
 def differs(event: ConsentEvent | None, wish: Wish) -> bool:

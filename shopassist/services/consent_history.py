@@ -13,6 +13,7 @@ from shopassist.models.consent_history import (
     Subject,
 )
 from shopassist.models.notice import NoticeReference, PublishedNotice
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.services.consent_changes import RECORDED, SIGNALLED, Wish, changed
 from shopassist.services.notices import current_of
 
@@ -20,9 +21,10 @@ from shopassist.services.notices import current_of
 class ConsentHistoryService:
     """Decisions of registered users and guests."""
 
-    def __init__(self, unit_of_work: UnitOfWork) -> None:
-        """Each decision is one unit of work."""
+    def __init__(self, unit_of_work: UnitOfWork, figures: PrivacyFigures | None = None) -> None:
+        """Each decision is one unit of work, counted in `figures`."""
         self._unit_of_work = unit_of_work
+        self._figures = figures or PrivacyFigures()
 
     async def decide(
         self, subject: Subject, decisions: Sequence[ConsentDecision], origin: Origin
@@ -38,12 +40,15 @@ class ConsentHistoryService:
             await self.heed_signal(subject, origin)
             raise PrivacySignalError(purposes=against)
 
-        async def body(work: Repositories) -> list[ConsentState]:
+        async def body(work: Repositories) -> tuple[list[ConsentState], list[ConsentEvent]]:
             notices = await work.notices.all()
             wishes = [wish_of(decision, notices) for decision in decisions]
-            return states(await changed(work, subject, wishes, origin), notices)
+            after, news = await changed(work, subject, wishes, origin)
+            return states(after, notices), news
 
-        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
+        after, news = await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
+        self._figures.decided(news)
+        return after
 
     async def withdraw(self, subject: Subject, purpose: str, origin: Origin) -> ConsentState:
         """Take a purpose back; where it stands after that. Raises `NotFoundError` for one that is unknown."""
@@ -60,9 +65,10 @@ class ConsentHistoryService:
 
     async def heed_signal(self, subject: Subject, origin: Origin) -> None:
         """Record what the browser's signal says, if it changes anything."""
-        await self._unit_of_work.about(subject.user_id).run(
+        _, news = await self._unit_of_work.about(subject.user_id).run(
             lambda work: changed(work, subject, [], origin), repeatable=True
         )
+        self._figures.decided(news)
 
     async def history(self, subject: Subject, limit: int, before_id: int | None = None) -> list[ConsentHistoryEntry]:
         """Grants and withdrawals, newest first; with `before_id` those older than that one."""

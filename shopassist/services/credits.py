@@ -1,15 +1,16 @@
 """Credits: what an account may spend, spending it, and its history."""
 
 from collections.abc import Sequence
+from math import inf
 
 from shopassist.db.freshness import LaggingReads
 from shopassist.db.ports import CreditLedger, UnitOfWork
 from shopassist.errors import SessionRefusedError, StorageUnavailableError
 from shopassist.models import CreditStatus, CreditTransaction, UserCredits
-from shopassist.models.ledger import EVERYTHING, CreditPolicy, HistoryFilter
+from shopassist.models.ledger import EVERYTHING, CreditPolicy, Fold, HistoryFilter
 from shopassist.models.text import valid_user_id
+from shopassist.services.batches import in_batches
 
-RESET_BATCH = 1000
 FOLD_BATCH = 1000
 """Ledger rows that one transaction of retention looks at."""
 
@@ -67,8 +68,7 @@ class CreditService:
         if user_id is not None:
             await self._ledger.reset(valid_user_id(user_id))
             return
-        while await self._ledger.reset_due(RESET_BATCH) == RESET_BATCH:
-            pass
+        await in_batches(self._ledger.reset_due, seconds=inf)
 
     async def get_credit_status(self, user_id: str, is_guest: bool = False) -> CreditStatus:
         """What can be spent, and when it comes back."""
@@ -119,9 +119,13 @@ class CreditService:
         """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""
         folded, last_id = 0, 0
         while True:
-            async with self._unit_of_work() as work:
-                fold = await work.credits.fold_transactions(self._policy.retention_days, last_id, FOLD_BATCH)
+            fold = await self.fold_batch(last_id)
             folded += fold.folded
             if fold.last_id is None:
                 return folded
             last_id = fold.last_id
+
+    async def fold_batch(self, after_id: int) -> Fold:
+        """One batch of `fold_old_transactions`, behind the row `after_id`."""
+        async with self._unit_of_work() as work:
+            return await work.credits.fold_transactions(self._policy.retention_days, after_id, FOLD_BATCH)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from math import inf
 from uuid import UUID
 
 from shopassist.db.privacy import Erasures, Holdings, SubjectHash
@@ -9,7 +10,10 @@ from shopassist.errors import NotFoundError
 from shopassist.models import Erasure
 from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
 from shopassist.models.holdings import HELD, Holding, OnErasure
+from shopassist.models.maintenance import Work
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.models.text import valid_user_id
+from shopassist.services.batches import in_batches
 
 PAGE = 1000
 PATIENCE_SECONDS = 5.0
@@ -21,8 +25,11 @@ NOTHING_HELD = "Nothing is held of this user."
 class ErasureService:
     """Erases people, and takes up what was left half-way."""
 
-    def __init__(self, erasures: Erasures, holdings: Holdings, subjects: SubjectHash) -> None:
-        """`subjects` hashes user ids."""
+    def __init__(
+        self, erasures: Erasures, holdings: Holdings, subjects: SubjectHash, figures: PrivacyFigures | None = None
+    ) -> None:
+        """`subjects` hashes user ids; what is finished is counted in `figures`."""
+        self._figures = figures or PrivacyFigures()
         self._erasures = erasures
         self._holdings = holdings
         self._subjects = subjects
@@ -46,24 +53,25 @@ class ErasureService:
             raise NotFoundError(NOTHING_HELD)
         give_up_at = time.monotonic() + patience_seconds
         while erasure.finished_at is None:
-            erasure = await self._erasures.advance(erasure.id)
+            erasure = await self._advance(erasure.id)
             if time.monotonic() > give_up_at:
                 break
         return receipt_of(erasure)
 
-    async def finish(self) -> int:
-        """Finish what is under way, whoever began it; how many erasures."""
-        unfinished = await self._erasures.unfinished()
-        for erasure_id in unfinished:
-            await self._finish(erasure_id)
-        return len(unfinished)
+    async def finish(self, seconds: float = inf) -> Work:
+        """Finish what is under way, whoever began it; how many erasures. After `seconds` the rest is left."""
+        give_up_at = time.monotonic() + seconds
+        finished = 0
+        while unfinished := await self._erasures.unfinished():
+            for erasure_id in unfinished:
+                if not await self._finish(erasure_id, give_up_at):
+                    return Work.cut_short(finished)
+                finished += 1
+        return Work(finished)
 
-    async def forget(self) -> int:
+    async def forget(self, seconds: float = inf) -> Work:
         """Forget balances whose period is over, and erasures that are past their lifetime; how many."""
-        forgotten = 0
-        while batch := await self._erasures.forget(PAGE):
-            forgotten += batch
-        return forgotten
+        return await in_batches(self._erasures.forget, seconds=seconds)
 
     async def listed(self) -> AsyncIterator[Listed]:
         """The list of erasures, the oldest first."""
@@ -94,9 +102,18 @@ class ErasureService:
             yield None
             after = page[-1].user_id
 
-    async def _finish(self, erasure_id: UUID) -> None:
-        while (await self._erasures.advance(erasure_id)).finished_at is None:
-            pass
+    async def _finish(self, erasure_id: UUID, give_up_at: float) -> bool:
+        """Whether there was time for all of it."""
+        while (await self._advance(erasure_id)).finished_at is None:
+            if time.monotonic() >= give_up_at:
+                return False
+        return True
+
+    async def _advance(self, erasure_id: UUID) -> Erasure:
+        erasure = await self._erasures.advance(erasure_id)
+        if erasure.finished_at is not None:
+            self._figures.erased(erasure)
+        return erasure
 
 
 def receipt_of(erasure: Erasure) -> ErasureReceipt:

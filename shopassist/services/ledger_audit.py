@@ -1,5 +1,6 @@
 """Verification: every balance recomputed from the ledger."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ import structlog
 
 from shopassist.db.ports import LedgerAudit
 from shopassist.models.audit import AuditPage, AuditReport
+from shopassist.models.maintenance import Work
 
 logger = structlog.get_logger(__name__)
 
@@ -19,6 +21,7 @@ class LedgerAuditService:
     def __init__(self, audit: LedgerAudit) -> None:
         """`last` is None until this process has verified once."""
         self._audit = audit
+        self._walk: AsyncIterator[AuditPage] | None = None
         self.last: AuditReport | None = None
 
     async def pages(self) -> AsyncIterator[AuditPage]:
@@ -37,9 +40,29 @@ class LedgerAuditService:
         """Verify all; a drift is logged as an error, by number only."""
         async for _ in self.pages():
             pass
-        if self.last is not None and self.last.drifting_accounts:
-            logger.error("ledger_drift", count=self.last.drifting_accounts)
+        self._tell()
         return self.last
+
+    async def verify_for(self, seconds: float) -> Work:
+        """Verify for so long, from where the last turn in this process ended; how many accounts."""
+        give_up_at = time.monotonic() + seconds
+        # Whatever happens to it on the way, a walk that broke off begins anew.
+        walk, self._walk = self._walk or self.pages(), None
+        accounts = 0
+        async for page in walk:
+            accounts += page.accounts
+            if page.last_user_id is not None and time.monotonic() >= give_up_at:
+                self._walk = walk
+                return Work.cut_short(accounts)
+        drifting = self._tell()
+        return Work(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`" if drifting else None)
+
+    def _tell(self) -> int:
+        """How many accounts drift, which is logged."""
+        drifting = self.last.drifting_accounts if self.last is not None else 0
+        if drifting:
+            logger.error("ledger_drift", count=drifting)
+        return drifting
 
     def status(self) -> dict[str, str | int]:
         """The last outcome in this process."""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from datetime import timedelta
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from pydantic_core import PydanticSerializationError
@@ -17,6 +17,7 @@ from shopassist.models.columns import utc_now
 from shopassist.models.ledger import StoredAnswer
 from shopassist.models.query import Answer
 from shopassist.models.text import storable
+from shopassist.services.batches import in_batches
 from shopassist.services.stale_answers import StaleAnswers
 
 
@@ -92,7 +93,11 @@ class QueryCacheService:
 
     async def clear_expired_cache(self) -> int:
         """Remove answers past their validity; how many."""
-        return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(), repeatable=True)
+        return (await in_batches(self.clear_expired_batch, seconds=inf)).did
+
+    async def clear_expired_batch(self, limit: int) -> int:
+        """The same for `limit` answers at the most."""
+        return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(limit), repeatable=True)
 
     async def clear_cache(self) -> None:
         """Remove every answer, also from the memory of every process, and zero the statistics."""

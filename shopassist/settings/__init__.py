@@ -79,6 +79,15 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _a_rollout_knows_who_was_moved(self) -> Self:
+        if self.storage.storage is Storage.ROLLOUT and self.database.start_degraded:
+            raise ValueError(
+                "START_DEGRADED must not be set with STORAGE=rollout: without the database it is not known who was "
+                "moved there, and they would begin anew in memory"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _issuer_can_be_believed(self) -> Self:
         if self.identity.issuer is None:
             return self

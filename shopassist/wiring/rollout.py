@@ -144,5 +144,7 @@ for repository in REPOSITORIES.values():
     goes_both_ways(repository, of(POSTGRES, repository))
 # One process leads itself, also when PostgreSQL is away.
 goes_both_ways(State.leases, of(MEMORY, State.leases))
+goes_both_ways(State.maintenance_runs, of(POSTGRES, State.maintenance_runs))
+goes_both_ways(State.vacuum, of(POSTGRES, State.vacuum))
 goes_both_ways(State.database, of(POSTGRES, State.database))
 goes_both_ways(State.replica, of(MEMORY, State.replica))

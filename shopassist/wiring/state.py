@@ -19,6 +19,7 @@ from shopassist.db.memory.guest_networks import MemoryGuestNetworks
 from shopassist.db.memory.holdings import MemoryHoldings
 from shopassist.db.memory.leases import MemoryLeases
 from shopassist.db.memory.ledger import MemoryCreditLedger
+from shopassist.db.memory.maintenance_runs import MemoryMaintenanceRuns, MemoryVacuum
 from shopassist.db.memory.notices import MemoryNoticeRepository
 from shopassist.db.memory.query_cache import MemoryCacheRepository
 from shopassist.db.memory.replays import MemoryReplays
@@ -41,15 +42,18 @@ from shopassist.db.postgres.holdings import PostgresHoldings
 from shopassist.db.postgres.lagging_reads import PostgresLaggingReads
 from shopassist.db.postgres.leases import PostgresLeases
 from shopassist.db.postgres.ledger import PostgresCreditLedger
+from shopassist.db.postgres.maintenance_runs import PostgresMaintenanceRuns
 from shopassist.db.postgres.notices import PostgresNoticeRepository
 from shopassist.db.postgres.query_cache import PostgresCacheRepository
 from shopassist.db.postgres.replays import PostgresReplays
 from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
+from shopassist.db.postgres.vacuum import PostgresVacuum
 from shopassist.db.replica import Replica
 from shopassist.db.resilience.policy import Limits, Resilience
 from shopassist.identity.subjects import SubjectHash
 from shopassist.models.erasure import ErasurePolicy
 from shopassist.models.ledger import CreditPolicy, LedgerFigures
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.settings import Settings
 
 
@@ -155,6 +159,7 @@ class State(containers.DeclarativeContainer):
         memory=unit_of_work,
     )
     ledger_figures = providers.Singleton(LedgerFigures)
+    privacy_figures = providers.Singleton(PrivacyFigures)
     credit_ledger = providers.Selector(
         storage,
         postgres=providers.Singleton(
@@ -217,4 +222,14 @@ class State(containers.DeclarativeContainer):
         storage,
         postgres=providers.Singleton(PostgresLeases, manager=database_manager, clock=clock),
         memory=providers.Singleton(MemoryLeases, store=memory_store),
+    )
+    maintenance_runs = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresMaintenanceRuns, manager=database_manager, clock=clock),
+        memory=providers.Singleton(MemoryMaintenanceRuns, store=memory_store),
+    )
+    vacuum = providers.Selector(
+        storage,
+        postgres=providers.Singleton(PostgresVacuum, config=settings.provided.database),
+        memory=providers.Singleton(MemoryVacuum),
     )

@@ -12,7 +12,9 @@ from pydantic import SecretStr
 from containers import Container
 from shopassist.api.app import create_app
 from shopassist.errors import ShopAssistError
+from shopassist.models import ConsentEvent
 from shopassist.models.ledger import HoldRequest
+from shopassist.models.privacy_figures import PrivacyFigures
 from shopassist.settings import Settings, TelemetrySettings
 from tests.api.conftest import TestAssistant
 from tests.support import FixedClock
@@ -110,6 +112,38 @@ async def test_expired_holds_and_deductions_are_counted(
     shown = await figures(client)
     assert shown["shopassist_credit_holds_total{'event': 'expired'}"] == 1
     assert shown["shopassist_credit_deductions_total"] == 1
+
+
+async def test_consents_and_erasures_are_counted(
+    client: httpx.AsyncClient, bearer: Callable[..., dict[str, str]]
+) -> None:
+    """By purpose and answer, and by who asked; what changes nothing, or finds it done, counts no more."""
+    user = bearer("auth0|decided")
+    await client.post("/api/consent", json={"terms_accepted": True, "marketing_consent": True}, headers=user)
+    for _ in range(2):
+        await client.put("/api/consent/me", json={"marketing_consent": False}, headers=user)
+        await client.request("DELETE", "/api/user", headers=GUEST)
+    await ask(client, "a phone")
+    for _ in range(2):
+        await client.request("DELETE", "/api/user", headers=GUEST)
+    shown = await figures(client)
+    decisions = "shopassist_consent_decisions_total{{'decision': '{}', 'purpose': '{}'}}"
+    assert shown[decisions.format("granted", "terms")] == 1
+    assert shown[decisions.format("granted", "marketing")] == 1
+    assert shown[decisions.format("withdrawn", "marketing")] == 1
+    assert shown[decisions.format("withdrawn", "other")] == 0
+    assert shown["shopassist_erasures_total{'asked_by': 'user'}"] == 1
+    assert shown["shopassist_erasures_total{'asked_by': 'replay'}"] == 0
+
+
+def test_purposes_of_an_operator_make_no_series() -> None:
+    """However many there are, they are one."""
+    counted = PrivacyFigures()
+    counted.decided(
+        ConsentEvent(user_id="a", is_guest=True, purpose=f"p{n}", granted=True, source="consents") for n in range(9)
+    )
+    assert counted.decisions["other", "granted"] == 9
+    assert len(counted.decisions) == 6
 
 
 async def test_nothing_about_a_person_is_shown(

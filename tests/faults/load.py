@@ -129,7 +129,7 @@ class Load:
         return None
 
     async def hang_up(self) -> None:
-        """Close the connections that are kept; to be called last, as a connection left to the garbage collector warns."""
+        """Close the connections that are kept, since one that is left to the garbage collector warns."""
         while self._kept:
             _, writer, _ = self._kept.pop()
             writer.close()

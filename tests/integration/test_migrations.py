@@ -1,4 +1,4 @@
-"""Migrations: they match the models, keep rows, run once, and fail whole."""
+"""Migrations: they match the models, keep rows, run once, and fail step by step."""
 
 import asyncio
 import shutil
@@ -72,6 +72,10 @@ FILL_BY_REVISION = {
     VALUES (gen_random_uuid(), 'hash', true, true, 'user', now(), now(), '{"account": 1}');
     INSERT INTO erased_balances VALUES ('hash', true, 3, now(), now());
     INSERT INTO guest_merges VALUES ('guest', 'user 1', now(), '{}');
+    """,
+    "0013": """
+    INSERT INTO maintenance_runs (job, began_at, finished_at, outcome, did, seconds, started_by)
+    VALUES ('vacuum', now(), now(), 'done', 1, 0.5, 'scheduler');
     """,
     "0005": "INSERT INTO cache_epochs (name, epoch) VALUES ('answers', 3)",
     "0006": "INSERT INTO guest_networks (day, network, accounts) VALUES ('2026-01-01', 'hash', 3)",
@@ -227,21 +231,83 @@ async def test_many_processes_at_once_migrate_once(empty_database_url: str, conn
     assert await migrate.current(normalised(empty_database_url)) == migrate.known_revisions()[-1]
 
 
+BROKEN = """
+from alembic import op
+revision = "9999"
+down_revision = "{head}"
+def upgrade():
+    op.execute("ALTER TABLE user_credits ADD COLUMN added int")
+    op.execute("{then}")
+def downgrade():
+    op.execute("ALTER TABLE user_credits DROP COLUMN added")
+"""
+ADDED = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'added'"
+
+
+def with_one_more(monkeypatch: pytest.MonkeyPatch, folder: Path, then: str) -> None:
+    """Let there be one more migration, which ends with a statement."""
+    folder /= "migrations"
+    shutil.copytree(migrate.MIGRATIONS, folder)
+    (folder / "versions" / "9999_more.py").write_text(BROKEN.format(head=migrate.known_revisions()[-1], then=then))
+    monkeypatch.setattr(migrate, "MIGRATIONS", folder)
+
+
 async def test_a_migration_that_fails_changes_nothing(
     empty_database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even the steps before it are undone, and the reason is said."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(migrate.MIGRATIONS, folder)
-    (folder / "versions" / "9999_broken.py").write_text(
-        f'"""Broken."""\nfrom alembic import op\nrevision = "9999"\n'
-        f'down_revision = "{migrate.known_revisions()[-1]}"\n'
-        'def upgrade():\n    op.execute("ALTER TABLE user_credits ADD COLUMN x int")\n    op.execute("SELECT 1/0")\n'
-    )
-    monkeypatch.setattr(migrate, "MIGRATIONS", folder)
-    with pytest.raises(MigrationError, match="division by zero"):
-        await migrate.ensure_current(normalised(empty_database_url))
-    assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    """All of its step is undone, those before it stay, and where the schema is by now is said with the reason."""
+    head = migrate.known_revisions()[-1]
+    with_one_more(monkeypatch, tmp_path, "SELECT 1/0")
+    for _ in range(2):
+        with pytest.raises(MigrationError, match=f"at revision {head}: division by zero"):
+            await migrate.ensure_current(normalised(empty_database_url))
+        assert await migrate.current(normalised(empty_database_url)) == head
+        assert await connection.fetchval(ADDED) == 0
+
+
+async def test_a_migration_gives_way_and_tries_again(
+    empty_database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table that somebody reads for long is not closed to others meanwhile."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url)
+    with_one_more(monkeypatch, tmp_path, "SELECT 1")
+    reader = connection.transaction()
+    await reader.start()
+    await connection.execute("LOCK TABLE user_credits IN ACCESS SHARE MODE")
+    upgrade = asyncio.create_task(migrate.upgrade(url))
+    another = await asyncpg.connect(empty_database_url)
+    for _ in range(20):
+        async with asyncio.timeout(1):
+            await another.execute("UPDATE user_credits SET max_credits = 1")
+        await asyncio.sleep(0.1)
+    assert not upgrade.done()
+    await reader.commit()
+    await upgrade
+    assert await another.fetchval(ADDED) == 1
+    await another.close()
+
+
+async def test_an_index_whose_build_was_interrupted_is_built_anew(
+    empty_database_url: str, connection: asyncpg.Connection
+) -> None:
+    """What is left of a concurrent build is invalid, and would be of no use."""
+    url = normalised(empty_database_url)
+    await migrate.upgrade(url, "0007")
+    await connection.execute("CREATE INDEX ix_idempotent_answers_adjusted_user ON idempotent_answers (expires_at)")
+    await migrate.upgrade(url)
+    definition = await connection.fetchval("SELECT pg_get_indexdef('ix_idempotent_answers_adjusted_user'::regclass)")
+    assert "user_id" in definition
+
+
+async def test_steps_are_counted_from_where_the_schema_is(empty_database_url: str) -> None:
+    """However often a step is tried, no more of them are undone than were asked for."""
+    url, revisions = normalised(empty_database_url), migrate.known_revisions()
+    await migrate.upgrade(url)
+    await migrate.downgrade(url, "-2")
+    assert await migrate.current(url) == revisions[-3]
+    with pytest.raises(MigrationError, match="not so many steps"):
+        await migrate.downgrade(url, f"-{len(revisions)}")
 
 
 async def test_a_database_ahead_of_the_code_is_refused(database_url: str) -> None:

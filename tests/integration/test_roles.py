@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 from shopassist.db import migrate
 from shopassist.db.links import normalised
-from shopassist.db.postgres.roles import Role, Roles, is_privileged, provision, verifier
+from shopassist.db.postgres.roles import MAINTAIN_SINCE, Role, Roles, is_privileged, provision, verifier
+from shopassist.db.postgres.vacuum import PostgresVacuum
 from shopassist.ops.provision_command import provisioned as provisioned_by_command
 from shopassist.settings import DatabaseConfig, ProvisioningSettings
 from tests.support import execute
@@ -94,6 +95,37 @@ async def test_the_app_can_do_its_work_and_has_its_timeouts(provisioned: str, ro
     assert await connection.fetchval("SHOW statement_timeout") == "30s"
     assert not await is_privileged(connection)
     await connection.close()
+
+
+async def test_the_app_vacuums_its_tables(provisioned: str, roles: Roles) -> None:
+    """What is not its own it may vacuum from PostgreSQL 17 on; before that maintenance says who may."""
+    connection = await logged_in(provisioned, roles.app)
+    await connection.execute("SET client_min_messages = error")
+    may = "SELECT has_table_privilege('query_cache', 'MAINTAIN')"
+    if connection.get_server_version().major >= MAINTAIN_SINCE:
+        assert await connection.fetchval(may)
+        await connection.execute("VACUUM (ANALYZE) query_cache")
+    await connection.close()
+
+
+async def test_a_role_that_may_not_vacuum_is_told_so(provisioned: str, roles: Roles) -> None:
+    """The run says which table it left, and what to do about it; nothing fails."""
+    connection = await asyncpg.connect(provisioned)
+    name = await connection.fetchval("SELECT format('%I', $1::text)", roles.app.name)
+    await connection.execute(f"REVOKE ALL ON query_cache FROM {name}; GRANT SELECT ON query_cache TO {name}")
+    await connection.execute("ALTER TABLE query_cache SET (autovacuum_enabled = false)")
+    await connection.execute(
+        "INSERT INTO query_cache (query_hash, result, cached_at, expires_at) "
+        "SELECT md5(n::text), '{}', now(), now() + interval '1 day' FROM generate_series(1, 11000) n; "
+        "DELETE FROM query_cache; SELECT pg_stat_force_next_flush()"
+    )
+    await connection.close()
+    link = normalised(provisioned).set(username=roles.app.name, password=roles.app.password)
+    config = DatabaseConfig(database_url=SecretStr(link.render_as_string(hide_password=False)))
+    work = await PostgresVacuum(config).vacuum()
+    assert work.did == 0
+    assert work.note is not None
+    assert work.note.startswith("may not vacuum query_cache: run `shopassist db provision`")
 
 
 async def test_the_reader_only_reads(provisioned: str, roles: Roles) -> None:

@@ -10,7 +10,7 @@ import pytest
 from containers import Container
 from shopassist.db import migrate
 from shopassist.db.links import normalised
-from shopassist.db.rollout import control
+from shopassist.db.rollout import control, mover
 from shopassist.db.rollout.dial import Dial, Side
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.models import AdminAct, UserConsentCreate
@@ -249,3 +249,84 @@ async def server() -> AsyncIterator[OwnPostgres]:
     with own_postgres() as server:
         await migrate.upgrade(normalised(server.url))
         yield server
+
+
+async def test_one_who_cannot_be_moved_holds_up_nobody(begin: Begin, database_url: str) -> None:
+    """PostgreSQL refuses somebody's row: they stay, are served and counted, and all others move."""
+    container = await begin(database_url, works=True)
+    await spend(container)
+    refusal = "CHECK (user_id <> 'auth0|0') NOT VALID"
+    await execute(database_url, f"ALTER TABLE user_credits ADD CONSTRAINT refused {refusal}")
+    container.rollout().set(100)
+    async with asyncio.timeout(20):
+        while len(container.residence().in_postgres) < len(USERS) - 1:
+            await asyncio.sleep(0.02)
+    await spend(container)
+    status = await container.rollout().status()
+    assert (status.memory.users, status.to_move) == (1, 1)
+    assert status.postgres.moves_failed > 0
+    assert set((await balances(container)).values()) == {48}
+
+
+async def test_the_mirror_is_put_right_without_a_request(begin: Begin, server: OwnPostgres) -> None:
+    """Who is listed as unmirrored is so no longer, soon after PostgreSQL can be read again."""
+    container = await begin(server.url, 100, works=True)
+    await spend(container)
+    await container.routing().close()
+    with server.frozen():
+        with pytest.raises(StorageUnavailableError):
+            await container.credit_service().deduct_credit(USERS[0])
+        await container.routing().close()
+        assert list(container.residence().unmirrored) == [USERS[0]]
+    async with asyncio.timeout(20):
+        while container.residence().unmirrored:
+            await asyncio.sleep(0.05)
+    account = await container.credit_service().get_user_credits(USERS[0])
+    assert container.residence().is_mirrored(account)
+
+
+async def test_going_back_does_not_wait_for_work_that_hangs(
+    begin: Begin, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else is back; whoever has something under way follows when it has ended."""
+    monkeypatch.setattr(mover, "BACK_SECONDS", 0.2)
+    container = await begin(database_url, 100, works=True)
+    await spend(container)
+    async with container.routing().locks.held(USERS[0]):
+        async with asyncio.timeout(5):
+            await container.rollout().back()
+        assert container.residence().in_postgres == {USERS[0]}
+    async with asyncio.timeout(5):
+        while container.residence().in_postgres:
+            await asyncio.sleep(0.02)
+    assert set((await balances(container)).values()) == {49}
+
+
+def test_a_rollout_does_not_begin_without_the_database(database_url: str) -> None:
+    """It would not know who was moved, and would give them their credits anew."""
+    settings = rollout_settings(database_url)
+    database = settings.database.model_copy(update={"start_degraded": True})
+    with pytest.raises(ValueError, match="START_DEGRADED must not be set with STORAGE=rollout"):
+        Settings(storage=settings.storage, database=database)
+
+
+async def test_one_person_asks_for_everything_at_once(begin: Begin, database_url: str) -> None:
+    """Of 120 debits while the dial turns to and fro, some given up half-way, no more succeed than there are credits."""
+    container = await begin(database_url, works=True)
+    user_id, service = USERS[0], container.credit_service()
+    assert await service.check_credits(user_id) == 50
+    debits = [asyncio.create_task(service.deduct_credit(user_id)) for _ in range(120)]
+    for number in range(40):
+        container.rollout().set(100 * (number % 2))
+        debits[number * 3].cancel()
+        await asyncio.sleep(0.01)
+    results = await asyncio.gather(*debits, return_exceptions=True)
+    paid = results.count(True)
+    assert 10 <= paid <= 50
+    assert {type(result) for result in results} <= {bool, asyncio.CancelledError}
+    container.rollout().set(100)
+    await until_moved(container)
+    assert await service.check_credits(user_id) == 0
+    report = await container.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0

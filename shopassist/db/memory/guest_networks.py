@@ -14,9 +14,9 @@ class MemoryGuestNetworks:
         """The store's clock says which day it is."""
         self._store = store
 
-    async def forget_old(self) -> int:
+    async def forget_old(self, limit: int = 1000) -> int:
         yesterday = self._store.ago(timedelta(days=1)).astimezone(UTC).date()
-        old = [key for key in self._store.guest_networks if key[0] < yesterday]
+        old = [key for key in self._store.guest_networks if key[0] < yesterday][:limit]
         for key in old:
             del self._store.guest_networks[key]
         return len(old)

@@ -23,3 +23,7 @@ class MemoryLeases:
     async def release(self, name: str, holder: str) -> None:
         if self._store.leases.get(name, ("", None))[0] == holder:
             del self._store.leases[name]
+
+    async def holder(self, name: str) -> str | None:
+        holder, expires_at = self._store.leases.get(name, (None, self._store.now()))
+        return holder if expires_at > self._store.now() else None

@@ -30,15 +30,17 @@ class MemoryPersonalState:
     async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
         async with self._store.lock:
             found = {user_id: self._of(user_id) for user_id in user_ids}
-            return {user_id: rows for user_id, rows in found.items() if rows}
+            return {user_id: copies(rows) for user_id, rows in found.items() if rows}
 
     async def write(self, user_id: str, rows: Rows) -> None:
         async with self._store.lock:
             self._remove(user_id)
-            self._add(user_id, rows)
+            self._add(user_id, copies(rows))
 
-    async def take_away(self, user_id: str) -> None:
+    async def take_away(self, user_id: str) -> Rows:
+        rows = self._of(user_id)
         await self.replace(user_id, {})
+        return rows
 
     async def replace(self, user_id: str, rows: Rows) -> None:
         async with self._store.lock:
@@ -117,7 +119,7 @@ class MemoryPersonalState:
             IdempotentAnswer: list(store.replays.of(user_id).values()),
             GuestMerge: [store.merges[key] for key in self._merges(user_id)],
         }
-        return {table: [copied(row) for row in of_table] for table, of_table in rows.items() if of_table}
+        return {table: of_table for table, of_table in rows.items() if of_table}
 
     def _remove(self, user_id: str) -> None:
         store = self._store
@@ -127,21 +129,27 @@ class MemoryPersonalState:
             rows.disown_all(user_id)
 
     def _add(self, user_id: str, rows: Rows) -> None:
+        """Add the rows themselves, no copies."""
         store = self._store
         events = not_among(store.consent_events.of(user_id).values(), rows.get(ConsentEvent, ()))
         for account in rows.get(UserCredits, ()):
-            store.accounts[account.user_id] = copied(account)
+            store.accounts[account.user_id] = account
         for hold in rows.get(CreditHold, ()):
-            store.holds[hold.hold_id] = copied(hold)
+            store.holds[hold.hold_id] = hold
         for transaction in rows.get(CreditTransaction, ()):
-            key = store.next_id("credit_transactions")
-            store.transactions[key] = copied(transaction, id=key)
+            transaction.id = store.next_id("credit_transactions")
+            store.transactions[transaction.id] = transaction
         for consent in rows.get(UserConsent, ()):
-            store.consents[consent.user_id] = copied(consent)
+            store.consents[consent.user_id] = consent
         for event in events:
-            key = store.next_id("consent_events")
-            store.consent_events[key] = copied(event, id=key)
+            event.id = store.next_id("consent_events")
+            store.consent_events[event.id] = event
         for kept in rows.get(IdempotentAnswer, ()):
-            store.replays[kept.user_id, kept.idempotency_key] = copied(kept)
+            store.replays[kept.user_id, kept.idempotency_key] = kept
         for merge in rows.get(GuestMerge, ()):
-            store.merges[merge.guest_id] = copied(merge)
+            store.merges[merge.guest_id] = copied(merge)  # it may stay where it was
+
+
+def copies(rows: Rows) -> Rows:
+    """The same, of which nobody else knows."""
+    return {table: [copied(row) for row in of_table] for table, of_table in rows.items()}

@@ -17,8 +17,8 @@ class MemoryCacheRepository(BaseRepository):
         self.session.put(self.store.cache, cache_entry.query_hash, copied(cache_entry))
         return cache_entry
 
-    async def cleanup_expired_cache(self) -> int:
-        expired = [key for key, entry in self.store.cache.items() if entry.expires_at < self.store.now()]
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        expired = [key for key, entry in self.store.cache.items() if entry.expires_at < self.store.now()][:limit]
         for key in expired:
             self.session.remove(self.store.cache, key)
         return len(expired)

@@ -20,6 +20,7 @@ from shopassist.models import (
     Erasure,
     GuestMerge,
     IdempotentAnswer,
+    MaintenanceRun,
     Product,
     QueryCache,
     UserConsent,
@@ -52,6 +53,7 @@ class MemoryStore:
         self.merges: dict[str, GuestMerge] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.guest_networks: dict[tuple[date, str], int] = {}
+        self.maintenance_runs: dict[int, MaintenanceRun] = {}
         self._last_ids: dict[str, int] = {}
 
     def rows(self, table: type[SQLModel]) -> dict[Any, Any]:

@@ -14,6 +14,6 @@ class PostgresGuestNetworks:
         self._manager = manager
         self._clock = clock
 
-    async def forget_old(self) -> int:
-        [row] = await fetch_patiently(self._manager, FORGET, instant=self._clock.instant())
+    async def forget_old(self, limit: int = 1000) -> int:
+        [row] = await fetch_patiently(self._manager, FORGET, limit=limit, instant=self._clock.instant())
         return int(row[0])

@@ -18,6 +18,10 @@ RETURNING holder
 
 RELEASE = text("DELETE FROM leases WHERE name = :name AND holder = :holder")
 
+HOLDER = text("""
+SELECT holder FROM leases WHERE name = :name AND expires_at > COALESCE(CAST(:instant AS timestamptz), now())
+""")
+
 
 class PostgresLeases:
     """Implements `Leases`."""
@@ -33,3 +37,7 @@ class PostgresLeases:
 
     async def release(self, name: str, holder: str) -> None:
         await fetch(self._manager, RELEASE, repeatable=True, name=name, holder=holder)
+
+    async def holder(self, name: str) -> str | None:
+        rows = await fetch(self._manager, HOLDER, repeatable=True, name=name, instant=self._clock.instant())
+        return str(rows[0]["holder"]) if rows else None

@@ -60,8 +60,11 @@ THERE = text("SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_id
 
 FORGET = text("""
 WITH gone AS (
-    DELETE FROM guest_networks
-    WHERE day < CAST(COALESCE(CAST(:instant AS timestamptz), now()) AT TIME ZONE 'UTC' AS date) - 1
+    DELETE FROM guest_networks WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM guest_networks
+        WHERE day < CAST(COALESCE(CAST(:instant AS timestamptz), now()) AT TIME ZONE 'UTC' AS date) - 1
+        ORDER BY day LIMIT CAST(:limit AS bigint)
+    ))
     RETURNING day
 )
 SELECT count(*) FROM gone

@@ -2,13 +2,21 @@
 
 from typing import Any, cast
 
-from sqlalchemy import CursorResult, delete, func
+from sqlalchemy import CursorResult, delete, func, text
 from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
 from shopassist.db.postgres.repository import BaseRepository
 from shopassist.models import CacheContents, QueryCache
+
+# Who stores an answer again at this moment keeps it.
+FORGET = text("""
+DELETE FROM query_cache WHERE query_hash = ANY(ARRAY(
+    SELECT query_hash FROM query_cache WHERE expires_at < COALESCE(CAST(:instant AS timestamptz), now())
+    ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
+))
+""")
 
 
 class PostgresCacheRepository(BaseRepository):
@@ -30,9 +38,9 @@ class PostgresCacheRepository(BaseRepository):
         await self.session.execute(upsert)
         return cache_entry
 
-    async def cleanup_expired_cache(self) -> int:
-        statement = delete(QueryCache).where(col(QueryCache.expires_at) < self.now())
-        return cast("CursorResult[Any]", await self.session.execute(statement)).rowcount
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        parameters = {"limit": limit, "instant": self.clock.instant()}
+        return cast("CursorResult[Any]", await self.session.execute(FORGET, parameters)).rowcount
 
     async def clear_cache(self) -> None:
         await self.session.execute(delete(QueryCache))

@@ -14,6 +14,7 @@ import asyncpg
 from shopassist.db.postgres.ddl import run
 
 ITERATIONS = 4096
+MAINTAIN_SINCE = 17
 
 ONLY_READ = frozenset({"alembic_version"})
 ONLY_ADDED = frozenset({"consent_notices"})
@@ -110,6 +111,8 @@ async def _existing(connection: asyncpg.Connection, roles: Roles) -> None:
             await run(connection, "GRANT UPDATE ON %s TO %I", name, app)
         if plain not in ONLY_ADDED | ONLY_PSEUDONYMISED:
             await run(connection, "GRANT DELETE ON %s TO %I", name, app)
+        if _has_maintain(connection):
+            await run(connection, "GRANT MAINTAIN ON %s TO %I", name, app)
     for function in await connection.fetch(FUNCTIONS):
         await run(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
     await run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)
@@ -118,14 +121,20 @@ async def _existing(connection: asyncpg.Connection, roles: Roles) -> None:
 
 async def _future(connection: asyncpg.Connection, roles: Roles) -> None:
     """What the owner's migrations will make is given to the others at once."""
+    maintain = ", MAINTAIN" if _has_maintain(connection) else ""
     for grant, role in (
-        ("SELECT, INSERT, UPDATE, DELETE ON TABLES", roles.app),
+        (f"SELECT, INSERT, UPDATE, DELETE{maintain} ON TABLES", roles.app),
         ("USAGE ON SEQUENCES", roles.app),
         ("SELECT ON TABLES", roles.reader),
         ("SELECT ON SEQUENCES", roles.reader),
     ):
         statement = "ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public GRANT %s TO %I"
         await run(connection, statement, roles.owner.name, grant, role.name)
+
+
+def _has_maintain(connection: asyncpg.Connection) -> bool:
+    """Whether there is a right to vacuum tables of others."""
+    return bool(connection.get_server_version().major >= MAINTAIN_SINCE)
 
 
 async def is_privileged(connection: asyncpg.Connection) -> bool:

@@ -1,17 +1,19 @@
 """The rollout as a whole: its beginning, its dial, and the work that goes on behind requests."""
 
 import asyncio
+import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
-from itertools import islice
 from uuid import uuid4
 
 import structlog
 
 from shopassist.db.ports import Leases
+from shopassist.db.resilience.policy import deadline_within
 from shopassist.db.rollout.dial import Side
+from shopassist.db.rollout.mover import Mover, keep_collections_short
 from shopassist.db.rollout.routing import Routing
 from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.models import Product
@@ -24,8 +26,8 @@ LEASE, LEASE_LIFETIME, LEASE_PATIENCE_SECONDS = "rollout", timedelta(seconds=15)
 TICK_SECONDS = 1.0
 NOTICES_SECONDS, CACHE_SECONDS = 5.0, 60.0
 PAGE = 500
-AT_ONCE = 8
-"""People who are moved at the same time."""
+STEP_SECONDS = 2.0
+"""How long PostgreSQL may take for a step of the work behind requests."""
 MOST_PRODUCTS = 20_000
 """Products of which memory takes a copy: it looks through all of them for each question."""
 
@@ -45,6 +47,7 @@ class Rollout:
         """`leases`, in PostgreSQL, let one process at a time do this."""
         self.routing = routing
         self._residence = routing.residence
+        self._mover = Mover(routing)
         self._leases = leases
         self._holder = uuid4().hex
         self._turned = asyncio.Event()
@@ -65,6 +68,7 @@ class Rollout:
             for user_id, rows in (await postgres.read(page)).items():
                 await self._residence.begin_with(user_id, rows)
             await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
+            keep_collections_short()
             after = page[-1]
         logger.info("rollout_begun", count=len(self._residence.in_postgres))
 
@@ -89,16 +93,17 @@ class Rollout:
         if dial.is_back:  # meanwhile nothing was done in PostgreSQL
             self._residence.shadowed.clear()
         dial.percent, dial.is_back = percent, False
+        self._mover.look()
         self._turned.set()
 
     async def back(self) -> None:
         """Send everybody back to memory at once, without asking PostgreSQL for anything.
 
-        Whoever has something under way is back as soon as that has ended.
+        Whoever has something under way is back as soon as that has ended, which is not waited for for long.
         """
         dial = self._residence.dial
         dial.percent, dial.is_back = 0.0, True
-        await asyncio.gather(*map(self._moved, list(self._residence.in_postgres)))
+        await self._mover.all_back()
 
     async def status(self) -> RolloutStatus:
         """Where it stands."""
@@ -121,7 +126,7 @@ class Rollout:
             is_shadowing=residence.dial.is_shadowing,
             memory=memory,
             postgres=postgres,
-            to_move=sum(1 for _ in self._misplaced(in_memory)),
+            to_move=sum(1 for _ in self._mover.misplaced(in_memory)),
             compared=figures.compared.total(),
             differences=dict(figures.differences),
             shadow_failures=figures.shadow_failures,
@@ -129,14 +134,22 @@ class Rollout:
         )
 
     async def _work(self) -> None:
+        steps = (
+            self._renew,
+            self._residence.send_acts,
+            self._in_step,
+            self._mover.mirror_missing,
+            self._mover.move_misplaced,
+        )
         while True:
-            for step in (self._renew, self._residence.send_acts, self._in_step, self._move_misplaced):
+            for step in steps:
                 try:
-                    await step()
+                    with deadline_within(STEP_SECONDS):
+                        await step()
                 except StorageUnavailableError:
-                    break  # PostgreSQL is away: everything is tried again
+                    continue  # what needs no PostgreSQL goes on without it
                 except Exception as error:  # noqa: BLE001 - this must go on for as long as the process serves
-                    logger.error("rollout_work_failed", error=type(error).__name__)
+                    logger.error("rollout_work_failed", step=step.__name__, error=type(error).__name__)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
                     await self._turned.wait()
@@ -148,7 +161,7 @@ class Rollout:
 
     async def _in_step(self) -> None:
         if self._is_due("cache", CACHE_SECONDS):
-            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache())
+            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
         if self._is_due("notices", NOTICES_SECONDS):
             await self._copy_notices()
 
@@ -157,31 +170,6 @@ class Rollout:
         if self._next.get(what, 0.0) > now:
             return False
         self._next[what] = now + every_seconds
-        return True
-
-    async def _move_misplaced(self) -> None:
-        misplaced = self._misplaced(await self._residence.memory.state.owners(2**31))
-        while some := list(islice(misplaced, AT_ONCE)):
-            results = await asyncio.gather(*map(self._moved, some))
-            if not all(results) and not self._residence.dial.is_back:
-                return
-
-    def _misplaced(self, in_memory: list[str]) -> Iterator[str]:
-        dial, in_postgres = self._residence.dial, self._residence.in_postgres
-        for user_id in list(in_postgres):
-            if dial.wanted(user_id) is Side.MEMORY and not self._residence.pinned[user_id]:
-                yield user_id
-        for user_id in {*in_memory, *self._residence.unmirrored}:
-            if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
-                yield user_id
-
-    async def _moved(self, user_id: str) -> bool:
-        """Whether somebody is where they are wanted."""
-        async with self.routing.locks.held(user_id):
-            try:
-                await self._residence.move(user_id, self._residence.dial.wanted(user_id))
-            except StorageUnavailableError:
-                return False
         return True
 
     async def _copy_notices(self) -> None:

@@ -21,11 +21,23 @@ from shopassist.models import ConsentNotice
 
 logger = structlog.get_logger(__name__)
 
-MOVE_SECONDS = 1.0
+MOVE_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003
 """How long a move may take; whoever asked meanwhile is served where they are."""
+
+READ_SECONDS = 4.0
+"""How long reading somebody's state may take, however much there is of it."""
 
 PATIENCE_SECONDS = 5.0
 """After a move to PostgreSQL that failed, nobody else is kept waiting for one for so long."""
+
+
+class UnmovableError(StorageUnavailableError):
+    """Somebody's state cannot be moved, for a reason of its own: whoever else is to move can."""
+
+
+def move_seconds(rows: Rows) -> float:
+    """How long it may take to move those rows."""
+    return MOVE_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values()))
 
 
 class Residence:
@@ -71,7 +83,10 @@ class Residence:
         return self.place_of(user_ids[-1])
 
     async def move(self, user_id: str, to: Side) -> bool:
-        """Let somebody's state be on the side `to` and nowhere else count; whether there was anything to move."""
+        """Let somebody's state be on the side `to` and nowhere else count; whether there was anything to move.
+
+        Raises `StorageUnavailableError` when PostgreSQL is away, as `UnmovableError` when it does not take this state.
+        """
         if self.side_of(user_id) is to or self.pinned[user_id]:
             return False
         try:
@@ -79,6 +94,10 @@ class Residence:
         except StorageUnavailableError:
             self.figures.move_failures[to] += 1
             raise
+        except Exception as error:
+            self.figures.move_failures[to] += 1
+            logger.warning("not_moved", side=to, error=type(error).__name__)
+            raise UnmovableError from error
         self.shadowed.discard(user_id)
         self.figures.moved[to] += bool(rows)
         return bool(rows)
@@ -98,7 +117,7 @@ class Residence:
         """Bring PostgreSQL up to what memory has of somebody who stays there. Raises `StorageUnavailableError`."""
         self.shadowed.discard(user_id)
         rows = (await self.memory.state.read([user_id])).get(user_id, {})
-        with deadline_within(MOVE_SECONDS):
+        with deadline_within(move_seconds(rows)):
             await self.postgres.state.write(user_id, rows)
         self.shadowed.add(user_id)
 
@@ -150,7 +169,7 @@ class Residence:
             if time.monotonic() < self._no_moves_until:
                 raise StorageUnavailableError
             try:
-                with deadline_within(MOVE_SECONDS):
+                with deadline_within(move_seconds(rows)):
                     await self.postgres.state.write(user_id, rows)
             except StorageUnavailableError:
                 self._no_moves_until = time.monotonic() + PATIENCE_SECONDS
@@ -162,23 +181,26 @@ class Residence:
         return rows
 
     async def _down(self, user_id: str) -> Rows:
-        rows = await self._newest(user_id)
+        rows = await self._in_postgres(user_id)
+        mirrored = await self._mirrored.take_away(user_id)
+        rows = mirrored if rows is None else rows
         await self.in_memory.replace(user_id, rows)
-        await self._mirrored.take_away(user_id)
         self.in_postgres.discard(user_id)
         if not self.dial.is_back:
             self.unmirrored.pop(user_id, None)
         return rows
 
-    async def _newest(self, user_id: str) -> Rows:
-        """What is known of somebody who is in PostgreSQL: by itself or, when all went back or it is gone, the mirror.
+    async def _in_postgres(self, user_id: str) -> Rows | None:
+        """What PostgreSQL has of somebody; None when all went back or it is gone, and what the mirror has counts.
 
         Raises `StorageUnavailableError` when the mirror may lack something and there is time to wait.
         """
-        if not self.dial.is_back:
-            try:
+        if self.dial.is_back:
+            return None
+        try:
+            with deadline_within(READ_SECONDS):
                 return (await self.postgres.state.read([user_id])).get(user_id, {})
-            except StorageUnavailableError:
-                if user_id in self.unmirrored:
-                    raise
-        return (await self.mirror.state.read([user_id])).get(user_id, {})
+        except StorageUnavailableError:
+            if user_id in self.unmirrored:
+                raise
+            return None

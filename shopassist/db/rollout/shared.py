@@ -135,5 +135,5 @@ class RolloutGuestNetworks:
         self._memory = memory
         self._postgres = postgres
 
-    async def forget_old(self) -> int:
-        return await both(self._memory.forget_old(), self._postgres.forget_old())
+    async def forget_old(self, limit: int = 1000) -> int:
+        return await both(self._memory.forget_old(limit), self._postgres.forget_old(limit))

@@ -76,7 +76,7 @@ async def dead_rows(deployment: Deployment) -> Finding:
     if not rows:
         return Finding("bloat", "no table is full of dead rows")
     seen = ", ".join(f"{row['name']} has {row['dead']:,} dead rows of {row['live'] + row['dead']:,}" for row in rows)
-    return Finding("bloat", seen, "Run `VACUUM (ANALYZE)` on them, and look for transactions that stay open.")
+    return Finding("bloat", seen, "Run `shopassist maintenance run vacuum`, and look for transactions that stay open.")
 
 
 async def money(deployment: Deployment) -> Finding:

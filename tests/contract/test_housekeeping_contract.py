@@ -1,0 +1,119 @@
+"""What each job does, the same over both twins."""
+
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.models.adjustment import CreditAdjustment
+from shopassist.models.ledger import HoldRequest
+from shopassist.models.maintenance import CUT_SHORT, Work
+from shopassist.services.batches import in_batches
+from tests.support import FixedClock
+
+USER, GUEST = "auth0|1", "guest-1"
+
+
+async def fill(container: Container) -> None:
+    """Something for each job to do, all of it still to come to its time."""
+    ledger, cache = container.credit_ledger(), container.query_cache_service()
+    await ledger.account(GUEST, True, "network")
+    await ledger.deduct(USER, False, 5, "question")
+    await ledger.hold(HoldRequest(uuid4(), USER, is_guest=False))
+    for letter in "abc":
+        await cache.cache_result(letter * 64, {"n": 1})
+    change = CreditAdjustment(amount=1, reason="goodwill")
+    await container.adjustment_service().adjust(USER, change, "admin", "key")
+
+
+async def did(container: Container, name: str) -> int:
+    """What the job of that name does."""
+    work: Work = await getattr(container.housekeeping(), name)()
+    assert not work.has_more
+    return work.did
+
+
+async def test_nothing_is_done_before_its_time(container: Container) -> None:
+    """Fresh state is left alone by every job; verification looks at every account."""
+    await fill(container)
+    done = {job.name: (await job.work()).did for job in container.jobs().jobs}
+    assert done == {**dict.fromkeys(done, 0), "verify_ledger": 2}
+    assert len(done) == 11
+
+
+async def test_each_job_does_its_work_once(container: Container, clock: FixedClock) -> None:
+    """Once the time of everything has come, each removes or gives back what it is for, and then finds nothing."""
+    await fill(container)
+    clock.move(days=2)
+    wanted = {
+        "void_expired_holds": 1,
+        "reset_due_credits": 1,
+        "forget_idempotent_answers": 1,
+        "forget_guest_networks": 1,
+        "clear_expired_cache": 3,
+    }
+    for name, expected in wanted.items():
+        assert (name, await did(container, name)) == (name, expected)
+        assert (name, await did(container, name)) == (name, 0)
+    clock.move(days=91)
+    assert await did(container, "fold_old_transactions") > 3
+    assert await did(container, "fold_old_transactions") == 0
+    report = await container.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0
+
+
+async def test_expired_answers_go_a_few_at_a_time(container: Container, clock: FixedClock) -> None:
+    """No batch removes more than it may."""
+    for number in range(5):
+        await container.query_cache_service().cache_result(f"{number}" * 64, {"n": number})
+    clock.move(hours=2)
+    batch = container.query_cache_service().clear_expired_batch
+    assert [await batch(2), await batch(2), await batch(2), await batch(2)] == [2, 2, 1, 0]
+
+
+async def test_a_turn_ends_when_its_time_is_up_and_says_so(container: Container, clock: FixedClock) -> None:
+    """The rest is left, and done by the turns after it."""
+    for number in range(5):
+        await container.query_cache_service().cache_result(f"{number}" * 64, {"n": number})
+    clock.move(hours=2)
+    batch = container.query_cache_service().clear_expired_batch
+    first = await in_batches(batch, limit=2, seconds=0)
+    assert (first.did, first.has_more, first.note) == (2, True, CUT_SHORT)
+    second = await in_batches(batch, limit=2)
+    assert (second.did, second.has_more, second.note) == (3, False, None)
+
+
+@pytest.mark.parametrize("name", ["fold_old_transactions", "verify_ledger"])
+async def test_long_walks_go_on_where_they_were_left(
+    container: Container, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Turn after turn without time does, in the end, what one turn does."""
+    for number in range(3):
+        await container.credit_ledger().deduct(f"user-{number}", False, 1, "x")
+    clock.move(days=91)
+    monkeypatch.setattr("shopassist.services.housekeeping.TURN_SECONDS", 0.0)
+    work: Callable[[], Awaitable[Work]] = getattr(container.housekeeping(), name)
+    turns = [await work()]
+    while turns[-1].has_more:
+        assert len(turns) < 10
+        turns.append(await work())
+    assert sum(turn.did for turn in turns) == {"fold_old_transactions": 6, "verify_ledger": 3}[name]
+
+
+async def test_an_erasure_without_time_is_finished_by_later_turns(container: Container) -> None:
+    """None is counted before it is done."""
+    await container.credit_ledger().account(USER, False)
+    await container.erasure_service().erase(USER, False, patience_seconds=-1)
+    figures = container.privacy_figures()
+    turns = 0
+    while (await container.erasure_service().finish(0)).has_more:
+        turns += 1
+        assert turns < 20
+    assert figures.erasures == {"user": 1}
+
+
+async def test_vacuum_leaves_small_tables_alone(container: Container) -> None:
+    """There is nothing in a fresh database that calls for one."""
+    assert await container.housekeeping().vacuum() == Work()

@@ -1,0 +1,124 @@
+"""The record of scheduled work, the same over both twins."""
+
+from datetime import timedelta
+
+from containers import Container
+from shopassist.db.upkeep import MaintenanceRuns
+from shopassist.jobs import Job
+from shopassist.models.maintenance import DONE, KEPT_RUNS, NOTE_LENGTH, RunReport, StartedBy, Work
+from tests.support import FixedClock
+
+
+def report(did: int = 0, outcome: str = DONE, note: str | None = None, job: str = "sweep") -> RunReport:
+    """A run of half a second."""
+    return RunReport(job, outcome, Work(did, note=note), 0.5)
+
+
+async def count(runs: MaintenanceRuns) -> int:
+    """How many there are; they are gone after that."""
+    forgotten = 0
+    while some := await runs.forget(7):
+        assert some <= 7
+        forgotten += some
+    return forgotten + len((await runs.overview()).jobs)
+
+
+async def test_a_run_is_recorded_as_it_was(container: Container, clock: FixedClock) -> None:
+    """When it began and ended, what it did and left, who had it done; and nothing of a job that never ran."""
+    runs = container.maintenance_runs()
+    assert (await runs.overview()).jobs == {}
+    note = "₹" * (NOTE_LENGTH + 100)
+    await runs.record(RunReport("sweep", DONE, Work(3, has_more=True, note=note), 0.5, StartedBy.OPERATOR))
+    overview = await runs.overview()
+    assert overview.now == clock.time
+    assert set(overview.jobs) == {"sweep"}
+    newest, done_at = overview.jobs["sweep"].newest, overview.jobs["sweep"].done_at
+    assert (newest.began_at, newest.finished_at) == (clock.time - timedelta(seconds=0.5), clock.time)
+    assert (newest.outcome, newest.did, newest.seconds, newest.repeats) == (DONE, 3, 0.5, 1)
+    assert (newest.started_by, newest.note, done_at) == ("operator", note[:NOTE_LENGTH], clock.time)
+
+
+async def test_runs_that_did_nothing_are_counted_together(container: Container, clock: FixedClock) -> None:
+    """Until one does something, ends otherwise, says something else, or somebody else has it done."""
+    runs = container.maintenance_runs()
+    began = clock.time - timedelta(seconds=0.5)
+    for _ in range(3):
+        await runs.record(report())
+        clock.move(seconds=5)
+    newest = (await runs.overview()).jobs["sweep"].newest
+    assert (newest.repeats, newest.began_at, newest.finished_at) == (3, began, clock.time - timedelta(seconds=5))
+    for other in (
+        report(did=1),
+        report(did=1),
+        report(),
+        report(note="left"),
+        report(outcome="failed"),
+        RunReport("sweep", "failed", Work(), 0.5, StartedBy.OPERATOR),
+    ):
+        await runs.record(other)
+        assert (await runs.overview()).jobs["sweep"].newest.repeats == 1
+    await runs.record(report(job="another"))
+    assert (await runs.overview()).jobs["another"].newest.repeats == 1
+
+
+async def test_when_a_job_last_ended_well_outlives_its_failures(container: Container, clock: FixedClock) -> None:
+    """Whatever came after it; of a job that never did there is no such instant."""
+    runs = container.maintenance_runs()
+    await runs.record(report(did=2))
+    done_at = clock.time
+    clock.move(hours=1)
+    await runs.record(report(outcome="storage_unavailable"))
+    await runs.record(report(outcome="failed", job="broken"))
+    jobs = (await runs.overview()).jobs
+    assert (jobs["sweep"].newest.outcome, jobs["sweep"].done_at) == ("storage_unavailable", done_at)
+    assert jobs["broken"].done_at is None
+
+
+async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: FixedClock) -> None:
+    """The newest of each job stay, and however old the newest of each outcome; no more than asked go at once."""
+    runs = container.maintenance_runs()
+    await runs.record(report(outcome="failed"))
+    for _ in range(KEPT_RUNS + 9):
+        await runs.record(report(did=1))
+    await runs.record(report(job="rare"))
+    assert await runs.forget(6) == 6
+    assert await runs.forget() == 3
+    assert await runs.forget() == 0
+    clock.move(days=91)
+    assert await runs.forget() == KEPT_RUNS - 1
+    assert await runs.forget() == 0
+    await runs.record(report(did=1))
+    assert await count(runs) == 3
+    assert (await runs.overview()).jobs["sweep"].done_at == clock.time
+
+
+async def test_whoever_holds_a_lease_is_named_until_it_ends(container: Container, clock: FixedClock) -> None:
+    """Nobody once it has run out, or was given back."""
+    leases = container.leases()
+    assert await leases.holder("scheduler") is None
+    await leases.acquire("scheduler", "me", timedelta(seconds=7))
+    assert await leases.holder("scheduler") == "me"
+    clock.move(seconds=8)
+    assert await leases.holder("scheduler") is None
+    await leases.acquire("scheduler", "other", timedelta(seconds=7))
+    await leases.release("scheduler", "other")
+    assert await leases.holder("scheduler") is None
+
+
+async def test_a_run_by_hand_is_recorded_also_when_it_fails(container: Container) -> None:
+    """With its error, never its text; the next job is done all the same."""
+
+    async def fail() -> Work:
+        raise ZeroDivisionError("somebody's name")
+
+    async def work() -> Work:
+        return Work(4)
+
+    jobs = container.jobs()
+    every = timedelta(hours=1)
+    for job in (Job("broken", every, fail), Job("sound", every, work)):
+        await jobs.run(job, StartedBy.OPERATOR)
+    recorded = (await container.maintenance_runs().overview()).jobs
+    broken, sound = recorded["broken"].newest, recorded["sound"].newest
+    assert (broken.outcome, broken.note, broken.started_by) == ("failed", "ZeroDivisionError", "operator")
+    assert (sound.outcome, sound.did) == (DONE, 4)
