@@ -93,7 +93,7 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql pgbouncer redis-server nginx
 	@mkdir -p build/tools  # unpacked only: installed, Prometheus would be started
 	cd build/tools && apt-get download -qq prometheus && dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool
 

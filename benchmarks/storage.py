@@ -92,9 +92,13 @@ async def filled(url: str, users: int) -> list[asyncpg.Record]:
 
 async def cpu_seconds(connection: asyncpg.Connection) -> float:
     """What all processes of PostgreSQL have used so far, but for the one that is asked."""
-    pids = [row["pid"] for row in await connection.fetch(OTHERS)]
-    ticks = [Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for pid in pids]
-    return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
+    return sum(used_by(row["pid"]) for row in await connection.fetch(OTHERS))
+
+
+def used_by(pid: int) -> float:
+    """Seconds of CPU that a process has used so far, in user and in kernel mode."""
+    user, system = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def of_a_question(url: str) -> tuple[float, float]:
