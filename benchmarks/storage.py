@@ -90,15 +90,11 @@ async def filled(url: str, users: int) -> list[asyncpg.Record]:
         await connection.close()
 
 
-async def cpu_seconds(connection: asyncpg.Connection) -> float:
-    """What all processes of PostgreSQL have used so far, but for the one that is asked."""
-    return sum(used_by(row["pid"]) for row in await connection.fetch(OTHERS))
-
-
-def used_by(pid: int) -> float:
-    """Seconds of CPU that a process has used so far, in user and in kernel mode."""
-    user, system = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pids: list[int]) -> float:
+    """What these processes have used so far, but for those that have ended."""
+    files = [file for pid in pids if (file := Path(f"/proc/{pid}/stat")).exists()]
+    ticks = [file.read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for file in files]
+    return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 async def of_a_question(url: str) -> tuple[float, float]:
@@ -114,9 +110,10 @@ async def of_a_question(url: str) -> tuple[float, float]:
     try:
         await asyncio.gather(*(ask(container, number, 1) for number in range(AT_ONCE)))
         await connection.execute("CHECKPOINT")
-        before, used = await connection.fetchval("SELECT pg_current_wal_lsn()::text"), await cpu_seconds(connection)
+        pids = [row["pid"] for row in await connection.fetch(OTHERS)]
+        before, used = await connection.fetchval("SELECT pg_current_wal_lsn()::text"), cpu_seconds(pids)
         await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
-        written, used = await connection.fetchval(WRITTEN, before), await cpu_seconds(connection) - used
+        written, used = await connection.fetchval(WRITTEN, before), cpu_seconds(pids) - used
         return float(written) / ASKED, used / ASKED
     finally:
         await connection.close()

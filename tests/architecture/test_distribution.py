@@ -1,0 +1,88 @@
+"""What is ready for distributing tables by user (docs/scaling.md, "Citus"), derived from the models.
+
+Citus asks that every unique constraint of a distributed table contains the column by which it is distributed, and that
+foreign keys lead to tables that are distributed alike or are on every node. Each exception stands here with its reason,
+and a new one fails.
+"""
+
+import pytest
+from sqlalchemy import Table, UniqueConstraint
+from sqlmodel import SQLModel
+
+import shopassist.models  # noqa: F401 - registers every table
+from shopassist.models.holdings import HELD
+
+KEY = "user_id"
+BY_USER = {
+    "user_credits",
+    "credit_transactions",
+    "credit_holds",
+    "idempotent_answers",
+    "user_consents",
+    "consent_events",
+}
+"""Those that grow with users and their questions."""
+
+ON_EVERY_NODE = {
+    "products": "the catalogue, which is read with every question and changed by imports",
+    "consent_notices": "texts that consent events refer to",
+}
+IN_ONE_PLACE = {
+    "query_cache": "by the hash of a question and nobody's; it could be distributed by that, or kept in Redis alone",
+    "admin_audit": "about users and about administrators, few rows, and read across all of them",
+    "guest_merges": "about two people each, a row for each merge",
+    "erased_balances": "under a hash, from which nothing must lead to the user id",
+    "erasures": "under a hash likewise, and listed across all",
+    "guest_networks": "counts by network and day, before there is an account",
+    "leases": "one row for the scheduler",
+    "cache_epochs": "one row",
+    "maintenance_runs": "a row for each run of a scheduled job",
+}
+WOULD_CHANGE = {
+    ("credit_transactions", ("id",)): "would become (user_id, id), the index by which history is read",
+    ("consent_events", ("id",)): "would become (user_id, id)",
+    ("credit_holds", ("hold_id",)): "would become (user_id, hold_id); each statement on a hold names its user already",
+}
+"""Unique keys without the user, which would have to take it in."""
+
+
+def unique_keys(table: Table) -> set[tuple[str, ...]]:
+    """The columns of the primary key, of unique constraints and of unique indexes."""
+    found = {tuple(column.name for column in table.primary_key)}
+    found |= {tuple(c.name for c in one.columns) for one in table.constraints if isinstance(one, UniqueConstraint)}
+    return found | {tuple(column.name for column in index.columns) for index in table.indexes if index.unique}
+
+
+def test_each_table_has_its_place() -> None:
+    """By user, on every node or in one place; all that is somebody's by a user id of its own is kept by user."""
+    tables = set(SQLModel.metadata.tables)
+    assert BY_USER | set(ON_EVERY_NODE) | set(IN_ONE_PLACE) == tables
+    assert len(BY_USER) + len(ON_EVERY_NODE) + len(IN_ONE_PLACE) == len(tables)
+    owned = {str(holding.table.__tablename__) for holding in HELD}
+    assert owned - BY_USER == {"admin_audit", "guest_merges"}
+    assert owned >= BY_USER
+
+
+@pytest.mark.parametrize("name", sorted(BY_USER))
+def test_rows_by_user_name_their_user(name: str) -> None:
+    """Always, in a column of the same name and type, so that they could stand together."""
+    column = SQLModel.metadata.tables[name].columns[KEY]
+    account = SQLModel.metadata.tables["user_credits"].columns[KEY]
+    assert not column.nullable
+    assert str(column.type) == str(account.type)
+    assert any(holding.owner == (KEY,) for holding in HELD if holding.table.__tablename__ == name)
+
+
+def test_unique_keys_contain_the_user() -> None:
+    """All but those that are listed, and none is listed that is not there."""
+    without = {(name, key) for name in BY_USER for key in unique_keys(SQLModel.metadata.tables[name]) if KEY not in key}
+    assert without == set(WOULD_CHANGE)
+
+
+def test_foreign_keys_lead_to_what_is_on_every_node() -> None:
+    """Nothing refers to rows of other users, nor to what is kept in one place."""
+    for name in BY_USER:
+        targets = {key.column.table.name for key in SQLModel.metadata.tables[name].foreign_keys}
+        assert targets <= set(ON_EVERY_NODE)
+    referred = {key.column.table.name for table in SQLModel.metadata.tables.values() for key in table.foreign_keys}
+    assert not referred & BY_USER
