@@ -16,7 +16,7 @@ from shopassist.db.embedded import die_with_parent
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.development import DevelopmentIssuer
 from shopassist.identity.trust import development_key
-from shopassist.ops import backup_command, maintenance_command, rollout_command, user_command
+from shopassist.ops import backup_command, maintenance_command, rollout_command, state_command, user_command
 from shopassist.ops import catalog_command as command
 from shopassist.ops import notice_command as notice
 from shopassist.ops.backup.configured import link_of
@@ -41,6 +41,7 @@ app.add_typer(catalogue, name="catalog")
 app.add_typer(backup_command.app, name="backup")
 app.add_typer(user_command.app, name="user")
 app.add_typer(rollout_command.app, name="rollout")
+app.add_typer(state_command.app, name="state")
 app.add_typer(maintenance_command.app, name="maintenance")
 app.add_typer(consents, name="consent")
 

@@ -29,6 +29,7 @@ from shopassist.errors.operation import (
     DatabaseLostError,
     MigrationError,
     StartupError,
+    StateError,
 )
 from shopassist.errors.requests import (
     BodyEncodedError,
@@ -81,6 +82,7 @@ __all__ = [
     "SessionRefusedError",
     "ShopAssistError",
     "StartupError",
+    "StateError",
     "StorageUnavailableError",
     "TermsNotAcceptedError",
 ]

@@ -31,3 +31,9 @@ class BackupError(ShopAssistError):
     """A backup could not be made, proved or restored; `detail` says why, and nothing was changed."""
 
     code = "backup_failed"
+
+
+class StateError(ShopAssistError):
+    """A snapshot of the state could not be written, imported or compared; `detail` says why."""
+
+    code = "state_failed"

@@ -1,0 +1,139 @@
+"""`make bench-import`: a million users and five million transactions imported, as an operator would do it.
+
+`--quick` moves 20,000 users. `--kill` ends the import of the first run half-way, by SIGKILL, and starts it again.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+from rich.console import Console
+
+from benchmarks.database import postgresql
+from shopassist.db import migrate
+from shopassist.db.links import normalised
+from shopassist.ops.state.file import CHUNK
+
+USERS, QUICK_USERS = 1_000_000, 20_000
+TRANSACTIONS_A_USER = 5
+BUILD = Path("build")
+FIRST_DAY = "2026-01-01T08:00:00+00:00"
+DAYS = [f"2026-01-{day:02}T09:30:00.125+00:00" for day in range(2, 2 + TRANSACTIONS_A_USER)]
+ANSWERS_EVERY = 100
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A database, and the folder of its keys."""
+
+    url: str
+    folder: Path
+
+    def shopassist(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """The command, started as an operator would, in a session of its own."""
+        variables = {**os.environ, "DATABASE_URL": self.url, "SHOPASSIST_DATA": str(self.folder)}
+        command = [sys.executable, "-m", "shopassist", *arguments]
+        return subprocess.Popen(command, env=variables, start_new_session=True)
+
+
+def lines(first: int, users: int) -> Iterator[str]:
+    """Rows of so many users: an account, its ledger, a consent of every second, an answer for every hundredth."""
+    for number in range(first, first + users):
+        user = f"auth0|{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
+        yield (
+            f'{{"kind":"user_credits","user_id":"{user}","is_guest":false,"available_credits":46,"max_credits":50,'
+            f'"last_reset_timestamp":"{FIRST_DAY}","created_at":"{FIRST_DAY}"}}'
+        )
+        balance = 0
+        for day, at in enumerate(DAYS):
+            type_, amount, words = ("allocate", 50, "Initial credits") if day == 0 else ("deduct", -1, "Message")
+            balance += amount
+            yield (
+                f'{{"kind":"credit_transactions","user_id":"{user}","transaction_type":"{type_}","amount":{amount},'
+                f'"timestamp":"{at}","description":"{words}","balance_after":{balance}}}'
+            )
+        if number % 2 == 0:
+            yield f'{{"kind":"user_consents","user_id":"{user}","terms_accepted":true,"timestamp":"{FIRST_DAY}"}}'
+        if number % ANSWERS_EVERY == 0:
+            yield (
+                f'{{"kind":"query_cache","query_hash":"{hashlib.sha256(user.encode()).hexdigest()}","result":'
+                f'{{"products":[]}},"cached_at":"{FIRST_DAY}","expires_at":"{DAYS[0]}"}}'
+            )
+
+
+def made(path: Path, first: int, users: int) -> int:
+    """Write a snapshot, the same whenever it is written; how many rows."""
+    digest, rows = hashlib.sha256(), 0
+    with path.open("wb", CHUNK) as file:
+        block = ['{"shopassist_state": 1}\n']
+        for line in lines(first, users):
+            block.append(line + "\n")
+            rows += 1
+            if len(block) == 10_000:
+                digest.update(data := "".join(block).encode())
+                file.write(data)
+                block.clear()
+        digest.update(data := "".join(block).encode())
+        file.write(data)
+        end = {"end": {"rows": {"all": rows}, "sha256": digest.hexdigest()}}
+        file.write(json.dumps(end).encode() + b"\n")
+    return rows
+
+
+def timed(side: Side, *arguments: str) -> float:
+    """Seconds that a command takes, which must do well."""
+    began = time.monotonic()
+    if side.shopassist(*arguments).wait():
+        raise SystemExit(f"{' '.join(arguments)} failed")
+    return time.monotonic() - began
+
+
+def killed(side: Side, path: Path, after: float) -> None:
+    """Begin an import and end it by SIGKILL."""
+    process = side.shopassist("state", "import", str(path))
+    time.sleep(after)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+async def _database(server: str, name: str) -> str:
+    connection = await asyncpg.connect(server)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    url = f"{server.rpartition('/')[0]}/{name}"
+    await migrate.upgrade(normalised(url))
+    return url
+
+
+def main(arguments: list[str]) -> None:
+    """Make the files, import, verify, import again into what is filled."""
+    users = QUICK_USERS if "--quick" in arguments else USERS
+    BUILD.mkdir(exist_ok=True)
+    all_of_them, more = BUILD / f"state-{users}.jsonl", BUILD / f"state-{users // 10}-more.jsonl"
+    rows, more_rows = made(all_of_them, 0, users), made(more, users, users // 10)
+    with postgresql() as (server, folder):
+        side = Side(asyncio.run(_database(server, "moved_in")), folder)
+        if "--kill" in arguments:
+            after = users / USERS * 45 + 2
+            killed(side, all_of_them, after)
+            console.print(f"killed after {after:.0f} s")
+        took = timed(side, "state", "import", str(all_of_them))
+        console.print(f"into empty tables: {users:,} users, {rows:,} rows in {took:.0f} s, {rows / took:,.0f} rows/s")
+        console.print(f"verify: {timed(side, 'state', 'verify', str(all_of_them)):.0f} s")
+        took = timed(side, "state", "import", str(more))
+        console.print(f"into filled tables: {more_rows:,} rows in {took:.0f} s, {more_rows / took:,.0f} rows/s")
+        console.print(f"credits verify: {timed(side, 'credits', 'verify'):.0f} s")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

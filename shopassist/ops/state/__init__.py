@@ -1,0 +1,1 @@
+"""The whole state as a file: written, read back, compared."""
