@@ -10,6 +10,7 @@ import pytest
 
 from containers import Container
 from shopassist.db.moving import PersonalState
+from shopassist.db.rollout import residence, routing
 from shopassist.db.rollout.place import Outcome, Place, comparable
 from shopassist.models import UserConsentCreate, UserConsentUpdate
 from shopassist.models.adjustment import CreditAdjustment
@@ -90,8 +91,12 @@ class Script:
 
 
 @pytest.fixture
-async def worlds(database_url: str, clock: FixedClock) -> AsyncIterator[tuple[Container, Container]]:
-    """A rollout, and memory alone."""
+async def worlds(
+    database_url: str, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Container, Container]]:
+    """A rollout, which is in no hurry, and memory alone."""
+    monkeypatch.setattr(routing, "SHADOW_SECONDS", 60.0)
+    monkeypatch.setattr(residence, "MOVE_SECONDS", 60.0)
     both = patient(postgres_settings(database_url)).model_copy(
         update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
     )
