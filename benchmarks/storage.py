@@ -2,13 +2,15 @@
 
 A database of 100,000 registered users is filled, each with an account, five ledger rows, a record and two events of
 consent, a remembered answer and three cached ones. Answers are copies of some that the product gave from its sample
-catalogue. Then questions are asked, 16 at once, and what they cost is measured: bytes of log,
-and CPU of PostgreSQL, the search in the catalogue among it.
+catalogue. Then questions are asked, 16 at once, and what they cost is measured: bytes of log, CPU of PostgreSQL, the
+search in the catalogue among it, and row versions that are left dead.
 """
 
 import asyncio
 import os
 import sys
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,7 +63,23 @@ SELECT relname AS name, reltuples::bigint AS rows, pg_table_size(oid) AS heap, p
 FROM pg_class WHERE relname = ANY($1) ORDER BY array_position($1, relname::text)
 """
 OTHERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+CHANGED = (
+    "SELECT relname, n_tup_upd AS updated, n_tup_hot_upd AS in_place, n_tup_del AS deleted FROM pg_stat_user_tables"
+)
 WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::text::pg_lsn)::bigint"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a question costs on average: bytes of log, seconds of PostgreSQL's CPU, and dead row versions by table.
+
+    Those of `in_place` were followed by one on the same page, without a new entry in an index.
+    """
+
+    log: float
+    cpu: float
+    dead: dict[str, float]
+    in_place: float
 
 
 async def ask(container: Container, number: int, turn: int) -> None:
@@ -97,8 +115,15 @@ def cpu_seconds(pids: list[int]) -> float:
     return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
-async def of_a_question(url: str) -> tuple[float, float]:
-    """Bytes that a question writes to the log, which has just begun anew, and seconds of PostgreSQL's CPU."""
+async def changes(connection: asyncpg.Connection) -> tuple[Counter[str], int]:
+    """Row versions that were left dead so far, by table, and how many of them in place."""
+    rows = await connection.fetch(CHANGED)
+    dead = Counter({row["relname"]: row["updated"] + row["deleted"] for row in rows})
+    return dead, sum(row["in_place"] for row in rows)
+
+
+async def of_a_question(url: str) -> Cost:
+    """Ask many, on a log that has just begun anew."""
     container = Container(settings=settings_of(url))
     connection = await asyncpg.connect(url)
     numbers = iter(range(ASKED))
@@ -110,14 +135,17 @@ async def of_a_question(url: str) -> tuple[float, float]:
     try:
         await asyncio.gather(*(ask(container, number, 1) for number in range(AT_ONCE)))
         await connection.execute("CHECKPOINT")
+        dead_before, in_place_before = await changes(connection)
         pids = [row["pid"] for row in await connection.fetch(OTHERS)]
         before, used = await connection.fetchval("SELECT pg_current_wal_lsn()::text"), cpu_seconds(pids)
         await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
         written, used = await connection.fetchval(WRITTEN, before), cpu_seconds(pids) - used
-        return float(written) / ASKED, used / ASKED
     finally:
-        await connection.close()
-        await container.shutdown()
+        await container.shutdown()  # its sessions tell what they changed at their end at the latest
+    dead, in_place = await changes(connection)
+    await connection.close()
+    left = {name: number / ASKED for name, number in (dead - dead_before).items()}
+    return Cost(float(written) / ASKED, used / ASKED, left, (in_place - in_place_before) / ASKED)
 
 
 async def measured(url: str, users: int) -> None:
@@ -140,8 +168,10 @@ async def measured(url: str, users: int) -> None:
     table.add_row("all", "", "", "", f"{total / users:,.0f}", f"{total / users * MILLION / 1e9:.2f}")
     console = Console(width=120)
     console.print(table)
-    written, used = await of_a_question(url)
-    console.print(f"A question writes {written:,.0f} B of log and takes {1e6 * used:,.0f} µs of PostgreSQL's CPU.")
+    cost = await of_a_question(url)
+    console.print(f"A question writes {cost.log:,.0f} B of log and takes {1e6 * cost.cpu:,.0f} µs of PostgreSQL's CPU.")
+    dead = ", ".join(f"{number:.2f} of {name}" for name, number in sorted(cost.dead.items()))
+    console.print(f"Row versions that it leaves dead: {dead}; {cost.in_place:.2f} of them in place.")
 
 
 def main(arguments: list[str]) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import Table, UniqueConstraint
 from sqlmodel import SQLModel
 
 import shopassist.models  # noqa: F401 - registers every table
-from shopassist.models.holdings import HELD
+from shopassist.models.holdings import HELD, OnErasure
 
 KEY = "user_id"
 BY_USER = {
@@ -41,9 +41,22 @@ IN_ONE_PLACE = {
 WOULD_CHANGE = {
     ("credit_transactions", ("id",)): "would become (user_id, id), the index by which history is read",
     ("consent_events", ("id",)): "would become (user_id, id)",
-    ("credit_holds", ("hold_id",)): "would become (user_id, hold_id); each statement on a hold names its user already",
+    ("credit_holds", ("hold_id",)): "would become (user_id, hold_id); all statements on holds but one name the user",
 }
 """Unique keys without the user, which would have to take it in."""
+
+FOUND_ACROSS = {
+    "remembered_adjustments": "in the answers of the administrator who adjusted: all nodes would be asked",
+    "administrators_acts": "in `admin_audit`, which is in one place",
+    "merged_into": "in `guest_merges`, which is in one place",
+}
+"""Holdings that are somebody's by another column than the user id, or by one inside of another."""
+
+CHANGE_HANDS = {
+    "transactions": "erasure gives them to a pseudonym",
+    "remembered_answers": "merging gives a guest's to the user",
+}
+"""Holdings by user whose user id is updated, which would become a deletion on one node and an insertion on another."""
 
 
 def unique_keys(table: Table) -> set[tuple[str, ...]]:
@@ -86,3 +99,15 @@ def test_foreign_keys_lead_to_what_is_on_every_node() -> None:
         assert targets <= set(ON_EVERY_NODE)
     referred = {key.column.table.name for table in SQLModel.metadata.tables.values() for key in table.foreign_keys}
     assert not referred & BY_USER
+
+
+def test_holdings_that_are_found_across_users_are_known() -> None:
+    """Exporting and erasing ask one node for everything but these."""
+    assert {holding.name for holding in HELD if holding.owner != (KEY,)} == set(FOUND_ACROSS)
+
+
+def test_rows_that_change_hands_are_known() -> None:
+    """A user id of all others is written once."""
+    changing = {one.name for one in HELD if one.moves or one.on_erasure is OnErasure.PSEUDONYMISE}
+    by_user = {one.name for one in HELD if one.table.__tablename__ in BY_USER}
+    assert changing & by_user == set(CHANGE_HANDS)

@@ -150,8 +150,12 @@ def rejoin(scale: Scale) -> None:
 
 
 def without_standby(scale: Scale) -> None:
-    """While the only standby is away nothing is taken; it is once somebody has said that it need not wait."""
+    """While the only standby is away nothing is taken; it is once somebody has said that it need not wait.
+
+    What compose starts ahead of a standby waits for none.
+    """
     scale.kill("database")
+    scale.run("replication")
     question = json.dumps({"query": "nobody else has it"}).encode()
     assert asked(scale, "POST", "/api/query", question, X_Session_ID="alone")[0] == 503
     assert asked(scale, "GET", "/health/ready")[0] == 200

@@ -9,6 +9,8 @@ exec psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 <<'SQL'
 SET log_statement = 'none';
 SET log_min_duration_statement = -1;
 SET log_min_error_statement = 'panic';
+-- The standby that a commit would wait for starts after this.
+SET synchronous_commit = local;
 \getenv password REPLICATION_PASSWORD
 SELECT 'CREATE ROLE shopassist_replication'
 WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'shopassist_replication') \gexec
