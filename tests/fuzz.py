@@ -37,7 +37,8 @@ def fuzz(server: TestServer, name: str, headers: dict[str, str], seconds: int, e
         *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json"),
         *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)),
         *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "60", "--warnings", "off"),
-        # Python 3.11 cannot parse in two threads at once ("AST constructor recursion depth mismatch"), and hypothesis does.
+        # Python 3.11 cannot always parse in two threads at once, which hypothesis would do with more workers
+        # ("AST constructor recursion depth mismatch").
         *("--workers", "1", "--no-color"),
         *(part for header, value in headers.items() for part in ("--header", f"{header}: {value}")),
     ]
