@@ -46,10 +46,15 @@ class Side:
         return subprocess.Popen(command, env=variables, start_new_session=True)
 
 
+def user_of(number: int) -> str:
+    """The id of a user."""
+    return f"auth0|{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
+
+
 def lines(first: int, users: int) -> Iterator[str]:
     """Rows of so many users: an account, its ledger, a consent of every second, an answer for every hundredth."""
     for number in range(first, first + users):
-        user = f"auth0|{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
+        user = user_of(number)
         yield (
             f'{{"kind":"user_credits","user_id":"{user}","is_guest":false,"available_credits":46,"max_credits":50,'
             f'"last_reset_timestamp":"{FIRST_DAY}","created_at":"{FIRST_DAY}"}}'

@@ -559,3 +559,39 @@ async def test_not_during_a_rollout(run: Run, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("STORAGE", "rollout")
     result = await ran(run, "state", "export", tmp_path / "state.jsonl")
     assert "STORAGE=rollout" in str(result.exception)
+
+
+@pytest.mark.slow
+async def test_who_is_erased_while_an_import_goes_on_does_not_come_back(
+    database_url: str, run: Run, tmp_path: Path, large: Path
+) -> None:
+    """Who was there and whose turn has not come yet is left out, and named among the rejects; all others are there."""
+    last = max(moving_in.user_of(number) for number in range(LARGE))
+    await ran(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, account(last)))
+    command = [sys.executable, "-m", "shopassist", "state", "import", str(large)]
+    process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
+    try:
+        await wait_for("moving", database_url, process)
+        assert (await ran(run, "user", "erase", last)).exit_code == 0
+        assert process.poll() is None, "it had ended before somebody was erased"
+    finally:
+        code = await asyncio.to_thread(process.wait)
+    assert code == 0
+    for table in ("user_credits", "credit_transactions", "user_consents", "consent_events"):
+        statement = f"SELECT count(*) FROM {table} WHERE user_id = $1"  # noqa: S608 - names of ours
+        assert await rows_of(database_url, statement, last) == [(0,)]
+    assert await rows_of(database_url, "SELECT count(*) FROM user_credits") == [(LARGE + 3,)]  # one of a pseudonym
+    assert set(rejects_of(large).values()) == {"the person was erased"}
+    assert (await ran(run, "credits", "verify")).exit_code == 0
+
+
+async def test_no_export_while_somebody_is_being_erased(database_url: str, run: Run, tmp_path: Path) -> None:
+    """Whoever takes the file over would not know that they are to be erased."""
+    await changed(
+        database_url,
+        "INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, user_id, pseudonym, "
+        "counts) VALUES (gen_random_uuid(), 'h', true, true, 'user', now(), 'u', 'p', '{}')",
+    )
+    file = tmp_path / "state.jsonl"
+    assert "being erased" in str((await ran(run, "state", "export", file)).exception)
+    assert not file.exists()
