@@ -163,6 +163,7 @@ def _rollout(container: Services) -> Iterator[Family]:
     )
     yield gauge("shopassist_rollout_users_in_postgres", "Users who are there.", len(residence.in_postgres))
     yield gauge("shopassist_rollout_unmirrored", "Users of whom memory may lack a change.", len(residence.unmirrored))
+    yield gauge("shopassist_rollout_overtaken", "1 when another server runs one as well.", int(rollout.is_overtaken))
     for name, help_, counted in (
         ("asked", "What was asked about users, by the side that answered.", figures.asked),
         ("failed", "What was asked and found no answer, by side.", figures.failed),

@@ -33,11 +33,13 @@ class RolloutStatus(BaseModel):
     """Where a rollout stands; counts are since this process began.
 
     `to_move`: users who are not yet where the dial wants them. `is_back`: all were sent back to memory at once.
+    `is_overtaken`: another server runs a rollout on this database as well.
     """
 
     percent: float
     is_back: bool
     is_shadowing: bool
+    is_overtaken: bool
     memory: RolloutSide
     postgres: RolloutSide
     to_move: int

@@ -89,7 +89,7 @@ def _made_here(settings: Settings) -> str:
 def _judged(status: RolloutStatus) -> None:
     """Print it. Raises `Exit` when something needs looking at."""
     _shown(status)
-    if status.unmirrored or status.differences:
+    if status.unmirrored or status.differences or status.is_overtaken:
         raise typer.Exit(1)
 
 
@@ -107,6 +107,8 @@ def _shown(status: RolloutStatus) -> None:
     console.print(sides)
     differences = ", ".join(f"{name} {count}" for name, count in sorted(status.differences.items())) or "none"
     console.print(f"differences: {differences} (of {status.compared} compared; {status.shadow_failures} not answered)")
+    if status.is_overtaken:
+        console.print("another server runs a rollout on this database: stop one of the two at once")
     if status.unmirrored:
         console.print(f"{len(status.unmirrored)} whose last change in PostgreSQL may be missing in memory:")
         for one in status.unmirrored:

@@ -189,6 +189,18 @@ async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch
             start(settings, lambda settings: Container(settings=settings))
 
 
+async def test_a_server_that_was_overtaken_says_so(begin: Begin, database_url: str) -> None:
+    """When it could not renew its lease, and another took it; no longer when that one has gone."""
+    container = await begin(database_url, works=True)
+    assert not (await container.rollout().status()).is_overtaken
+    taken = "UPDATE leases SET holder = 'another', expires_at = now() + interval '1 hour'"
+    for statement, overtaken in ((taken, True), ("UPDATE leases SET expires_at = now()", False)):
+        await execute(database_url, statement)
+        async with asyncio.timeout(20):
+            while (await container.rollout().status()).is_overtaken is not overtaken:
+                await asyncio.sleep(0.05)
+
+
 async def test_lists_and_audits_have_everybody(begin: Begin, database_url: str) -> None:
     """Consents come in pages from both sides, each once, also of who moved back; acts of administrators from either."""
     container = await begin(database_url, 100, works=True)

@@ -50,6 +50,8 @@ class Rollout:
         self._mover = Mover(routing)
         self._leases = leases
         self._holder = uuid4().hex
+        self.is_overtaken = False
+        """Whether another server runs a rollout on the same database by now."""
         self._turned = asyncio.Event()
         self._next: dict[str, float] = {}
 
@@ -124,6 +126,7 @@ class Rollout:
             percent=residence.dial.percent,
             is_back=residence.dial.is_back,
             is_shadowing=residence.dial.is_shadowing,
+            is_overtaken=self.is_overtaken,
             memory=memory,
             postgres=postgres,
             to_move=sum(1 for _ in self._mover.misplaced(in_memory)),
@@ -156,7 +159,8 @@ class Rollout:
             self._turned.clear()
 
     async def _renew(self) -> None:
-        if not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
+        self.is_overtaken = not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
+        if self.is_overtaken:
             logger.error("rollout_lease_lost", reason=TAKEN)
 
     async def _in_step(self) -> None:
