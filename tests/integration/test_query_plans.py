@@ -223,7 +223,8 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
         statements.append((statement, tuple(parameters)))
 
     def note_of_driver(query: Any) -> None:
-        if "typeinfo_tree" not in query.query:  # that is asyncpg's own
+        # What it asks for when it meets a type for the first time is asyncpg's own.
+        if "typeinfo_tree" not in query.query and "current_setting('jit')" not in query.query:
             statements.append((query.query, tuple(query.args)))
 
     manager = container.database_manager()
