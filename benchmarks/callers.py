@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import text
@@ -66,6 +66,11 @@ async def call(database: str, operation: str, users: int, callers: int, seconds:
         keep_for_good()
     work = databases[database][operation]
     names = [f"bench-{n:07}" for n in random.sample(range(users), min(users, 100_000))]
+    return await called(work, names, callers, seconds)
+
+
+async def called(work: Operation, names: Sequence[str], callers: int, seconds: float) -> dict[str, Any]:
+    """The `sample` of so many callers who go through the names, each one call after another."""
     latencies: list[float] = []
     stopping = False
 

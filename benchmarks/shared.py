@@ -8,7 +8,6 @@ import asyncio
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -18,8 +17,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.callers import called
 from benchmarks.database import fill, postgresql, settings_of
-from benchmarks.workers import Sample, sample
+from benchmarks.workers import Sample
 from containers import Container
 from shopassist.settings import CacheSettings
 from shopassist.telemetry import configure_logging
@@ -45,25 +45,12 @@ async def hear(container: Container) -> None:
 
 async def look_up(container: Container, callers: int, seconds: float) -> Sample:
     """Let so many callers look answers up, each one after another."""
-    latencies: list[float] = []
-    find, stopping = container.query_cache_service().get_cached_result, False
+    find = container.query_cache_service().get_cached_result
 
-    async def caller(turn: int) -> None:
-        while not stopping:
-            began = time.perf_counter()
-            assert await find(f"bench-{turn % ANSWERS:07}")
-            latencies.append(time.perf_counter() - began)
-            turn += callers
+    async def found(query_hash: str) -> None:
+        assert await find(query_hash)
 
-    tasks = [asyncio.create_task(caller(turn)) for turn in range(callers)]
-    await asyncio.sleep(0.3)
-    latencies.clear()
-    cpu, began = time.process_time(), time.perf_counter()
-    await asyncio.sleep(seconds)
-    cpu, ended, measured = time.process_time() - cpu, time.perf_counter(), latencies.copy()
-    stopping = True
-    await asyncio.gather(*tasks)
-    return Sample(**sample(began, ended, measured, cpu))
+    return Sample(**await called(found, [f"bench-{n:07}" for n in range(ANSWERS)], callers, seconds))
 
 
 async def measured(
