@@ -91,11 +91,10 @@ class Residence:
             return False
         try:
             rows = await (self._up(user_id) if to is Side.POSTGRES else self._down(user_id))
-        except StorageUnavailableError:
-            self.figures.move_failures[to] += 1
-            raise
         except Exception as error:
             self.figures.move_failures[to] += 1
+            if isinstance(error, StorageUnavailableError):
+                raise
             logger.warning("not_moved", side=to, error=type(error).__name__)
             raise UnmovableError from error
         self.shadowed.discard(user_id)
