@@ -1,7 +1,7 @@
 FROM python:3.13-slim-bookworm AS build
 
-# requirements-tracing.txt in its place makes an image that can send traces.
-ARG REQUIREMENTS=requirements.txt
+# requirements/tracing.txt in its place makes an image that can send traces.
+ARG REQUIREMENTS=requirements/base.txt
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \

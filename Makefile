@@ -12,18 +12,18 @@ help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # Each stamp is written last, so that a set-up that was interrupted is done again.
-.venv/run-time: requirements.txt pyproject.toml
+.venv/run-time: requirements/base.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shopassist needs Python 3.11 or later: make PYTHON=python3.12 …")'
 	@echo "Setting up .venv"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv >/dev/null || { $(PYTHON) -m venv --clear --without-pip .venv && \
 	  $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }  # Debian parts venv from pip
-	@$(BIN)/pip install --quiet --require-hashes -r requirements.txt
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/base.txt
 	@$(BIN)/pip install --quiet --no-deps -e .
 	@touch $@
 
-.venv/development: .venv/run-time requirements-dev.txt
+.venv/development: .venv/run-time requirements/dev.txt
 	@echo "Setting up what tests and checks need"
-	@$(BIN)/pip install --quiet --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/dev.txt
 	@touch $@
 
 serve: .venv/run-time  ## Serve on http://127.0.0.1:8000, with an embedded PostgreSQL unless DATABASE_URL is set
@@ -54,9 +54,9 @@ check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
 
 # Apart from the rest: it brings a plugin that every start of pytest would load.
-.venv/fuzz: .venv/development requirements-fuzz.txt
+.venv/fuzz: .venv/development requirements/fuzz.txt
 	@echo "Setting up schemathesis"
-	@$(BIN)/pip install --quiet --require-hashes -r requirements-fuzz.txt
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/fuzz.txt
 	@touch $@
 
 test-fuzz: .venv/fuzz  ## Let schemathesis ask 5,000 questions of the whole API: no server error
@@ -86,13 +86,13 @@ format: .venv/development  ## Format the code
 
 lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" pyproject.toml -o requirements.txt
+	  --custom-compile-command "make lock" pyproject.toml -o requirements/base.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" -c requirements.txt pyproject.toml --group dev -o requirements-dev.txt
+	  --custom-compile-command "make lock" -c requirements/base.txt pyproject.toml --group dev -o requirements/dev.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" -c requirements-dev.txt pyproject.toml --group tracing -o requirements-tracing.txt
+	  --custom-compile-command "make lock" -c requirements/dev.txt pyproject.toml --group tracing -o requirements/tracing.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --custom-compile-command "make lock" -c requirements.txt -c requirements-dev.txt --group fuzz -o requirements-fuzz.txt
+	  --custom-compile-command "make lock" -c requirements/base.txt -c requirements/dev.txt --group fuzz -o requirements/fuzz.txt
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NOT_INSTALLED = (
     "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
-    "pip install -r requirements-tracing.txt, or unset it."
+    "pip install -r requirements/tracing.txt, or unset it."
 )
 LAST_SECONDS = 1.5
 """How long the end of the process waits for the last spans to be sent."""
