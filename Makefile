@@ -51,7 +51,7 @@ check: .venv/development  ## Lint, types, imports, drift
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec compose.yaml
-	$(BIN)/pytest -q tests/architecture tests/integration/test_migrations.py
+	$(BIN)/pytest -q tests/architecture tests/db/test_migrations.py
 
 # Apart from the rest: it brings a plugin that every start of pytest would load.
 .venv/fuzz: .venv/development requirements/fuzz.txt
@@ -60,13 +60,13 @@ check: .venv/development  ## Lint, types, imports, drift
 	@touch $@
 
 test-fuzz: .venv/fuzz  ## Let schemathesis ask 5,000 questions of the whole API: no server error
-	$(BIN)/python -m tests.fuzz $(ARGS)
+	$(BIN)/python -m tests.support.fuzz $(ARGS)
 
 test-fuzz-quick: .venv/fuzz  ## The same with 500
-	$(BIN)/python -m tests.fuzz --cases 500 --examples 5 --seconds 120 $(ARGS)
+	$(BIN)/python -m tests.support.fuzz --cases 500 --examples 5 --seconds 120 $(ARGS)
 
 matrix: .venv/development  ## Show which identity may use which route, and write it into docs/security.md
-	@$(BIN)/python -m tests.api.matrix
+	@$(BIN)/python -m tests.support.access_matrix
 
 bench: .venv/development  ## Measure how fast it is, each figure beside a plain one; writes build/bench.json
 	$(BIN)/python -m benchmarks.speed

@@ -9,36 +9,34 @@ from datetime import timedelta
 from dependency_injector import providers
 
 from shopassist.assistant.assistant import CatalogAssistant
-from shopassist.identity.trust import token_verifier
-from shopassist.jobs import Job, Jobs
-from shopassist.services.adjustments import AdjustmentService
-from shopassist.services.admin_audit import AdminAuditService
-from shopassist.services.availability import Availability
-from shopassist.services.catalog import CatalogService
-from shopassist.services.consent import UserConsentService
-from shopassist.services.consent_gate import ConsentGate
-from shopassist.services.consent_history import ConsentHistoryService
-from shopassist.services.credits import CreditService
-from shopassist.services.erasure import ErasureService
-from shopassist.services.export import ExportService
-from shopassist.services.flights import Flights
-from shopassist.services.guest_merge import GuestMergeService
-from shopassist.services.health import HealthService
-from shopassist.services.housekeeping import Housekeeping
-from shopassist.services.ledger_audit import LedgerAuditService
-from shopassist.services.notices import NoticeService, PublishedNotices
-from shopassist.services.query import QueryService
-from shopassist.services.query_cache import QueryCacheService
-from shopassist.services.reply import Outcome
-from shopassist.services.rollout import RolloutService
-from shopassist.services.stale_answers import StaleAnswers
-from shopassist.telemetry.figures import RequestFigures
+from shopassist.audit.service import AdminAuditService
+from shopassist.cache.fallback import StaleAnswers
+from shopassist.cache.service import QueryCacheService
+from shopassist.catalog.service import CatalogService
+from shopassist.consent.gate import ConsentGate
+from shopassist.consent.notices import NoticeService, PublishedNoticeCache
+from shopassist.consent.purposes import ConsentHistoryService
+from shopassist.consent.service import UserConsentService
+from shopassist.credits.reconciliation import LedgerReconciliationService
+from shopassist.credits.service import AdjustmentService, CreditService
+from shopassist.identity.issuers import token_verifier
+from shopassist.maintenance.jobs import MaintenanceJobs
+from shopassist.maintenance.scheduler import Job, JobScheduler
+from shopassist.metrics.registry import RequestMetrics
+from shopassist.monitoring.health import Availability, HealthService
+from shopassist.privacy.erasure import ErasureService
+from shopassist.privacy.export import ExportService
+from shopassist.privacy.guest_merge import GuestMergeService
+from shopassist.query.responses import QueryOutcome
+from shopassist.query.service import QueryService
+from shopassist.query.single_flight import SingleFlight
+from shopassist.rollout.controller import RolloutService
 from shopassist.wiring.door import Door
 from shopassist.wiring.sharing import closed
 from shopassist.wiring.state import State
 
 
-def job(name: str, housekeeping: providers.Provider[Housekeeping], **every: float) -> providers.Provider[Job]:
+def job(name: str, housekeeping: providers.Provider[MaintenanceJobs], **every: float) -> providers.Provider[Job]:
     """The job of that name, which the method of that name does."""
     return providers.Factory(Job, name, timedelta(**every), getattr(housekeeping.provided, name))
 
@@ -56,7 +54,7 @@ class Container(Door):
     adjustment_service = providers.Factory(
         AdjustmentService, ledger=State.credit_ledger, replays=State.replays, unit_of_work=State.unit_of_work
     )
-    ledger_audit = providers.Singleton(LedgerAuditService, audit=State.audit)
+    ledger_audit = providers.Singleton(LedgerReconciliationService, audit=State.audit)
     consent_service = providers.Factory(
         UserConsentService,
         unit_of_work=State.unit_of_work,
@@ -77,7 +75,7 @@ class Container(Door):
     consent_history = providers.Factory(
         ConsentHistoryService, unit_of_work=State.unit_of_work, figures=State.privacy_figures
     )
-    published_notices = providers.Singleton(PublishedNotices, read=State.consent_lookup.provided.published)
+    published_notices = providers.Singleton(PublishedNoticeCache, read=State.consent_lookup.provided.published)
     notice_service = providers.Factory(
         NoticeService,
         unit_of_work=State.unit_of_work,
@@ -132,7 +130,7 @@ class Container(Door):
 
     catalog = providers.Factory(CatalogService, unit_of_work=State.unit_of_work)
     assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=State.settings.provided.assistant)
-    flights: providers.Provider[Flights[Outcome]] = providers.Singleton(Flights)
+    flights: providers.Provider[SingleFlight[QueryOutcome]] = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
     question_seconds = providers.Singleton(float, State.settings.provided.assistant.timeout_seconds)
     query_service = providers.Factory(
@@ -157,7 +155,7 @@ class Container(Door):
             rollout=State.database_manager.provided.close,
         ),
     )
-    request_figures = providers.Singleton(RequestFigures)
+    request_figures = providers.Singleton(RequestMetrics)
     token_verifier = providers.Singleton(token_verifier, settings=State.settings)
     health_service = providers.Factory(
         HealthService,
@@ -165,7 +163,7 @@ class Container(Door):
         database=State.database,
     )
     housekeeping = providers.Singleton(
-        Housekeeping,
+        MaintenanceJobs,
         ledger=State.credit_ledger,
         replays=State.replays,
         guest_networks=State.guest_networks,
@@ -177,7 +175,7 @@ class Container(Door):
         audit=ledger_audit,
     )
     jobs = providers.Singleton(
-        Jobs,
+        JobScheduler,
         leases=State.leases,
         runs=State.maintenance_runs,
         jobs=providers.List(

@@ -12,9 +12,9 @@ from sqlalchemy import text
 from benchmarks.database import settings_of
 from benchmarks.workers import obey, sample
 from containers import Container
-from shopassist.db.manager import DatabaseManager
-from shopassist.server import keep_for_good
-from shopassist.telemetry import configure_logging
+from shopassist.db.database import DatabaseManager
+from shopassist.logging import configure_logging
+from shopassist.server import freeze_garbage_collector
 
 WARM_UP_SECONDS = 0.4
 DEBIT = text("""
@@ -63,7 +63,7 @@ async def call(database: str, operation: str, users: int, callers: int, seconds:
     """Let so many callers call, each one call after another, and measure after a while of warming up."""
     if database not in databases:
         databases[database] = operations(os.environ[f"BENCH_{database.upper()}"])
-        keep_for_good()
+        freeze_garbage_collector()
     work = databases[database][operation]
     names = [f"bench-{n:07}" for n in random.sample(range(users), min(users, 100_000))]
     return await called(work, names, callers, seconds)

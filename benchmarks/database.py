@@ -14,10 +14,11 @@ from pydantic import SecretStr
 
 from benchmarks.workers import Sample
 from shopassist.db import migrate
-from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.db.dsn import normalise_dsn
 from shopassist.db.embedded.binaries import find_binaries
-from shopassist.db.links import normalised
-from shopassist.settings import AssistantSettings, DatabaseConfig, Settings, Storage, StorageSettings
+from shopassist.db.embedded.server import EmbeddedPostgres
+from shopassist.settings import AssistantSettings, Settings, Storage, StorageSettings
+from shopassist.settings.database import DatabaseConfig
 
 DURABLE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
 SERVER = {
@@ -84,7 +85,7 @@ async def filled(server: str, name: str, users: int) -> str:
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     url = f"{server.rpartition('/')[0]}/{name}"
-    await migrate.upgrade(normalised(url))
+    await migrate.upgrade(normalise_dsn(url))
     connection = await asyncpg.connect(url)
     try:
         for statement in FILL.format(users=users, transactions=users * TRANSACTIONS_A_USER).split(";\n"):

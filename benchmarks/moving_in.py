@@ -20,8 +20,8 @@ from rich.console import Console
 
 from benchmarks.database import postgresql
 from shopassist.db import migrate
-from shopassist.db.links import normalised
-from shopassist.ops.state.file import CHUNK
+from shopassist.db.dsn import normalise_dsn
+from shopassist.ops.snapshot.file import CHUNK_BYTES
 
 USERS, QUICK_USERS = 1_000_000, 20_000
 TRANSACTIONS_A_USER = 5
@@ -79,7 +79,7 @@ def lines(first: int, users: int) -> Iterator[str]:
 def made(path: Path, first: int, users: int) -> int:
     """Write a snapshot, the same whenever it is written; how many rows."""
     digest, rows = hashlib.sha256(), 0
-    with path.open("wb", CHUNK) as file:
+    with path.open("wb", CHUNK_BYTES) as file:
         block = ['{"shopassist_state": 1}\n']
         for line in lines(first, users):
             block.append(line + "\n")
@@ -116,7 +116,7 @@ async def _database(server: str, name: str) -> str:
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     url = f"{server.rpartition('/')[0]}/{name}"
-    await migrate.upgrade(normalised(url))
+    await migrate.upgrade(normalise_dsn(url))
     return url
 
 

@@ -22,15 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from containers import Container
+from shopassist.catalog.criteria import Criteria
+from shopassist.catalog.importer.importer import import_catalog
+from shopassist.catalog.importer.plan import plan_import
+from shopassist.catalog.models import words_of
 from shopassist.db import migrate
-from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.links import normalised
-from shopassist.models.criteria import Criteria
-from shopassist.models.query import ConversationContext
-from shopassist.models.words import words_of
-from shopassist.ops.catalog_import import import_catalog
-from shopassist.ops.catalog_plan import plan_import
-from shopassist.settings import DatabaseConfig, Settings, Storage, StorageSettings
+from shopassist.db.dsn import normalise_dsn
+from shopassist.db.embedded.server import EmbeddedPostgres
+from shopassist.query.models import ConversationContext
+from shopassist.settings import Settings, Storage, StorageSettings
+from shopassist.settings.database import DatabaseConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHOPASSIST_SHARED_DATA", PROJECT.parent / "shared" / "data"))
@@ -141,7 +142,7 @@ def main() -> None:
         server = EmbeddedPostgres(Path(folder) / "data", settings={"fsync": "off"})
         try:
             url = server.start()
-            asyncio.run(migrate.upgrade(normalised(url)))
+            asyncio.run(migrate.upgrade(normalise_dsn(url)))
             asyncio.run(run(url))
         finally:
             server.stop()

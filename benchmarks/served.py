@@ -10,13 +10,14 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from benchmarks.database import settings_of
 from benchmarks.workers import say
 from containers import Container
-from shopassist.api.app import create_app
-from shopassist.api.dependencies import CallerDep, CreditServiceDep
-from shopassist.api.direct import DirectRoute
-from shopassist.models.query import Answer, ConversationContext, Recommendation
-from shopassist.server import Server, bind, configuration
-from shopassist.settings import ServerSettings
-from shopassist.telemetry import configure_logging
+from shopassist.api.dependencies import CallerDep
+from shopassist.api.fast_route import FastRoute
+from shopassist.app import create_app
+from shopassist.credits.routes import CreditServiceDep
+from shopassist.logging import configure_logging
+from shopassist.query.models import Answer, ConversationContext, Recommendation
+from shopassist.server import Server, bind_socket, build_uvicorn_config
+from shopassist.settings.server import ServerSettings
 
 GRANTED = b'{"granted":true}'
 
@@ -54,7 +55,7 @@ def routes() -> APIRouter:
         granted = await service.deduct_credit(caller.user_id, caller.is_guest)
         return Response(GRANTED if granted else b"", 200 if granted else 402, media_type="application/json")
 
-    router.add_api_route("/debit", debit, methods=["POST"], route_class_override=DirectRoute)
+    router.add_api_route("/debit", debit, methods=["POST"], route_class_override=FastRoute)
 
     @router.post("/empty")
     async def empty_post(request: Request) -> Response:
@@ -102,8 +103,8 @@ def main() -> None:
     configure_logging(settings.server.log_level)
     container = Container(settings=settings)
     container.assistant.override(ReadyAssistant())
-    config = configuration(mounted(create_app(container)))
-    listener = bind(ServerSettings(port=0))
+    config = build_uvicorn_config(mounted(create_app(container)))
+    listener = bind_socket(ServerSettings(port=0))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(CommandedServer(config).serve([listener]))
 

@@ -21,9 +21,9 @@ from benchmarks.callers import called
 from benchmarks.database import fill, postgresql, settings_of
 from benchmarks.workers import Sample
 from containers import Container
+from shopassist.logging import configure_logging
 from shopassist.settings import CacheSettings
-from shopassist.telemetry import configure_logging
-from tests.redis_server import own_redis
+from tests.support.redis_server import own_redis
 
 ANSWERS = 500
 CALLERS = (1, 32, 256)

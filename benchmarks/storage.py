@@ -20,11 +20,11 @@ from rich.table import Table
 
 from benchmarks.database import postgresql, settings_of
 from containers import Container
+from shopassist.catalog.importer.importer import load_sample
 from shopassist.db import migrate
-from shopassist.db.links import normalised
-from shopassist.models.query import QueryRequest
-from shopassist.ops.catalog_import import load_sample
-from shopassist.telemetry import configure_logging
+from shopassist.db.dsn import normalise_dsn
+from shopassist.logging import configure_logging
+from shopassist.query.models import QueryRequest
 
 MILLION = 1_000_000
 MODELS = 60
@@ -92,7 +92,7 @@ async def ask(container: Container, number: int, turn: int) -> None:
 
 async def filled(url: str, users: int) -> list[asyncpg.Record]:
     """The sizes of the tables, filled."""
-    await migrate.upgrade(normalised(url))
+    await migrate.upgrade(normalise_dsn(url))
     container = Container(settings=settings_of(url))
     await load_sample(container.unit_of_work())
     for number in range(MODELS):

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.database import DURABLE, Pgbench, fill, postgresql
-from shopassist.ops.tuning import WITHOUT_CHOICE, advice_for, this_machine
+from shopassist.ops.tuning import FALLBACK_COMPRESSION, build_advice, detect_machine
 
 CLIENTS = 32
 CONNECTIONS = 100
@@ -17,8 +17,8 @@ CONNECTIONS = 100
 def main(arguments: list[str]) -> None:
     """Measure in turn and print the medians."""
     rounds, seconds, users = (3, 3, 20_000) if "--quick" in arguments else (7, 10, 200_000)
-    advice = {each.name: each.value for each in advice_for(this_machine(), CONNECTIONS)}
-    advice["wal_compression"] = WITHOUT_CHOICE  # the embedded PostgreSQL is built without lz4
+    advice = {each.name: each.value for each in build_advice(detect_machine(), CONNECTIONS)}
+    advice["wal_compression"] = FALLBACK_COMPRESSION  # the embedded PostgreSQL is built without lz4
     sides = {"defaults": DURABLE, "advice": {**DURABLE, **advice}}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     with ExitStack() as stack:

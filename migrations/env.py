@@ -7,11 +7,11 @@ from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
-import shopassist.models
-from shopassist.db.manager import ISOLATION
-from shopassist.db.servers import Servers
+import shopassist.tables
+from shopassist.db.database import ISOLATION_SETTINGS
+from shopassist.db.host_selection import HostSelector
 
-assert shopassist.models  # noqa: S101 - imported for the tables it registers
+assert shopassist.tables  # noqa: S101 - imported for the tables it registers
 
 attributes = context.config.attributes
 
@@ -35,8 +35,8 @@ async def connect_and_migrate() -> None:
         poolclass=pool.NullPool,
         hide_parameters=True,
         connect_args={
-            "async_creator_fn": Servers(attributes["url"]).connect,
-            "server_settings": {**ISOLATION, "lock_timeout": attributes["lock_timeout"]},
+            "async_creator_fn": HostSelector(attributes["url"]).connect,
+            "server_settings": {**ISOLATION_SETTINGS, "lock_timeout": attributes["lock_timeout"]},
         },
     )
     async with engine.connect() as connection:

@@ -1,8 +1,4 @@
-"""The way in from the command line.
-
-Signals are seen to before anything else is imported: the first process of a container ignores those it has no handler
-for, and importing takes most of a second.
-"""
+"""Run the command line; signal handlers are installed before the slow imports."""
 
 import signal
 import sys
@@ -12,7 +8,7 @@ def main() -> None:
     """Run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))
-    from shopassist.command_line import run  # noqa: PLC0415 - see above
+    from shopassist.cli import run  # noqa: PLC0415 - see above
 
     run()
 

@@ -1,4 +1,4 @@
-"""The HTTP server: one process, or several on one socket; ends with 0 when told to stop."""
+"""Run the HTTP server in one process, or in several worker processes on one socket."""
 
 import asyncio
 import gc
@@ -19,33 +19,50 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from shopassist import __version__
-from shopassist.api.app import create_app, nothing
-from shopassist.api.dependencies import Services
-from shopassist.db.embedded import EmbeddedPostgres
+from shopassist.app import create_app, do_nothing
+from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
-from shopassist.identity.secret import require_secret
-from shopassist.ops.startup import PreparedServices, prepare_to_serve, with_database
-from shopassist.settings import WORKER, ServerSettings, Settings, http_address
-from shopassist.telemetry.traces import begin_tracing
+from shopassist.identity.key_derivation import require_secret
+from shopassist.monitoring.services import Services
+from shopassist.ops.startup import StartupServices, prepare_to_serve, start_database
+from shopassist.settings import Settings
+from shopassist.settings.server import WORKER, ServerSettings, http_address
+from shopassist.tracing import start_tracing
 
 SHUTDOWN_SECONDS = 6
-LAST_WORK_SECONDS = 4
+DRAIN_SECONDS = 4
 """How long work under way may go on when the server is told to stop; what is left is given up and costs nothing.
 
 With what else there is to close, the process has ended within 10 seconds."""
 
-PATIENCE_WITH_WORKERS_SECONDS = 30
+WORKER_TIMEOUT_SECONDS = 30
 """How long a worker process may say nothing, as when it starts on a busy machine, before it is replaced."""
 
-LOST = "lost"
+LOST_FILE_NAME = "lost"
 """The file, in the folder that worker processes share, that says why all of them are to end."""
 
 APP = "shopassist.asgi:create"
-QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
+EXAMPLE_QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
 
 
-class ServedServices(Services, PreparedServices, Protocol):
+class ServedServices(Services, StartupServices, Protocol):
     """What serving takes from the container."""
+
+
+def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
+    """Say where the server is and what to try next."""
+    address = http_address(settings.server.host, settings.server.port)
+    lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
+    if embedded:
+        lines.append(f"data is kept in {embedded.data_directory}")
+    lines += [
+        "ask it:",
+        f"  curl {address}/api/query -H 'X-Session-ID: me' -H 'Content-Type: application/json' \\",
+        f'    -d \'{{"query": "{EXAMPLE_QUESTION}"}}\'',
+    ]
+    if settings.embedded_database:
+        lines.append("a token for a registered user: .venv/bin/shopassist token --sub 'auth0|me'")
+    typer.echo("\n".join(lines))
 
 
 class Server(uvicorn.Server):
@@ -56,7 +73,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""
         await super().startup(sockets)
-        keep_for_good()
+        freeze_garbage_collector()
         if self.announce and self.started:
             self.announce()
 
@@ -65,7 +82,7 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def keep_for_good() -> None:
+def freeze_garbage_collector() -> None:
     """Spare the garbage collector what lives as long as the process.
 
     Looking through all of it again and again took a quarter of the time under load, and stopped requests for 80 ms.
@@ -75,7 +92,7 @@ def keep_for_good() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def start(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
+def run_server(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
     if settings.storage.is_one_process and settings.server.workers > 1:
         raise StartupError(
@@ -84,12 +101,12 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
         )
     require_secret(settings)
     if settings.server.workers == 1:
-        begin_tracing(settings.telemetry, __version__)
-    listener = bind(settings.server)
-    settings, embedded = with_database(settings)
+        start_tracing(settings.telemetry, __version__)
+    listener = bind_socket(settings.server)
+    settings, embedded = start_database(settings)
     try:
-        with asyncio.Runner(loop_factory=configuration(APP).get_loop_factory()) as runner:
-            runner.run(_run(settings, container_of(settings), listener, embedded))
+        with asyncio.Runner(loop_factory=build_uvicorn_config(APP).get_loop_factory()) as runner:
+            runner.run(_serve_process(settings, container_of(settings), listener, embedded))
         if settings.server.workers > 1:
             _serve_workers(settings.server, listener)
     finally:
@@ -97,7 +114,7 @@ def start(settings: Settings, container_of: Callable[[Settings], ServedServices]
             embedded.stop()
 
 
-async def _run(
+async def _serve_process(
     settings: Settings, container: ServedServices, listener: socket.socket, embedded: EmbeddedPostgres | None
 ) -> None:
     """Prepare the database and, unless workers do so, serve. Raises `DatabaseLostError` when it is given up."""
@@ -106,13 +123,13 @@ async def _run(
         await prepare_to_serve(settings, container)
 
     try:
-        prepared = await _prepared(settings, before)
+        prepared = await _try_prepare(settings, before)
         if settings.server.workers > 1:
-            announce(settings, embedded)
+            print_address(settings, embedded)
             return
-        app = create_app(container, nothing if prepared else before, lambda: end_in_time(container))
-        server = Server(configuration(app))
-        server.announce = lambda: announce(settings, embedded)
+        app = create_app(container, do_nothing if prepared else before, lambda: handle_stop_signals(container))
+        server = Server(build_uvicorn_config(app))
+        server.announce = lambda: print_address(settings, embedded)
         availability = container.availability()
         availability.on_lost = server.stop
         await server.serve([listener])
@@ -122,7 +139,7 @@ async def _run(
         await container.shutdown()
 
 
-async def _prepared(settings: Settings, prepare_database: Callable[[], Awaitable[None]]) -> bool:
+async def _try_prepare(settings: Settings, prepare_database: Callable[[], Awaitable[None]]) -> bool:
     """Whether the database is prepared; False when it is away and need not be there yet."""
     try:
         await prepare_database()
@@ -136,25 +153,25 @@ async def _prepared(settings: Settings, prepare_database: Callable[[], Awaitable
 def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
     with TemporaryDirectory(prefix="shopassist-") as shared:
         os.environ[WORKER] = shared
-        served = configuration(
-            APP, factory=True, workers=settings.workers, timeout_worker_healthcheck=PATIENCE_WITH_WORKERS_SECONDS
+        served = build_uvicorn_config(
+            APP, factory=True, workers=settings.workers, timeout_worker_healthcheck=WORKER_TIMEOUT_SECONDS
         )
         supervisor = Multiprocess(served, sockets=[listener])
         supervisor.run()
-        lost = Path(shared) / LOST
+        lost = Path(shared) / LOST_FILE_NAME
         if lost.exists():
             raise DatabaseLostError(lost.read_text(encoding="utf-8"))
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise StartupError("A worker process could not start; what it said stands above.")
 
 
-def end_all_workers(shared: Path, reason: str) -> None:
+def stop_all_workers(shared: Path, reason: str) -> None:
     """Let the whole server end, of which this process is a worker; `shared` is the folder where it reads the reason."""
-    (shared / LOST).write_text(reason, encoding="utf-8")
+    (shared / LOST_FILE_NAME).write_text(reason, encoding="utf-8")
     os.kill(os.getppid(), signal.SIGTERM)
 
 
-def end_in_time(container: Services) -> None:
+def handle_stop_signals(container: Services) -> None:
     """When this process is told to stop, say so, and give up the work that has not ended when time is running out.
 
     Whoever waits for it is then told that there is no answer and that nothing was charged.
@@ -165,7 +182,7 @@ def end_in_time(container: Services) -> None:
 
     def stop() -> None:
         container.availability().stop()
-        loop.call_later(LAST_WORK_SECONDS, container.flights().abandon)
+        loop.call_later(DRAIN_SECONDS, container.flights().abandon)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         servers_own = signal.getsignal(number)
@@ -178,7 +195,7 @@ def end_in_time(container: Services) -> None:
         signal.signal(number, told)
 
 
-def bind(settings: ServerSettings) -> socket.socket:
+def bind_socket(settings: ServerSettings) -> socket.socket:
     """The listening socket. Raises `StartupError` when the port is taken or may not be used."""
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -194,23 +211,7 @@ def bind(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def announce(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
-    """Say where the server is and what to try next."""
-    address = http_address(settings.server.host, settings.server.port)
-    lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
-    if embedded:
-        lines.append(f"data is kept in {embedded.data_directory}")
-    lines += [
-        "ask it:",
-        f"  curl {address}/api/query -H 'X-Session-ID: me' -H 'Content-Type: application/json' \\",
-        f'    -d \'{{"query": "{QUESTION}"}}\'',
-    ]
-    if settings.embedded_database:
-        lines.append("a token for a registered user: .venv/bin/shopassist token --sub 'auth0|me'")
-    typer.echo("\n".join(lines))
-
-
-def configuration(app: FastAPI | str, **options: Any) -> uvicorn.Config:
+def build_uvicorn_config(app: FastAPI | str, **options: Any) -> uvicorn.Config:
     """How uvicorn serves the app."""
     return uvicorn.Config(
         app,

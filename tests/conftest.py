@@ -12,12 +12,14 @@ import pytest
 
 from containers import Container
 from shopassist.db import migrate
-from shopassist.db.embedded import EmbeddedPostgres
-from shopassist.db.links import normalised
-from shopassist.settings import Settings, Storage, StorageSettings
-from tests.database_pool import COPYING, DatabasePool
-from tests.left_out import LeftOut
-from tests.support import FixedClock, execute, postgres_settings, with_name
+from shopassist.db.dsn import normalise_dsn
+from shopassist.db.embedded.server import EmbeddedPostgres
+from shopassist.settings import Settings
+from tests.support.database_pool import COPYING, DatabasePool
+from tests.support.helpers import FixedClock, execute, with_name
+from tests.support.skip_report import LeftOut
+
+pytest_plugins = ["tests.support.http_fixtures"]
 
 TEMPLATE = "migrated"
 """Where nothing is synced, copying files costs a third of writing every page to the log: 0.1 s less in the kernel."""
@@ -55,7 +57,7 @@ def template_url(server_url: str) -> str:
 
     async def make() -> None:
         await execute(server_url, f"CREATE DATABASE {TEMPLATE}")
-        await migrate.upgrade(normalised(with_name(server_url, TEMPLATE)))
+        await migrate.upgrade(normalise_dsn(with_name(server_url, TEMPLATE)))
 
     asyncio.run(make())
     return with_name(server_url, TEMPLATE)
@@ -82,14 +84,6 @@ async def database_url(database_pool: DatabasePool) -> AsyncIterator[str]:
     url = await database_pool.take()
     yield url
     await database_pool.give_back(url)
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def settings(request: pytest.FixtureRequest) -> Settings:
-    """Settings of either twin: a test that asks for this runs against both."""
-    if request.param == "memory":
-        return Settings(storage=StorageSettings(storage=Storage.MEMORY))
-    return postgres_settings(request.getfixturevalue("database_url"))
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The HTTP API: one router per noun."""
+"""What routes of all nouns share: dependencies, error handlers, pagination, headers, middleware."""

@@ -1,7 +1,8 @@
-"""What every request passes: an id for the logs, and the database once it is ready. Pure ASGI."""
+"""ASGI middleware: request ids, logs and traces; allowed hosts; security headers."""
 
 import re
 import time
+from collections.abc import Iterable
 from uuid import uuid4
 
 import structlog
@@ -9,39 +10,56 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shopassist.api.errors import domain_error
-from shopassist.api.staleness import mark_stale
-from shopassist.db.freshness import freshness
-from shopassist.db.resilience.policy import deadline_within
-from shopassist.errors import StorageUnavailableError
-from shopassist.services.availability import Availability, Phase
-from shopassist.telemetry.figures import RequestFigures
-from shopassist.telemetry.traces import request_span
-
-REQUEST_SECONDS = 45.0
-"""No request lives longer: the assistant's time and what is around it. Known clients ask again after 15."""
+from shopassist.api.dependencies import get_peer_address
+from shopassist.api.error_handlers import handle_domain_error
+from shopassist.api.headers import DEFAULT_CSP, build_quota_headers, set_stale_headers
+from shopassist.db.replica import track_freshness
+from shopassist.db.resilience import limit_time
+from shopassist.errors import HostNotAllowedError
+from shopassist.identity.client_network import ClientNetworks
+from shopassist.metrics.registry import RequestMetrics
+from shopassist.tracing import request_span
 
 logger = structlog.get_logger(__name__)
 
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
+class AllowedHosts:
+    """Refuses requests to other hosts, so that no link of ours ever leads to a name that a client made up."""
 
-class UntilPrepared:
-    """Refuses what needs the database until its schema is known to fit, for servers that started without it."""
-
-    def __init__(self, app: ASGIApp, availability: Availability) -> None:
-        """Wrap `app`."""
+    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
+        """`allowed` holds whole names, and `*.name` for all names below it."""
         self.app = app
-        self.availability = availability
+        names = [name.lower() for name in allowed]
+        self.names = frozenset(names)
+        self.ends = tuple(name[1:] for name in names if name.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        starting = self.availability.phase is Phase.STARTING
-        if starting and scope["type"] == "http" and scope["path"].startswith("/api"):
-            answer = await domain_error(Request(scope), StorageUnavailableError())
-            await answer(scope, receive, send)
+        if scope["type"] != "http" or self._is_allowed(scope):
+            await self.app(scope, receive, send)
             return
-        await self.app(scope, receive, send)
+        answer = await handle_domain_error(Request(scope), HostNotAllowedError())
+        await answer(scope, receive, send)
+
+    def _is_allowed(self, scope: Scope) -> bool:
+        hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
+            return False
+        name = strip_port(hosts[0])
+        return name in self.names or name.endswith(self.ends)
+
+
+def strip_port(host: str) -> str:
+    """The name, or the address without its brackets, in a `Host` header."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+REQUEST_TIMEOUT_SECONDS = 45.0
+"""No request lives longer: the assistant's time and what is around it. Known clients ask again after 15."""
+
+REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContext:
@@ -50,7 +68,7 @@ class RequestContext:
     It is counted, and is a span where there are traces.
     """
 
-    def __init__(self, app: ASGIApp, figures: RequestFigures) -> None:
+    def __init__(self, app: ASGIApp, figures: RequestMetrics) -> None:
         """Wrap `app`."""
         self.app = app
         self.figures = figures
@@ -61,7 +79,7 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        request_id = given.decode() if REQUEST_ID.fullmatch(given) else uuid4().hex
+        request_id = given.decode() if REQUEST_ID_PATTERN.fullmatch(given) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
         span = request_span(scope["headers"], request_id)
         if span:
@@ -76,11 +94,11 @@ class RequestContext:
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
                 if noted.is_stale:
-                    mark_stale(MutableHeaders(scope=message), noted)
+                    set_stale_headers(MutableHeaders(scope=message), noted)
             await send(message)
 
         try:
-            with deadline_within(REQUEST_SECONDS), freshness() as noted:
+            with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as noted:
                 await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)
@@ -92,3 +110,43 @@ class RequestContext:
             if span:
                 span.end(scope["method"], route, status)
             structlog.contextvars.clear_contextvars()
+
+
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
+]
+DEFAULT_CSP_HEADER = (b"content-security-policy", DEFAULT_CSP.encode())
+HSTS_HEADER = (b"strict-transport-security", b"max-age=31536000")
+"""A year; said only over TLS, since over plain HTTP nobody may believe it (RFC 6797, section 7.2)."""
+
+
+class SecurityHeaders:
+    """Adds them to every answer."""
+
+    def __init__(self, app: ASGIApp, networks: ClientNetworks) -> None:
+        """`networks` knows which proxies are believed to say that the client came over TLS."""
+        self.app = app
+        self.networks = networks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                if DEFAULT_CSP_HEADER[0] not in [name for name, _ in headers]:
+                    headers.append(DEFAULT_CSP_HEADER)
+                quota = scope.get("quota")
+                if quota is not None:
+                    headers += build_quota_headers(quota)
+                if scope["scheme"] == "https" or self.networks.is_behind_tls(get_peer_address(scope), scope["headers"]):
+                    headers.append(HSTS_HEADER)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)

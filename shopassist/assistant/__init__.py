@@ -1,1 +1,1 @@
-"""Understanding a question and answering it from the catalogue."""
+"""Understand shopping questions and answer them from the catalogue."""

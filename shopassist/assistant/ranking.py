@@ -1,20 +1,15 @@
-"""The order in which products that fit are recommended: the same question over the same products, the same order."""
+"""Deterministic ranking of the products that meet the criteria."""
 
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from shopassist.assistant.feature_words import PREFERENCES
-from shopassist.assistant.nouns import ACCESSORIES
-from shopassist.models.catalog import Product
-from shopassist.models.criteria import Criteria, Order
-from shopassist.models.words import words_of
+from shopassist.assistant.parsing.vocabulary import ACCESSORY_NOUNS
+from shopassist.catalog.attributes import ATTRIBUTE_PREFERENCES, HIGHER_IS_BETTER
+from shopassist.catalog.criteria import Criteria, SortOrder
+from shopassist.catalog.models import Product, words_of
 
-MORE_IS_BETTER = (
-    "ram_gb", "storage_gb", "battery_mah", "capacity_mah", "main_camera_mp", "refresh_rate_hz", "charging_watts",
-    "battery_hours", "output_watts",
-)  # fmt: skip
 ASKED_WEIGHT = 2.0
 PREFERRED_WEIGHT = 6.0
 PRICE_WEIGHT = 0.4
@@ -24,16 +19,16 @@ TYPICAL_RATING = Decimal("3.5")
 TYPICAL_COUNT = 20
 """A rating counts as if that many people had given the typical one: five stars by one buyer are no proof."""
 
-FACTS_OF_A_DEVICE = 15
+MIN_DEVICE_ATTRIBUTES = 15
 
-VARIANT = re.compile(r"\s*[(\[][^)\]]*[)\]]")
+VARIANT_SUFFIX = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 Score = Callable[[Product], float]
 
 
-def ranked(products: Sequence[Product], criteria: Criteria) -> list[Product]:
+def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Product]:
     """`products`, given in the order of their text match, the best answer first."""
     place = {id(product): index for index, product in enumerate(products)}
-    value = value_of(products, criteria)
+    value = build_value_score(products, criteria)
     by_text = is_keyword_search(criteria)
 
     def key(product: Product) -> tuple[float | bool, ...]:
@@ -42,13 +37,13 @@ def ranked(products: Sequence[Product], criteria: Criteria) -> list[Product]:
         if by_text:
             merit = (
                 -_title_match(product, criteria),
-                bool(criteria.features) and _scarce(product),
+                bool(criteria.features) and _has_few_attributes(product),
                 place[id(product)],
                 -value(product),
             )
-        return (uncategorised, *_ordered(product, criteria.order), -_granted(product, criteria), *merit)
+        return (uncategorised, *_sort_key(product, criteria.order), -_count_stated_wishes(product, criteria), *merit)
 
-    return _varied(sorted(products, key=key))
+    return _move_variants_back(sorted(products, key=key))
 
 
 def is_keyword_search(criteria: Criteria) -> bool:
@@ -57,18 +52,18 @@ def is_keyword_search(criteria: Criteria) -> bool:
     return not figures and not (criteria.categories and not criteria.terms)
 
 
-def value_of(products: Sequence[Product], criteria: Criteria) -> Score:
+def build_value_score(products: Sequence[Product], criteria: Criteria) -> Score:
     """How much of what is asked for a product gives for its price, from 0 to 1, among these products."""
-    preferred = {name: sign for wish in criteria.wishes for name, sign in PREFERENCES.get(wish, ())}
+    preferred = {name: sign for wish in criteria.wishes for name, sign in ATTRIBUTE_PREFERENCES.get(wish, ())}
     asked = {bound.name for bound in criteria.bounds if bound.minimum is not None}
-    signs: dict[str, int] = dict.fromkeys(MORE_IS_BETTER, 1) | preferred
+    signs: dict[str, int] = dict.fromkeys(HIGHER_IS_BETTER, 1) | preferred
     facts = [(id(product), product.attributes) for product in products]
-    standings = {name: _standing([(key, a.get(name)) for key, a in facts], sign) for name, sign in signs.items()}
+    standings = {name: _relative_scores([(key, a.get(name)) for key, a in facts], sign) for name, sign in signs.items()}
     weights = {name: 1.0 for name in signs if standings[name]}
     weights |= {name: ASKED_WEIGHT for name in asked if name in weights}
     weights |= {name: PREFERRED_WEIGHT for name in preferred if name in weights}
     total = sum(weights.values())
-    cheapness = _standing([(id(product), product.price) for product in products], -1)
+    cheapness = _relative_scores([(id(product), product.price) for product in products], -1)
     price_weight = PRICE_WEIGHT if criteria.price_max is None else PRICE_WEIGHT_IN_BUDGET
 
     def value(product: Product) -> float:
@@ -78,7 +73,7 @@ def value_of(products: Sequence[Product], criteria: Criteria) -> Score:
     return value
 
 
-def _standing(figures: Iterable[tuple[int, object]], sign: int) -> Mapping[int, float]:
+def _relative_scores(figures: Iterable[tuple[int, object]], sign: int) -> Mapping[int, float]:
     """From 0 for the worst figure to 1 for the best, by identity; empty where they do not differ."""
     values = {key: float(figure) * sign for key, figure in figures if isinstance(figure, int | float | Decimal)}
     distinct = sorted(set(values.values()))
@@ -88,28 +83,28 @@ def _standing(figures: Iterable[tuple[int, object]], sign: int) -> Mapping[int, 
     return {key: places[value] for key, value in values.items()}
 
 
-def _ordered(product: Product, order: Order) -> tuple[float, ...]:
+def _sort_key(product: Product, order: SortOrder) -> tuple[float, ...]:
     price = float(product.price or 0)
-    if order is Order.CHEAPEST:
+    if order is SortOrder.CHEAPEST:
         return (price,)
-    if order is Order.DEAREST:
+    if order is SortOrder.DEAREST:
         return (-price,)
-    if order is Order.BEST_RATED:
+    if order is SortOrder.BEST_RATED:
         count = product.rating_count if product.rating_count is not None else 1
         rating = product.rating if product.rating is not None else Decimal(0)
         return (-float((rating * count + TYPICAL_RATING * TYPICAL_COUNT) / (count + TYPICAL_COUNT)),)
     return ()
 
 
-def _granted(product: Product, criteria: Criteria) -> int:
+def _count_stated_wishes(product: Product, criteria: Criteria) -> int:
     """How many wishes the product states in so many words."""
     words = set(product.words)
-    return sum(words.issuperset(words_of(wish)) for wish in criteria.wishes if wish not in PREFERENCES)
+    return sum(words.issuperset(words_of(wish)) for wish in criteria.wishes if wish not in ATTRIBUTE_PREFERENCES)
 
 
-def _scarce(product: Product) -> bool:
+def _has_few_attributes(product: Product) -> bool:
     """A product without a category and with few facts is more often a thing for the product that was named."""
-    return not product.category and len(product.attributes) < FACTS_OF_A_DEVICE
+    return not product.category and len(product.attributes) < MIN_DEVICE_ATTRIBUTES
 
 
 def _title_match(product: Product, criteria: Criteria) -> float:
@@ -119,19 +114,19 @@ def _title_match(product: Product, criteria: Criteria) -> float:
     return sum(any(title.issuperset(words) for words in way) for way in named) / len(named) if named else 0.0
 
 
-def _varied(products: Sequence[Product]) -> list[Product]:
+def _move_variants_back(products: Sequence[Product]) -> list[Product]:
     """Variants of one model go behind the first of them."""
     seen: set[str] = set()
     first: list[Product] = []
     rest: list[Product] = []
     for product in products:
-        model = VARIANT.sub("", product.title).casefold()
+        model = VARIANT_SUFFIX.sub("", product.title).casefold()
         (rest if model in seen else first).append(product)
         seen.add(model)
     return [*first, *rest]
 
 
-_ACCESSORY_PHRASES = [words_of(phrase) for phrases in ACCESSORIES.values() for phrase in phrases]
+_ACCESSORY_PHRASES = [words_of(phrase) for phrases in ACCESSORY_NOUNS.values() for phrase in phrases]
 _ACCESSORY_WORDS = frozenset(words[-1] for words in _ACCESSORY_PHRASES) - {
     "part",
     "button",
@@ -145,10 +140,10 @@ def is_accessory(product: Product, said: frozenset[str] | None) -> bool:
     """Whether it is a thing for the device that `said` names, by its category or else its title."""
     if said is None:
         return False
-    named = _words(product.category)[-1:] if product.category else _words(product.title)
+    named = _cached_words(product.category)[-1:] if product.category else _cached_words(product.title)
     return any(word in _ACCESSORY_WORDS and word not in said for word in named)
 
 
 @functools.lru_cache(maxsize=4096)
-def _words(text: str) -> list[str]:
+def _cached_words(text: str) -> list[str]:
     return words_of(text)

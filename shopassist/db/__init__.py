@@ -1,1 +1,1 @@
-"""Everything that knows a database."""
+"""Database access that all nouns share."""

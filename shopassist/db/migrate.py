@@ -1,4 +1,4 @@
-"""The schema: brought to the revision that this code needs, once however many processes start together."""
+"""Schema migrations, applied once however many processes start together."""
 
 import asyncio
 import time
@@ -11,30 +11,29 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from shopassist.db.links import where
-from shopassist.db.servers import Servers
-from shopassist.db.tls import complaint, is_plain
+from shopassist.db.dsn import format_hosts_and_database, get_tls_error_message, is_tls_disabled
+from shopassist.db.host_selection import HostSelector
 from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-MIGRATIONS = Path(__file__).resolve().parents[2] / "migrations"
-LOCK_KEY = 0x5B0FA551
+MIGRATIONS_FOLDER = Path(__file__).resolve().parents[2] / "migrations"
+MIGRATION_LOCK_KEY = 0x5B0FA551
 POLL_SECONDS = 0.1
-PATIENCE_SECONDS = 600
+LOCK_WAIT_SECONDS = 600
 LOCK_TIMEOUT = "500ms"
 """Whoever comes after a step that waits for a lock waits behind it: so it gives way soon, and is tried again."""
-LOCK_PAUSE_SECONDS = 1.0
-LOCK_PATIENCE_SECONDS = 120
-UNREACHABLE = "The database at {} cannot be reached: check DATABASE_URL."
-LOCKED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-ABSENT = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
+STEP_RETRY_PAUSE_SECONDS = 1.0
+STEP_RETRY_SECONDS = 120
+UNREACHABLE_MESSAGE = "The database at {} cannot be reached: check DATABASE_URL."
+LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
+UNREACHABLE_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-def known_revisions() -> list[str]:
+def list_known_revisions() -> list[str]:
     """The revisions that this code knows, oldest first: the numbers that the scripts' names begin with."""
-    return sorted(path.name.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+    return sorted(path.name.split("_")[0] for path in (MIGRATIONS_FOLDER / "versions").glob("[0-9]*_*.py"))
 
 
 async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | None = None) -> bool:
@@ -44,24 +43,24 @@ async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | Non
     next start goes on from there), `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when
     it refuses us.
     """
-    revisions = known_revisions()
-    async with connected(url) as connection:
-        if await revision_of(connection) == revisions[-1]:
+    revisions = list_known_revisions()
+    async with connect(url) as connection:
+        if await fetch_revision(connection) == revisions[-1]:
             return False
-        async with _lock(connection):
-            current = await revision_of(connection)
+        async with _migration_lock(connection):
+            current = await fetch_revision(connection)
             if current == revisions[-1]:
                 return False
             _refuse_newer(current, revisions)
             if before is not None and current is not None:
                 await before()
-            await _run("upgrade", url, "head", connection)
+            await _run_alembic("upgrade", url, "head", connection)
             return True
 
 
 async def require_current(url: URL) -> None:
     """Raise `MigrationError` unless the schema is at the revision that this code needs; changes nothing."""
-    found, revisions = await current(url), known_revisions()
+    found, revisions = await get_current_revision(url), list_known_revisions()
     _refuse_newer(found, revisions)
     if found != revisions[-1]:
         raise MigrationError(
@@ -72,15 +71,15 @@ async def require_current(url: URL) -> None:
 
 async def upgrade(url: URL, revision: str = "head") -> None:
     """Upgrade to `revision`. Raises as `ensure_current` does."""
-    async with connected(url) as connection, _lock(connection):
-        _refuse_newer(await revision_of(connection), known_revisions())
-        await _run("upgrade", url, revision, connection)
+    async with connect(url) as connection, _migration_lock(connection):
+        _refuse_newer(await fetch_revision(connection), list_known_revisions())
+        await _run_alembic("upgrade", url, revision, connection)
 
 
 async def downgrade(url: URL, revision: str) -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
-    async with connected(url) as connection, _lock(connection):
-        current, revisions = await revision_of(connection), known_revisions()
+    async with connect(url) as connection, _migration_lock(connection):
+        current, revisions = await fetch_revision(connection), list_known_revisions()
         _refuse_newer(current, revisions)
         if revision.startswith("-") and revision[1:].isdecimal():
             stops = ["base", *revisions]
@@ -88,60 +87,66 @@ async def downgrade(url: URL, revision: str) -> None:
             if behind < 0:
                 raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
             revision = stops[behind]
-        await _run("downgrade", url, revision, connection)
+        await _run_alembic("downgrade", url, revision, connection)
 
 
-async def current(url: URL) -> str | None:
+async def get_current_revision(url: URL) -> str | None:
     """The revision of the database, or None for an empty one. Raises `StartupError` when it cannot be reached."""
-    async with connected(url) as connection:
-        return await revision_of(connection)
+    async with connect(url) as connection:
+        return await fetch_revision(connection)
 
 
-def history() -> list[tuple[str, str]]:
+def list_revisions() -> list[tuple[str, str]]:
     """Every revision this code knows and what it does, oldest first."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - costs a warm start 0.2 s
 
-    scripts = ScriptDirectory.from_config(configuration(None)).walk_revisions()
+    scripts = ScriptDirectory.from_config(build_alembic_config(None)).walk_revisions()
     return [(script.revision, script.doc) for script in scripts][::-1]
 
 
-def configuration(url: URL | None) -> "Config":
+def build_alembic_config(url: URL | None) -> "Config":
     """Alembic's configuration; `url` goes as an attribute, so that no password is ever in a file or a log."""
     from alembic.config import Config  # noqa: PLC0415 - costs a warm start 0.2 s
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
     config.attributes["url"] = url
     config.attributes["lock_timeout"] = LOCK_TIMEOUT
     return config
 
 
 @asynccontextmanager
-async def connected(url: URL) -> AsyncIterator[asyncpg.Connection]:
+async def connect(url: URL) -> AsyncIterator[asyncpg.Connection]:
     """A connection of its own, closed behind the block. Raises `StartupError` that says what is wrong with the link."""
     try:
         # Nothing is prepared, so that a look at the revision is possible through a pooler, too.
-        connection = await Servers(url).connect(timeout=10, statement_cache_size=0)
+        connection = await HostSelector(url).connect(timeout=10, statement_cache_size=0)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        reason = "the user, the password or a way without TLS" if is_plain(url) else "the user or password"
-        raise StartupError(f"The database at {where(url)} refuses {reason} of DATABASE_URL.") from None
+        reason = "the user, the password or a way without TLS" if is_tls_disabled(url) else "the user or password"
+        raise StartupError(
+            f"The database at {format_hosts_and_database(url)} refuses {reason} of DATABASE_URL."
+        ) from None
     except asyncpg.InvalidCatalogNameError:
-        raise StartupError(f"The database server at {where(url)} has no database of that name.") from None
-    except (*ABSENT, StorageUnavailableError) as error:
-        if said := complaint(error):
-            raise StartupError(f"The database at {where(url)} {said}.") from None
-        raise DatabaseAbsentError(UNREACHABLE.format(where(url))) from None
+        raise StartupError(
+            f"The database server at {format_hosts_and_database(url)} has no database of that name."
+        ) from None
+    except (*UNREACHABLE_ERRORS, StorageUnavailableError) as error:
+        if said := get_tls_error_message(error):
+            raise StartupError(f"The database at {format_hosts_and_database(url)} {said}.") from None
+        raise DatabaseAbsentError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url))) from None
     except ValueError:
-        raise StartupError(UNREACHABLE.format(where(url))) from None
+        raise StartupError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url))) from None
     try:
         yield connection
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
-        raise DatabaseAbsentError(f"The database at {where(url)} went away while it was prepared.") from None
+        raise DatabaseAbsentError(
+            f"The database at {format_hosts_and_database(url)} went away while it was prepared."
+        ) from None
     finally:
         await connection.close()
 
 
-async def revision_of(connection: asyncpg.Connection) -> str | None:
+async def fetch_revision(connection: asyncpg.Connection) -> str | None:
     """The revision of the database that is connected, or None for an empty one."""
     try:
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
@@ -151,18 +156,18 @@ async def revision_of(connection: asyncpg.Connection) -> str | None:
 
 
 @asynccontextmanager
-async def _lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
+async def _migration_lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Polled, since a session that waits in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever."""
     waited = 0.0
-    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", LOCK_KEY):
-        if waited >= PATIENCE_SECONDS:
-            raise MigrationError(f"Another process has been migrating the database for {PATIENCE_SECONDS} s.")
+    while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK_KEY):
+        if waited >= LOCK_WAIT_SECONDS:
+            raise MigrationError(f"Another process has been migrating the database for {LOCK_WAIT_SECONDS} s.")
         await asyncio.sleep(POLL_SECONDS)
         waited += POLL_SECONDS
     try:
         yield
     finally:
-        await connection.execute("SELECT pg_advisory_unlock($1)", LOCK_KEY)
+        await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK_KEY)
 
 
 def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
@@ -173,7 +178,7 @@ def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
         )
 
 
-async def _run(
+async def _run_alembic(
     direction: Literal["upgrade", "downgrade"], url: URL, revision: str, connection: asyncpg.Connection
 ) -> None:
     """Go to a named revision, again where a lock was not to be had; each step that was done stays done.
@@ -183,18 +188,20 @@ async def _run(
     from alembic import command  # noqa: PLC0415 - costs a warm start 0.2 s
     from alembic.util.exc import CommandError  # noqa: PLC0415 - costs a warm start 0.2 s
 
-    patient_until = time.monotonic() + LOCK_PATIENCE_SECONDS
+    patient_until = time.monotonic() + STEP_RETRY_SECONDS
     while True:
         try:
-            return await asyncio.to_thread(getattr(command, direction), configuration(url), revision)
+            return await asyncio.to_thread(getattr(command, direction), build_alembic_config(url), revision)
         except DBAPIError as error:
             if error.connection_invalidated:
-                raise DatabaseAbsentError(f"The database at {where(url)} went away while it was migrated.") from error
+                raise DatabaseAbsentError(
+                    f"The database at {format_hosts_and_database(url)} went away while it was migrated."
+                ) from error
             cause = getattr(error.orig, "__cause__", None)
-            if not isinstance(cause, LOCKED) or time.monotonic() > patient_until:
+            if not isinstance(cause, LOCK_ERRORS) or time.monotonic() > patient_until:
                 reason = str(cause or type(error).__name__).splitlines()[0]
-                at = await revision_of(connection) or "base"
+                at = await fetch_revision(connection) or "base"
                 raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}") from error
         except CommandError as error:
             raise MigrationError(f"The migration cannot be done: {error}") from error
-        await asyncio.sleep(LOCK_PAUSE_SECONDS)
+        await asyncio.sleep(STEP_RETRY_PAUSE_SECONDS)

@@ -1,26 +1,125 @@
-"""The replica: whether it may be read from, which it may only while it is known not to be too far behind."""
+"""The read replica: its replication lag, reads from it, and whether a request read stale data."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from shopassist.db.lag import Lag
-from shopassist.db.manager import DatabaseManager
-from shopassist.db.resilience.policy import Limits, Resilience
-from shopassist.settings import DatabaseConfig
+from shopassist.db.database import DatabaseManager
+from shopassist.db.failures import BusyError, RolledBackError
+from shopassist.db.resilience import Resilience, ResilienceLimits, limit_time
+from shopassist.db.unit_of_work import PostgresUnitOfWork
+from shopassist.errors import StorageUnavailableError
+from shopassist.settings.database import DatabaseConfig
+from shopassist.storage import RepositoryFactories, TransactionBody, UnitOfWork
+
+Result = TypeVar("Result")
 
 logger = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 0.2
+
+@dataclass(slots=True)
+class Freshness:
+    """Of what one request read. `as_of`: nothing committed until then is missing; None where that is not known."""
+
+    is_stale: bool = False
+    as_of: datetime | None = None
+
+
+_freshness: ContextVar[Freshness | None] = ContextVar("freshness", default=None)
+
+
+@contextmanager
+def track_freshness() -> Iterator[Freshness]:
+    """What is read in this block is noted here."""
+    noted = Freshness()
+    token = _freshness.set(noted)
+    try:
+        yield noted
+    finally:
+        _freshness.reset(token)
+
+
+def note_stale(as_of: datetime | None) -> None:
+    """Something was read that may be old; of several the oldest counts."""
+    noted = _freshness.get()
+    if noted is None:
+        return
+    is_older = as_of is None or (noted.as_of is not None and as_of < noted.as_of)
+    if is_older or not noted.is_stale:
+        noted.as_of = as_of
+    noted.is_stale = True
+
+
+MAX_WAL_MARKS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class WalMark:
+    """Where the primary's log (WAL) had come to, in bytes, at the latest at an instant."""
+
+    at: float
+    as_of: datetime
+    position: int
+
+
+class ReplicationLag:
+    """The time since the primary was last seen where the replica is now.
+
+    All times are of one clock, this process's, so no two clocks need agree, and nothing is written. The replica's
+    `pg_last_xact_replay_timestamp` will not do: with an idle primary it grows for ever, and a replica that has lost its
+    primary tells the same. Bytes alone do not say for how long. Of a primary that is not seen any more nobody knows
+    what the replica lacks, so then this grows.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is known at first."""
+        self._monotonic = monotonic
+        self._marks: deque[WalMark] = deque(maxlen=MAX_WAL_MARKS)
+        self._newest: int | None = None
+        self._reached: WalMark | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """What the replica shows is not older than that; None while that is not known."""
+        return None if self._reached is None else self._monotonic() - self._reached.at
+
+    @property
+    def as_of(self) -> datetime | None:
+        """Nothing that was committed until then is missing on the replica."""
+        return None if self._reached is None else self._reached.as_of
+
+    def primary_at(self, position: int, asked_at: float) -> None:
+        """The primary, asked at that instant, said where its log has come to; all acknowledged before is in it."""
+        if self._newest is not None and position < self._newest:
+            # Another server took its place, without what the old one had not sent. Older marks mean nothing any more.
+            self._marks.clear()
+        elif position == self._newest and len(self._marks) > 1 and self._marks[-2].position == position:
+            self._marks.pop()  # of an idle primary's marks the first and the last tell all
+        self._newest = position
+        age = self._monotonic() - asked_at
+        # The instant by the wall clock is for people to read, and decides nothing.
+        self._marks.append(WalMark(asked_at, datetime.fromtimestamp(time.time() - age, UTC), position))
+
+    def replica_at(self, position: int) -> None:
+        """The replica has replayed the log up to there."""
+        while self._marks and self._marks[0].position <= position:
+            self._reached = self._marks.popleft()
+
+
+POLL_SECONDS = 0.2
 """How often either server is asked where it is."""
 
-LIMITS = Limits(attempts=1, retry_seconds=0.7, hot_seconds=0.5, unit_seconds=0.7, wait_seconds=0.5)
+REPLICA_LIMITS = ResilienceLimits(attempts=1, retry_seconds=0.7, hot_seconds=0.5, unit_seconds=0.7, wait_seconds=0.5)
 """Nothing is tried again at the replica, and little waited for: the primary is there."""
 
 # What is acknowledged has been flushed, and what is flushed is sent to replicas.
@@ -32,7 +131,7 @@ SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn
 """
 
 
-class State(StrEnum):
+class ReplicaState(StrEnum):
     """What the replica is fit for."""
 
     NONE = "none"
@@ -44,7 +143,7 @@ class State(StrEnum):
 
 
 @dataclass(slots=True)
-class Figures:
+class ReplicaCounters:
     """Reads that may lag, so far in this process, by who answered them."""
 
     reads: int = 0
@@ -58,31 +157,31 @@ class Replica:
     def __init__(self, config: DatabaseConfig | None, primary: DatabaseManager | None) -> None:
         """Connects to nothing yet; in memory there is neither. Raises `StartupError` when the link is no such."""
         self.manager: DatabaseManager | None = None
-        self.lag = Lag()
-        self.figures = Figures()
+        self.lag = ReplicationLag()
+        self.figures = ReplicaCounters()
         self._primary = primary
         self._max_lag = config.replica_max_lag if config else 0.0
-        self._trouble: State | None = State.UNKNOWN
+        self._trouble: ReplicaState | None = ReplicaState.UNKNOWN
         if config and primary and config.replica_url is not None:
-            self.manager = DatabaseManager(config, Resilience(LIMITS), replica=True)
+            self.manager = DatabaseManager(config, Resilience(REPLICA_LIMITS), replica=True)
             primary.companions.append(self.manager)
 
     @property
-    def state(self) -> State:
+    def state(self) -> ReplicaState:
         """What it is fit for now."""
         if self.manager is None:
-            return State.NONE
+            return ReplicaState.NONE
         if self._trouble is not None:
             return self._trouble
         seconds = self.lag.seconds
         if seconds is None:
-            return State.UNKNOWN
-        return State.FIT if seconds <= self._max_lag else State.LAGGING
+            return ReplicaState.UNKNOWN
+        return ReplicaState.FIT if seconds <= self._max_lag else ReplicaState.LAGGING
 
     def status(self) -> dict[str, Any]:
         """State, lag in seconds (null where it is not known), and use."""
         if self.manager is None:
-            return {"status": State.NONE.value}
+            return {"status": ReplicaState.NONE.value}
         seconds = self.lag.seconds
         return {
             "status": self.state.value,
@@ -96,7 +195,7 @@ class Replica:
         """Look after it for the length of the block."""
         looks = []
         if self.manager is not None:
-            looks = [asyncio.create_task(again(look)) for look in (self._look_at_primary, self._look_at_replica)]
+            looks = [asyncio.create_task(poll_forever(look)) for look in (self._look_at_primary, self._look_at_replica)]
         try:
             yield
         finally:
@@ -118,10 +217,10 @@ class Replica:
             self.lag.primary_at(position, asked_at)
 
     async def _look_at_replica(self) -> None:
-        trouble: State | None = State.AWAY
+        trouble: ReplicaState | None = ReplicaState.AWAY
         try:
             position = await self._replica_position()
-            trouble = State.NO_STANDBY if position is None else None
+            trouble = ReplicaState.NO_STANDBY if position is None else None
             if position is not None:
                 self.lag.replica_at(position)
         finally:
@@ -137,11 +236,67 @@ class Replica:
         return position
 
 
-async def again(look: Callable[[], Awaitable[None]]) -> None:
+async def poll_forever(look: Callable[[], Awaitable[None]]) -> None:
     """Look for ever, whatever keeps a server from answering."""
     while True:
         try:
             await look()
         except Exception as error:  # noqa: BLE001 - it is looked at again
             logger.debug("replica_look_failed", error=type(error).__name__)
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+class PostgresReplicaReads:
+    """Implements `ReplicaReads`."""
+
+    def __init__(
+        self, unit_of_work: UnitOfWork, replica: Replica, repositories: RepositoryFactories[AsyncSession]
+    ) -> None:
+        """`unit_of_work` is the primary's."""
+        self._unit_of_work = unit_of_work
+        self._replica = replica
+        self._repositories = repositories
+
+    def about(self, *_: str) -> Self:
+        return self
+
+    async def run(self, body: TransactionBody[Result]) -> Result:
+        replica = self._replica
+        if replica.manager is None:
+            return await self._unit_of_work.run(body, repeatable=True)
+        tried = replica.state is ReplicaState.FIT
+        if tried:
+            try:
+                result = await self._at_replica(replica.manager, body)
+            except Exception:  # noqa: BLE001 - whatever it was: what the primary says counts
+                replica.figures.reads_by_primary += 1
+            else:
+                replica.figures.reads += 1
+                return result
+        else:
+            replica.figures.reads_by_primary += 1
+        try:
+            return await self._unit_of_work.run(body, repeatable=True)
+        except (BusyError, RolledBackError):
+            raise  # the primary is there
+        except StorageUnavailableError as gone:
+            if tried or replica.state is ReplicaState.AWAY:
+                raise
+            return await self._stale(replica.manager, body, gone)
+
+    async def _stale(
+        self, manager: DatabaseManager, body: TransactionBody[Result], gone: StorageUnavailableError
+    ) -> Result:
+        """However old it is: nobody else can answer."""
+        as_of = self._replica.lag.as_of
+        try:
+            result = await self._at_replica(manager, body)
+        except Exception:  # noqa: BLE001 - what keeps the service from answering is that the primary is gone
+            raise gone from None
+        self._replica.figures.stale_reads += 1
+        note_stale(as_of)
+        return result
+
+    async def _at_replica(self, manager: DatabaseManager, body: TransactionBody[Result]) -> Result:
+        with limit_time(manager.resilience.limits.unit_seconds):
+            return await PostgresUnitOfWork(manager, self._repositories).run(body, repeatable=True)

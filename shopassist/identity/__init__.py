@@ -1,1 +1,1 @@
-"""Who is asking."""
+"""Callers: access tokens, guest sessions, client networks, rate limits and the server's secret."""

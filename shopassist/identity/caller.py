@@ -1,6 +1,36 @@
-"""Who is asking, as the rest of the product sees them."""
+"""The authenticated caller of a request."""
 
+import hashlib
+import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+
+from shopassist.identity.key_derivation import derive_key
+from shopassist.settings import Settings
+
+USER_HASH_PURPOSE = "erased subjects"
+
+
+class UserHasher:
+    """Hashes user ids (HMAC with SHA-256)."""
+
+    def __init__(self, settings: Settings) -> None:
+        """The key is made when it is first needed. Raises `StartupError` then when there is no secret."""
+        self._settings = settings
+        self._key = b""
+
+    def __call__(self, user_id: str) -> str:
+        """64 hex characters."""
+        if not self._key:
+            self._key = derive_key(self._settings, USER_HASH_PURPOSE)
+        return hmac.digest(self._key, user_id.encode(), hashlib.sha256).hex()
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this key from another: hashes under another key lead to nobody. 16 hex characters."""
+        return self("\x00fingerprint")[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +47,21 @@ class Caller:
     name: str | None = None
     picture: str | None = None
     network: str | None = None
+
+
+_served_user: ContextVar[str | None] = ContextVar("asker", default=None)
+
+
+@contextmanager
+def on_behalf_of(user_id: str) -> Iterator[None]:
+    """Whatever is asked in this block, and in tasks begun in it, serves that person."""
+    token = _served_user.set(user_id)
+    try:
+        yield
+    finally:
+        _served_user.reset(token)
+
+
+def get_served_user() -> str | None:
+    """Who is served, if it is a person."""
+    return _served_user.get()

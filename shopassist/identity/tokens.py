@@ -1,4 +1,4 @@
-"""Access tokens: JSON Web Tokens of an OpenID Connect issuer (RFC 7519, RFC 9068)."""
+"""Verify access tokens: JSON Web Tokens of OpenID Connect issuers (RFC 7519, RFC 9068)."""
 
 import re
 from collections.abc import Sequence
@@ -10,20 +10,20 @@ import jwt
 
 from shopassist.errors import InvalidInputError, InvalidTokenError
 from shopassist.identity.caller import Caller
-from shopassist.identity.keys import Keys
-from shopassist.models.text import valid_user_id
+from shopassist.identity.jwks import KeySource
+from shopassist.text import validate_user_id
 
 ALGORITHMS = ["RS256", "ES256"]
 SCOPE_CLAIMS = ("scope", "scp", "permissions")
 """Where issuers say what a token allows: RFC 8693, Microsoft and Okta, Auth0."""
 
 LEEWAY = timedelta(seconds=10)
-LONGEST_LIFETIME = timedelta(days=30)
-LONGEST_TOKEN = 16 * 1024
-COMPACT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
+MAX_LIFETIME = timedelta(days=30)
+MAX_TOKEN_LENGTH = 16 * 1024
+COMPACT_FORM = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}")
 """How a signed token is written (RFC 7515, section 7.1); lenient decoders skip what does not belong there."""
 
-TYPES = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
+ACCESS_TOKEN_TYPES = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
 """What an access token may say it is. Other tokens of the same issuer, such as logout tokens, say something else."""
 
 
@@ -33,7 +33,14 @@ class Issuer:
 
     names: tuple[str, ...]
     audience: str
-    keys: Keys
+    keys: KeySource
+
+
+def parse_names(claim: object) -> list[str]:
+    """The names in a claim that is a string of words or a list of strings."""
+    if isinstance(claim, str):
+        return claim.split()
+    return [name for name in claim if isinstance(name, str)] if isinstance(claim, list) else []
 
 
 class TokenVerifier:
@@ -45,11 +52,11 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> Caller:
         """The registered user. Raises `InvalidTokenError`, and `IssuerUnavailableError` when nothing can be said."""
-        if len(token) > LONGEST_TOKEN or not COMPACT.fullmatch(token):
+        if len(token) > MAX_TOKEN_LENGTH or not COMPACT_FORM.fullmatch(token):
             raise InvalidTokenError
         try:
             claims = await self._claims(token)
-            return caller_of(claims)
+            return build_caller(claims)
         except (jwt.PyJWTError, InvalidInputError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise InvalidTokenError from None
 
@@ -57,7 +64,7 @@ class TokenVerifier:
         unverified = jwt.decode_complete(token, options={"verify_signature": False})
         header = unverified["header"]
         issuer = self._issuers.get(unverified["payload"].get("iss", ""))
-        if issuer is None or not acceptable(header):
+        if issuer is None or not is_acceptable_header(header):
             raise InvalidTokenError
         key = await issuer.keys.get(header["kid"])
         if key is None or key.algorithm_name != header["alg"]:
@@ -71,26 +78,26 @@ class TokenVerifier:
             leeway=LEEWAY,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
-        if not 0 <= instant(claims, "exp") - instant(claims, "iat") <= LONGEST_LIFETIME.total_seconds():
+        if not 0 <= get_numeric_date(claims, "exp") - get_numeric_date(claims, "iat") <= MAX_LIFETIME.total_seconds():
             raise InvalidTokenError
         if "nbf" in claims:
-            instant(claims, "nbf")
+            get_numeric_date(claims, "nbf")
         return claims
 
 
-def acceptable(header: dict[str, Any]) -> bool:
+def is_acceptable_header(header: dict[str, Any]) -> bool:
     """Whether a token says that it is an access token, signed in one of our ways with a key that it names."""
     kind = header.get("typ", "JWT")
     return (
         header.get("alg") in ALGORITHMS
         and "crit" not in header
         and isinstance(kind, str)
-        and kind.lower() in TYPES
+        and kind.lower() in ACCESS_TOKEN_TYPES
         and isinstance(header.get("kid"), str)
     )
 
 
-def instant(claims: dict[str, Any], name: str) -> float:
+def get_numeric_date(claims: dict[str, Any], name: str) -> float:
     """The claim as seconds since the epoch. Raises `TypeError` for what is no number (RFC 7519, section 2)."""
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -98,15 +105,8 @@ def instant(claims: dict[str, Any], name: str) -> float:
     return value
 
 
-def names_in(claim: object) -> list[str]:
-    """The names in a claim that is a string of words or a list of strings."""
-    if isinstance(claim, str):
-        return claim.split()
-    return [name for name in claim if isinstance(name, str)] if isinstance(claim, list) else []
-
-
-def caller_of(claims: dict[str, Any]) -> Caller:
+def build_caller(claims: dict[str, Any]) -> Caller:
     """The user of verified claims."""
-    scopes = {name for claim in SCOPE_CLAIMS for name in names_in(claims.get(claim))}
+    scopes = {name for claim in SCOPE_CLAIMS for name in parse_names(claims.get(claim))}
     profile = {name: value for name in ("email", "name", "picture") if isinstance(value := claims.get(name), str)}
-    return Caller(user_id=valid_user_id(claims["sub"]), is_guest=False, scopes=frozenset(scopes), **profile)
+    return Caller(user_id=validate_user_id(claims["sub"]), is_guest=False, scopes=frozenset(scopes), **profile)

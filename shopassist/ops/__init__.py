@@ -1,1 +1,1 @@
-"""What an operator runs from the command line."""
+"""Operations: startup, diagnosis, backups and snapshots."""

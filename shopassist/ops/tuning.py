@@ -1,8 +1,4 @@
-"""`shopassist db tune`: settings of PostgreSQL for a machine and for what this product asks of it, with the reasons.
-
-The rules of thumb are those of the PostgreSQL manual (chapter 19) and wiki ("Tuning Your PostgreSQL Server"); what is
-particular is said: single-row statements by key, a durable commit each, and few connections.
-"""
+"""`shopassist db tune`: PostgreSQL settings that fit a machine, with the reasons."""
 
 import os
 from contextlib import suppress
@@ -10,8 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import asyncpg
+from rich.console import Console
+from rich.table import Table
 
-from shopassist.db.hot import HOT_CONNECTIONS
+from shopassist.db.direct_pool import DIRECT_CONNECTIONS
+from shopassist.db.dsn import build_dsn
+from shopassist.db.migrate import connect
+from shopassist.errors import InvalidInputError, StartupError
 from shopassist.settings import Settings
 
 MB = 2**20
@@ -19,10 +20,10 @@ GB = 2**30
 RESERVED_CONNECTIONS = 20
 """For migrations, backups, people and what PostgreSQL keeps for itself."""
 
-CURRENT = """
+CURRENT_SETTINGS = """
 SELECT name, current_setting(name) AS value, context = 'postmaster' AS restart, enumvals AS choices FROM pg_settings
 """
-WITHOUT_CHOICE = "pglz"
+FALLBACK_COMPRESSION = "pglz"
 """For a server that was built without the compression that is advised: PostgreSQL's own."""
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -56,7 +57,7 @@ class Change:
     restart: bool
 
 
-def this_machine() -> Machine:
+def detect_machine() -> Machine:
     """The machine that this runs on, or what its container may have of it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # there is no limit
@@ -64,24 +65,28 @@ def this_machine() -> Machine:
     return Machine(memory, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def most_connections(settings: Settings) -> int:
+def count_connections(settings: Settings) -> int:
     """Connections that the app's workers may open, and some for others."""
     database = settings.database
-    each = database.pool_size + database.max_overflow + min(database.pool_size, HOT_CONNECTIONS)
+    each = database.pool_size + database.max_overflow + min(database.pool_size, DIRECT_CONNECTIONS)
     return settings.server.workers * each + RESERVED_CONNECTIONS
 
 
-def advice_for(machine: Machine, connections: int) -> list[Advice]:
+def build_advice(machine: Machine, connections: int) -> list[Advice]:
     """What fits `machine` where PostgreSQL has it to itself, and so many connections."""
     buffers = min(machine.memory // 4, 16 * GB)
     work = max(4 * MB, min((machine.memory - buffers) // (4 * connections), 64 * MB))
     return [
-        Advice("shared_buffers", size(buffers), "a quarter of memory: accounts and hot answers stay there"),
-        Advice("effective_cache_size", size(3 * machine.memory // 4), "what PostgreSQL and the system cache together"),
-        Advice("work_mem", size(work), "each sort and hash may take it, in every connection at once"),
+        Advice("shared_buffers", format_size(buffers), "a quarter of memory: accounts and hot answers stay there"),
+        Advice(
+            "effective_cache_size",
+            format_size(3 * machine.memory // 4),
+            "what PostgreSQL and the system cache together",
+        ),
+        Advice("work_mem", format_size(work), "each sort and hash may take it, in every connection at once"),
         Advice(
             "maintenance_work_mem",
-            size(min(machine.memory // 16, 2 * GB)),
+            format_size(min(machine.memory // 16, 2 * GB)),
             "VACUUM and CREATE INDEX pass once over the ledger instead of many times",
         ),
         Advice(
@@ -95,7 +100,7 @@ def advice_for(machine: Machine, connections: int) -> list[Advice]:
         Advice("checkpoint_timeout", "15min", "fewer pages are logged whole; recovery after a crash takes longer"),
         Advice(
             "max_wal_size",
-            size(max(2 * GB, min(machine.memory // 2, 16 * GB))),
+            format_size(max(2 * GB, min(machine.memory // 2, 16 * GB))),
             "checkpoints come by time",
             at_least=True,
         ),
@@ -114,28 +119,28 @@ def advice_for(machine: Machine, connections: int) -> list[Advice]:
     ]
 
 
-async def changes(connection: asyncpg.Connection, advice: list[Advice]) -> list[Change]:
+async def find_changes(connection: asyncpg.Connection, advice: list[Advice]) -> list[Change]:
     """The advice that the server does not follow yet; what its version does not have is left out."""
-    current = {row["name"]: row for row in await connection.fetch(CURRENT)}
+    current = {row["name"]: row for row in await connection.fetch(CURRENT_SETTINGS)}
     found = []
     for each in advice:
         row = current.get(each.name)
         if row is None:
             continue
-        fitting = each if each.value in (row["choices"] or [each.value]) else replace(each, value=WITHOUT_CHOICE)
-        if not _follows(row["value"], fitting):
+        fitting = each if each.value in (row["choices"] or [each.value]) else replace(each, value=FALLBACK_COMPRESSION)
+        if not _is_followed(row["value"], fitting):
             found.append(Change(fitting, row["value"], row["restart"]))
     return found
 
 
-def _follows(current: str, advice: Advice) -> bool:
-    now, better = amount(current), amount(advice.value)
+def _is_followed(current: str, advice: Advice) -> bool:
+    now, better = parse_amount(current), parse_amount(advice.value)
     if advice.at_least and isinstance(now, float) and isinstance(better, float):
         return now >= better
     return now == better
 
 
-def size(number: int) -> str:
+def format_size(number: int) -> str:
     """Bytes as PostgreSQL writes them, in whole megabytes."""
     return f"{number // MB}MB"
 
@@ -143,7 +148,7 @@ def size(number: int) -> str:
 UNITS = {"kB": 2**10, "MB": MB, "GB": GB, "s": 1, "min": 60, "h": 3600}
 
 
-def amount(text: str) -> float | str:
+def parse_amount(text: str) -> float | str:
     """A value of a setting, comparable whatever its unit."""
     digits = text.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
     try:
@@ -152,7 +157,7 @@ def amount(text: str) -> float | str:
         return text
 
 
-def as_statements(found: list[Change]) -> str:
+def format_statements(found: list[Change]) -> str:
     """`ALTER SYSTEM` for each change, with its reason, and how to make them take effect."""
     lines = []
     for change in found:
@@ -160,3 +165,36 @@ def as_statements(found: list[Change]) -> str:
         lines += [f"-- {change.advice.reason} (now {change.current}{note})"]
         lines += [f"ALTER SYSTEM SET {change.advice.name} = '{change.advice.value}';"]
     return "\n".join([*lines, "SELECT pg_reload_conf();"])
+
+
+MIN_MEMORY = 256 * 2**20
+
+
+def parse_machine(memory: str | None, cores: int | None, *, spinning: bool) -> Machine:
+    """The machine that PostgreSQL runs on: this one unless told. Raises `InvalidInputError`."""
+    here = detect_machine()
+    told = here.memory if memory is None else parse_amount(memory)
+    if not isinstance(told, float | int) or told < MIN_MEMORY:
+        raise InvalidInputError(f"--memory must be a size such as 8GB, {format_size(MIN_MEMORY)} at the least.")
+    return Machine(int(told), cores or here.cores, not spinning)
+
+
+async def print_advice(settings: Settings, machine: Machine, *, as_sql: bool) -> list[Change]:
+    """Print what to change; nothing is changed. Raises `StartupError`."""
+    if settings.database.database_url is None:
+        raise StartupError("STORAGE=memory has no database.")
+    async with connect(build_dsn(settings, settings.database.database_url)) as connection:
+        found = await find_changes(connection, build_advice(machine, count_connections(settings)))
+    console = Console(highlight=False, markup=False, soft_wrap=as_sql)
+    if as_sql:
+        console.print(format_statements(found))
+        return found
+    console.print(
+        f"For {format_size(machine.memory)} of memory and {machine.cores} cores that PostgreSQL has to itself:"
+    )
+    table = Table("setting", "now", "better", "because", box=None, pad_edge=False)
+    for change in found:
+        restart = " (takes a restart)" if change.restart else ""
+        table.add_row(change.advice.name, change.current, change.advice.value, change.advice.reason + restart)
+    console.print(table if found else "Nothing is left to change.")
+    return found

@@ -1,11 +1,11 @@
-"""The database, and who makes its roles."""
+"""Settings of the database connection, and of the roles that `shopassist db provision` creates."""
 
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field, PositiveInt, SecretStr
 
-from shopassist.settings.group import Group
+from shopassist.settings.group import SettingsGroup
 
 
 class PoolMode(StrEnum):
@@ -26,7 +26,7 @@ class SslMode(StrEnum):
     VERIFY_FULL = "verify-full"
 
 
-class DatabaseConfig(Group):
+class DatabaseConfig(SettingsGroup):
     """The connection to PostgreSQL. Without a URL the embedded server is used."""
 
     database_url: SecretStr | None = Field(
@@ -102,7 +102,7 @@ class DatabaseConfig(Group):
     )
 
 
-class ProvisioningSettings(Group):
+class ProvisioningSettings(SettingsGroup):
     """Who makes the database's roles (`shopassist db provision`), and what they are; the server never reads this."""
 
     admin_url: SecretStr | None = Field(

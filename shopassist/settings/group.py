@@ -1,10 +1,10 @@
-"""What every group of settings is."""
+"""Base class of the settings groups, and secrets read from the files that `NAME_FILE` variables name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -15,10 +15,12 @@ from pydantic_settings import (
     SettingsError,
 )
 
-LARGEST_SECRET = 64 * 1024
+from shopassist.errors import StartupError
+
+MAX_SECRET_BYTES = 64 * 1024
 
 
-class Group(BaseSettings):
+class SettingsGroup(BaseSettings):
     """Settings that belong together. A field's name is what code uses, its alias the environment variable.
 
     A secret `NAME` may also come from the file that `NAME_FILE` names. Raises `SettingsError` that names the variable
@@ -63,11 +65,11 @@ class SecretFiles(PydanticBaseSettingsSource):
         """The secret or None, the name it goes by, and that it is no JSON."""
         name = field.alias or field_name
         file = self._given.get(f"{name}_file".lower())
-        if not file or not is_secret(field):
+        if not file or not is_secret_field(field):
             return None, name, False
         if self._given.get(name.lower()):
             raise SettingsError(f"{name} and {name}_FILE are both set: which one holds cannot be said")
-        return content(name, Path(file)), name, False
+        return read_secret_file(name, Path(file)), name, False
 
     def __call__(self) -> dict[str, Any]:
         """All of the group that come from files."""
@@ -75,20 +77,37 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for value, name, _ in found if value is not None}
 
 
-def is_secret(field: FieldInfo) -> bool:
+def is_secret_field(field: FieldInfo) -> bool:
     """Whether a field holds what must not be shown."""
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
-def content(name: str, file: Path) -> str:
+def read_secret_file(name: str, file: Path) -> str:
     """The secret in a file, without the line's end. Raises `SettingsError`."""
     try:
         with file.open(encoding="utf-8") as opened:
-            text = opened.read(LARGEST_SECRET + 1)
+            text = opened.read(MAX_SECRET_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise SettingsError(f"The file of {name}_FILE cannot be read: {reason}") from None
     secret = text.rstrip("\r\n")
-    if not secret or len(text) > LARGEST_SECRET or "\x00" in secret:
+    if not secret or len(text) > MAX_SECRET_BYTES or "\x00" in secret:
         raise SettingsError(f"The file of {name}_FILE is empty, or holds no secret")
     return secret
+
+
+Read = TypeVar("Read")
+
+
+def load_settings(read: Callable[[], Read]) -> Read:
+    """What `read` makes of the environment. Raises `StartupError` that names the variable, never with its value."""
+    try:
+        return read()
+    except SettingsError as error:
+        raise StartupError(f"{error}.") from None
+    except ValidationError as error:
+        problem = error.errors(include_input=False)[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        if not name:  # a rule about several, whose text names them
+            raise StartupError(f"{problem['ctx']['error']}.") from None
+        raise StartupError(f"The setting {name} is not valid: {problem['msg']}.") from None

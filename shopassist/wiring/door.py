@@ -2,10 +2,10 @@
 
 from dependency_injector import providers
 
+from shopassist.identity.client_network import ClientNetworks
 from shopassist.identity.guests import GuestSessions
-from shopassist.identity.limits import MemoryCounters, RateLimits
-from shopassist.identity.networks import Networks
-from shopassist.identity.secret import derived_key
+from shopassist.identity.key_derivation import derive_key
+from shopassist.identity.rate_limits import MemoryRateCounters, RateLimits
 from shopassist.wiring.sharing import Sharing
 from shopassist.wiring.state import State
 
@@ -14,17 +14,17 @@ class Door(Sharing):
     """What stands before the services."""
 
     networks = providers.Singleton(
-        Networks,
-        key=providers.Callable(derived_key, State.settings, "client network"),
+        ClientNetworks,
+        key=providers.Callable(derive_key, State.settings, "client network"),
         trusted=State.settings.provided.server.trusted_proxies,
         loopback_counts=State.settings.provided.server.production,
     )
     guest_sessions = providers.Singleton(
         GuestSessions,
-        key=providers.Callable(derived_key, State.settings, "guest session"),
+        key=providers.Callable(derive_key, State.settings, "guest session"),
         only_signed=State.settings.provided.guests.only_signed,
     )
-    rate_counters = providers.Singleton(MemoryCounters)
+    rate_counters = providers.Singleton(MemoryRateCounters)
     rate_limits = providers.Singleton(
         RateLimits,
         counters=rate_counters,

@@ -4,25 +4,34 @@ from typing import Any
 
 from dependency_injector import providers
 
-from shopassist.db.memory.consent_history import MemoryConsentLookup
-from shopassist.db.memory.holdings import MemoryHoldings
-from shopassist.db.memory.ledger import MemoryCreditLedger
-from shopassist.db.memory.personal_state import MemoryPersonalState
-from shopassist.db.memory.replays import MemoryReplays
-from shopassist.db.memory.store import MemoryStore
-from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
-from shopassist.db.ports import RepositoryFactories
-from shopassist.db.postgres.personal_state import PostgresPersonalState
-from shopassist.db.rollout.control import Rollout
-from shopassist.db.rollout.dial import Dial
-from shopassist.db.rollout.ledger import RolloutAudit, RolloutLedger
-from shopassist.db.rollout.people import RolloutConsentLookup, RolloutErasures, RolloutHoldings, RolloutReplays
-from shopassist.db.rollout.place import Place
-from shopassist.db.rollout.residence import Residence
-from shopassist.db.rollout.routing import Routing
-from shopassist.db.rollout.shared import RolloutCachedAnswers, RolloutCacheEpochs, RolloutGuestNetworks
-from shopassist.db.rollout.unit_of_work import RolloutUnitOfWork
-from shopassist.models.ledger import LedgerFigures
+from shopassist.consent.memory import MemoryConsentLookup
+from shopassist.credits.memory.ledger import MemoryCreditLedger
+from shopassist.credits.memory.repository import MemoryIdempotencyStore
+from shopassist.credits.ports import LedgerCounters
+from shopassist.db.memory import MemoryStore, MemoryUnitOfWork
+from shopassist.privacy.memory import MemoryPersonalDataReader
+from shopassist.rollout.assignment import Assignment
+from shopassist.rollout.backends import Backend
+from shopassist.rollout.controller import Rollout
+from shopassist.rollout.memory import MemoryUserRows
+from shopassist.rollout.placement import UserPlacement
+from shopassist.rollout.postgres import PostgresUserRows
+from shopassist.rollout.routed_ports import (
+    RolloutConsentLookup,
+    RolloutCreditLedger,
+    RolloutErasures,
+    RolloutHoldings,
+    RolloutReconciliation,
+    RolloutReplays,
+)
+from shopassist.rollout.routed_storage import (
+    RolloutCachedAnswers,
+    RolloutCacheEpochs,
+    RolloutGuestNetworks,
+    RolloutUnitOfWork,
+)
+from shopassist.rollout.router import Router
+from shopassist.storage import RepositoryFactories
 from shopassist.wiring.state import State
 
 MEMORY, POSTGRES = "memory", "postgres"
@@ -45,9 +54,9 @@ class Sides(State):
     memory_unit_of_work = providers.Singleton(
         MemoryUnitOfWork, store=State.memory_store, repositories=MEMORY_REPOSITORIES
     )
-    memory_state = providers.Singleton(MemoryPersonalState, store=State.memory_store)
+    memory_state = providers.Singleton(MemoryUserRows, store=State.memory_store)
     memory_place = providers.Singleton(
-        Place,
+        Backend,
         state=memory_state,
         ledger=of(MEMORY, State.credit_ledger),
         unit_of_work=memory_unit_of_work,
@@ -57,26 +66,26 @@ class Sides(State):
         cached_answers=of(MEMORY, State.cached_answers),
     )
     mirror_store = providers.Singleton(MemoryStore, clock=State.clock)
-    mirror_state = providers.Singleton(MemoryPersonalState, store=mirror_store)
+    mirror_state = providers.Singleton(MemoryUserRows, store=mirror_store)
     mirror_place = providers.Singleton(
-        Place,
+        Backend,
         state=mirror_state,
         ledger=providers.Singleton(
             MemoryCreditLedger,
             store=mirror_store,
             policy=State.credit_policy,
             subjects=State.subject_hash,
-            figures=providers.Singleton(LedgerFigures),
+            figures=providers.Singleton(LedgerCounters),
         ),
         unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=MEMORY_REPOSITORIES),
-        replays=providers.Singleton(MemoryReplays, store=mirror_store, policy=State.credit_policy),
+        replays=providers.Singleton(MemoryIdempotencyStore, store=mirror_store, policy=State.credit_policy),
         consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
-        holdings=providers.Singleton(MemoryHoldings, store=mirror_store),
+        holdings=providers.Singleton(MemoryPersonalDataReader, store=mirror_store),
         cached_answers=of(MEMORY, State.cached_answers),
     )
     postgres_place = providers.Singleton(
-        Place,
-        state=providers.Singleton(PostgresPersonalState, manager=State.database_manager),
+        Backend,
+        state=providers.Singleton(PostgresUserRows, manager=State.database_manager),
         ledger=of(POSTGRES, State.credit_ledger),
         unit_of_work=of(POSTGRES, State.unit_of_work),
         replays=of(POSTGRES, State.replays),
@@ -85,19 +94,19 @@ class Sides(State):
         cached_answers=of(POSTGRES, State.cached_answers),
     )
     dial = providers.Singleton(
-        Dial,
+        Assignment,
         percent=State.settings.provided.storage.rollout_percent,
         is_shadowing=State.settings.provided.storage.rollout_shadow,
     )
     residence = providers.Singleton(
-        Residence,
+        UserPlacement,
         dial=dial,
         memory=memory_place,
         mirror=mirror_place,
         postgres=postgres_place,
         copies=providers.List(memory_state, mirror_state),
     )
-    routing = providers.Singleton(Routing, residence=residence)
+    routing = providers.Singleton(Router, residence=residence)
     rollout = providers.Selector(
         State.storage,
         rollout=providers.Singleton(Rollout, routing=routing, leases=of(POSTGRES, State.leases)),
@@ -113,7 +122,7 @@ def goes_both_ways(port: providers.Selector, way: providers.Provider[Any]) -> No
 
 goes_both_ways(State.unit_of_work, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing))
 goes_both_ways(State.lagging_reads, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing, only_reads=True))
-goes_both_ways(State.credit_ledger, providers.Singleton(RolloutLedger, routing=Sides.routing))
+goes_both_ways(State.credit_ledger, providers.Singleton(RolloutCreditLedger, routing=Sides.routing))
 goes_both_ways(State.replays, providers.Singleton(RolloutReplays, routing=Sides.routing))
 goes_both_ways(State.consent_lookup, providers.Singleton(RolloutConsentLookup, routing=Sides.routing))
 goes_both_ways(State.holdings, providers.Singleton(RolloutHoldings, routing=Sides.routing))
@@ -138,7 +147,7 @@ goes_both_ways(
 )
 goes_both_ways(
     State.audit,
-    providers.Singleton(RolloutAudit, memory=of(MEMORY, State.audit), postgres=of(POSTGRES, State.audit)),
+    providers.Singleton(RolloutReconciliation, memory=of(MEMORY, State.audit), postgres=of(POSTGRES, State.audit)),
 )
 for repository in REPOSITORIES.values():
     goes_both_ways(repository, of(POSTGRES, repository))

@@ -4,10 +4,9 @@ from collections.abc import Awaitable, Callable
 
 from dependency_injector import providers
 
-from shopassist.db.redis.answers import RedisAnswers
-from shopassist.db.redis.entries import Entries
-from shopassist.db.redis.link import link_to
-from shopassist.identity.secret import shared_cache_key
+from shopassist.cache.redis import EntryCodec, RedisAnswers
+from shopassist.cache.redis_client import build_redis_client
+from shopassist.identity.key_derivation import derive_shared_cache_key
 from shopassist.wiring.rollout import Sides
 from shopassist.wiring.state import State
 
@@ -23,9 +22,9 @@ class Sharing(Sides):
 
     shared_answers = providers.Singleton(
         RedisAnswers,
-        link=providers.Callable(link_to, State.settings.provided.shared_cache_url),
+        link=providers.Callable(build_redis_client, State.settings.provided.shared_cache_url),
         behind=State.cached_answers,
         epochs=State.cache_epochs,
-        entries=providers.Factory(Entries, providers.Callable(shared_cache_key, State.settings)),
+        entries=providers.Factory(EntryCodec, providers.Callable(derive_shared_cache_key, State.settings)),
         clock=State.clock,
     )

@@ -4,57 +4,59 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from shopassist.db.manager import DatabaseManager
-from shopassist.db.memory.admin_audit import MemoryAdminAudit
-from shopassist.db.memory.audit import MemoryLedgerAudit
-from shopassist.db.memory.cache_epochs import MemoryCacheEpochs
-from shopassist.db.memory.cached_answers import MemoryCachedAnswers
-from shopassist.db.memory.catalog import MemoryCatalogRepository
-from shopassist.db.memory.consent_history import MemoryConsentHistory, MemoryConsentLookup
-from shopassist.db.memory.consents import MemoryConsentRepository
-from shopassist.db.memory.credits import MemoryCreditRepository
-from shopassist.db.memory.erasures import MemoryErasures
-from shopassist.db.memory.guest_merges import MemoryGuestMerges
-from shopassist.db.memory.guest_networks import MemoryGuestNetworks
-from shopassist.db.memory.holdings import MemoryHoldings
-from shopassist.db.memory.leases import MemoryLeases
-from shopassist.db.memory.ledger import MemoryCreditLedger
-from shopassist.db.memory.maintenance_runs import MemoryMaintenanceRuns, MemoryVacuum
-from shopassist.db.memory.notices import MemoryNoticeRepository
-from shopassist.db.memory.query_cache import MemoryCacheRepository
-from shopassist.db.memory.replays import MemoryReplays
-from shopassist.db.memory.store import MemoryStore
-from shopassist.db.memory.unit_of_work import MemoryUnitOfWork
-from shopassist.db.ports import RepositoryFactories, SystemClock
-from shopassist.db.postgres.admin_audit import PostgresAdminAudit
-from shopassist.db.postgres.audit import PostgresLedgerAudit
-from shopassist.db.postgres.cache_epochs import PostgresCacheEpochs
-from shopassist.db.postgres.cached_answers import PostgresCachedAnswers
-from shopassist.db.postgres.catalog import PostgresCatalogRepository
-from shopassist.db.postgres.consent_history import PostgresConsentHistory
-from shopassist.db.postgres.consent_lookup import PostgresConsentLookup
-from shopassist.db.postgres.consents import PostgresConsentRepository
-from shopassist.db.postgres.credits import PostgresCreditRepository
-from shopassist.db.postgres.erasures import PostgresErasures
-from shopassist.db.postgres.guest_merges import PostgresGuestMerges
-from shopassist.db.postgres.guest_networks import PostgresGuestNetworks
-from shopassist.db.postgres.holdings import PostgresHoldings
-from shopassist.db.postgres.lagging_reads import PostgresLaggingReads
-from shopassist.db.postgres.leases import PostgresLeases
-from shopassist.db.postgres.ledger import PostgresCreditLedger
-from shopassist.db.postgres.maintenance_runs import PostgresMaintenanceRuns
-from shopassist.db.postgres.notices import PostgresNoticeRepository
-from shopassist.db.postgres.query_cache import PostgresCacheRepository
-from shopassist.db.postgres.replays import PostgresReplays
-from shopassist.db.postgres.unit_of_work import PostgresUnitOfWork
-from shopassist.db.postgres.vacuum import PostgresVacuum
-from shopassist.db.replica import Replica
-from shopassist.db.resilience.policy import Limits, Resilience
-from shopassist.identity.subjects import SubjectHash
-from shopassist.models.erasure import ErasurePolicy
-from shopassist.models.ledger import CreditPolicy, LedgerFigures
-from shopassist.models.privacy_figures import PrivacyFigures
+from shopassist.audit.memory import MemoryAdminAudit
+from shopassist.audit.postgres import PostgresAdminAudit
+from shopassist.cache.memory import MemoryCachedAnswers, MemoryCacheEpochs, MemoryCacheRepository
+from shopassist.cache.postgres import PostgresCachedAnswers, PostgresCacheEpochs, PostgresCacheRepository
+from shopassist.catalog.memory import MemoryCatalogRepository
+from shopassist.catalog.postgres.repository import PostgresCatalogRepository
+from shopassist.consent.memory import (
+    MemoryConsentHistory,
+    MemoryConsentLookup,
+    MemoryConsentRepository,
+    MemoryNoticeRepository,
+)
+from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.postgres import (
+    PostgresConsentHistory,
+    PostgresConsentLookup,
+    PostgresConsentRepository,
+    PostgresNoticeRepository,
+)
+from shopassist.credits.memory.ledger import MemoryCreditLedger
+from shopassist.credits.memory.repository import (
+    MemoryCreditRepository,
+    MemoryGuestNetworks,
+    MemoryIdempotencyStore,
+    MemoryLedgerReconciliation,
+)
+from shopassist.credits.models import CreditPolicy
+from shopassist.credits.ports import LedgerCounters
+from shopassist.credits.postgres.ledger import PostgresCreditLedger
+from shopassist.credits.postgres.repository import (
+    PostgresCreditRepository,
+    PostgresGuestNetworks,
+    PostgresIdempotencyStore,
+    PostgresLedgerReconciliation,
+)
+from shopassist.db.database import DatabaseManager
+from shopassist.db.memory import MemoryStore, MemoryUnitOfWork
+from shopassist.db.ports import SystemClock
+from shopassist.db.replica import PostgresReplicaReads, Replica
+from shopassist.db.resilience import Resilience, ResilienceLimits
+from shopassist.db.unit_of_work import PostgresUnitOfWork
+from shopassist.identity.caller import UserHasher
+from shopassist.maintenance.memory import MemoryLeases, MemoryMaintenanceRuns, MemoryVacuum
+from shopassist.maintenance.postgres import PostgresLeases, PostgresMaintenanceRuns, PostgresVacuum
+from shopassist.privacy.memory import MemoryErasureRepository, MemoryGuestMergeRepository, MemoryPersonalDataReader
+from shopassist.privacy.models import ErasurePolicy
+from shopassist.privacy.postgres import (
+    PostgresErasureRepository,
+    PostgresGuestMergeRepository,
+    PostgresPersonalDataReader,
+)
 from shopassist.settings import Settings
+from shopassist.storage import RepositoryFactories
 
 
 class State(containers.DeclarativeContainer):
@@ -76,10 +78,10 @@ class State(containers.DeclarativeContainer):
     erasure_policy = providers.Singleton(
         ErasurePolicy, credits=credit_policy, list_lifetime=settings.provided.privacy.erasure_list_lifetime
     )
-    subject_hash = providers.Singleton(SubjectHash, settings=settings)
+    subject_hash = providers.Singleton(UserHasher, settings=settings)
 
     limits = providers.Singleton(
-        Limits,
+        ResilienceLimits,
         attempts=settings.provided.database.retry_attempts,
         retry_seconds=settings.provided.database.retry_timeout,
         hot_seconds=settings.provided.database.hot_timeout,
@@ -131,8 +133,8 @@ class State(containers.DeclarativeContainer):
     )
     merge_repository = providers.Selector(
         storage,
-        postgres=providers.Factory(PostgresGuestMerges, subjects=subject_hash, clock=clock),
-        memory=providers.Factory(MemoryGuestMerges, subjects=subject_hash),
+        postgres=providers.Factory(PostgresGuestMergeRepository, subjects=subject_hash, clock=clock),
+        memory=providers.Factory(MemoryGuestMergeRepository, subjects=subject_hash),
     )
 
     repositories: providers.Singleton[RepositoryFactories[Any]] = providers.Singleton(
@@ -154,12 +156,12 @@ class State(containers.DeclarativeContainer):
     lagging_reads = providers.Selector(
         storage,
         postgres=providers.Factory(
-            PostgresLaggingReads, unit_of_work=unit_of_work, replica=replica, repositories=repositories
+            PostgresReplicaReads, unit_of_work=unit_of_work, replica=replica, repositories=repositories
         ),
         memory=unit_of_work,
     )
-    ledger_figures = providers.Singleton(LedgerFigures)
-    privacy_figures = providers.Singleton(PrivacyFigures)
+    ledger_figures = providers.Singleton(LedgerCounters)
+    privacy_figures = providers.Singleton(PrivacyCounters)
     credit_ledger = providers.Selector(
         storage,
         postgres=providers.Singleton(
@@ -195,8 +197,10 @@ class State(containers.DeclarativeContainer):
     )
     replays = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresReplays, manager=database_manager, policy=credit_policy, clock=clock),
-        memory=providers.Singleton(MemoryReplays, store=memory_store, policy=credit_policy),
+        postgres=providers.Singleton(
+            PostgresIdempotencyStore, manager=database_manager, policy=credit_policy, clock=clock
+        ),
+        memory=providers.Singleton(MemoryIdempotencyStore, store=memory_store, policy=credit_policy),
     )
     guest_networks = providers.Selector(
         storage,
@@ -205,18 +209,20 @@ class State(containers.DeclarativeContainer):
     )
     audit = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresLedgerAudit, manager=database_manager),
-        memory=providers.Singleton(MemoryLedgerAudit, store=memory_store),
+        postgres=providers.Singleton(PostgresLedgerReconciliation, manager=database_manager),
+        memory=providers.Singleton(MemoryLedgerReconciliation, store=memory_store),
     )
     holdings = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresHoldings, manager=database_manager),
-        memory=providers.Singleton(MemoryHoldings, store=memory_store),
+        postgres=providers.Singleton(PostgresPersonalDataReader, manager=database_manager),
+        memory=providers.Singleton(MemoryPersonalDataReader, store=memory_store),
     )
     erasures = providers.Selector(
         storage,
-        postgres=providers.Singleton(PostgresErasures, manager=database_manager, policy=erasure_policy, clock=clock),
-        memory=providers.Singleton(MemoryErasures, store=memory_store, policy=erasure_policy),
+        postgres=providers.Singleton(
+            PostgresErasureRepository, manager=database_manager, policy=erasure_policy, clock=clock
+        ),
+        memory=providers.Singleton(MemoryErasureRepository, store=memory_store, policy=erasure_policy),
     )
     leases = providers.Selector(
         storage,

@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 
 from containers import Container
-from shopassist.models.notice import NoticePublication
+from shopassist.consent.models import NoticePublication
 from shopassist.settings import ConsentSettings, Settings
-from tests.databases import OwnPostgres
-from tests.support import postgres_settings
+from tests.support.databases import OwnPostgres
+from tests.support.helpers import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
 GUEST = {"X-Session-ID": "g2wsht"}

@@ -9,10 +9,11 @@ import httpx
 import pytest
 
 from containers import Container
-from shopassist.models import Product
-from shopassist.ops.catalog_import import load_sample
-from shopassist.settings import LimitSettings, Settings
-from tests.hostile_text import PROMPTS, SQL
+from shopassist.catalog.importer.importer import load_sample
+from shopassist.catalog.models import Product
+from shopassist.settings import Settings
+from shopassist.settings.server import LimitSettings
+from tests.support.hostile_text import PROMPTS, SQL
 
 pytestmark = pytest.mark.slow
 

@@ -11,10 +11,10 @@ import pytest
 from pydantic import SecretStr
 
 from containers import Container
-from shopassist.models import UserConsentCreate
+from shopassist.consent.models import UserConsentCreate
 from shopassist.settings import Settings
-from tests.databases import OwnPostgres
-from tests.support import postgres_settings
+from tests.support.databases import OwnPostgres
+from tests.support.helpers import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
 HISTORY = "/api/user/credits/transactions"

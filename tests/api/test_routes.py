@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from containers import Container
 from shopassist import __version__
-from shopassist.api.app import create_app
-from shopassist.settings import DatabaseConfig, Settings
+from shopassist.app import create_app
+from shopassist.settings import Settings
+from shopassist.settings.database import DatabaseConfig
 
 Bearer = Callable[..., dict[str, str]]
 GUEST = {"X-Session-ID": "g2wsht"}

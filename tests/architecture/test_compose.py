@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.compose import compose, services
-from tests.servers import PROJECT
+from tests.support.compose import compose, services
+from tests.support.servers import PROJECT
 
 PUBLISHED = {"app", "nginx", "grafana"}
 STORING = {"database", "standby", "pgbouncer", "redis", "provision", "replication", "synchronous"}

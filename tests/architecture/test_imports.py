@@ -3,11 +3,9 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 PROJECT = Path(__file__).resolve().parents[2]
 MODULES = sorted(PROJECT.glob("shopassist/**/*.py"))
-LONGEST_MODULE = 250
+MAX_MODULE_LINES = 400
 
 
 def imported(path: Path) -> set[str]:
@@ -24,7 +22,7 @@ def imported(path: Path) -> set[str]:
 def test_only_the_entry_points_import_the_container() -> None:
     """The command line and the ASGI factory build containers; everything else takes what it is given."""
     importers = {path.name for path in MODULES if "containers" in imported(path)}
-    assert importers == {"command_line.py", "asgi.py"}
+    assert importers == {"cli.py", "asgi.py"}
 
 
 def test_only_the_settings_read_the_environment() -> None:
@@ -33,7 +31,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert readers <= {"shopassist/asgi.py", "shopassist/server.py"}
 
 
-@pytest.mark.parametrize("path", [*MODULES, PROJECT / "containers.py"], ids=lambda path: path.stem)
-def test_modules_stay_short(path: Path) -> None:
-    """No module is longer than a reader can hold."""
-    assert len(path.read_text().splitlines()) <= LONGEST_MODULE
+def test_modules_stay_short() -> None:
+    """A module over the limit has two reasons to change: split it."""
+    lengths = {path: len(path.read_text().splitlines()) for path in [*MODULES, PROJECT / "containers.py"]}
+    assert {str(path): length for path, length in lengths.items() if length > MAX_MODULE_LINES} == {}

@@ -12,7 +12,7 @@ TAKES_SQL = {
     *("text", "literal_column", "exec_driver_sql", "op", "DDL"),
     *("execute", "executemany", "fetch", "fetchval", "fetchrow", "prepare", "cursor", "copy_from_query"),
 }
-QUOTED_NAMES_ALLOWED = {"shopassist/db/postgres/ddl.py"}
+QUOTED_NAMES_ALLOWED = {"shopassist/db/statements.py"}
 """Roles and databases have names, which SQL cannot bind: PostgreSQL itself quotes them, here and nowhere else."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from containers import Container
-from shopassist.db.ports import CatalogRepository
+from shopassist.catalog.ports import CatalogRepository
 
 
 @pytest.fixture

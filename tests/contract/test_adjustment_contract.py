@@ -7,11 +7,10 @@ from uuid import uuid4
 import pytest
 
 from containers import Container
+from shopassist.credits.models import CreditAdjustment, TransactionType
+from shopassist.credits.ports import HistoryFilter, HoldRequest
 from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError
-from shopassist.models import TransactionType
-from shopassist.models.adjustment import CreditAdjustment
-from shopassist.models.ledger import HistoryFilter, HoldRequest
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
 USER = "auth0|123"
 ADMIN = "auth0|admin"

@@ -7,11 +7,11 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shopassist.db.ports import CatalogRepository
-from shopassist.models.criteria import Bound, Criteria, Feature, Order
-from shopassist.ops.catalog_rows import RowReader
-from shopassist.ops.catalog_values import Refused
-from tests.contract.catalog_examples import product
+from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
+from shopassist.catalog.importer.rows import ProductBuilder
+from shopassist.catalog.importer.values import InvalidRowError
+from shopassist.catalog.ports import CatalogRepository
+from tests.support.catalog_examples import product
 
 NAMES = st.sampled_from(["Acme", "acme", "Zen", "Ünï", None])
 KINDS = st.sampled_from(["Laptops", "mice", "smart watches", None])
@@ -78,7 +78,7 @@ CRITERION: dict[str, st.SearchStrategy[Any]] = {
     "marketplace": st.sampled_from(["amazon", "amazon.in", "Flipkart", "%"]),
     "terms": few(["mouse", "Laptops", "usb-c", "4.5", "!"]),
     "wishes": few(["gaming", "waterproof", "the", "!"]),
-    "order": st.sampled_from(Order),
+    "order": st.sampled_from(SortOrder),
 }
 TOGETHER = [{"categories", "kind"}, {"price_max", "currency"}, *({name} for name in CRITERION)]
 CRITERIA = (
@@ -122,10 +122,10 @@ async def test_what_an_import_takes_can_be_stored(
     """Whatever stands in a file: the row is refused, or kept without spoiling its batch."""
     fields = ("title", "price", "brand", "category", "description", "rating", "rating_count", "link")
     mapping = {name: name for name in fields} | {"rating_count": "reviews"}
-    reader = RowReader("wild", mapping, currency="USD")
+    reader = ProductBuilder("wild", mapping, currency="USD")
     taken = []
     for title, values in zip(titles, rows, strict=False):
-        with suppress(Refused):
+        with suppress(InvalidRowError):
             taken.append(reader.product({"title": title, "price": 5} | values))
     await catalog.upsert(taken)
     again = await catalog.upsert(taken)

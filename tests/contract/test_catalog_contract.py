@@ -3,12 +3,12 @@
 from decimal import Decimal
 from typing import Any, cast
 
-from shopassist.db.memory.catalog import MemoryCatalogRepository
-from shopassist.db.ports import CatalogRepository
-from shopassist.db.postgres.catalog import PostgresCatalogRepository
-from shopassist.models.catalog import UpsertCount
-from shopassist.models.criteria import Bound, Criteria, Order
-from tests.contract.catalog_examples import product
+from shopassist.catalog.criteria import Bound, Criteria, SortOrder
+from shopassist.catalog.memory import MemoryCatalogRepository
+from shopassist.catalog.models import UpsertCount
+from shopassist.catalog.ports import CatalogRepository
+from shopassist.catalog.postgres.repository import PostgresCatalogRepository
+from tests.support.catalog_examples import product
 
 
 async def found(catalog: CatalogRepository, limit: int = 60, **criteria: Any) -> list[str]:
@@ -104,10 +104,10 @@ async def test_orders(catalog: CatalogRepository) -> None:
             product("3", price=Decimal(20)),
         ]
     )
-    assert await found(catalog, order=Order.CHEAPEST) == ["2", "3", "1"]
-    assert await found(catalog, order=Order.DEAREST) == ["1", "3", "2"]
-    assert await found(catalog, order=Order.BEST_RATED) == ["2", "1", "3"]
-    assert await found(catalog, limit=1, order=Order.CHEAPEST) == ["2"]
+    assert await found(catalog, order=SortOrder.CHEAPEST) == ["2", "3", "1"]
+    assert await found(catalog, order=SortOrder.DEAREST) == ["1", "3", "2"]
+    assert await found(catalog, order=SortOrder.BEST_RATED) == ["2", "1", "3"]
+    assert await found(catalog, limit=1, order=SortOrder.CHEAPEST) == ["2"]
 
 
 async def test_misspelt_words_are_put_right(catalog: CatalogRepository) -> None:

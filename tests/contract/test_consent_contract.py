@@ -3,9 +3,9 @@
 import pytest
 
 from containers import Container
+from shopassist.consent.models import UserConsent, UserConsentCreate, UserConsentUpdate
 from shopassist.errors import ConsentExistsError, IntegrityError, TermsNotAcceptedError
-from shopassist.models import UserConsent, UserConsentCreate, UserConsentUpdate
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
 USER = "auth0|123"
 

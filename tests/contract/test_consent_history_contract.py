@@ -10,26 +10,30 @@ from dependency_injector import providers
 from pydantic import ValidationError
 
 from containers import Container
-from shopassist.db.memory.consent_history import MemoryConsentHistory
-from shopassist.db.postgres.consent_history import PostgresConsentHistory
-from shopassist.errors import NotFoundError, NoticeOutdatedError, PrivacySignalError, StorageUnavailableError
-from shopassist.models import ConsentEvent, UserConsentCreate, UserConsentUpdate
-from shopassist.models.consent_history import (
+from shopassist.consent.memory import MemoryConsentHistory
+from shopassist.consent.models import (
+    MARKETING,
+    TERMS,
     ConsentDecision,
     ConsentDecisions,
+    ConsentEvent,
+    ConsentProvenance,
     ConsentSource,
     ConsentState,
-    Origin,
-    Subject,
+    ConsentSubject,
+    NoticePublication,
+    UserConsentCreate,
+    UserConsentUpdate,
 )
-from shopassist.models.notice import MARKETING, TERMS, NoticePublication
+from shopassist.consent.postgres import PostgresConsentHistory
+from shopassist.errors import NotFoundError, NoticeOutdatedError, PrivacySignalError, StorageUnavailableError
 from shopassist.settings import Settings, Storage
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
-USER = Subject("auth0|123", is_guest=False)
-GUEST = Subject("g2wsht", is_guest=True)
-API = Origin(ConsentSource.CONSENTS, "POST /api/consents", "request-1")
-SIGNAL = Origin(ConsentSource.CONSENTS, "POST /api/query", "request-2", privacy_signal=True)
+USER = ConsentSubject("auth0|123", is_guest=False)
+GUEST = ConsentSubject("g2wsht", is_guest=True)
+API = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/consents", "request-1")
+SIGNAL = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/query", "request-2", privacy_signal=True)
 
 
 async def publish(container: Container, purpose: str, words: str, locale: str = "en") -> int:
@@ -53,14 +57,14 @@ def stands(states: Sequence[ConsentState]) -> dict[str, bool]:
     return {state.purpose: state.granted for state in states}
 
 
-async def said(container: Container, subject: Subject = USER) -> list[tuple[str, bool, str]]:
+async def said(container: Container, subject: ConsentSubject = USER) -> list[tuple[str, bool, str]]:
     """The history, oldest first: purpose, yes or no, and how it came about."""
     entries = await container.consent_history().history(subject, 500)
     return [(entry.purpose, entry.granted, entry.source) for entry in reversed(entries)]
 
 
 @pytest.mark.parametrize("subject", [USER, GUEST])
-async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedClock, subject: Subject) -> None:
+async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedClock, subject: ConsentSubject) -> None:
     """Each is an event with the text that was shown, when and how; the state follows at once."""
     service = container.consent_history()
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
@@ -91,14 +95,14 @@ async def test_a_guest_is_never_the_user_of_the_same_id(container: Container) ->
     """Neither sees or changes what the other has agreed to."""
     terms = await publish(container, TERMS, "be good")
     service = container.consent_history()
-    await service.decide(Subject("same", is_guest=False), [yes(TERMS, terms)], API)
-    guest = Subject("same", is_guest=True)
+    await service.decide(ConsentSubject("same", is_guest=False), [yes(TERMS, terms)], API)
+    guest = ConsentSubject("same", is_guest=True)
     assert stands(await service.state(guest)) == {TERMS: False}
     assert await service.history(guest, 10) == []
     await service.withdraw(guest, TERMS, API)
-    assert stands(await service.state(Subject("same", is_guest=False))) == {TERMS: True}
+    assert stands(await service.state(ConsentSubject("same", is_guest=False))) == {TERMS: True}
     assert await container.consent_lookup().agreement(guest, TERMS) != await container.consent_lookup().agreement(
-        Subject("same", is_guest=False), TERMS
+        ConsentSubject("same", is_guest=False), TERMS
     )
 
 
@@ -189,7 +193,7 @@ async def test_the_old_record_writes_history(container: Container) -> None:
         (MARKETING, False, "record"),
     ]
     assert await service.update_consent("nobody", UserConsentUpdate(marketing_consent=True)) is None
-    assert await said(container, Subject("nobody", is_guest=False)) == []
+    assert await said(container, ConsentSubject("nobody", is_guest=False)) == []
 
 
 async def test_the_old_record_says_what_the_history_says(container: Container) -> None:
@@ -258,7 +262,7 @@ async def test_record_and_history_are_written_together(container: Container, set
 
 
 @pytest.mark.parametrize("subject", [USER, GUEST])
-async def test_the_signal_turns_marketing_off_once(container: Container, subject: Subject) -> None:
+async def test_the_signal_turns_marketing_off_once(container: Container, subject: ConsentSubject) -> None:
     """One event, named as the browser's doing, and none when there is nothing to turn off."""
     service = container.consent_history()
     await service.heed_signal(subject, SIGNAL)

@@ -7,10 +7,11 @@ from uuid import uuid4
 import pytest
 
 from containers import Container
+from shopassist.cache.models import StoredAnswer
+from shopassist.credits.models import CreditTransaction, TransactionType
+from shopassist.credits.ports import Grant, HoldRequest, IdempotencyRecord, Settlement
 from shopassist.errors import InvalidInputError, SessionRefusedError
-from shopassist.models import CreditTransaction, TransactionType
-from shopassist.models.ledger import Grant, HoldRequest, Replay, Settlement, StoredAnswer
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
 USER = "auth0|123"
 GUEST = "g2wsht"
@@ -193,7 +194,7 @@ async def test_what_is_answered_is_not_held_for(container: Container, clock: Fix
 
     Other questions, other callers and, past their time, the same ones get theirs.
     """
-    ledger, replay = container.credit_ledger(), Replay(USER, "k", "q", {"a": 1})
+    ledger, replay = container.credit_ledger(), IdempotencyRecord(USER, "k", "q", {"a": 1})
 
     async def hold(user_id: str, question: str | None, key: str | None = None) -> Grant:
         grant: Grant = await ledger.hold(HoldRequest(uuid4(), user_id, False, 1, question, key))

@@ -7,14 +7,14 @@ from uuid import uuid4
 import pytest
 
 from containers import Container
-from shopassist.db.resilience.policy import deadline_within
+from shopassist.consent.models import UserConsentCreate
+from shopassist.credits.models import CreditAdjustment, TransactionType
+from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
+from shopassist.db.resilience import limit_time
 from shopassist.errors import AccountErasedError, NotFoundError, SessionRefusedError
-from shopassist.models import TransactionType, UserConsentCreate
-from shopassist.models.adjustment import CreditAdjustment
-from shopassist.models.erasure import AskedBy, ErasureReceipt, ErasureRequest, Listed
-from shopassist.models.holdings import HELD
-from shopassist.models.ledger import HoldRequest, Replay, Settlement
-from tests.support import FixedClock
+from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt, ErasureRequest
+from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
+from tests.support.helpers import FixedClock
 
 USER = "auth0|erased-marker"
 GUEST = "guest-erased-marker"
@@ -26,7 +26,7 @@ async def use(container: Container, user_id: str = USER, is_guest: bool = False)
     await ledger.account(user_id, is_guest)
     await ledger.deduct(user_id, is_guest, 3, "Credit deducted for message")
     await ledger.hold(HoldRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
-    await container.replays().remember(Replay(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
+    await container.replays().remember(IdempotencyRecord(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
     change = CreditAdjustment(amount=1, reason=f"Sorry, {user_id}")
     await container.adjustment_service().adjust(user_id, change, "auth0|administrator", f"sorry-{user_id}")
     if not is_guest:
@@ -103,7 +103,7 @@ async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container:
 
 async def pseudonyms(container: Container) -> list[str]:
     """The accounts that stand for erased ones."""
-    [accounts] = [one for one in HELD if one.name == "account"]
+    [accounts] = [one for one in PERSONAL_DATA_TABLES if one.name == "account"]
     traces = await container.holdings().traces(accounts, 1000)
     return [trace.user_id for trace in traces if trace.user_id.startswith("erased|")]
 
@@ -178,10 +178,10 @@ async def test_balances_are_forgotten_when_their_period_is_over(container: Conta
 async def test_a_request_of_before_brings_nothing_back(container: Container, clock: FixedClock) -> None:
     """Work under way ends without a trace; whoever asked before the erasure cannot open the account again."""
     hold = HoldRequest(uuid4(), USER, False, 1, "q" * 64, "key")
-    with deadline_within(60):
+    with limit_time(60):
         await container.credit_ledger().hold(hold)
         await erase(container)
-        replay = Replay(USER, "key", "q" * 64, {})
+        replay = IdempotencyRecord(USER, "key", "q" * 64, {})
         assert not await container.credit_ledger().settle(Settlement(hold.hold_id, USER, "x", None, replay))
         assert not await container.credit_ledger().void(hold.hold_id, USER)
         await container.replays().remember(replay)
@@ -191,7 +191,7 @@ async def test_a_request_of_before_brings_nothing_back(container: Container, clo
             await container.credit_ledger().hold(hold)
     assert all(not rows for rows in (await document(container, USER, False)).values())
     clock.move(seconds=1)
-    with deadline_within(60):
+    with limit_time(60):
         assert (await container.credit_ledger().account(USER, False)).available_credits == 50
 
 
@@ -275,7 +275,7 @@ async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: 
     await container.credit_ledger().account("auth0|returned", False)
     erased_at = clock.time - timedelta(minutes=30)
     names = (USER, "auth0|consent-only", "auth0|returned")
-    listed = {subjects(name): Listed(uuid4(), subjects(name), erased_at) for name in names}
+    listed = {subjects(name): ErasureListEntry(uuid4(), subjects(name), erased_at) for name in names}
     service = container.erasure_service()
     first = [receipt async for receipt in service.replay(listed) if receipt]
     assert sorted(receipt.erased.get("account", 0) for receipt in first) == [0, 1]

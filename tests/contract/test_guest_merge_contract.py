@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from containers import Container
+from shopassist.consent.models import ConsentProvenance, ConsentSource, ConsentSubject
+from shopassist.consent.purposes import ConsentChoice, apply_choices
+from shopassist.credits.ports import IdempotencyRecord
 from shopassist.errors import AccountErasedError, GuestMergedError, NotFoundError
-from shopassist.models.consent_history import ConsentSource, Origin, Subject
-from shopassist.models.erasure import AskedBy, ErasureRequest
-from shopassist.models.ledger import Replay
-from shopassist.services.consent_changes import Wish, changed
+from shopassist.privacy.models import AskedBy, ErasureRequest
 
 USER = "auth0|user"
 GUEST = "guest-1"
@@ -19,14 +19,14 @@ async def guest_with_answers(container: Container, *keys: str) -> None:
     """A guest who asked under these keys and has 7 credits left."""
     await container.credit_ledger().deduct(GUEST, True, 3, "Credit deducted for message")
     for key in keys:
-        await container.replays().remember(Replay(GUEST, key, "h" * 64, {"of": "guest"}))
+        await container.replays().remember(IdempotencyRecord(GUEST, key, "h" * 64, {"of": "guest"}))
 
 
 async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container: Container) -> None:
     """Answers move; both accounts and their ledgers stay what they were."""
     await guest_with_answers(container, "one", "two")
     await container.credit_ledger().account(USER, False)
-    await container.replays().remember(Replay(USER, "two", "h" * 64, {"of": "user"}))
+    await container.replays().remember(IdempotencyRecord(USER, "two", "h" * 64, {"of": "user"}))
     merged = await container.guest_merge_service().merge(GUEST, USER)
     assert merged.moved == {"remembered_answers": 1, "consents": 0}
     one, two = [await container.replays().find(USER, key) for key in ("one", "two")]
@@ -39,17 +39,17 @@ async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container
     assert len(await container.credit_service().get_user_transactions(USER)) == 1
 
 
-async def decided(container: Container, subject: Subject, **granted: bool) -> None:
+async def decided(container: Container, subject: ConsentSubject, **granted: bool) -> None:
     """Somebody's decisions by purpose."""
     async with container.unit_of_work()() as work:
-        wishes = [Wish(purpose, yes) for purpose, yes in granted.items()]
-        await changed(work, subject, wishes, Origin(ConsentSource.CONSENTS))
+        wishes = [ConsentChoice(purpose, yes) for purpose, yes in granted.items()]
+        await apply_choices(work, subject, wishes, ConsentProvenance(ConsentSource.CONSENTS))
 
 
 async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) -> None:
     """Without an account too; where the user has decided already, that stands."""
-    user = Subject(USER, is_guest=False)
-    await decided(container, Subject(GUEST, is_guest=True), terms=True, marketing=True)
+    user = ConsentSubject(USER, is_guest=False)
+    await decided(container, ConsentSubject(GUEST, is_guest=True), terms=True, marketing=True)
     await decided(container, user, marketing=False)
     assert (await container.guest_merge_service().merge(GUEST, USER)).moved == {"consents": 1}
     async with container.unit_of_work()() as work:
@@ -65,7 +65,7 @@ async def test_it_is_done_once(container: Container) -> None:
     await guest_with_answers(container, "one")
     service = container.guest_merge_service()
     first = await service.merge(GUEST, USER)
-    await container.replays().remember(Replay(GUEST, "later", "h" * 64, {}))
+    await container.replays().remember(IdempotencyRecord(GUEST, "later", "h" * 64, {}))
     assert await service.merge(GUEST, USER) == first
     assert await container.replays().find(USER, "later") is None
     with pytest.raises(GuestMergedError):
@@ -89,7 +89,7 @@ async def test_only_a_guest_can_be_merged(container: Container, named: str) -> N
     """A registered account, whatever its id looks like, is as unknown as nobody is: nothing tells them apart."""
     for victim in ("auth0|victim", "victim", USER):
         await container.credit_ledger().account(victim, False)
-        await container.replays().remember(Replay(victim, "key", "h" * 64, {}))
+        await container.replays().remember(IdempotencyRecord(victim, "key", "h" * 64, {}))
     with pytest.raises(NotFoundError):
         await container.guest_merge_service().merge(named, USER)
     assert await container.replays().find("victim", "key") is not None

@@ -6,11 +6,10 @@ from uuid import uuid4
 import pytest
 
 from containers import Container
-from shopassist.models.adjustment import CreditAdjustment
-from shopassist.models.ledger import HoldRequest
-from shopassist.models.maintenance import CUT_SHORT, Work
-from shopassist.services.batches import in_batches
-from tests.support import FixedClock
+from shopassist.credits.models import CreditAdjustment
+from shopassist.credits.ports import HoldRequest
+from shopassist.db.row_batches import TIME_LIMIT_NOTE, JobResult, run_in_batches
+from tests.support.helpers import FixedClock
 
 USER, GUEST = "auth0|1", "guest-1"
 
@@ -29,7 +28,7 @@ async def fill(container: Container) -> None:
 
 async def did(container: Container, name: str) -> int:
     """What the job of that name does."""
-    work: Work = await getattr(container.housekeeping(), name)()
+    work: JobResult = await getattr(container.housekeeping(), name)()
     assert not work.has_more
     return work.did
 
@@ -79,9 +78,9 @@ async def test_a_turn_ends_when_its_time_is_up_and_says_so(container: Container,
         await container.query_cache_service().cache_result(f"{number}" * 64, {"n": number})
     clock.move(hours=2)
     batch = container.query_cache_service().clear_expired_batch
-    first = await in_batches(batch, limit=2, seconds=0)
-    assert (first.did, first.has_more, first.note) == (2, True, CUT_SHORT)
-    second = await in_batches(batch, limit=2)
+    first = await run_in_batches(batch, limit=2, seconds=0)
+    assert (first.did, first.has_more, first.note) == (2, True, TIME_LIMIT_NOTE)
+    second = await run_in_batches(batch, limit=2)
     assert (second.did, second.has_more, second.note) == (3, False, None)
 
 
@@ -93,8 +92,8 @@ async def test_long_walks_go_on_where_they_were_left(
     for number in range(3):
         await container.credit_ledger().deduct(f"user-{number}", False, 1, "x")
     clock.move(days=91)
-    monkeypatch.setattr("shopassist.services.housekeeping.TURN_SECONDS", 0.0)
-    work: Callable[[], Awaitable[Work]] = getattr(container.housekeeping(), name)
+    monkeypatch.setattr("shopassist.maintenance.jobs.JOB_TIME_LIMIT_SECONDS", 0.0)
+    work: Callable[[], Awaitable[JobResult]] = getattr(container.housekeeping(), name)
     turns = [await work()]
     while turns[-1].has_more:
         assert len(turns) < 10
@@ -116,4 +115,4 @@ async def test_an_erasure_without_time_is_finished_by_later_turns(container: Con
 
 async def test_vacuum_leaves_small_tables_alone(container: Container) -> None:
     """There is nothing in a fresh database that calls for one."""
-    assert await container.housekeeping().vacuum() == Work()
+    assert await container.housekeeping().vacuum() == JobResult()

@@ -3,15 +3,16 @@
 from datetime import timedelta
 
 from containers import Container
-from shopassist.db.upkeep import MaintenanceRuns
-from shopassist.jobs import Job
-from shopassist.models.maintenance import DONE, KEPT_RUNS, NOTE_LENGTH, RunReport, StartedBy, Work
-from tests.support import FixedClock
+from shopassist.db.row_batches import JobResult
+from shopassist.maintenance.models import DONE, NOTE_LENGTH, RUNS_KEPT_PER_JOB, RunReport, StartedBy
+from shopassist.maintenance.ports import MaintenanceRuns
+from shopassist.maintenance.scheduler import Job
+from tests.support.helpers import FixedClock
 
 
 def report(did: int = 0, outcome: str = DONE, note: str | None = None, job: str = "sweep") -> RunReport:
     """A run of half a second."""
-    return RunReport(job, outcome, Work(did, note=note), 0.5)
+    return RunReport(job, outcome, JobResult(did, note=note), 0.5)
 
 
 async def count(runs: MaintenanceRuns) -> int:
@@ -28,7 +29,7 @@ async def test_a_run_is_recorded_as_it_was(container: Container, clock: FixedClo
     runs = container.maintenance_runs()
     assert (await runs.overview()).jobs == {}
     note = "₹" * (NOTE_LENGTH + 100)
-    await runs.record(RunReport("sweep", DONE, Work(3, has_more=True, note=note), 0.5, StartedBy.OPERATOR))
+    await runs.record(RunReport("sweep", DONE, JobResult(3, has_more=True, note=note), 0.5, StartedBy.OPERATOR))
     overview = await runs.overview()
     assert overview.now == clock.time
     assert set(overview.jobs) == {"sweep"}
@@ -53,7 +54,7 @@ async def test_runs_that_did_nothing_are_counted_together(container: Container, 
         report(),
         report(note="left"),
         report(outcome="failed"),
-        RunReport("sweep", "failed", Work(), 0.5, StartedBy.OPERATOR),
+        RunReport("sweep", "failed", JobResult(), 0.5, StartedBy.OPERATOR),
     ):
         await runs.record(other)
         assert (await runs.overview()).jobs["sweep"].newest.repeats == 1
@@ -78,14 +79,14 @@ async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: 
     """The newest of each job stay, and however old the newest of each outcome; no more than asked go at once."""
     runs = container.maintenance_runs()
     await runs.record(report(outcome="failed"))
-    for _ in range(KEPT_RUNS + 9):
+    for _ in range(RUNS_KEPT_PER_JOB + 9):
         await runs.record(report(did=1))
     await runs.record(report(job="rare"))
     assert await runs.forget(6) == 6
     assert await runs.forget() == 3
     assert await runs.forget() == 0
     clock.move(days=91)
-    assert await runs.forget() == KEPT_RUNS - 1
+    assert await runs.forget() == RUNS_KEPT_PER_JOB - 1
     assert await runs.forget() == 0
     await runs.record(report(did=1))
     assert await count(runs) == 3
@@ -108,11 +109,11 @@ async def test_whoever_holds_a_lease_is_named_until_it_ends(container: Container
 async def test_a_run_by_hand_is_recorded_also_when_it_fails(container: Container) -> None:
     """With its error, never its text; the next job is done all the same."""
 
-    async def fail() -> Work:
+    async def fail() -> JobResult:
         raise ZeroDivisionError("somebody's name")
 
-    async def work() -> Work:
-        return Work(4)
+    async def work() -> JobResult:
+        return JobResult(4)
 
     jobs = container.jobs()
     every = timedelta(hours=1)

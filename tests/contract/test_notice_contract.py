@@ -7,13 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from containers import Container
+from shopassist.audit.models import READ_AUDIT, AdminAct
+from shopassist.consent.models import ConsentNotice, NoticePublication, canonical_locale
+from shopassist.consent.notices import PublishedNoticeCache
+from shopassist.credits.models import CreditAdjustment
 from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, OverdrawError
-from shopassist.models import AdminAct, ConsentNotice
-from shopassist.models.adjustment import CreditAdjustment
-from shopassist.models.admin_audit import READ_AUDIT
-from shopassist.models.notice import NoticePublication, canonical_locale
-from shopassist.services.notices import PublishedNotices
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
 OPERATOR = "operator:somebody"
 
@@ -138,7 +137,7 @@ async def test_a_process_learns_of_what_is_published_within_seconds() -> None:
             raise ConnectionError
         return []
 
-    published = PublishedNotices(read, lambda: now)  # type: ignore[arg-type]
+    published = PublishedNoticeCache(read, lambda: now)  # type: ignore[arg-type]
     for _ in range(3):
         await published.all()
     assert asked == 1

@@ -7,7 +7,7 @@ import pytest
 
 from containers import Container
 from shopassist.errors import InvalidInputError
-from tests.support import FixedClock
+from tests.support.helpers import FixedClock
 
 HASH = "a" * 64
 ANSWER: dict[str, Any] = {"products": [{"title": "Phone ₹", "price": 11999.0}], "n": 1}

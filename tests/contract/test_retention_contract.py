@@ -3,9 +3,9 @@
 import asyncio
 
 from containers import Container
-from shopassist.models import CreditTransaction
-from shopassist.models.ledger import Fold
-from tests.support import FixedClock
+from shopassist.credits.models import CreditTransaction
+from shopassist.credits.ports import CompactionBatch
+from tests.support.helpers import FixedClock
 
 USER = "auth0|123"
 
@@ -16,10 +16,10 @@ async def history(container: Container, user_id: str = USER) -> list[tuple[str, 
     return [(row.transaction_type, row.amount, row.balance_after) for row in rows]
 
 
-async def fold(container: Container, after_id: int = 0, limit: int = 1000) -> Fold:
+async def fold(container: Container, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
     """One batch."""
     async with container.unit_of_work()() as work:
-        batch: Fold = await work.credits.fold_transactions(90, after_id, limit)
+        batch: CompactionBatch = await work.credits.fold_transactions(90, after_id, limit)
     return batch
 
 
@@ -79,8 +79,8 @@ async def test_batches_look_at_a_few_rows_and_say_where_they_ended(container: Co
     assert (folded, batches) == (20, 4)
     assert await history(container, users[0]) == [("deduct", -4, 46), ("reset", 3, 50), ("opening", 47, 47)]
     assert await history(container, users[1]) == [("opening", 47, 47)]
-    assert await fold(container) == Fold(0, (await service.get_user_transactions(users[0]))[0].id)
-    assert await fold(container, after_id=2**62) == Fold(0, None)
+    assert await fold(container) == CompactionBatch(0, (await service.get_user_transactions(users[0]))[0].id)
+    assert await fold(container, after_id=2**62) == CompactionBatch(0, None)
 
 
 async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container, clock: FixedClock) -> None:

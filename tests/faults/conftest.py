@@ -10,13 +10,13 @@ from uuid import uuid4
 import pytest
 
 from shopassist.db import migrate
-from shopassist.db.links import normalised
-from tests.api.conftest import AUDIENCE, IdentityProvider
-from tests.databases import OwnPostgres, own_postgres
-from tests.faults.figures import Figure, publish
-from tests.faults.trial import HOLDS, Trial, under_load
-from tests.servers import TestServer
-from tests.support import execute, through, with_name
+from shopassist.db.dsn import normalise_dsn
+from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.helpers import execute, through, with_name
+from tests.support.http_fixtures import AUDIENCE, IdentityProvider
+from tests.support.measurements import Figure, publish
+from tests.support.servers import TestServer
+from tests.support.trial import HOLDS, Trial, under_load
 
 FIGURES = pytest.StashKey[list[Figure]]()
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "60"}
@@ -32,7 +32,7 @@ def faulty() -> Iterator[OwnPostgres]:
     """A durable server of these tests' own, each of which leaves it running."""
     with own_postgres(**SETTINGS) as server:
         asyncio.run(execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
-        asyncio.run(migrate.upgrade(normalised(with_name(server.url, TEMPLATE))))
+        asyncio.run(migrate.upgrade(normalise_dsn(with_name(server.url, TEMPLATE))))
         yield server
 
 

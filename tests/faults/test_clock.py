@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.faults.conftest import Trials
-from tests.faults.load import Kind
+from tests.support.load import Kind
 
 pytestmark = pytest.mark.faults
 

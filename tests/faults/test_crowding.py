@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from tests.faults.conftest import Trials
-from tests.faults.load import Kind
-from tests.faults.trial import Trial
-from tests.support import execute
+from tests.support.helpers import execute
+from tests.support.load import Kind
+from tests.support.trial import Trial
 
 pytestmark = pytest.mark.faults
 

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from tests.databases import OwnPostgres
 from tests.faults.conftest import Trials
-from tests.support import execute
+from tests.support.databases import OwnPostgres
+from tests.support.helpers import execute
 
 pytestmark = pytest.mark.faults
 

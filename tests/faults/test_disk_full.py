@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 
 from shopassist.db import migrate
-from shopassist.db.links import normalised
-from tests.databases import OwnPostgres, own_postgres
+from shopassist.db.dsn import normalise_dsn
 from tests.faults.conftest import SETTINGS, Trials
-from tests.support import execute, with_name
+from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.helpers import execute, with_name
 
 pytestmark = [pytest.mark.faults, pytest.mark.external]
 
@@ -53,7 +53,7 @@ async def database(faulty: OwnPostgres, disk: Path) -> AsyncIterator[str]:
     os.chown(tables, cluster.stat().st_uid, cluster.stat().st_gid)
     await execute(faulty.url, f"CREATE TABLESPACE small LOCATION '{tables}'")
     await execute(faulty.url, "CREATE DATABASE shop TABLESPACE small")
-    await migrate.upgrade(normalised(with_name(faulty.url, "shop")))
+    await migrate.upgrade(normalise_dsn(with_name(faulty.url, "shop")))
     yield with_name(faulty.url, "shop")
     await execute(faulty.url, "DROP DATABASE shop WITH (FORCE)")
     await execute(faulty.url, "DROP TABLESPACE small")

@@ -10,8 +10,8 @@ import asyncpg
 import pytest
 
 from containers import Container
-from tests.servers import TestServer, mark
-from tests.support import postgres_settings
+from tests.support.helpers import postgres_settings
+from tests.support.servers import TestServer, mark
 
 pytestmark = pytest.mark.faults
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.servers import TestServer, mark
+from tests.support.servers import TestServer, mark
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "5"))
 SECONDS_PER_ROUND = 7

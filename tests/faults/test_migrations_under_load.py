@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 
 from shopassist.db import migrate
-from shopassist.db.links import normalised
+from shopassist.db.dsn import normalise_dsn
 
 USERS = int(os.environ.get("MIGRATED_USERS", "20000"))
 WRITERS = 8
@@ -144,7 +144,7 @@ class Writers:
 
 async def test_every_migration_on_large_tables_under_writes(empty_database_url: str, tell: Any) -> None:
     """No wait over a second, none refused, nothing lost; the oldest schema is made and dropped where nobody writes."""
-    url, revisions = normalised(empty_database_url), migrate.known_revisions()
+    url, revisions = normalise_dsn(empty_database_url), migrate.list_known_revisions()
     connection = await asyncpg.connect(empty_database_url)
     await migrate.upgrade(url, revisions[0])
     await connection.execute(FILL[revisions[0]].format(users=USERS))

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.databases import OwnPostgres
 from tests.faults.conftest import Trials
-from tests.faults.proxy import Proxy
+from tests.support.databases import OwnPostgres
+from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.faults
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Trials
-from tests.faults.trial import Trial
-from tests.redis_server import OwnRedis, own_redis
+from tests.support.redis_server import OwnRedis, own_redis
+from tests.support.trial import Trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.external, pytest.mark.timeout(120)]
 

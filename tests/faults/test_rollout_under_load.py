@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from shopassist.models.rollout import RolloutStatus
-from tests.api.conftest import AUDIENCE, IdentityProvider
-from tests.databases import OwnPostgres
-from tests.faults import load
-from tests.faults.books import audited
-from tests.faults.load import Heard, Kind, Load
-from tests.faults.trial import HOLDS
-from tests.servers import PROJECT, TestServer
+from shopassist.rollout.models import RolloutStatus
+from tests.support import load
+from tests.support.databases import OwnPostgres
+from tests.support.http_fixtures import AUDIENCE, IdentityProvider
+from tests.support.ledger_check import audited
+from tests.support.load import Heard, Kind, Load
+from tests.support.servers import PROJECT, TestServer
+from tests.support.trial import HOLDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -15,9 +15,9 @@ import asyncpg
 import pytest
 
 from containers import Container
-from tests.databases import OwnPostgres, own_postgres
-from tests.servers import PROJECT, TestServer
-from tests.support import postgres_settings
+from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.helpers import postgres_settings
+from tests.support.servers import PROJECT, TestServer
 
 pytestmark = pytest.mark.faults
 

@@ -13,16 +13,17 @@ import pytest
 from pydantic import SecretStr
 
 from containers import Container
+from shopassist.consent.models import UserConsentCreate
 from shopassist.db import migrate
-from shopassist.db.links import normalised
-from shopassist.db.replica import State
+from shopassist.db.dsn import normalise_dsn
+from shopassist.db.replica import ReplicaState
 from shopassist.errors import StorageUnavailableError
-from shopassist.models import UserConsentCreate
-from shopassist.settings import DatabaseConfig, Settings
-from tests.servers import TestServer
-from tests.shoppers import Shoppers
-from tests.standbys import Cluster, Postgres, own_cluster
-from tests.support import postgres_settings
+from shopassist.settings import Settings
+from shopassist.settings.database import DatabaseConfig
+from tests.support.helpers import postgres_settings
+from tests.support.servers import TestServer
+from tests.support.shoppers import Shoppers
+from tests.support.standbys import Cluster, Postgres, own_cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -36,7 +37,7 @@ FALLBACK_SECONDS = 1
 def cluster() -> Iterator[Cluster]:
     """A migrated primary, without standbys yet."""
     with own_cluster() as cluster:
-        asyncio.run(migrate.upgrade(normalised(cluster.primary.url)))
+        asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster
 
 
@@ -216,7 +217,7 @@ async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Te
 def followed() -> Iterator[tuple[Cluster, Postgres]]:
     """A primary and a replica, which every test of it leaves running and in step."""
     with own_cluster() as cluster:
-        asyncio.run(migrate.upgrade(normalised(cluster.primary.url)))
+        asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster, cluster.standby()
 
 
@@ -229,12 +230,12 @@ async def reading(followed: tuple[Cluster, Postgres]) -> AsyncIterator[Container
     )
     container = Container(settings=Settings(database=database))
     async with container.replica().running():
-        await until(lambda: is_state(container, State.FIT))
+        await until(lambda: is_state(container, ReplicaState.FIT))
         yield container
     await container.shutdown()
 
 
-async def is_state(container: Container, state: State) -> bool:
+async def is_state(container: Container, state: ReplicaState) -> bool:
     """Whether the replica is in that state."""
     return bool(container.replica().state is state)
 
@@ -272,14 +273,14 @@ async def test_replica_behind(reading: Container, followed: tuple[Cluster, Postg
     reads = asyncio.create_task(read(reading, 9))
     try:
         written = asyncio.create_task(write_again_and_again(reading))
-        await until(lambda: is_state(reading, State.LAGGING), 15)
+        await until(lambda: is_state(reading, ReplicaState.LAGGING), 15)
         await reading.consent_service().create_consent(user, UserConsentCreate())
         began = time.monotonic()
         await until(lambda: is_listed(reading, user))
         seen_after = time.monotonic() - began
         waits = sorted(await reads)
         lag = reading.replica().status()["lag_seconds"]
-        assert reading.replica().state is State.LAGGING
+        assert reading.replica().state is ReplicaState.LAGGING
         written.cancel()
     finally:
         await replica.set("recovery_min_apply_delay", "0")
@@ -288,7 +289,7 @@ async def test_replica_behind(reading: Container, followed: tuple[Cluster, Postg
     )
     assert seen_after < FALLBACK_SECONDS
     assert 3 < lag < 20
-    await until(lambda: is_state(reading, State.FIT))
+    await until(lambda: is_state(reading, ReplicaState.FIT))
 
 
 async def write_again_and_again(container: Container) -> None:
@@ -311,11 +312,11 @@ async def test_replica_gone(reading: Container, followed: tuple[Cluster, Postgre
     await asyncio.sleep(1)
     replica.kill() if fault == "killed" else replica.freeze()
     waits = sorted(await reads)
-    assert reading.replica().state in {State.AWAY, State.LAGGING}
+    assert reading.replica().state in {ReplicaState.AWAY, ReplicaState.LAGGING}
     if fault == "killed":
         replica.start()
     replica.thaw()
-    back = await until(lambda: is_state(reading, State.FIT))
+    back = await until(lambda: is_state(reading, ReplicaState.FIT))
     before = reading.replica().status()["reads"]
     await reading.consent_service().list_consents(1)
     assert reading.replica().status()["reads"] == before + 1
@@ -340,4 +341,4 @@ async def test_primary_gone(reading: Container, followed: tuple[Cluster, Postgre
         cluster.primary.start()
     tell("primary gone, replica there", reads=len(waits), stale_reads=figures["stale_reads"], slowest_read_s=waits[-1])
     assert figures["stale_reads"] > 0
-    await until(lambda: is_state(reading, State.FIT))
+    await until(lambda: is_state(reading, ReplicaState.FIT))

@@ -1,4 +1,4 @@
-"""What lies in the data folder: the database cluster and, beside it, the files that say how to reach it."""
+"""The data folder of the embedded server: cluster, password, port, log and the lock of its owner."""
 
 import fcntl
 import os
@@ -11,26 +11,25 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from shopassist.db.embedded.account import CLUSTER_NAME, Account
-from shopassist.db.embedded.binaries import Binaries
+from shopassist.db.embedded.binaries import CLUSTER_NAME, Binaries, OsAccount
 from shopassist.db.embedded.process import spawn
 from shopassist.errors import StartupError
 
-NAME = "shopassist"
+DATABASE_NAME = "shopassist"
 HOST = "127.0.0.1"
-_TOO_EARLY = "the database system is"
+_STARTING_MESSAGE = "the database system is"
 _LOG_LIMIT_BYTES = 10_000_000
 _BUILTIN_LOCALE_SINCE = 17
 # Below the ports that systems hand out to outgoing connections, so that ours is still free at the next start.
-_PORTS = range(20_000, 32_000)
+_PORT_RANGE = range(20_000, 32_000)
 
 
 @dataclass(frozen=True)
-class Folder:
+class DataFolder:
     """The files of one embedded server. Methods raise OSError where a file cannot be read or written."""
 
     root: Path
-    account: Account
+    account: OsAccount
 
     @property
     def cluster(self) -> Path:
@@ -52,14 +51,14 @@ class Folder:
 
     def url(self, port: int) -> str:
         """The DSN of the server on that port, with its password."""
-        return f"postgresql://{NAME}:{self._password.read_text()}@{HOST}:{port}/{NAME}"
+        return f"postgresql://{DATABASE_NAME}:{self._password.read_text()}@{HOST}:{port}/{DATABASE_NAME}"
 
     def choose_port(self) -> int:
         """The port of the last time if it is free, else a new one, which is kept."""
         kept = self._port.read_text() if self._port.exists() else ""
-        if kept.isdigit() and _is_free(int(kept)):
+        if kept.isdigit() and _is_port_free(int(kept)):
             return int(kept)
-        port = next(port for port in iter(lambda: secrets.choice(_PORTS), 0) if _is_free(port))
+        port = next(port for port in iter(lambda: secrets.choice(_PORT_RANGE), 0) if _is_port_free(port))
         self._port.write_text(str(port))
         return port
 
@@ -109,9 +108,9 @@ class Folder:
         staging = Path(tempfile.mkdtemp(prefix=f"{CLUSTER_NAME}.new-", dir=self.root))
         self.account.own(staging)
         try:
-            self._run([*_initdb(binaries), f"--pwfile={self._password}", f"--pgdata={staging}"])
+            self._run([*_build_initdb_command(binaries), f"--pwfile={self._password}", f"--pgdata={staging}"])
             single = [binaries.program("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(staging)]
-            self._run([*single, "postgres"], f"CREATE DATABASE {NAME}".encode())
+            self._run([*single, "postgres"], f"CREATE DATABASE {DATABASE_NAME}".encode())
             staging.rename(self.cluster)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -120,13 +119,13 @@ class Folder:
         with spawn(command, self.account, stdin=subprocess.PIPE, output=subprocess.PIPE) as process:
             output, _ = process.communicate(text)
         if process.returncode:
-            raise StartupError(f"PostgreSQL could not make a database in {self.root}: {_complaint(output)}.")
+            raise StartupError(f"PostgreSQL could not make a database in {self.root}: {_find_error(output)}.")
 
     def complaint(self, since: int) -> str:
         """Why the server ended, from what it wrote to its log after the first `since` bytes."""
         with self.log.open("rb") as file:
             file.seek(since)
-            return _complaint(file.read())
+            return _find_error(file.read())
 
 
 class OwnerLock:
@@ -135,7 +134,7 @@ class OwnerLock:
     The kernel frees it however that process ends, so a free lock means: nobody looks after the server.
     """
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: DataFolder) -> None:
         """Raises OSError when the folder cannot be written."""
         self._descriptor = os.open(folder.root / "postgresql.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -152,14 +151,20 @@ class OwnerLock:
         os.close(self._descriptor)
 
 
-def _initdb(binaries: Binaries) -> list[str]:
+def _build_initdb_command(binaries: Binaries) -> list[str]:
     locale = ["--locale=C.UTF-8"]
     if binaries.version >= _BUILTIN_LOCALE_SINCE:
         locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    return [binaries.program("initdb"), f"--username={NAME}", "--auth=scram-sha-256", "--encoding=UTF8", *locale]
+    return [
+        binaries.program("initdb"),
+        f"--username={DATABASE_NAME}",
+        "--auth=scram-sha-256",
+        "--encoding=UTF8",
+        *locale,
+    ]
 
 
-def _is_free(port: int) -> bool:
+def _is_port_free(port: int) -> bool:
     with socket.socket() as probe:
         # As PostgreSQL does: connections of the last run that are still fading away do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -170,8 +175,8 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _complaint(output: bytes) -> str:
+def _find_error(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
     # The first is the cause. What clients were told who came too early is none.
-    telling = [line for line in lines if re.search("FATAL|PANIC|error:|ERROR", line) and _TOO_EARLY not in line]
+    telling = [line for line in lines if re.search("FATAL|PANIC|error:|ERROR", line) and _STARTING_MESSAGE not in line]
     return re.sub("^.*?(FATAL|PANIC|error|ERROR|LOG): *", "", telling[0] if telling else lines[-1]).rstrip(".")

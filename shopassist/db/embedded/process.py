@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that needs them."""
+"""Processes of the embedded server: start, stop with their parent, and find by `postmaster.pid`."""
 
 import ctypes
 import os
@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from shopassist.db.embedded.account import Account
+from shopassist.db.embedded.binaries import OsAccount
 from shopassist.errors import StartupError
 
 _POLL_SECONDS = 0.3
@@ -52,7 +54,7 @@ def die_with_parent(number: int = signal.SIGTERM) -> None:
 
 def spawn(
     command: Sequence[str],
-    account: Account,
+    account: OsAccount,
     *,
     output: int,
     stdin: int = subprocess.DEVNULL,
@@ -91,11 +93,11 @@ def spawn(
         reason = error.strerror if isinstance(error, OSError) else "the account cannot be changed"
         raise StartupError(f"{command[0]} cannot be run as {account.name}: {reason}.") from error
     if not _prctl:
-        _watch_over(process)
+        _start_watcher(process)
     return process
 
 
-def _watch_over(process: subprocess.Popen[bytes]) -> None:
+def _start_watcher(process: subprocess.Popen[bytes]) -> None:
     watcher = subprocess.Popen(  # noqa: S603 - the command is ours
         [sys.executable, "-I", "-S", "-c", _WATCHER]
         + [str(argument) for argument in (os.getpid(), process.pid, int(signal.SIGINT), _POLL_SECONDS)],
@@ -107,7 +109,7 @@ def _watch_over(process: subprocess.Popen[bytes]) -> None:
     threading.Thread(target=watcher.wait, name="postgresql-watcher", daemon=True).start()
 
 
-def end(process: subprocess.Popen[bytes], patience: float) -> None:
+def stop_process(process: subprocess.Popen[bytes], patience: float) -> None:
     """Stop a PostgreSQL: a fast shutdown, after `patience` seconds an immediate one, at last by force."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         process.send_signal(number)
@@ -116,3 +118,68 @@ def end(process: subprocess.Popen[bytes], patience: float) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
+
+
+_PROCESSES = Path("/proc")
+_PID_LINE, _PORT_LINE, _STATUS_LINE = 0, 3, 7
+
+
+@dataclass(frozen=True)
+class Postmaster:
+    """A live server: its process, its TCP port, and whether it accepts connections."""
+
+    pid: int
+    port: int
+    ready: bool
+
+
+def find_postmaster(cluster: Path) -> Postmaster | None:
+    """The live server of the cluster; None when there is none or it is only just coming up."""
+    lines = _read_pid_file(cluster)
+    if len(lines) <= _PORT_LINE or not _is_postgres(int(lines[_PID_LINE]), cluster):
+        return None
+    return Postmaster(int(lines[_PID_LINE]), int(lines[_PORT_LINE]), lines[_STATUS_LINE:] == ["ready"])
+
+
+def find_reused_pid(cluster: Path) -> int | None:
+    """The pid in a `postmaster.pid` that a crash left behind, where another program has that pid now.
+
+    Containers count pids from 1, so this is common there, and PostgreSQL would take that program for a server.
+    """
+    lines = _read_pid_file(cluster)
+    return int(lines[_PID_LINE]) if lines and not _is_postgres(int(lines[_PID_LINE]), cluster) else None
+
+
+def _read_pid_file(cluster: Path) -> list[str]:
+    try:
+        text = (cluster / "postmaster.pid").read_text()
+    except FileNotFoundError:
+        return []
+    lines = [line.strip() for line in text.splitlines()]
+    return lines if lines and lines[_PID_LINE].isdigit() else []
+
+
+def _is_postgres(pid: int, cluster: Path) -> bool:
+    if not _PROCESSES.joinpath("self").exists():
+        return _is_running(pid)
+    process = _PROCESSES / str(pid)
+    try:
+        name, state = process.joinpath("stat").read_text().partition("(")[2].rpartition(")")[::2]
+    except OSError:
+        return False
+    if name != "postgres" or state.split()[0] in {"Z", "X"}:
+        return False
+    try:
+        return process.joinpath("cwd").readlink() == cluster
+    except OSError:
+        return True  # another account's process, and a container may deny even root this look
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,29 +1,114 @@
-"""The embedded server: started or found, looked after, stopped by whoever started it."""
+"""Starts, shares, watches, restarts and stops the embedded server."""
 
+import os
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 
 import structlog
 
-from shopassist.db.embedded.account import choose_place
-from shopassist.db.embedded.folder import Folder, OwnerLock
-from shopassist.db.embedded.launch import Launcher
-from shopassist.db.embedded.postmaster import find_postmaster
-from shopassist.db.embedded.process import end
+from shopassist.db.embedded.binaries import Binaries, choose_folder, find_binaries, make_runnable
+from shopassist.db.embedded.folder import HOST, DataFolder, OwnerLock
+from shopassist.db.embedded.process import find_postmaster, find_reused_pid, spawn, stop_process
 from shopassist.errors import StartupError
 
-_LOOK_SECONDS = 0.25
+_SERVER_SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_checkpoints": "off",
+    # What people asked and who they are stays out of the log.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+}
+_READY_POLL_SECONDS = 0.005
+_READY_SECONDS = 60.0
+_ABORT_SECONDS = 10.0
+# The remains of a server that just died, and a port that is taken for a moment.
+_TRANSIENT_ERRORS = ("already exists", "shared memory block", "could not create any TCP/IP sockets")
+_TRANSIENT_SECONDS, _TRANSIENT_PAUSE_SECONDS = 10.0, 0.1
+
+
+class Launcher:
+    """Starts servers on a folder. The caller holds the owner's lock; `stopping` breaks off a start."""
+
+    def __init__(self, folder: DataFolder, settings: Mapping[str, str], stopping: threading.Event) -> None:
+        """`settings` are PostgreSQL's, on top of ours."""
+        self._folder = folder
+        self._settings = {**_SERVER_SETTINGS, **settings}
+        self._stopping = stopping
+
+    @cached_property
+    def binaries(self) -> Binaries:
+        """The programs, where the account can run them. Raises StartupError or OSError."""
+        return make_runnable(self._folder.account, find_binaries())
+
+    def launch(self, port: int | None) -> tuple[subprocess.Popen[bytes], int]:
+        """Start a server on the port, or on one of its choice, and return it with its port once it accepts connections.
+
+        Raises StartupError with PostgreSQL's own reason, or OSError.
+        """
+        begun = time.monotonic()
+        while True:
+            chosen = port or self._folder.choose_port()
+            self._folder.bound_log()
+            written = self._folder.log.stat().st_size if self._folder.log.exists() else 0
+            process = self._spawn(chosen)
+            if self._becomes_ready(process):
+                return process, chosen
+            if self._stopping.is_set():
+                raise StartupError("PostgreSQL was told to stop while it was starting.")
+            complaint = self._folder.complaint(written)
+            passing = any(words in complaint for words in _TRANSIENT_ERRORS)
+            if not passing or time.monotonic() - begun > _TRANSIENT_SECONDS:
+                raise StartupError(
+                    f"PostgreSQL cannot start on {self._folder.cluster}: {complaint}; see {self._folder.log}."
+                )
+            time.sleep(_TRANSIENT_PAUSE_SECONDS)
+
+    def _spawn(self, port: int) -> subprocess.Popen[bytes]:
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        command = [self.binaries.program("postgres"), "-D", str(self._folder.cluster), "-p", str(port), *settings]
+        stale = find_reused_pid(self._folder.cluster)
+        log = self._folder.open_log()
+        try:
+            return spawn(
+                command,
+                self._folder.account,
+                output=log,
+                # A process that PostgreSQL takes for its grandparent is not mistaken for a server that still runs.
+                environment={"PG_GRANDPARENT_PID": str(stale)} if stale else {},
+            )
+        finally:
+            os.close(log)
+
+    def _becomes_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        begun = time.monotonic()
+        while process.poll() is None:
+            server = find_postmaster(self._folder.cluster)
+            if server and server.ready and server.pid == process.pid:
+                return True
+            if self._stopping.is_set() or time.monotonic() - begun > _READY_SECONDS:
+                stop_process(process, _ABORT_SECONDS)
+            time.sleep(_READY_POLL_SECONDS)
+        return False
+
+
+_CHECK_SECONDS = 0.25
 _WAIT_SECONDS = 0.005
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 # How long a server whose owner has just died may take to notice. One that stays was started by hand.
 _ORPHAN_SECONDS = 2.0
-_RESTARTS, _RESTARTS_SECONDS = 3, 60.0
+_MAX_RESTARTS, _RESTARTS_SECONDS = 3, 60.0
 
 
 class EmbeddedPostgres:
@@ -37,15 +122,15 @@ class EmbeddedPostgres:
 
     def __init__(self, data_directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
         """`settings` are further ones of PostgreSQL. Raises StartupError when the folder cannot be served."""
-        root, account = choose_place(data_directory)
-        self._folder = Folder(root, account)
+        root, account = choose_folder(data_directory)
+        self._folder = DataFolder(root, account)
         self._stopping = threading.Event()
         self._launcher = Launcher(self._folder, settings or {}, self._stopping)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: OwnerLock | None = None
         self._port: int | None = None
         self._url: str | None = None
-        self._restarts: deque[float] = deque(maxlen=_RESTARTS)
+        self._restarts: deque[float] = deque(maxlen=_MAX_RESTARTS)
         self._thread: threading.Thread | None = None
 
     @property
@@ -96,7 +181,7 @@ class EmbeddedPostgres:
                     "make it readable and writable, free space, or set SHOPASSIST_DATA to another folder."
                 ) from error
             started.set_result(None)
-            while not self._stopping.wait(_LOOK_SECONDS):
+            while not self._stopping.wait(_CHECK_SECONDS):
                 self._look_after_safely()
         except BaseException as error:
             if started.done():
@@ -140,7 +225,7 @@ class EmbeddedPostgres:
         if self._process.poll() is None if self._process else find_postmaster(self._folder.cluster):
             return
         now = time.monotonic()
-        if len(self._restarts) == _RESTARTS and now - self._restarts[0] < _RESTARTS_SECONDS:
+        if len(self._restarts) == _MAX_RESTARTS and now - self._restarts[0] < _RESTARTS_SECONDS:
             return
         self._restarts.append(now)
         self._process, _ = self._launcher.launch(self._port)
@@ -148,7 +233,7 @@ class EmbeddedPostgres:
 
     def _let_go(self) -> None:
         if self._process and self._process.poll() is None:
-            end(self._process, _STOP_SECONDS)
+            stop_process(self._process, _STOP_SECONDS)
         self._process = None
         if self._lock:
             self._lock.close()

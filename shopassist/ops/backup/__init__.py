@@ -1,1 +1,1 @@
-"""Backups: made, listed, proved, restored. Nothing of this is on HTTP."""
+"""Backups of the database: created, verified, restored."""

@@ -1,4 +1,4 @@
-"""Making a backup: one snapshot is counted and dumped, and the dump is encrypted on its way to the disk."""
+"""Creates backups: counts and dumps one snapshot, encrypts the dump, and removes old backups."""
 
 import asyncio
 import hashlib
@@ -17,16 +17,26 @@ import asyncpg
 import pyrage
 from sqlalchemy import URL
 
-from shopassist.db.migrate import connected
+from shopassist.db.dsn import require_session_dsn
+from shopassist.db.migrate import connect
 from shopassist.errors import BackupError
-from shopassist.ops.backup.contents import counted
-from shopassist.ops.backup.manifest import CHUNK, Contents, Manifest, dump_file, every, manifest_file, new_name
-from shopassist.ops.backup.programs import environment, program
+from shopassist.ops.backup.manifest import (
+    CHUNK_BYTES,
+    BackupManifest,
+    DatabaseContents,
+    build_name,
+    count_contents,
+    get_dump_file,
+    get_manifest_file,
+    list_backups,
+)
+from shopassist.ops.backup.pg_tools import build_environment, find_program
+from shopassist.settings import Settings
 
-LEFT_OVER_SECONDS = 24 * 3600
+LEFTOVER_SECONDS = 24 * 3600
 
 
-class Digest:
+class HashingWriter:
     """A file that is written to, with the SHA-256 and the number of its bytes."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -51,22 +61,24 @@ class Digest:
         return self._hash.hexdigest()
 
 
-async def create(url: URL, folder: Path, recipient: str | None) -> Manifest:
+async def create_backup(url: URL, folder: Path, recipient: str | None) -> BackupManifest:
     """Back the database of `url` up into `folder`, encrypted for `recipient` (an age public key) if one is given.
 
     Raises `BackupError`, and `StartupError` when the database cannot be reached; nothing is left behind then.
     """
-    key = recipient_of(recipient)
+    key = parse_recipient(recipient)
     now = datetime.now(UTC)
-    name = new_name(now)
-    async with _snapshot(url) as (snapshot, contents, version):
-        pg_dump = program("pg_dump", url, version // 10000)
+    name = build_name(now)
+    async with _open_snapshot(url) as (snapshot, contents, version):
+        pg_dump = find_program("pg_dump", url, version // 10000)
         command = [pg_dump, "--format=custom", f"--snapshot={snapshot}", "--no-password"]
         try:
-            size, digest = await asyncio.to_thread(_dump, command, environment(url), dump_file(folder, name), key)
+            size, digest = await asyncio.to_thread(
+                _dump, command, build_environment(url), get_dump_file(folder, name), key
+            )
         except OSError as error:
             raise BackupError(f"The backup cannot be written to {folder}: {error.strerror}.") from error
-    manifest = Manifest(
+    manifest = BackupManifest(
         name=name,
         created_at=now,
         server_version=version,
@@ -75,24 +87,24 @@ async def create(url: URL, folder: Path, recipient: str | None) -> Manifest:
         size=size,
         sha256=digest,
     )
-    _write_durably(manifest_file(folder, name), manifest.model_dump_json(indent=1).encode() + b"\n")
+    _write_durably(get_manifest_file(folder, name), manifest.model_dump_json(indent=1).encode() + b"\n")
     return manifest
 
 
-def prune(folder: Path, keep: int) -> list[str]:
+def prune_backups(folder: Path, keep: int) -> list[str]:
     """Remove all but the newest `keep` backups, and what was left of those that failed; the names removed."""
-    surplus = every(folder)[:-keep]
+    surplus = list_backups(folder)[:-keep]
     for name in surplus:
-        manifest_file(folder, name).unlink(missing_ok=True)  # first: without it the rest is no backup
-        dump_file(folder, name).unlink(missing_ok=True)
-    whole = set(every(folder))
+        get_manifest_file(folder, name).unlink(missing_ok=True)  # first: without it the rest is no backup
+        get_dump_file(folder, name).unlink(missing_ok=True)
+    whole = set(list_backups(folder))
     for path in [*folder.glob("*.dump"), *folder.glob("*.partial")]:
-        if path.stem not in whole and time.time() - path.stat().st_mtime > LEFT_OVER_SECONDS:
+        if path.stem not in whole and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
             path.unlink(missing_ok=True)
     return surplus
 
 
-def recipient_of(text: str | None) -> pyrage.x25519.Recipient | None:
+def parse_recipient(text: str | None) -> pyrage.x25519.Recipient | None:
     """The public key. Raises `BackupError`."""
     if text is None:
         return None
@@ -103,14 +115,14 @@ def recipient_of(text: str | None) -> pyrage.x25519.Recipient | None:
 
 
 @asynccontextmanager
-async def _snapshot(url: URL) -> AsyncIterator[tuple[str, Contents, int]]:
+async def _open_snapshot(url: URL) -> AsyncIterator[tuple[str, DatabaseContents, int]]:
     """A snapshot that others may use for the length of the block, what it holds, and the server's version."""
-    async with connected(url) as connection:
+    async with connect(url) as connection:
         await connection.execute("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0")
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
-                contents = await counted(connection)
+                contents = await count_contents(connection)
                 version = int(await connection.fetchval("SHOW server_version_num"))
                 yield snapshot, contents, version
         except asyncpg.UndefinedTableError:
@@ -128,8 +140,8 @@ def _dump(
             tempfile.TemporaryFile() as said,
             os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened,
         ):
-            digest = Digest(opened)
-            _pour(command, variables, digest, key, said)
+            digest = HashingWriter(opened)
+            _run_pg_dump(command, variables, digest, key, said)
             opened.flush()
             os.fsync(opened.fileno())
         partial.rename(file)
@@ -139,8 +151,12 @@ def _dump(
     return digest.size, digest.hexdigest()
 
 
-def _pour(
-    command: list[str], variables: dict[str, str], digest: Digest, key: pyrage.x25519.Recipient | None, said: IO[bytes]
+def _run_pg_dump(
+    command: list[str],
+    variables: dict[str, str],
+    digest: HashingWriter,
+    key: pyrage.x25519.Recipient | None,
+    said: IO[bytes],
 ) -> None:
     """What the command gives, into the file of `digest`. Raises `BackupError` when it fails."""
     process = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -150,14 +166,14 @@ def _pour(
         if process.stdout is None:
             raise TypeError
         if key is None:
-            shutil.copyfileobj(process.stdout, digest, CHUNK)
+            shutil.copyfileobj(process.stdout, digest, CHUNK_BYTES)
         else:
             pyrage.encrypt_io(process.stdout, digest, [key])
     if process.returncode:
-        raise BackupError(f"pg_dump failed: {reason(said)}")
+        raise BackupError(f"pg_dump failed: {read_last_line(said)}")
 
 
-def reason(said: IO[bytes]) -> str:
+def read_last_line(said: IO[bytes]) -> str:
     """The last line that a program said, which may name tables but nobody's data."""
     said.seek(0)
     lines = said.read().decode(errors="replace").strip().splitlines()
@@ -176,3 +192,21 @@ def _write_durably(file: Path, content: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def get_backup_folder(settings: Settings) -> Path:
+    """Where backups are kept."""
+    return settings.backup.folder or settings.database.data_folder / "backups"
+
+
+def get_backup_dsn(settings: Settings) -> URL:
+    """The link that backups are made over: the owner's, else the app's past any pooler. Raises `StartupError`."""
+    return require_session_dsn(settings)
+
+
+async def back_up(settings: Settings) -> BackupManifest:
+    """Make a backup and remove the oldest beyond BACKUP_KEEP. Raises `BackupError` and `StartupError`."""
+    folder = get_backup_folder(settings)
+    made = await create_backup(get_backup_dsn(settings), folder, settings.backup.recipient)
+    prune_backups(folder, settings.backup.keep)
+    return made

@@ -1,4 +1,4 @@
-"""Proving and restoring a backup: always into a database of its own first, which is compared with the manifest."""
+"""Verifies and restores backups, always into a new database first."""
 
 import asyncio
 import shutil
@@ -15,118 +15,128 @@ import asyncpg
 import pyrage
 from sqlalchemy import URL
 
-from shopassist.db.migrate import connected
-from shopassist.db.postgres import ddl
+from shopassist.db import statements
+from shopassist.db.migrate import connect
 from shopassist.errors import BackupError
-from shopassist.ops.backup.contents import counted, differences
-from shopassist.ops.backup.create import reason
-from shopassist.ops.backup.manifest import CHUNK, Contents, Manifest, dump_file, read, refuse_unfit
-from shopassist.ops.backup.programs import environment, program
+from shopassist.ops.backup.create import read_last_line
+from shopassist.ops.backup.manifest import (
+    CHUNK_BYTES,
+    BackupManifest,
+    DatabaseContents,
+    check_dump,
+    count_contents,
+    find_differences,
+    get_dump_file,
+    read_manifest,
+)
+from shopassist.ops.backup.pg_tools import build_environment, find_program
 
-MAINTENANCE = "postgres"
+MAINTENANCE_DATABASE = "postgres"
 """The database to be connected to while others are made, renamed and dropped."""
 
-LONGEST_NAME = 63
-END_OTHERS = """
+MAX_NAME_LENGTH = 63
+TERMINATE_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()
 """
-Finish = Callable[[URL], Awaitable[object]]
+FinishRestore = Callable[[URL], Awaitable[object]]
 
 
-async def verify(url: URL, folder: Path, name: str, identity: str | None) -> Contents:
+async def verify_backup(url: URL, folder: Path, name: str, identity: str | None) -> DatabaseContents:
     """Restore a backup into a scratch database of the server of `url`, compare it with its manifest, and drop it.
 
     What was found there. Raises `BackupError` when the backup is not whole, and `StartupError`.
     """
-    async with _restored(url, folder, name, identity) as (scratch, contents):
-        await _drop(url, scratch)
+    async with _restore_beside(url, folder, name, identity) as (scratch, contents):
+        await _drop_database(url, scratch)
         return contents
 
 
-async def restore(url: URL, folder: Path, name: str, identity: str | None, finish: Finish) -> str:
+async def restore_backup(url: URL, folder: Path, name: str, identity: str | None, finish: FinishRestore) -> str:
     """Put a backup in the place of the database of `url`; the name that the old database has from now on.
 
     Nothing is touched before the backup has been restored beside it and was found whole. `finish` then prepares the
     new database by its link. The swap ends the connections of whoever uses the old one. Raises `BackupError` and
     `StartupError`.
     """
-    async with _restored(url, folder, name, identity) as (new, _):
+    async with _restore_beside(url, folder, name, identity) as (new, _):
         await finish(url.set(database=new))
-        return await _swapped(url, new)
+        return await _swap_databases(url, new)
 
 
 @asynccontextmanager
-async def _restored(url: URL, folder: Path, name: str, identity: str | None) -> AsyncIterator[tuple[str, Contents]]:
+async def _restore_beside(
+    url: URL, folder: Path, name: str, identity: str | None
+) -> AsyncIterator[tuple[str, DatabaseContents]]:
     """A new database with what was in the backup, and its contents; dropped again when anything goes wrong."""
-    manifest = read(folder, name)
-    key = _identity_of(identity, manifest)
-    await asyncio.to_thread(refuse_unfit, folder, manifest)
-    new = f"{(url.database or '')[: LONGEST_NAME - 18]}_restored_{uuid4().hex[:8]}"
-    async with _administration(url) as connection:
+    manifest = read_manifest(folder, name)
+    key = _parse_identity(identity, manifest)
+    await asyncio.to_thread(check_dump, folder, manifest)
+    new = f"{(url.database or '')[: MAX_NAME_LENGTH - 18]}_restored_{uuid4().hex[:8]}"
+    async with _connect_as_administrator(url) as connection:
         version = int(await connection.fetchval("SHOW server_version_num"))
         if version // 10000 < manifest.server_version // 10000:
             raise BackupError(
                 f"The backup is of PostgreSQL {manifest.server_version // 10000} and the server is older "
                 f"({version // 10000}): restore it on a server of that version or later."
             )
-        pg_restore = program("pg_restore", url, version // 10000)
-        await ddl.run(connection, "CREATE DATABASE %I TEMPLATE template0", new)
+        pg_restore = find_program("pg_restore", url, version // 10000)
+        await statements.execute_quoted(connection, "CREATE DATABASE %I TEMPLATE template0", new)
     try:
         target = url.set(database=new)
         command = [pg_restore, "--format=custom", "--no-owner", "--no-acl", "--exit-on-error", "--single-transaction"]
         command += ["--no-password", "--clean", "--if-exists", "--dbname", new]
-        await asyncio.to_thread(_fill, command, environment(target), dump_file(folder, name), key)
-        async with connected(target) as connection:
-            found = await counted(connection)
+        await asyncio.to_thread(_run_pg_restore, command, build_environment(target), get_dump_file(folder, name), key)
+        async with connect(target) as connection:
+            found = await count_contents(connection)
             await connection.execute("ANALYZE")
-        refuse_different(manifest, found)
+        require_equal_contents(manifest, found)
         yield new, found
     except BaseException:
-        await _drop(url, new)
+        await _drop_database(url, new)
         raise
 
 
-def refuse_different(manifest: Manifest, found: Contents) -> None:
+def require_equal_contents(manifest: BackupManifest, found: DatabaseContents) -> None:
     """Raise `BackupError` unless that is what the manifest says."""
-    if wrong := differences(manifest.contents, found):
+    if wrong := find_differences(manifest.contents, found):
         raise BackupError(f"Backup {manifest.name} does not hold what its manifest says: {'; '.join(wrong)}.")
 
 
-async def _swapped(url: URL, new: str) -> str:
+async def _swap_databases(url: URL, new: str) -> str:
     """Give the database `new` the name of `url`'s; what that one is called now."""
     name = url.database or ""
-    old = f"{name[: LONGEST_NAME - 24]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    async with _administration(url) as connection:
-        await ddl.run(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS false", name)
+    old = f"{name[: MAX_NAME_LENGTH - 24]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    async with _connect_as_administrator(url) as connection:
+        await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS false", name)
         try:
-            await _rename(connection, name, old)
+            await _rename_database(connection, name, old)
             try:
-                await _rename(connection, new, name)
+                await _rename_database(connection, new, name)
             except asyncpg.PostgresError:
-                await _rename(connection, old, name)
+                await _rename_database(connection, old, name)
                 raise
         except asyncpg.PostgresError as error:
-            await ddl.run(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", name)
+            await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", name)
             raise BackupError(f"The databases could not be swapped, and all is as it was: {error.args[0]}.") from None
-        await ddl.run(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", old)
+        await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", old)
     return old
 
 
-async def _rename(connection: asyncpg.Connection, name: str, to: str) -> None:
-    await connection.execute(END_OTHERS, name)
-    await ddl.run(connection, "ALTER DATABASE %I RENAME TO %I", name, to)
+async def _rename_database(connection: asyncpg.Connection, name: str, to: str) -> None:
+    await connection.execute(TERMINATE_SESSIONS, name)
+    await statements.execute_quoted(connection, "ALTER DATABASE %I RENAME TO %I", name, to)
 
 
-async def _drop(url: URL, name: str) -> None:
-    async with _administration(url) as connection:
-        await ddl.run(connection, "DROP DATABASE IF EXISTS %I WITH (FORCE)", name)
+async def _drop_database(url: URL, name: str) -> None:
+    async with _connect_as_administrator(url) as connection:
+        await statements.execute_quoted(connection, "DROP DATABASE IF EXISTS %I WITH (FORCE)", name)
 
 
 @asynccontextmanager
-async def _administration(url: URL) -> AsyncIterator[asyncpg.Connection]:
+async def _connect_as_administrator(url: URL) -> AsyncIterator[asyncpg.Connection]:
     """A connection to no database that is to be changed. Raises `BackupError` when the role may not do it."""
     try:
-        async with connected(url.set(database=MAINTENANCE)) as connection:
+        async with connect(url.set(database=MAINTENANCE_DATABASE)) as connection:
             yield connection
     except asyncpg.InsufficientPrivilegeError as error:
         raise BackupError(
@@ -134,7 +144,7 @@ async def _administration(url: URL) -> AsyncIterator[asyncpg.Connection]:
         ) from None
 
 
-def _identity_of(text: str | None, manifest: Manifest) -> pyrage.x25519.Identity | None:
+def _parse_identity(text: str | None, manifest: BackupManifest) -> pyrage.x25519.Identity | None:
     if not manifest.encrypted:
         return None
     if text is None:
@@ -146,7 +156,9 @@ def _identity_of(text: str | None, manifest: Manifest) -> pyrage.x25519.Identity
         raise BackupError("BACKUP_IDENTITY is no private key of age (AGE-SECRET-KEY-…).") from None
 
 
-def _fill(command: list[str], variables: dict[str, str], file: Path, key: pyrage.x25519.Identity | None) -> None:
+def _run_pg_restore(
+    command: list[str], variables: dict[str, str], file: Path, key: pyrage.x25519.Identity | None
+) -> None:
     """Run `pg_restore` on what is in `file`. Raises `BackupError`."""
     with tempfile.TemporaryFile() as said, file.open("rb") as opened:
         process = subprocess.Popen(  # noqa: S603 - the command is ours
@@ -154,18 +166,18 @@ def _fill(command: list[str], variables: dict[str, str], file: Path, key: pyrage
         )
         if process.stdin is None:
             raise TypeError
-        failure = _feed(opened, process.stdin, key)
+        failure = _pipe_dump(opened, process.stdin, key)
         if process.wait():
-            raise BackupError(failure or f"pg_restore failed: {reason(said)}")
+            raise BackupError(failure or f"pg_restore failed: {read_last_line(said)}")
         if failure:
             raise BackupError(failure)
 
 
-def _feed(opened: IO[bytes], stdin: IO[bytes], key: pyrage.x25519.Identity | None) -> str | None:
+def _pipe_dump(opened: IO[bytes], stdin: IO[bytes], key: pyrage.x25519.Identity | None) -> str | None:
     """Give the dump to `pg_restore`; why it could not be given, or None."""
     try:
         if key is None:
-            shutil.copyfileobj(opened, stdin, CHUNK)
+            shutil.copyfileobj(opened, stdin, CHUNK_BYTES)
         else:
             pyrage.decrypt_io(opened, stdin, [key])
     except pyrage.DecryptError:

@@ -1,0 +1,177 @@
+"""Render errors as JSON with `detail` and `error_type`, and document them in OpenAPI."""
+
+import json
+import traceback
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from shopassist.errors import (
+    AccountErasedError,
+    AuthenticationError,
+    BodyEncodedError,
+    BodyTooLargeError,
+    ConsentRequiredError,
+    CreditsExhaustedError,
+    GuestLimitError,
+    NoticeReference,
+    PermissionDeniedError,
+    RateLimitedError,
+    ShopAssistError,
+    StorageUnavailableError,
+)
+from shopassist.metrics.registry import RequestMetrics
+
+logger = structlog.get_logger(__name__)
+
+RETRY_AFTER_SECONDS = "5"
+VALIDATION_ERROR_TYPE = "validation_error"
+HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
+
+
+class ErrorBody(BaseModel):
+    """An error."""
+
+    detail: str
+    error_type: str
+
+
+class CreditsExhaustedBody(ErrorBody):
+    """No credits left."""
+
+    available_credits: int
+    max_credits: int
+    is_guest: bool
+    error_description: str
+
+
+class ConsentRequiredBody(ErrorBody):
+    """What to agree to, and where: `notices` are the current version in all its languages, if one is published."""
+
+    notices: list[NoticeReference]
+    agree_at: str
+    read_at: str
+
+
+class ValidationProblem(BaseModel):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class ValidationErrorBody(ErrorBody):
+    """A request that is not valid: by its schema, which `errors` tells of, or by a rule of ours, without them."""
+
+    errors: list[ValidationProblem] = []
+
+
+ERROR_BODY_MODELS: dict[type[ShopAssistError], type[BaseModel]] = {
+    ConsentRequiredError: ConsentRequiredBody,
+    CreditsExhaustedError: CreditsExhaustedBody,
+}
+
+
+def document_errors(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the errors that a route may answer with; every route may find the database away."""
+    entries: dict[int | str, dict[str, Any]] = {422: {"model": ValidationErrorBody, "description": "Not valid."}}
+    every: list[type[ShopAssistError]] = [*errors, StorageUnavailableError]
+    for status in {error.status: None for error in every}:
+        alike = [error for error in every if error.status == status]
+        models = list(dict.fromkeys(ERROR_BODY_MODELS.get(error, ErrorBody) for error in alike))
+        description = " ".join(dict.fromkeys(error.detail for error in alike))
+        entries.setdefault(status, {"model": reduce(or_, models), "description": description})
+    return entries
+
+
+IDENTITY_ERRORS = (AuthenticationError, AccountErasedError, RateLimitedError)
+GUEST_ERRORS = (*IDENTITY_ERRORS, GuestLimitError)
+ADMIN_ERRORS = (AuthenticationError, RateLimitedError, PermissionDeniedError)
+BODY_ERRORS = (BodyTooLargeError, BodyEncodedError)
+
+
+def build_error_response(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    """A JSON response that any text can be put into: what is not ASCII is escaped, lone surrogates too."""
+    return Response(json.dumps(content), status, headers, media_type="application/json")
+
+
+def count_error(request: Request, error_type: str) -> None:
+    """Count an error among the figures."""
+    figures: RequestMetrics = request.app.state.container.request_figures()
+    figures.errors[error_type,] += 1
+
+
+async def handle_domain_error(request: Request, error: Exception) -> Response:
+    """Render an error of the family."""
+    if not isinstance(error, ShopAssistError):
+        raise TypeError
+    count_error(request, error.code)
+    headers = {}
+    if error.status == AuthenticationError.status:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retryable:
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, RateLimitedError):
+        headers["Retry-After"] = str(error.retry_after)
+    elif error.retryable:
+        # Not a line for each request while the database is away: that is said once, when it goes.
+        logger.debug("request_refused", error_type=error.code)
+    return build_error_response(
+        error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers
+    )
+
+
+async def handle_validation_error(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request, without repeating what was sent."""
+    if not isinstance(error, RequestValidationError):
+        raise TypeError
+    count_error(request, VALIDATION_ERROR_TYPE)
+    return build_validation_response(
+        [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
+    )
+
+
+def build_validation_response(problems: list[dict[str, Any]]) -> Response:
+    """The answer to a request that is not valid, and why."""
+    return build_error_response(
+        422, {"detail": "Validation error", "error_type": VALIDATION_ERROR_TYPE, "errors": problems}
+    )
+
+
+async def handle_http_error(request: Request, error: Exception) -> Response:
+    """Render what the framework refuses: unknown routes and methods."""
+    if not isinstance(error, HTTPException):
+        raise TypeError
+    if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - the framework's, for such bodies
+        unreadable = {"loc": ["body"], "msg": "The body is no JSON in UTF-8", "type": "json_invalid"}
+        return build_error_response(
+            422, {"detail": "Validation error", "error_type": "validation_error", "errors": [unreadable]}
+        )
+    error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
+    count_error(request, error_type)
+    return build_error_response(
+        error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {})
+    )
+
+
+async def handle_unexpected_error(request: Request, error: Exception) -> Response:
+    """Render what nobody thought of; the log has its kind, the client has not."""
+    count_error(request, ShopAssistError.code)
+    # Where it happened, without the values that stood there: they may be somebody's.
+    logger.error("unexpected_error", error=type(error).__name__, trace=traceback.format_tb(error.__traceback__))
+    return build_error_response(500, {"detail": ShopAssistError.detail, "error_type": ShopAssistError.code})
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let `app` render every error this way."""
+    app.add_exception_handler(ShopAssistError, handle_domain_error)
+    app.add_exception_handler(RequestValidationError, handle_validation_error)
+    app.add_exception_handler(HTTPException, handle_http_error)
+    app.add_exception_handler(Exception, handle_unexpected_error)

@@ -1,0 +1,64 @@
+"""The page at `/` and the API documentation at `/docs`."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Header
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from shopassist import __version__
+from shopassist.api.headers import CSP_DATA_IMAGES, CSP_OWN_SERVER, build_csp, build_csp_hashes, is_preferred
+
+router = APIRouter(tags=["status"])
+
+PAGE = (files("shopassist") / "web" / "index.html").read_text(encoding="utf-8")
+PAGE_POLICY = build_csp(PAGE, f"style-src {build_csp_hashes(PAGE, 'style')}", CSP_OWN_SERVER, CSP_DATA_IMAGES)
+
+
+class Root(BaseModel):
+    """What this is."""
+
+    message: str = "AI Shopping Assistant API"
+    status: str = "healthy"
+    version: str = __version__
+
+
+@router.get("/", response_model=Root)
+async def read_root(accept: Annotated[str, Header()] = "") -> Response | Root:
+    """What this is; HTML only to clients that prefer it."""
+    if is_preferred(accept, "text/html"):
+        return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY, "Vary": "Accept"})
+    return Root()
+
+
+SWAGGER_FILES = Path(str(files("fastapi_offline"))) / "static"
+SWAGGER_STYLES = "style-src 'self' 'unsafe-inline'"
+"""Swagger UI writes styles into its page; no text of anybody's is on it."""
+
+EMPTY_ICON = "data:,"
+
+
+def add_docs(app: FastAPI) -> None:
+    """Serve the description of `app`."""
+    page = bytes(
+        get_swagger_ui_html(
+            openapi_url=str(app.openapi_url),
+            title=f"{app.title} - API",
+            swagger_js_url="/docs/files/swagger-ui-bundle.js",
+            swagger_css_url="/docs/files/swagger-ui.css",
+            swagger_favicon_url=EMPTY_ICON,
+        ).body
+    ).decode()
+    policy = build_csp(page, SWAGGER_STYLES, CSP_OWN_SERVER, CSP_DATA_IMAGES).replace("script-src", "script-src 'self'")
+    headers = {"Content-Security-Policy": policy}
+
+    @app.get("/docs", include_in_schema=False)
+    async def read_docs() -> Response:
+        return HTMLResponse(page, headers=headers)
+
+    app.mount("/docs/files", StaticFiles(directory=SWAGGER_FILES))

@@ -1,0 +1,44 @@
+"""Opaque keyset cursors and the `Link` header of the next page."""
+
+import base64
+import binascii
+
+from fastapi import Request
+
+from shopassist.errors import InvalidInputError
+from shopassist.text import validate_text
+
+MAX_ROW_ID = 2**63 - 1
+INVALID_CURSOR = "cursor is not one that this API gave out."
+
+
+def encode_cursor(key: str) -> str:
+    """The cursor of a page that begins behind `key`."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> str | None:
+    """The key in a cursor. Raises `InvalidInputError` for what `write_cursor` did not write."""
+    if cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return validate_text(raw.decode())
+    except (binascii.Error, ValueError):
+        raise InvalidInputError(INVALID_CURSOR) from None
+
+
+def decode_id_cursor(cursor: str | None) -> int | None:
+    """The id of a row in a cursor. Raises `InvalidInputError` for what this API did not give out."""
+    key = decode_cursor(cursor)
+    if key is None:
+        return None
+    if not (key.isascii() and key.isdecimal() and int(key) <= MAX_ROW_ID):
+        raise InvalidInputError(INVALID_CURSOR)
+    return int(key)
+
+
+def build_next_link(request: Request, key: str) -> str:
+    """The `Link` header that leads to the page behind `key`."""
+    url = request.url.include_query_params(cursor=encode_cursor(key))
+    return f'<{url.path}?{url.query}>; rel="next"'

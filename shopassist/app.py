@@ -1,0 +1,135 @@
+"""Assemble the FastAPI application: routers, middleware, error handlers and lifespan."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+import structlog
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from shopassist import __version__
+from shopassist.api import headers, pages
+from shopassist.api.body_limit import BodyLimit
+from shopassist.api.error_handlers import add_error_handlers
+from shopassist.api.middleware import AllowedHosts, RequestContext, SecurityHeaders
+from shopassist.audit import routes as audit_routes
+from shopassist.consent import routes as consent_routes
+from shopassist.credits import routes as credit_routes
+from shopassist.monitoring import routes as monitoring_routes
+from shopassist.monitoring.routes import StartupGuard
+from shopassist.monitoring.services import Services
+from shopassist.privacy import routes as privacy_routes
+from shopassist.query import routes as query_routes
+from shopassist.rollout import routes as rollout_routes
+from shopassist.tracing import stop_tracing
+
+logger = structlog.get_logger(__name__)
+
+DESCRIPTION = """Ask for a product in plain words; the answer comes from a real catalogue.
+
+A registered user sends `Authorization: Bearer <token>`, a guest `X-Session-ID: <id>`. One answered question costs one
+credit; answers from the cache and questions that could not be answered are free."""
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
+    container: Services = app.state.container
+    availability, moving = container.availability(), container.rollout()
+    try:
+        async with (
+            app.state.metrics.shared(),
+            availability.running(app.state.before),
+            container.replica().running(),
+            nullcontext() if moving is None else moving.running(),
+            container.jobs().running(availability.prepared),
+        ):
+            app.state.began()
+            yield
+    finally:
+        await container.flights().close()
+        await container.shutdown()
+        await asyncio.to_thread(stop_tracing)
+        if availability.lost:
+            logger.critical("database_lost", reason=availability.lost)
+
+
+async def do_nothing() -> None:
+    """Do nothing."""
+
+
+def create_app(
+    container: Services,
+    before: Callable[[], Awaitable[None]] = do_nothing,
+    began: Callable[[], None] = lambda: None,
+    shared: Path | None = None,
+) -> FastAPI:
+    """The API over the services of `container`.
+
+    `before` is awaited ahead of the first request, or, where the database need not be there at first, as soon as it
+    is; `began` is called when the app begins to serve. In the folder `shared` the processes that serve together share
+    their figures.
+    """
+    settings = container.settings()
+    app = FastAPI(
+        title="shopassist",
+        version=__version__,
+        description=DESCRIPTION,
+        debug=False,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no paths, only templates
+    )
+    app.state.container = container
+    app.state.before = before
+    app.state.began = began
+    app.state.metrics = monitoring_routes.MetricsExporter(container, shared)
+    for router in (
+        query_routes.router,
+        credit_routes.router,
+        pages.router,
+        monitoring_routes.router,
+        credit_routes.history_router,
+        credit_routes.profile_router,
+        credit_routes.guest_router,
+        privacy_routes.router,
+        consent_routes.record_router,
+        consent_routes.purpose_router,
+        consent_routes.notice_router,
+        audit_routes.admin_router,
+        rollout_routes.router,
+        monitoring_routes.metrics_router,
+    ):
+        app.include_router(router)
+    pages.add_docs(app)
+    add_error_handlers(app)
+    app.add_middleware(BodyLimit)
+    if settings.database.start_degraded:
+        app.add_middleware(StartupGuard, availability=container.availability())
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.server.origins,
+        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=[
+            *(
+                "Idempotent-Replayed",
+                "Link",
+                *headers.RATE_LIMIT_HEADERS,
+                "Retry-After",
+                "X-Data-As-Of",
+                "X-Data-Stale",
+            ),
+            "X-Request-ID",
+        ],
+    )
+    if "*" not in settings.server.allowed_hosts:
+        app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
+    app.add_middleware(SecurityHeaders, networks=container.networks())
+    app.add_middleware(RequestContext, figures=container.request_figures())
+    return app

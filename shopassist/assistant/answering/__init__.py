@@ -1,0 +1,1 @@
+"""Build the answer: facts, pros and cons, near misses and the summary."""

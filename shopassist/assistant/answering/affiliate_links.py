@@ -1,0 +1,49 @@
+"""Add the affiliate tag to links of supported shops."""
+
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit, urlunsplit
+
+TAG_PARAMETERS = {"amazon": "tag", "flipkart": "affid"}
+"""The query parameter that each programme reads its tag from."""
+
+SHOP_BY_HOST = {
+    "amazon.in": "amazon",
+    "www.amazon.in": "amazon",
+    "amazon.com": "amazon",
+    "www.amazon.com": "amazon",
+    "flipkart.com": "flipkart",
+    "www.flipkart.com": "flipkart",
+}
+"""Whole host names: a look-alike such as `amazon.in.example` must never carry the tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class AffiliateLinks:
+    """Marks links.
+
+    `program` is `amazon`, `flipkart` or `all`: a tag is issued by one shop and means nothing to the others.
+    """
+
+    tag: str | None
+    program: str = "amazon"
+
+    def mark(self, link: str) -> str:
+        """`link` with the tag where it leads to a shop of the programme, otherwise unchanged."""
+        parameter = self._parameter(link)
+        if not self.tag or parameter is None:
+            return link
+        parts = urlsplit(link)
+        kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0].lower() != parameter]
+        query = "&".join([*kept, f"{parameter}={quote(self.tag, safe='')}"])
+        return urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
+
+    def _parameter(self, link: str) -> str | None:
+        try:
+            parts = urlsplit(link)
+        except ValueError:
+            return None
+        # The whole authority is compared, so that credentials, ports and back-slashes never pass for a shop.
+        known = parts.scheme == "https" and parts.netloc.isascii()
+        shop = SHOP_BY_HOST.get(parts.netloc.lower()) if known else None
+        wanted = self.program.strip().lower()
+        return TAG_PARAMETERS[shop] if shop is not None and wanted in {shop, "all"} else None

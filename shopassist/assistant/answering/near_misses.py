@@ -1,0 +1,235 @@
+"""Relax criteria when nothing fits, find the nearest products and describe what they miss."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+
+from shopassist.assistant.answering.wording import (
+    RATING_NAMES,
+    describe_attribute,
+    describe_bound,
+    describe_price_limits,
+    format_number,
+)
+from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.ranking import is_accessory, rank_products
+from shopassist.catalog.criteria import Bound, Criteria, get_numeric_value
+from shopassist.catalog.currencies import format_money
+from shopassist.catalog.models import Product
+from shopassist.catalog.ports import CatalogReader
+
+MAX_COUNTED_PRODUCTS = 100
+Relaxation = tuple[str, str, dict[str, object]]
+MAX_RELAXATIONS = 12
+MAX_TERM_LOOKUPS = 8
+MAX_NEAR_MISSES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """A criterion without which products would fit: its words, how many there are, whether the fact is unknown."""
+
+    name: str
+    words: str
+    products: tuple[Product, ...]
+
+    @property
+    def count(self) -> str:
+        """How many would fit, as far as they were counted."""
+        return (
+            f"at least {MAX_COUNTED_PRODUCTS}"
+            if len(self.products) >= MAX_COUNTED_PRODUCTS
+            else str(len(self.products))
+        )
+
+
+@dataclass(slots=True)
+class NearMissResult:
+    """What stands in the way, and the products that miss least."""
+
+    obstacles: list[Obstacle] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Words that were asked for and that no product states."""
+
+
+async def find_unknown_terms(catalog: CatalogReader, criteria: Criteria) -> list[str]:
+    """The terms that no product of the catalogue states."""
+    return [term for term in criteria.terms[:MAX_TERM_LOOKUPS] if not await catalog.search(Criteria(terms=(term,)), 1)]
+
+
+async def find_near_misses(
+    catalog: CatalogReader, criteria: Criteria, names: VocabularyIndex, said: frozenset[str] | None
+) -> NearMissResult:
+    """What would fit if one criterion were dropped, or else all figures, or else everything but the kind."""
+    found = NearMissResult(unknown=await find_unknown_terms(catalog, criteria))
+    pool: dict[tuple[str, str], Product] = {}
+    filed = criteria.model_copy(update={"kind": None})
+    for name, words, relaxed in _build_relaxations(filed, names, found.unknown)[:MAX_RELAXATIONS]:
+        products = [p for p in await catalog.search(relaxed, MAX_COUNTED_PRODUCTS) if not is_accessory(p, said)]
+        if products:
+            found.obstacles.append(Obstacle(name, words, tuple(products)))
+            pool |= {(p.source, p.source_id): p for p in products}
+    for relaxed in (*_build_fallbacks(filed), *_build_fallbacks(criteria)):
+        if pool:
+            break
+        products = await catalog.search(relaxed, MAX_COUNTED_PRODUCTS)
+        pool = {(p.source, p.source_id): p for p in products if not is_accessory(p, said)}
+    order = {id(p): place for place, p in enumerate(rank_products(list(pool.values()), criteria))}
+    by_distance = sorted(
+        pool.values(), key=lambda p: (len(criteria.misses(p)), _measure_distance(p, criteria), order[id(p)])
+    )
+    found.products = by_distance[:MAX_NEAR_MISSES]
+    return found
+
+
+def merge_near_misses(nears: Sequence[NearMissResult]) -> NearMissResult:
+    """Why none of several products fits: what stands in the way of each of them, and the words that nothing states."""
+    merged = NearMissResult()
+    shared = set.intersection(*({obstacle.name for obstacle in near.obstacles} for near in nears))
+    for obstacle in nears[0].obstacles:
+        if obstacle.name in shared - {"terms"}:
+            same = (other for near in nears for other in near.obstacles if other.name == obstacle.name)
+            products = {(p.source, p.source_id): p for other in same for p in other.products}
+            merged.obstacles.append(replace(obstacle, products=tuple(products.values())))
+    for near in nears:
+        merged.products += near.products
+        merged.unknown += [term for term in near.unknown if term not in merged.unknown]
+    return merged
+
+
+def _build_relaxations(
+    criteria: Criteria, names: VocabularyIndex, unknown: list[str]
+) -> list[tuple[str, str, Criteria]]:
+    """Each hard criterion but the kind of product: its name, its words, the criteria without it."""
+    ways = [*_relax_numbers(criteria), *_relax_names(criteria, names, unknown)]
+    return [(name, words, criteria.model_copy(update=update)) for name, words, update in ways]
+
+
+def _relax_numbers(criteria: Criteria) -> list[Relaxation]:
+    ways: list[Relaxation] = []
+    rest: dict[str, object]
+    if describe_price_limits(criteria):
+        ways.append(("price", f"the price {describe_price_limits(criteria)}", {"price_min": None, "price_max": None}))
+    rated = [bound for bound in criteria.bounds if bound.name in RATING_NAMES]
+    if rated:
+        rest = {"bounds": tuple(bound for bound in criteria.bounds if bound not in rated)}
+        ways.append(("rating", " and ".join(describe_bound(bound) for bound in rated), rest))
+    for bound in criteria.bounds:
+        if bound not in rated:
+            rest = {"bounds": tuple(other for other in criteria.bounds if other is not bound)}
+            ways.append((bound.name, describe_bound(bound), rest))
+    return ways
+
+
+def _relax_names(criteria: Criteria, names: VocabularyIndex, unknown: list[str]) -> list[Relaxation]:
+    ways: list[Relaxation] = []
+    rest: dict[str, object]
+    if criteria.brands:
+        brands = " or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)
+        ways.append(("brand", f"the brand {brands}", {"brands": ()}))
+    for feature in criteria.features[0 if criteria.categories else 1 :]:
+        rest = {"features": tuple(other for other in criteria.features if other is not feature)}
+        ways.append((feature.name, feature.name, rest))
+    if criteria.excluded_brands or criteria.excluded_features:
+        ruled_out = [names.spelling.get(brand, brand) for brand in criteria.excluded_brands]
+        ruled_out += [feature.name for feature in criteria.excluded_features]
+        rest = {"excluded_brands": (), "excluded_features": ()}
+        ways.append(("without", f"leaving out {' and '.join(ruled_out)}", rest))
+    if criteria.marketplace:
+        ways.append(("marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}))
+    kept = tuple(term for term in criteria.terms if term not in unknown) if unknown else ()
+    if criteria.terms and (criteria.categories or criteria.brands or kept):
+        gone = [term for term in criteria.terms if term not in kept]
+        ways.append(("terms", f"“{' '.join(gone)}”", {"terms": kept}))
+    return ways
+
+
+def _build_fallbacks(criteria: Criteria) -> Iterable[Criteria]:
+    """Ever less: without figures, without features, without all but the kind of product."""
+    figures: dict[str, object] = {"price_min": None, "price_max": None, "bounds": ()}
+    yield criteria.model_copy(update=figures)
+    features: dict[str, object] = {"features": criteria.features[:1] if not criteria.categories else ()}
+    if criteria.categories or criteria.brands:
+        yield criteria.model_copy(update=figures | features | {"excluded_features": ()})
+    if criteria.categories:
+        everything: dict[str, object] = {"terms": (), "brands": (), "marketplace": None}
+        yield criteria.model_copy(update=figures | features | everything)
+
+
+def _measure_distance(product: Product, criteria: Criteria) -> Decimal:
+    """How far off the figures are, as shares of the limits; an unknown figure counts as wholly missed."""
+    total = Decimal(0)
+    if criteria.price_min is not None or criteria.price_max is not None:
+        same = product.currency == criteria.currency
+        price = Bound(name="price", minimum=criteria.price_min, maximum=criteria.price_max)
+        total += _relative_miss(product.price, price) if same else Decimal(1)
+    for bound in criteria.bounds:
+        total += _relative_miss(get_numeric_value(product, bound.name), bound)
+    figures = {"price", "currency", *(bound.name for bound in criteria.bounds)}
+    return total + sum(name not in figures for name in criteria.misses(product))
+
+
+def _relative_miss(value: object, bound: Bound) -> Decimal:
+    if bound.holds(value):
+        return Decimal(0)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return Decimal(1)
+    amount = Decimal(str(value))
+    limit = bound.minimum if bound.minimum is not None and amount <= bound.minimum else bound.maximum
+    return abs(amount - limit) / limit if limit else Decimal(1)
+
+
+def describe_misses(product: Product, criteria: Criteria, names: VocabularyIndex) -> list[str]:
+    """What `product` misses, in words for the shopper."""
+    bounds = {bound.name: bound for bound in criteria.bounds if not bound.holds(get_numeric_value(product, bound.name))}
+    words = []
+    for name in dict.fromkeys(criteria.misses(product)):
+        if name == "price" and product.currency != criteria.currency:
+            continue
+        if name in bounds:
+            words.append(_describe_bound_miss(product, bounds[name]))
+        else:
+            words.append(_describe_other_miss(product, criteria, name, names))
+    return words
+
+
+def _describe_bound_miss(product: Product, bound: Bound) -> str:
+    value = get_numeric_value(product, bound.name)
+    if value is None or isinstance(value, bool | str):
+        return {"rating": "rating is not known", "rating_count": "number of reviews is not known"}.get(
+            bound.name, f"{describe_bound(bound)} is not confirmed in its data"
+        )
+    shown = format_number(value) if bound.name in RATING_NAMES else describe_attribute(bound.name, value)
+    return f"{shown} instead of {describe_bound(bound)}"
+
+
+def _describe_other_miss(product: Product, criteria: Criteria, name: str, names: VocabularyIndex) -> str:
+    wanted = " or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)
+    known = {
+        "price": _describe_price_miss(product, criteria),
+        "currency": f"{_describe_price(product)}, which is not compared with {describe_price_limits(criteria)}",
+        "brand": f"made by {product.brand or 'an unnamed maker'}" + (f" instead of {wanted}" if wanted else ""),
+        "category": f"it is filed under {product.category or 'no category'}",
+        "marketplace": f"not sold on {criteria.marketplace}",
+    }
+    if name.startswith("without "):
+        return f"has {name.removeprefix('without ')}"
+    return known.get(name, f"{name} is not stated")
+
+
+def _describe_price(product: Product) -> str:
+    if product.price is None or product.currency is None:
+        return "price is not known"
+    return f"priced in {product.currency} ({format_money(product.price, product.currency)})"
+
+
+def _describe_price_miss(product: Product, criteria: Criteria) -> str:
+    if product.price is None or product.currency is None:
+        return "price is not known"
+    price = format_money(product.price, product.currency)
+    if criteria.price_max is not None and product.price > criteria.price_max:
+        return f"{price}, which is {format_money(product.price - criteria.price_max, product.currency)} over the limit"
+    if criteria.price_min is not None and product.price < criteria.price_min:
+        return f"{price}, which is {format_money(criteria.price_min - product.price, product.currency)} below the range"
+    return f"{price} does not fit"

@@ -1,0 +1,267 @@
+"""Follow-up questions: merge a question with the earlier ones and resolve comparisons such as "cheaper"."""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from shopassist.assistant.parsing.grammar import ParsedQuestion, parse_question
+from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.catalog.attributes import COMPARATIVE_PATTERNS
+from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder, get_numeric_value
+from shopassist.catalog.models import Product
+from shopassist.query.models import ConversationContext, ProductCriteria
+
+CENT = Decimal("0.01")
+MIN_WHOLE_STEP_PRICE = 100
+CHEAPER_PATTERN = re.compile(
+    r"\b(?:cheaper|less expensive|lower price[ds]?|lower budget|too expensive|costs? less|less costly)\b"
+)
+MORE_EXPENSIVE_PATTERN = re.compile(r"\b(?:dearer|pricier|more expensive|costlier)\b")
+BETTER_PATTERN = re.compile(
+    r"\b(?:(?<!\bor )(?<!\band )better(?! (?:than|rat|review))|nicer|superior|upgrade|higher[- ]end|more premium)\b"
+)
+OTHERS_PATTERN = re.compile(
+    r"\b(?:(?:any|some)thing (?:else|different)|what else|(?:any |some |the )?(?:other|another|different|more) "
+    r"(?:one|option|choice|suggestion|result|recommendation|alternative)s?|"
+    r"(?:show|see|give|tell)(?: me)? (?:some |any )?(?:more|others?|another)(?= please|[.!?]|$))"
+)
+
+
+def remove_comparisons(text: str) -> str:
+    """The rest of a follow-up, so that the battery of "bigger battery" is not taken for the product."""
+    for pattern in (
+        CHEAPER_PATTERN,
+        MORE_EXPENSIVE_PATTERN,
+        *(pattern for pattern, _, _ in COMPARATIVE_PATTERNS),
+        OTHERS_PATTERN,
+    ):
+        text = pattern.sub(" ", text)
+    return text
+
+
+def is_comparison(text: str) -> bool:
+    """Whether the answer depends on what was shown before."""
+    figures = any(pattern.search(text) for pattern, _, _ in COMPARATIVE_PATTERNS)
+    return figures or asks_for_others(text) or bool(CHEAPER_PATTERN.search(text) or MORE_EXPENSIVE_PATTERN.search(text))
+
+
+def asks_for_others(text: str) -> bool:
+    """Whether what was shown before is not to be shown again."""
+    return bool(OTHERS_PATTERN.search(text)) or _asks_for_better(text)
+
+
+def _asks_for_better(text: str) -> bool:
+    for pattern, _, _ in COMPARATIVE_PATTERNS:
+        text = pattern.sub(" ", text)
+    return BETTER_PATTERN.search(text) is not None
+
+
+def apply_comparison(criteria: Criteria, fresh: Criteria, shown: list[Product], text: str) -> Criteria:
+    """`criteria` with the limits that a comparison with `shown` means; `fresh` is what the follow-up itself states."""
+    cheaper = CHEAPER_PATTERN.search(text) is not None
+    if cheaper or MORE_EXPENSIVE_PATTERN.search(text):
+        criteria = _limit_price(criteria, fresh, shown, cheaper=cheaper)
+    elif _asks_for_better(text) and shown and fresh.price_min is None:
+        criteria = _raise_minimum_price(criteria, shown[0])
+    for pattern, keys, sign in COMPARATIVE_PATTERNS:
+        if pattern.search(text):
+            criteria = _require_more(criteria, shown, keys, sign)
+    return criteria
+
+
+def _limit_price(criteria: Criteria, fresh: Criteria, shown: list[Product], *, cheaper: bool) -> Criteria:
+    """Below the cheapest, or above the dearest, of what was shown; without any, an order by price.
+
+    A limit that the follow-up states itself stands.
+    """
+    priced = [(product.price, product.currency) for product in shown if product.price is not None]
+    if not priced:
+        return criteria.model_copy(update={"order": SortOrder.CHEAPEST if cheaper else SortOrder.DEAREST})
+    price, currency = (min if cheaper else max)(priced, key=lambda pair: pair[0])
+    low, high = (
+        (fresh.price_min, price - _price_step(price)) if cheaper else (price + _price_step(price), fresh.price_max)
+    )
+    if (fresh.price_max if cheaper else fresh.price_min) is not None or fresh.currency not in {None, currency}:
+        return criteria
+    if low is not None and high is not None and low > high:
+        return criteria
+    return criteria.model_copy(update={"price_min": low, "price_max": high, "currency": currency})
+
+
+def _raise_minimum_price(criteria: Criteria, pick: Product) -> Criteria:
+    """Dearer than the first pick, as far as the budget allows: what is better beyond the figures costs more."""
+    if pick.price is None or criteria.currency not in {None, pick.currency}:
+        return criteria
+    low = pick.price + _price_step(pick.price)
+    if criteria.price_max is not None and low > criteria.price_max:
+        return criteria
+    return criteria.model_copy(update={"price_min": low, "currency": pick.currency})
+
+
+def _price_step(price: Decimal) -> Decimal:
+    return Decimal(1) if price >= MIN_WHOLE_STEP_PRICE else CENT
+
+
+def _require_more(criteria: Criteria, shown: list[Product], keys: tuple[str, ...], sign: int) -> Criteria:
+    """With more (or less) than any of what was shown, by the first of `keys` that it states."""
+    for key in keys:
+        numbers = [get_numeric_value(product, key) for product in shown]
+        values = [Decimal(str(n)) for n in numbers if isinstance(n, int | float | Decimal) and not isinstance(n, bool)]
+        if values:
+            limit = {"minimum": max(values)} if sign > 0 else {"maximum": min(values)}
+            bound = Bound(name=key, exclusive=True, **limit)
+            kept = tuple(other for other in criteria.bounds if other.name != key)
+            return criteria.model_copy(update={"bounds": (*kept, bound)})
+    return criteria
+
+
+MAX_EARLIER_QUESTIONS = 20
+"""Earlier questions that are read: a history grows without end, its beginning matters least."""
+
+FOLLOW_UP_PATTERN = re.compile(
+    r"^(?:and|or|but|also|only|with|without|in|under|over|below|above|not|no|within|between|from|what about|how about|"
+    r"what if|make it|same|instead|show (?:me )?(?:more|other|another)|any(?:thing)? (?:else|cheaper|better|other))\b|"
+    r"\b(?:instead|cheaper|dearer|pricier|less expensive|more expensive|ones?|those|these|them|others?|another|"
+    r"too expensive|(?:big|bett|larg|light|small|fast|long|high|low)[a-z]{0,3}er)\b"
+)
+ADDING_PATTERN = re.compile(r"\b(?:also|too|as well)\b|^or\b")
+FindShownProducts = Callable[[ParsedQuestion], Awaitable[list[Product]]]
+"""Gives the products that were recommended for an earlier reading."""
+
+
+def _has_model_term(criteria: Criteria) -> bool:
+    return any(any(c.isdigit() for c in term) for term in criteria.terms)
+
+
+def _is_same_kind(before: ParsedQuestion, new: ParsedQuestion) -> bool:
+    if before.noun is None or new.noun is None:
+        return before.noun is None
+    return bool({*before.noun.kinds, *before.noun.categories} & {*new.noun.kinds, *new.noun.categories})
+
+
+def _keep_terms(before: ParsedQuestion, fresh: Criteria) -> tuple[str, ...]:
+    """Another brand or model takes the place of the old model; a bare number only that of its number."""
+    terms = before.criteria.terms
+    if fresh.terms and all(term.isdigit() for term in fresh.terms):
+        return tuple(term for term in terms if not any(c.isdigit() for c in term))
+    if fresh.brands or _has_model_term(fresh):
+        return tuple(term for term in terms if term in before.loose)
+    return terms
+
+
+def _remove_features(kept: tuple[Feature, ...], gone: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    return tuple(feature for feature in kept if feature not in gone)
+
+
+def _merge_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
+    """The new limits; an old one stays where it does not contradict them and is in the same currency."""
+    low, high = fresh.price_min, fresh.price_max
+    if low is None and high is None:
+        return {"price_min": old.price_min, "price_max": old.price_max, "currency": old.currency}
+    if old.currency == fresh.currency and low is None and old.price_min is not None and old.price_min <= (high or 0):
+        low = old.price_min
+    if old.currency == fresh.currency and high is None and old.price_max is not None and old.price_max >= (low or 0):
+        high = old.price_max
+    return {"price_min": low, "price_max": high, "currency": fresh.currency}
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUpReader:
+    """Reads questions after each other. `shown` repeats an earlier answer, for "cheaper" and "bigger"."""
+
+    names: VocabularyIndex
+    shown: FindShownProducts
+
+    async def follow(self, context: ConversationContext, question: str) -> ParsedQuestion:
+        """`question` after what was said before."""
+        state: ParsedQuestion | None = None
+        if context.last_product_criteria is not None:
+            state = restore_question(context.last_product_criteria, self.names)
+        else:
+            texts = [message.text for message in context.messages if message.sender == "user"]
+            if not texts and context.last_query:
+                texts = [context.last_query]
+            for text in texts[-MAX_EARLIER_QUESTIONS:]:
+                reading = await self._next(state, text)
+                state = reading if reading.understood or _has_model_term(reading.criteria) else state
+        return await self._next(state, question)
+
+    async def _next(self, before: ParsedQuestion | None, text: str) -> ParsedQuestion:
+        new = parse_question(text, self.names)
+        if before is None:
+            return new
+        plain = remove_comparisons(new.text)
+        if plain != new.text:
+            new = replace(parse_question(plain, self.names), text=new.text)
+        if not _is_follow_up(new):
+            return new
+        shown = await self.shown(before) if is_comparison(new.text) else []
+        again = asks_for_others(new.text)
+        named = new.noun or new.criteria.brands or _has_model_term(new.criteria)
+        alternatives = () if named else before.alternatives
+        follow = [replace(before, criteria=one) for one in (before.criteria, *alternatives)]
+        criteria, *others = [
+            apply_comparison(merge_criteria(one, new), new.criteria, shown, new.text) for one in follow
+        ]
+        return replace(
+            new,
+            criteria=criteria,
+            alternatives=tuple(others) or new.alternatives,
+            noun=new.noun or before.noun,
+            loose=before.loose | new.loose,
+            seen=before.seen | {(product.source, product.source_id) for product in shown} if again else frozenset(),
+        )
+
+
+def restore_question(sent: ProductCriteria, names: VocabularyIndex) -> ParsedQuestion:
+    """The reading behind criteria that a client sent back."""
+    parts = [sent.category or "", *sent.features]
+    text = ", ".join(part for part in [f"{sent.brand or ''} {parts[0]}".strip(), *parts[1:]] if part)
+    reading = parse_question(text, names)
+    update: dict[str, object] = {"marketplace": sent.marketplace or reading.criteria.marketplace}
+    if sent.price_range is not None and (sent.price_range.min is not None or sent.price_range.max is not None):
+        low, high = sent.price_range.min, sent.price_range.max
+        update |= {
+            "price_min": Decimal(str(low)) if low is not None else None,
+            "price_max": Decimal(str(high)) if high is not None else None,
+            "currency": names.currency,
+        }
+    return replace(reading, criteria=reading.criteria.model_copy(update=update))
+
+
+def _is_follow_up(new: ParsedQuestion) -> bool:
+    if new.off_topic and new.noun is None:
+        return False
+    marked = FOLLOW_UP_PATTERN.search(new.text) is not None or asks_for_others(new.text)
+    if new.noun is not None or _has_model_term(new.criteria):
+        return marked
+    return marked or new.understood or bool(new.criteria.wishes) or new.criteria.order is not SortOrder.RELEVANCE
+
+
+def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
+    """What holds after `new` was said: each matter that it mentions is replaced."""
+    old, fresh = before.criteria, new.criteria
+    update: dict[str, object] = _merge_price(old, fresh)
+    if new.noun is not None and not _is_same_kind(before, new):
+        # Another kind of product: memory and screens of the old one mean nothing there, the budget stays.
+        return fresh.model_copy(update=update | {"excluded_brands": old.excluded_brands + fresh.excluded_brands})
+    excluded = tuple(dict.fromkeys([*old.excluded_brands, *fresh.excluded_brands]))
+    adding = ADDING_PATTERN.search(new.text) is not None
+    brands = (fresh.brands and (old.brands + fresh.brands if adding else fresh.brands)) or old.brands
+    terms = (old.terms if adding else _keep_terms(before, fresh)) + fresh.terms
+    update |= {
+        "brands": tuple(b for b in dict.fromkeys(brands) if b not in fresh.excluded_brands),
+        "excluded_brands": tuple(b for b in excluded if b not in fresh.brands),
+        "bounds": tuple(b for b in old.bounds if b.name not in {f.name for f in fresh.bounds}) + fresh.bounds,
+        "features": _remove_features(old.features, fresh.excluded_features) + fresh.features,
+        "excluded_features": _remove_features(old.excluded_features, fresh.features) + fresh.excluded_features,
+        "excluded_categories": tuple(dict.fromkeys([*old.excluded_categories, *fresh.excluded_categories])),
+        "marketplace": fresh.marketplace or old.marketplace,
+        "terms": tuple(dict.fromkeys(terms)),
+        "wishes": tuple(dict.fromkeys([*old.wishes, *fresh.wishes])),
+        "order": fresh.order if fresh.order is not SortOrder.RELEVANCE else old.order,
+    }
+    if fresh.categories:
+        update |= {"categories": fresh.categories, "kind": fresh.kind}
+    return old.model_copy(update=update)

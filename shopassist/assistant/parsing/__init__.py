@@ -1,0 +1,1 @@
+"""Parse a question into search criteria."""

@@ -1,0 +1,207 @@
+"""Word lists and patterns of the grammar: stop words, connectives, negations, features."""
+
+import re
+
+from shopassist.catalog.criteria import Feature
+from shopassist.catalog.models import words_of
+
+_FEATURE_TABLE: tuple[tuple[str, str | None, str, str], ...] = (
+    # name, attribute that may deny it, what shoppers say, what catalogues say besides
+    ("5G", None, "5g", ""),
+    ("4G", None, "4g|lte|volte|4g lte|4g volte", ""),
+    ("wireless charging", "wireless_charging", "wireless charging|qi charging", "qi wireless"),
+    ("wireless", "wireless", "wireless|cordless", "bluetooth"),
+    ("Bluetooth", None, "bluetooth", ""),
+    ("noise cancelling", "noise_cancelling",
+     "noise cancelling|noise canceling|noise cancellation|noise reduction|active noise cancelling|anc", ""),
+    ("waterproof", None, "waterproof|water proof", "ipx7|ipx8|ip67|ip68|ip69|5 atm|10 atm"),
+    ("water resistant", None,
+     "water resistant|water resistance|splash proof|splashproof|sweat proof|sweatproof|sweat resistant|water repellent",
+     "waterproof|ipx4|ipx5|ip54|ip55|ipx7|ipx8|ip67|ip68|ip69|5 atm"),
+    ("headphone jack", "headphone_jack",
+     "headphone jack|audio jack|3.5mm jack|3.5 mm jack|3.5mm headphone jack|3.5mm audio jack|aux port", ""),
+    ("NFC", "nfc", "nfc", ""),
+    ("GPS", "gps", "gps", ""),
+    ("microSD", "microsd", "microsd|micro sd|memory card slot|sd card slot|expandable storage|expandable memory", ""),
+    ("fast charging", "fast_charging", "fast charging|fast charge|quick charge|quick charging|rapid charging", ""),
+    ("dual SIM", None, "dual sim|two sim", ""),
+    ("AMOLED", None, "amoled", ""),
+    ("OLED", None, "oled", "amoled|poled|super amoled"),
+    ("4K", None, "4k|4k uhd|uhd|ultra hd|4k ultra hd|2160p", "3840x2160"),
+    ("full HD", None, "full hd|fhd|1080p", "1920x1080|1920x1200"),
+    ("touchscreen", "touchscreen", "touchscreen|touch screen|touch-screen", ""),
+    ("backlit keyboard", None, "backlit keyboard|backlit|backlight keyboard", "backlighting|backlight"),
+    ("USB-C", None, "usb c|type c|usb type c", ""),
+    ("Wi-Fi", None, "wifi|wi fi", ""),
+    ("microphone", None, "mic|microphone|built in mic", ""),
+    ("true wireless", None, "true wireless|truly wireless|tws", ""),
+    ("over-ear", None, "over ear|overear|around ear", ""),
+    ("on-ear", None, "on ear", ""),
+    ("in-ear", None, "in ear", ""),
+    ("neckband", None, "neckband|neck band", ""),
+    ("smart TV", "smart_tv", "smart tv|smart television", "android tv|google tv|fire tv|webos|tizen"),
+    ("flip", None, "flip phone|flip", "clamshell"),
+    ("keypad", None, "keypad phone|keypad mobile|keypad|button phone", ""),
+    ("SSD", None, "ssd", ""),
+    ("external hard disk", None, "external hard drive|external hard disk|portable hard disk", "external hdd"),
+    ("hard disk", None, "hard disk|hard drive|hdd", ""),
+    ("pen drive", None, "pen drive|pendrive|flash drive", ""),
+    ("memory card", None, "memory card|sd card|micro sd card|microsd card", "microsdxc|sdxc|sdhc"),
+    ("DSLR", None, "dslr", ""),
+    ("mirrorless", None, "mirrorless camera|mirrorless", ""),
+    ("action camera", None, "action camera|action cam", ""),
+    ("video camera", None, "video camera|camcorder", ""),
+    ("soundbar", None, "soundbar|sound bar", ""),
+    ("fitness band", None, "fitness band|fitness tracker|smart band", ""),
+    ("dual band", None, "dual band", ""),
+    ("tri band", None, "tri band", ""),
+    ("PlayStation 5", None, "ps5|playstation 5|play station 5", ""),
+    ("PlayStation 4", None, "ps4|playstation 4|play station 4", ""),
+    ("foldable", None, "foldable|folding", "fold|flip"),
+    ("voice assistant", None, "voice assistant", "alexa|siri|google assistant"),
+    ("Bluetooth calling", None, "bluetooth calling", ""),
+    ("multifunction", None, "all in one printer|all in one|multifunction", "scans copies|scanner copier"),
+)  # fmt: skip
+
+FEATURE_BY_PHRASE: dict[str, Feature] = {
+    phrase: Feature(name=name, wordings=tuple(w for w in f"{asked}|{stated}".split("|") if w), attribute=attribute)
+    for name, attribute, asked, stated in _FEATURE_TABLE
+    for phrase in asked.split("|")
+}
+"""From what shoppers say to the feature."""
+
+
+def _fold_words(paragraph: str) -> frozenset[str]:
+    """The words as tokens have them: without apostrophes, plurals folded."""
+    return frozenset(words_of(paragraph.replace("'", "")))
+
+
+STOP_WORDS = _fold_words(
+    """
+    nothing no one be act a an the this that these those there it its it's i i'm im i'd me my we us our you your he
+    she they them their his her is are was were be been being am do does did doing done can could would should shall
+    will may might must have has had having want wants wanted need needs needed like love look looking looks search
+    searching find finding found show showing shows tell give get getting got buy buying purchase purchasing
+    recommend recommendation recommendations suggest suggestion suggestions suggested help please pls plz kindly see
+    let go any some something anything everything thing things stuff one ones kind kinds sort type types which what
+    what's whats who where when why how much many more most less least very too so really quite just only also even
+    still than then now today here out of off on in at by to as from into about up down and or but if because while
+    during per each every all longer louder bigger larger smaller lighter faster cheaper taller wider stronger
+    quieter brighter thinner dearer pricier costlier both either neither nor with for under over above below between
+    around within than top best good great better nice decent excellent amazing awesome perfect ideal suitable right
+    latest newest new brand-new recent available price priced prices pricing cost costs costing budget rupee rupees
+    dollar dollars money range ranging rated rating ratings review reviews reviewed star stars customer customers
+    buyer buyers user users feedback people number amount large lot lots minimum maximum higher lower highly
+    strongly options option choice choices list product products item items model models brand brands market shop
+    store online india indian order deal deals offer offers hi hello hey thanks thank ok okay yes sure currently use
+    using used usage daily everyday purpose purposes average averagely between etc approximately least fully come
+    comes coming made make makes work works working compare comparison versus vs size inch inches gb colour color
+    coloured colored won't don't can't doesn't didn't isn't aren't shouldn't mustn't wouldn't not without except
+    excluding avoid other others another else instead prefer preferably preferred preference ideally maybe perhaps
+    possibly around same similar such well difference differences sabse ka ki ke ko hai hain wala wale wali
+    chahiye mujhe accha achha acha acchi achhi achi badhiya bhi dikhao batao koi mein
+    """
+)
+
+WISH_WORDS = _fold_words(
+    """
+    stylish cute adorable pretty beautiful elegant cool unique premium luxury fancy funny popular trendy trending
+    fashionable modern classic sleek slick slim thin light lightweight compact small tiny big huge fast quick speedy
+    powerful strong sturdy durable rugged tough reliable quality affordable cheap cheapest inexpensive
+    budget-friendly economical simple basic easy comfortable comfy soft custom favourite favorite professional
+    versatile efficient solid robust smooth bright crisp loud expensive costly bulky heavy old slow long lasting
+    life attractive colourful colorful gorgeous lovely interesting excellent brand decent worth worthy value
+    everyday practical handy safe secure ergonomic quiet silent athletic sporty international entry entry-level
+    flagship high-end high end low low-cost mid mid-range midrange women woman men man girl girls boy boys kid kids
+    child children student students mom mum mother dad father wife husband parent parents grandma grandmother
+    grandpa grandfather gift birthday travel travelling office home college school university work
+    """
+)
+"""Words that say how somebody feels about a product or whom it is for: no catalogue states them as facts."""
+
+MEASURE_WORDS = _fold_words(
+    "charging ram rom storage memory display screen battery camera refresh rate capacity internal"
+)
+"""Words that only repeat what a figure beside them is about."""
+
+LIMIT_WORDS = ("under", "below", "above", "over", "between", "within", "around", "budget", "cheapest", "without")
+"""Words of limits that are worth recognising when they are misspelt."""
+
+CLAUSE_OPENERS = _fold_words("that which who because so since while when where if")
+"""Connectives that open a sentence about the shopper rather than a fact about the product."""
+
+CONNECTIVES = _fold_words(
+    "with having has have that which who whose for from in on of and or but because so since while when where to by"
+    " featuring including offering without except like under aur ya"
+)
+"""Words that end the noun phrase that names the product."""
+
+COMPATIBILITY_WORDS = frozenset({"for", "fits", "fitting", "compatible"})
+
+CHIP_MAKERS = frozenset({"intel", "amd", "nvidia", "qualcomm", "mediatek"})
+"""Makers whose name, next to a device, speaks of what is inside."""
+
+COLOURS = _fold_words(
+    "black white grey gray silver gold golden red blue navy green yellow orange purple violet pink brown beige cream"
+    " teal turquoise maroon bronze copper transparent clear"
+)
+"""Facts, unlike other words that describe: a red dress is never blue."""
+
+PRODUCT_LINES = _fold_words(
+    "iphone ipad ipod macbook imac airpod airtag galaxy pixel moto redmi nokia kindle xbox playstation ps4 ps5 switch"
+    " nintendo surface thinkpad ideapad echo watch note series"
+)
+"""Product lines: beside one of them an accessory's "Apple" or "Samsung" tells what it is for."""
+
+OR_WORDS = frozenset({"or", "ya"})
+AND_WORDS = frozenset({"and", "aur", "&"})
+
+OR_PATTERN = re.compile(r"\b(?:or|vs|versus|ya)\b")
+COMPARISON_SEPARATOR = re.compile(r"\b(?:or|vs|versus|and|with|to|against|ya|aur)\b|,")
+COMPARISON_PATTERN = re.compile(r"\b(?:compar(?:e|ed|ing|ison)|differences?|better|vs|versus)\b")
+"""What joins alternatives, and what says that more than "or" joins them."""
+
+HINDI_LINKER = re.compile(r" (?:wal[aei]|k[aei])(?= )")
+"""Hindi joins with it what goes before to the noun behind: a "camera wala phone" is a camera phone."""
+
+SHOPS = ("amazon", "flipkart", "croma", "ebay", "walmart", "myntra", "snapdeal", "jiomart", "tatacliq")
+MARKETPLACE_PATTERN = re.compile(
+    rf"\b(?:on|from|at|via|sold by) ({'|'.join(SHOPS)})(?:\.(?:in|com))?\b(?! (?:brand|echo|fire))"
+)
+
+ABBREVIATIONS = {"w/o": "without", "w/": "with ", "b/w": "between", "btw": "between"}
+ABBREVIATION_PATTERN = re.compile(r"(?<![\w/])(?:w/o|w/|b/w|btw)(?![a-z])")
+
+LEAD_IN = re.compile(
+    r"^(?:(?:hi|hello|hey|ok|please|so|and|well)[ ,!]{1,2}){0,3}"
+    r"(?:(?:can|could|would|will) you (?:please )?|please )?"
+    r"(?:i am|i'm|im|we are|we're)? ?"
+    r"(?:(?:i|we) (?:want|need|would like|wanna|wish|prefer)|i'd like|looking|look|search(?:ing)?|do a search|"
+    r"show(?: me)?|find(?: me)?|get me|give me|tell me|suggest|recommend|which|"
+    r"what(?:'s| is| are)|are there any|is there an?y?|"
+    r"do you have(?: any)?|help me (?:find|choose|buy)|list)?"
+    r"(?: to (?:find|buy|get|purchase|see|order))?(?: for| me| about| us)?(?: a| an| the| some| any)?(?= |$)"
+)
+BEST_RATED_PATTERN = re.compile(
+    r"\b(?:(?:highly|top|best|well|decently|highest|good)[ -](?:rated|reviewed|ratings?)|"
+    r"(?:good|great|many|lots? of|large number of|good number of|decent number of|strong|excellent|decent|high|"
+    r"positive|a lot of|better)(?: (?:number of|customer|user|buyer)){0,2} (?:reviews?|ratings?|feedback)|"
+    r"reviewed by (?:many|lots of|a lot of) \w{1,12}|popular|best ?sell(?:ing|ers?))\b"
+)
+CHEAPEST_PATTERN = re.compile(
+    r"\b(?:cheap(?:est)?|lowest[ -]priced?|least expensive|most affordable|affordable|inexpensive|low[ -]cost|"
+    r"budget[ -]friendly|economical|budget(?! (?:of|is|:|¦))|(?:sabse )?sast[aei])\b"
+)
+MOST_EXPENSIVE_PATTERN = re.compile(
+    r"\b(?:most expensive|costliest|priciest|highest[ -]priced?|(?:sabse )?m[ae]h[ae]?ng[aei])\b"
+)
+NEGATION_PATTERN = re.compile(
+    r"\b(?:not|no|except(?: for)?|excluding|exclude|without|other than|anything but|avoid|apart from|besides|"
+    r"nothing from|rather than|don't (?:want|like)|do not want|hate)\b(?: (?:a|an|the|any|from|by|made by|want)\b){0,2}"
+)
+OFF_TOPIC_PATTERN = re.compile(
+    r"\b(?:weather|forecast|poem|poetry|joke|story|essay|song|lyrics|recipe|translate|prime minister|president|"
+    r"capital of|ignore (?:all |any |the )?(?:previous|above|prior)|system prompt|instructions|who (?:is|are|was|were)|"
+    r"write (?:me )?an?|meaning of life|how are you|password|api key)\b"
+)
+"""Questions no shop answers. A recognised kind of product outweighs it ("laptop for writing poems")."""

@@ -1,0 +1,225 @@
+"""Find the requested product in the phrases and assign every other phrase a role."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shopassist.assistant.parsing import lexicon
+from shopassist.assistant.parsing.phrases import Phrase
+from shopassist.assistant.parsing.vocabulary import ProductNoun
+from shopassist.catalog.attributes import ATTRIBUTE_PREFERENCES
+from shopassist.catalog.criteria import Feature
+
+SEGMENT_OPENERS = lexicon.CONNECTIVES | lexicon.COMPATIBILITY_WORDS
+
+
+@dataclass(slots=True)
+class RequestedProduct:
+    """What the words of a question ask for."""
+
+    noun: ProductNoun | None = None
+    brands: list[str] = field(default_factory=list)
+    features: list[Feature] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+    wishes: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The phrases up to the next connective or punctuation mark, and the connective they follow.
+
+    `models` holds the identities of the words that belong to the name of a model.
+    """
+
+    opening: str
+    phrases: tuple[Phrase, ...]
+    models: frozenset[int]
+
+
+def find_requested_product(phrases: Sequence[Phrase]) -> RequestedProduct:
+    """The product that the phrases ask for."""
+    segments = _split_segments(phrases)
+    result = RequestedProduct()
+    head = _find_head(segments)
+    other = _find_alternative_head(segments, head)
+    result.noun = head.noun if head else None
+    if result.noun and other:
+        result.noun = _merge_nouns(result.noun, other.noun)
+    reached = False
+    last: Phrase | None = None
+    for segment in segments:
+        for place, phrase in enumerate(segment.phrases):
+            following = segment.phrases[place + 1 :]
+            before, last = last, phrase
+            if (
+                place == 0
+                and segment.opening in lexicon.OR_WORDS
+                and _merge_alternative_feature(before, phrase, result)
+            ):
+                continue
+            if phrase is head or phrase is other:
+                reached = True
+                _add_head_feature(phrase, result)
+            elif phrase.brand:
+                _assign_brand(phrase, following, segment, result)
+            elif not phrase.filler:
+                _assign_phrase(phrase, segment, result, aside=reached and segment.opening != "")
+    _name_unknown_product(segments, result)
+    result.terms = list(dict.fromkeys(result.terms))
+    return result
+
+
+def _merge_alternative_feature(before: Phrase | None, phrase: Phrase, result: RequestedProduct) -> bool:
+    """Joins the feature of "AMOLED or OLED" to the one before it, since either will do."""
+    if before is None or before.feature is None or phrase.feature is None or before.feature not in result.features[-1:]:
+        return False
+    one, other = before.feature, phrase.feature
+    if one.attribute or other.attribute:
+        # A feature that an attribute may deny cannot share its wordings: both stay required rather than too little.
+        return False
+    if one != other:
+        wordings = tuple(dict.fromkeys([*one.wordings, *other.wordings]))
+        result.features[-1] = Feature(name=f"{one.name} or {other.name}", wordings=wordings)
+    return True
+
+
+def _split_segments(phrases: Sequence[Phrase]) -> list[Segment]:
+    segments: list[Segment] = []
+    opening, current = "", list[Phrase]()
+    for phrase in phrases:
+        connective = phrase.plain and phrase.word in SEGMENT_OPENERS
+        if (connective or phrase.punctuated) and current:
+            segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
+            # After a mere punctuation mark the same sentence goes on in the same role.
+            current, opening = [], "" if phrase.punctuated else opening
+        if connective:
+            opening = phrase.word
+        else:
+            current.append(phrase)
+    if current:
+        segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
+    return segments
+
+
+def _find_head(segments: Sequence[Segment]) -> Phrase | None:
+    """The last noun of the first unbroken run of words that has one."""
+    ordered = sorted(segments, key=lambda segment: segment.opening in lexicon.COMPATIBILITY_WORDS | {"with"})
+    part: Phrase | None = None
+    for segment in ordered:
+        if part is not None and segment.opening not in lexicon.AND_WORDS:
+            break
+        head: Phrase | None = None
+        before: Phrase | None = None
+        for phrase in segment.phrases:
+            if head is not None and (phrase.filler or not phrase.joined or _is_part(phrase, before)):
+                break
+            before = phrase
+            if phrase.noun is not None:
+                head = phrase
+        if head is not None and head.word not in ATTRIBUTE_PREFERENCES:
+            return head
+        # "Good camera and battery phone": what may be a part stands back behind a whole product that is joined to it.
+        part = part or head
+    return part
+
+
+def _find_alternative_head(segments: Sequence[Segment], head: Phrase | None) -> Phrase | None:
+    """The earbuds of "headphones or earbuds": a second kind that would do as well."""
+    for segment, following in itertools.pairwise(segments):
+        if segment.phrases[-1] is head and following.opening in lexicon.OR_WORDS:
+            other = _find_head([following])
+            one, two = head.noun if head else None, other.noun if other else None
+            alike = (
+                one and two and not (one.accessory or two.accessory) and bool(one.categories) == bool(two.categories)
+            )
+            return other if alike else None
+    return None
+
+
+def _merge_nouns(one: ProductNoun, two: ProductNoun | None) -> ProductNoun:
+    if two is None:
+        return one
+    kinds, categories = (*one.kinds, *two.kinds), (*one.categories, *two.categories)
+    return ProductNoun(f"{one.said} or {two.said}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
+
+
+def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
+    """Whether, as in "phone big battery", a noun names a part of the product rather than the product."""
+    return phrase.word in ATTRIBUTE_PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
+
+
+def _add_head_feature(phrase: Phrase, result: RequestedProduct) -> None:
+    if phrase.feature:
+        result.features.append(phrase.feature)
+
+
+def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, result: RequestedProduct) -> None:
+    """A brand is the maker's, unless it tells what an accessory is for or what is inside."""
+    brand = phrase.brand or ""
+    noun = result.noun
+    accessory = noun is not None and noun.accessory
+    names_device = bool(following) and (
+        following[0].names_model
+        or following[0].words[0] in lexicon.PRODUCT_LINES
+        or (following[0].noun is not None and not following[0].noun.accessory)
+    )
+    if (
+        segment.opening in lexicon.COMPATIBILITY_WORDS
+        or (accessory and names_device)
+        or (brand in lexicon.CHIP_MAKERS and noun is not None and not accessory)
+    ):
+        result.terms.append(phrase.said)
+    elif brand not in result.brands:
+        result.brands.append(brand)
+
+
+def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *, aside: bool) -> None:
+    accessory = result.noun is not None and result.noun.accessory
+    compatible = segment.opening in lexicon.COMPATIBILITY_WORDS
+    had = aside and not compatible and not phrase.measured
+    if phrase.feature and (had or not _is_other_kind(phrase, result.noun)):
+        result.features.append(phrase.feature)
+    elif phrase.word in lexicon.WISH_WORDS or segment.opening in lexicon.CLAUSE_OPENERS:
+        result.wishes.append(phrase.said)
+    elif phrase.noun is not None and not accessory:
+        result.wishes.extend(phrase.said.split())
+    elif (phrase.word in ATTRIBUTE_PREFERENCES and aside) or (
+        compatible and not accessory and result.noun is not None and not phrase.names_model
+    ):
+        result.wishes.append(phrase.said)
+    else:
+        result.terms.extend(phrase.said.split())
+        if phrase.noun is None and phrase.word not in lexicon.COLOURS and id(phrase) not in segment.models:
+            result.loose.append(phrase.said)
+
+
+def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
+    """Whether a phrase that names a kind itself stands beside another: an SSD laptop is no SSD, a TV's bar no TV."""
+    return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
+
+
+def _find_model_phrases(phrases: Sequence[Phrase]) -> frozenset[int]:
+    """The plain words that stand in one run with a number or the name of a line ("Note 10 Plus"), by identity."""
+    runs = [list(run) for continues, run in itertools.groupby(phrases, _may_belong_to_model) if continues]
+    return frozenset(id(phrase) for run in runs if any(other.names_model for other in run) for phrase in run)
+
+
+def _may_belong_to_model(phrase: Phrase) -> bool:
+    return phrase.plain and not phrase.filler and phrase.word not in lexicon.WISH_WORDS
+
+
+def _name_unknown_product(segments: Sequence[Segment], result: RequestedProduct) -> None:
+    """Without a known noun the last word of the first words is what is wanted, even where it could be a wish."""
+    if result.noun is not None:
+        return
+    first = next((s for s in segments if any(not p.filler for p in s.phrases)), None)
+    said = [phrase for phrase in first.phrases if not phrase.filler] if first else []
+    last = said[-1] if said else None
+    if last is None or not last.plain:
+        return
+    if last.said in result.wishes and len(said) > 1:
+        result.wishes.remove(last.said)
+        result.terms.append(last.said)
+    if last.said in result.loose:
+        result.loose.remove(last.said)

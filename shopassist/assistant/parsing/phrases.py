@@ -1,0 +1,212 @@
+"""Group tokens into phrases (brand, noun, feature or plain word) and separate excluded ones."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shopassist.assistant.parsing import lexicon
+from shopassist.assistant.parsing.lexicon import FEATURE_BY_PHRASE
+from shopassist.assistant.parsing.tokens import PhraseTable, Token
+from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
+from shopassist.catalog.criteria import Feature
+
+NEGATION_MARKER = "xexcludedx"
+"""The word that stands for any wording of a negation."""
+
+_FEATURE_PHRASES = PhraseTable(FEATURE_BY_PHRASE)
+MAX_BRAND_WORDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """One or more words with one meaning."""
+
+    said: str
+    words: tuple[str, ...]
+    joined: bool
+    punctuated: bool
+    measured: bool
+    noun: ProductNoun | None = None
+    feature: Feature | None = None
+    brand: str | None = None
+
+    @property
+    def word(self) -> str:
+        """Its only word, or an empty text for a phrase of several."""
+        return self.words[0] if len(self.words) == 1 else ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a word that nothing is known about."""
+        return self.noun is None and self.feature is None and self.brand is None
+
+    @property
+    def filler(self) -> bool:
+        """Whether it says nothing about a product."""
+        return self.plain and (
+            self.word in lexicon.STOP_WORDS or (self.measured and self.word in lexicon.MEASURE_WORDS)
+        )
+
+    @property
+    def names_model(self) -> bool:
+        """Whether it belongs to the name of a model or a line of products."""
+        return is_model_name(self.word) or is_model_name(self.said)
+
+
+def is_model_name(word: str) -> bool:
+    """Whether a word belongs to the name of a model or a line of products."""
+    return word in lexicon.PRODUCT_LINES or any(c.isdigit() for c in word)
+
+
+def parse_phrases(tokens: Sequence[Token], names: VocabularyIndex) -> list[Phrase]:
+    """The phrases of a question in order, the longest that is known at each place."""
+    phrases, place = [], 0
+    while place < len(tokens):
+        phrase = _parse_phrase(tokens, place, names)
+        phrases.append(phrase)
+        place += len(phrase.words)
+    return phrases
+
+
+def _parse_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> Phrase:
+    token = tokens[place]
+    # "T-Mobile" is a name, not a mobile.
+    initial = place > 0 and token.joined and len(tokens[place - 1].word) == 1 and tokens[place - 1].word.isalpha()
+    noun = None if initial else names.nouns.at(tokens, place)
+    feature = _FEATURE_PHRASES.at(tokens, place)
+    brand = _find_brand(tokens, place, names)
+    length = max((found[0] for found in (noun, feature, brand) if found), default=1)
+    part = tokens[place : place + length]
+    if length == 1 and token.beside_blank and token.word in lexicon.MEASURE_WORDS:
+        return _join_tokens(part)
+    if brand and brand[0] == length:
+        return _join_tokens(part, brand=brand[1])
+    return _join_tokens(
+        part,
+        noun=noun[1] if noun and noun[0] == length else None,
+        feature=feature[1] if feature and feature[0] == length else None,
+    )
+
+
+def _join_tokens(
+    part: Sequence[Token], noun: ProductNoun | None = None, feature: Feature | None = None, brand: str | None = None
+) -> Phrase:
+    return Phrase(
+        said=" ".join(token.said for token in part),
+        words=tuple(token.word for token in part),
+        joined=part[0].joined,
+        punctuated=part[0].punctuated,
+        measured=any(token.beside_blank for token in part),
+        noun=noun,
+        feature=feature,
+        brand=brand,
+    )
+
+
+def _find_brand(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> tuple[int, str] | None:
+    found = names.brands.at(tokens, place) or _find_spaced_brand(tokens, place, names)
+    if found is None or found[0] > 1 or tokens[place].word not in lexicon.STOP_WORDS:
+        return found
+    # "Nothing phone" names a brand, "nothing over 20000" does not.
+    following = tokens[place + 1] if place + 1 < len(tokens) else None
+    named = following is not None and following.joined and following.word not in lexicon.STOP_WORDS
+    return found if named else None
+
+
+def _find_spaced_brand(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> tuple[int, str] | None:
+    """A brand that was written apart ("one plus")."""
+    joined = tokens[place].word
+    for length in range(2, MAX_BRAND_WORDS + 1):
+        if place + length > len(tokens) or not tokens[place + length - 1].joined:
+            return None
+        joined += tokens[place + length - 1].word
+        if joined in names.joined_brands:
+            return length, names.joined_brands[joined]
+    return None
+
+
+MAX_UNKNOWN_WORDS = 3
+EXCLUSION_JOINERS = frozenset({"or", "and", "nor"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusions:
+    """What was ruled out, in the fields of `Criteria`."""
+
+    categories: tuple[str, ...] = ()
+    brands: tuple[str, ...] = ()
+    features: tuple[Feature, ...] = ()
+
+
+def extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], Exclusions]:
+    """The phrases that are asked for, and what is ruled out."""
+    kept: list[Phrase] = []
+    ruled_out: list[list[Phrase]] = []
+    place = 0
+    while place < len(phrases):
+        if phrases[place].word != NEGATION_MARKER:
+            kept.append(phrases[place])
+            place += 1
+            continue
+        group, place = _read_excluded(phrases, place + 1)
+        ruled_out += group
+    return kept, _build_exclusions(ruled_out)
+
+
+def _read_excluded(phrases: list[Phrase], place: int) -> tuple[list[list[Phrase]], int]:
+    """What follows a negation: one thing, or several of the same sort joined by "or", "and" or a comma."""
+    things: list[list[Phrase]] = []
+    while place < len(phrases):
+        length = _count_excluded_phrases(phrases, place)
+        if length == 0 or (things and bool(things[0][0].brand) != bool(phrases[place].brand)):
+            break
+        things.append(phrases[place : place + length])
+        place += length
+        if (
+            place < len(phrases)
+            and phrases[place].word in EXCLUSION_JOINERS
+            and _count_excluded_phrases(phrases, place + 1)
+        ):
+            if things[0][0].brand and not phrases[place + 1].brand:
+                break
+            place += 1
+        elif not (place < len(phrases) and phrases[place].brand and phrases[place].punctuated):
+            break
+    return things, place
+
+
+def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
+    """How many phrases name one thing from here: a known one alone, unknown words together."""
+    if place >= len(phrases) or _ends_exclusion(phrases[place]):
+        return 0
+    if not phrases[place].plain:
+        return 1
+    length = 1
+    while place + length < len(phrases) and length < MAX_UNKNOWN_WORDS:
+        following = phrases[place + length]
+        if not following.joined or not following.plain or _ends_exclusion(following):
+            break
+        length += 1
+    return length
+
+
+def _ends_exclusion(phrase: Phrase) -> bool:
+    silent = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES
+    return phrase.plain and (phrase.word in silent or phrase.word == NEGATION_MARKER)
+
+
+def _build_exclusions(things: list[list[Phrase]]) -> Exclusions:
+    categories: list[str] = []
+    brands: list[str] = []
+    features: list[Feature] = []
+    for thing in things:
+        first = thing[0]
+        if first.brand:
+            brands.append(first.brand)
+        elif first.feature:
+            features.append(first.feature)
+        elif first.noun and first.noun.categories:
+            categories += first.noun.categories
+        else:
+            said = " ".join(phrase.said for phrase in thing)
+            features.append(Feature(name=said, wordings=(said,)))
+    return Exclusions(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(brands)), tuple(dict.fromkeys(features)))

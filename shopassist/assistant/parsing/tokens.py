@@ -1,0 +1,94 @@
+"""Split a question into tokens, and look up phrases in a sequence of tokens."""
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from shopassist.catalog.models import WORD, words_of
+
+T = TypeVar("T")
+
+BLANK_MARK = "¦"
+"""Stands where something was understood and taken out, so that the words on its two sides do not become neighbours."""
+
+GAP_MARK = "·"
+"""Stands where words were taken out that were no figure."""
+
+MAX_QUESTION_LENGTH = 2000
+APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+_PUNCTUATION = re.compile(r"[.,;:?!()\[\]{}\"“”]")
+_SPACES = re.compile(r"\s+")
+
+
+@dataclass(slots=True)
+class Token:
+    """A word, folded as the catalogue folds it.
+
+    `joined` says that nothing but space or a hyphen parts it from the last word.
+    """
+
+    word: str
+    said: str
+    joined: bool
+    punctuated: bool
+    beside_blank: bool
+
+
+def normalise_question(question: str) -> str:
+    """`question` in lower case, without accents, with plain quotes and single spaces, cut after 2,000 characters."""
+    plain = unicodedata.normalize(
+        "NFKD", question[:MAX_QUESTION_LENGTH].replace("″", '"').replace(APOSTROPHE, "'")
+    ).casefold()
+    bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
+    return _SPACES.sub(" ", bare.replace(BLANK_MARK, " ")).strip()[:MAX_QUESTION_LENGTH]
+
+
+def replace_with_blank(_: re.Match[str]) -> str:
+    """What takes the place of something understood."""
+    return f" {BLANK_MARK} "
+
+
+def replace_with_gap(_: re.Match[str]) -> str:
+    """What takes the place of words that were understood and are no figure."""
+    return f" {GAP_MARK} "
+
+
+def tokenise(text: str) -> list[Token]:
+    """The words of a normalised text; a possessive is its plain word."""
+    text = text.replace("'", "")
+    tokens: list[Token] = []
+    end = 0
+    for match in WORD.finditer(text):
+        between = text[end : match.start()]
+        joined = bool(tokens) and between.strip(" -/&+") == ""
+        beside_blank = (
+            between.rstrip(" ").endswith(BLANK_MARK) or text[match.end() : match.end() + 2].lstrip(" ") == BLANK_MARK
+        )
+        punctuated = bool(_PUNCTUATION.search(between))
+        tokens += [Token(word, match[0], joined, punctuated, beside_blank) for word in words_of(match[0])]
+        end = match.end()
+    return tokens
+
+
+class PhraseTable(Generic[T]):
+    """Finds the longest known phrase at a place in a question. Phrases are compared by their folded words."""
+
+    def __init__(self, phrases: Mapping[str, T]) -> None:
+        self._table = {tuple(words_of(phrase)): value for phrase, value in phrases.items()}
+        self._table.pop((), None)
+        self._longest = max((len(key) for key in self._table), default=0)
+
+    def at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
+        """The length of the longest phrase that starts at `place`, and its value."""
+        words = [tokens[place].word]
+        for token in tokens[place + 1 : place + self._longest]:
+            if not token.joined:
+                break
+            words.append(token.word)
+        for length in range(len(words), 0, -1):
+            value = self._table.get(tuple(words[:length]))
+            if value is not None:
+                return length, value
+        return None

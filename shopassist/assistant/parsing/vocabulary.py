@@ -1,0 +1,173 @@
+"""Names of product kinds, and an index of the brands, categories and currencies in the catalogue."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from shopassist.assistant.parsing.tokens import PhraseTable
+from shopassist.catalog.criteria import Feature
+from shopassist.catalog.models import Vocabulary, words_of
+
+DEVICE_NOUNS: dict[str, tuple[str, ...]] = {
+    "smartphones": (
+        "smartphone", "smart phone", "phone", "mobile", "mobile phone", "cell phone", "cellphone", "handset",
+        "android phone",
+    ),
+    "feature phones": (
+        "feature phone", "keypad phone", "keypad mobile", "basic phone", "flip phone", "button phone", "dumb phone",
+    ),
+    "laptops": ("laptop", "notebook", "ultrabook", "laptop computer", "notebook computer"),
+    "tablets": ("tablet", "tab", "tablet pc"),
+    "headphones": ("headphone", "head phone", "headset", "head set"),
+    "earbuds": ("earbud", "ear bud", "tws", "neckband", "bud"),
+    "smartwatches": ("smartwatch", "smart watch", "watch", "fitness band", "fitness tracker", "smart band"),
+    "televisions": ("television", "tv", "smart tv", "smart television"),
+    "monitors": ("monitor", "computer monitor", "gaming monitor"),
+    "cameras": ("camera", "digital camera", "dslr", "mirrorless camera", "action camera", "video camera", "camcorder"),
+    "speakers": ("speaker", "soundbar", "sound bar", "loudspeaker"),
+    "power banks": ("power bank", "powerbank", "portable charger", "battery pack"),
+    "printers": ("printer",),
+    "routers": ("router", "wifi router", "wi fi router"),
+    "storage": (
+        "ssd", "hard drive", "hard disk", "external hard drive", "external hard disk", "pen drive", "pendrive",
+        "flash drive", "memory card", "sd card", "microsd card", "micro sd card", "hdd",
+    ),
+    "keyboards": ("keyboard",),
+    "mice": ("mouse", "mice"),
+    "gaming consoles": ("gaming console", "game console", "console"),
+    "air fryers": ("air fryer", "airfryer"),
+    "fragrances": ("fragrance", "perfume", "cologne"),
+    "sunglasses": ("sunglasses", "shades"),
+}  # fmt: skip
+"""Kinds that are bought for themselves, with the words that name them."""
+
+ACCESSORY_NOUNS: dict[str, tuple[str, ...]] = {
+    "phone cases": (
+        "case",
+        "cover",
+        "back cover",
+        "phone case",
+        "phone cover",
+        "bumper",
+        "mobile cover",
+        "mobile case",
+    ),
+    "screen protectors": ("screen protector", "tempered glass", "glass screen protector", "screen guard"),
+    "straps": ("watch band", "band", "strap", "watch strap"),
+    "chargers": (
+        "charger",
+        "charging station",
+        "wireless charging station",
+        "wireless charging pad",
+        "wireless charger",
+        "power adapter",
+        "charging dock",
+        "wall charger",
+    ),
+    "cables": ("cable", "cord", "charging cable", "extension cord"),
+    "holders": (
+        "holder",
+        "phone holder",
+        "mount",
+        "stand",
+        "phone stand",
+        "ring holder",
+        "tripod",
+        "grip",
+        "popsocket",
+    ),
+    "bags": ("bag", "sleeve", "backpack", "pouch", "holster", "laptop bag", "briefcase"),
+    "adapters": ("adapter", "adaptor", "dongle", "hub", "dock", "docking station"),
+    "supplies": ("toner", "cartridge", "ink", "toner cartridge", "ink cartridge"),
+    "batteries": ("battery", "batterie"),
+    "parts": ("replacement", "back glass", "spare", "part", "panel", "hinge", "fan", "drum", "lamp", "bulb"),
+    "game controllers": ("controller", "game pad", "gamepad", "joystick"),
+    "furnishings": ("desk", "rack", "mouse pad", "mousepad", "skin", "sticker", "label", "remote", "stylus", "button"),
+    "accessories": ("accessory",),
+}
+"""Kinds that are bought for another thing: what stands beside them names that thing."""
+
+AMBIGUOUS_NOUNS: dict[str, tuple[str, ...]] = {
+    "earphone": ("earbuds", "headphones"),
+    "ear phone": ("earbuds", "headphones"),
+    "in ear": ("earbuds", "headphones"),
+    "bud": ("earbuds",),
+}
+"""Words that catalogues file under more than one category."""
+
+PHONES_AND_TABLETS = frozenset({"smartphones", "feature phones", "tablets"})
+SCREENS = frozenset({"televisions", "monitors"})
+
+VAGUE_NOUNS = frozenset({"phone", "mobile", "tab", "bud", "watch", "shades", "console", "battery pack"})
+"""Nouns that other products' descriptions mention: in a text without a category they count only when asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProductNoun:
+    """What a product is called: the kinds it names, the catalogue's categories for it, its wordings in texts."""
+
+    said: str
+    kinds: tuple[str, ...]
+    categories: tuple[str, ...]
+    accessory: bool
+
+    def feature(self) -> Feature:
+        """How a text without a category states this noun."""
+        phrases = (
+            []
+            if self.accessory
+            else [p for kind in self.kinds for p in DEVICE_NOUNS.get(kind, ()) if p not in VAGUE_NOUNS]
+        )
+        return Feature(name=self.said, wordings=tuple(dict.fromkeys([self.said, *phrases])))
+
+
+def find_categories(phrase: str, categories: tuple[str, ...]) -> list[str]:
+    """The catalogue's categories that are called `phrase`, however they are written."""
+    words = words_of(phrase)
+    return [category.lower() for category in categories if words_of(category) == words]
+
+
+def _is_accessory_noun(phrase: str) -> bool:
+    last = words_of(phrase)[-1]
+    return any(last == words_of(word)[-1] for phrases in ACCESSORY_NOUNS.values() for word in phrases)
+
+
+class VocabularyIndex:
+    """Brands, categories and currencies of the catalogue, ready for looking up."""
+
+    def __init__(self, vocabulary: Vocabulary, market_currency: str) -> None:
+        """`market_currency` is what a price without a mark means where the catalogue has such prices."""
+        self.brands = PhraseTable({brand: brand.lower() for brand in vocabulary.brands})
+        self.joined_brands = {"".join(words_of(brand)): brand.lower() for brand in vocabulary.brands}
+        self.spelling = {brand.lower(): brand for brand in vocabulary.brands}
+        self.currencies = frozenset(vocabulary.currencies)
+        sole = next(iter(self.currencies)) if len(self.currencies) == 1 else None
+        self.currency = sole if sole is not None and market_currency not in self.currencies else market_currency
+        self.nouns = PhraseTable(_index_nouns(vocabulary.categories))
+
+
+def _index_nouns(categories: tuple[str, ...]) -> dict[str, ProductNoun]:
+    """Every noun that names a kind, whether the kind is ours or the catalogue's own."""
+    own: dict[str, set[str]] = defaultdict(set)
+    for category in categories:
+        words = words_of(category)
+        for phrase in {" ".join(words), words[-1]} if words else ():
+            own[phrase].add(category.lower())
+    by_kind = {
+        kind: tuple(sorted({c for p in (kind, *phrases) for c in find_categories(p, categories)}))
+        for kind, phrases in (DEVICE_NOUNS | ACCESSORY_NOUNS).items()
+    }
+    nouns = {
+        phrase: ProductNoun(phrase, (), tuple(sorted(found)), _is_accessory_noun(phrase))
+        for phrase, found in own.items()
+    }
+    for kind, phrases in (DEVICE_NOUNS | ACCESSORY_NOUNS).items():
+        for phrase in (*phrases, kind):
+            folded = " ".join(words_of(phrase))
+            kinds = AMBIGUOUS_NOUNS.get(phrase, (kind,))
+            found = tuple(c for k in kinds for c in by_kind[k]) or tuple(sorted(own.get(folded, ())))
+            if phrase != kind or folded not in nouns:
+                nouns[folded] = ProductNoun(phrase, kinds, found, kind in ACCESSORY_NOUNS)
+    for phrase, kinds in AMBIGUOUS_NOUNS.items():
+        found = tuple(c for k in kinds for c in by_kind[k])
+        nouns[" ".join(words_of(phrase))] = ProductNoun(phrase, kinds, found, accessory=False)
+    return nouns

@@ -1,0 +1,1 @@
+"""Audit log of what administrators and operators did."""

@@ -1,0 +1,55 @@
+"""Audit entries and the names of audited actions."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, StringConstraints
+from pydantic import Field as PydanticField
+from sqlalchemy import BigInteger, Column, Identity, Index
+from sqlmodel import Field, SQLModel
+
+from shopassist.db.columns import timestamp_column
+from shopassist.text import USER_ID_LENGTH, validate_text
+
+ACT_LENGTH = 64
+ADJUST_CREDITS = "adjust_credits"
+READ_CONSENTS = "read_consents"
+READ_AUDIT = "read_audit"
+PUBLISH_NOTICE = "publish_notice"
+EXPORT_USER = "export_user"
+ERASE_USER = "erase_user"
+READ_ROLLOUT = "read_rollout"
+TURN_ROLLOUT = "turn_rollout"
+
+REASON_LENGTH = 500
+
+REQUEST_ID_LENGTH = 64
+
+
+class AdminAct(SQLModel, table=True):
+    """One act of one administrator or operator; it never changes.
+
+    `target` is the user whom it concerned, or what it was about; null where it concerned everybody.
+    """
+
+    __tablename__ = "admin_audit"
+    __table_args__ = (
+        Index("ix_admin_audit_actor_id", "actor", "id"),
+        Index("ix_admin_audit_target_id", "target", "id"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    timestamp: datetime = timestamp_column()
+    actor: str = Field(max_length=USER_ID_LENGTH)
+    act: str = Field(max_length=ACT_LENGTH)
+    target: str | None = Field(default=None, max_length=USER_ID_LENGTH)
+    reason: str | None = Field(default=None, max_length=REASON_LENGTH)
+    request_id: str | None = Field(default=None, max_length=REQUEST_ID_LENGTH)
+
+
+AccessReason = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH),
+    AfterValidator(validate_text),
+    PydanticField(description="Why you look; kept in the audit."),
+]

@@ -1,0 +1,48 @@
+"""Audit log in PostgreSQL, and entries of operators who run commands."""
+
+import getpass
+
+import asyncpg
+from sqlalchemy import insert
+from sqlmodel import col, select
+
+from shopassist.audit.models import AdminAct
+from shopassist.db.base_repository import BaseRepository
+
+
+class PostgresAdminAudit(BaseRepository):
+    """Implements `AdminAudit`."""
+
+    async def record(self, act: AdminAct) -> None:
+        values = {**act.model_dump(exclude={"id", "timestamp"}), "timestamp": self.now()}
+        await self.session.execute(insert(AdminAct).values(values))
+
+    async def page(
+        self, limit: int, before_id: int | None = None, actor: str | None = None, target: str | None = None
+    ) -> list[AdminAct]:
+        statement = select(AdminAct).order_by(col(AdminAct.id).desc()).limit(limit)
+        if before_id is not None:
+            statement = statement.where(col(AdminAct.id) < before_id)
+        if actor is not None:
+            statement = statement.where(col(AdminAct.actor) == actor)
+        if target is not None:
+            statement = statement.where(col(AdminAct.target) == target)
+        return list((await self.session.execute(statement)).scalars())
+
+
+SELECT_AUDIT_EXISTS = "SELECT to_regclass('public.admin_audit') IS NOT NULL"
+INSERT_OPERATOR_ENTRY = "INSERT INTO admin_audit (actor, act, target) VALUES ($1, $2, $3)"
+
+
+def get_operator_name() -> str:
+    """Who runs the command, by the name that the machine knows them by."""
+    try:
+        return f"operator:{getpass.getuser()}"
+    except OSError:
+        return "operator"
+
+
+async def insert_operator_entry(connection: asyncpg.Connection, act: str, target: str) -> None:
+    """Record an act on the database itself, where its schema is one that has an audit. Raises what asyncpg raises."""
+    if await connection.fetchval(SELECT_AUDIT_EXISTS):
+        await connection.execute(INSERT_OPERATOR_ENTRY, get_operator_name(), act, target)

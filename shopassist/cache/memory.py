@@ -1,0 +1,82 @@
+"""The query cache in memory."""
+
+import json
+from statistics import fmean
+from typing import Any
+
+from shopassist.cache.models import CacheContents, QueryCache, StoredAnswer
+from shopassist.db.memory import MemoryRepository, MemoryStore, copy_row
+
+
+class MemoryCacheRepository(MemoryRepository):
+    """Implements `CacheRepository`."""
+
+    async def get_cached_result(self, query_hash: str) -> QueryCache | None:
+        entry = self.store.cache.get(query_hash)
+        return copy_row(entry) if entry and entry.expires_at >= self.store.now() else None
+
+    async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
+        self.session.put(self.store.cache, cache_entry.query_hash, copy_row(cache_entry))
+        return cache_entry
+
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        expired = [key for key, entry in self.store.cache.items() if entry.expires_at < self.store.now()][:limit]
+        for key in expired:
+            self.session.remove(self.store.cache, key)
+        return len(expired)
+
+    async def clear_cache(self) -> None:
+        for key in list(self.store.cache):
+            self.session.remove(self.store.cache, key)
+
+    async def contents(self) -> CacheContents:
+        entries, now = list(self.store.cache.values()), self.store.now()
+        expired = sum(entry.expires_at < now for entry in entries)
+        return CacheContents(
+            cache_size=len(entries),
+            active_entries=len(entries) - expired,
+            expired_entries=expired,
+            oldest_entry=min((entry.cached_at for entry in entries), default=None),
+            newest_entry=max((entry.cached_at for entry in entries), default=None),
+            average_ttl_seconds=round(
+                fmean([(entry.expires_at - entry.cached_at).total_seconds() for entry in entries] or [0]), 2
+            ),
+        )
+
+
+class MemoryCachedAnswers:
+    """Implements `CachedAnswers`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """The store's clock decides."""
+        self._store = store
+
+    async def find(self, query_hash: str) -> dict[str, Any] | None:
+        entry = self._store.cache.get(query_hash)
+        return entry.result if entry and entry.expires_at >= self._store.now() else None
+
+
+def keep_answer(store: MemoryStore, answer: StoredAnswer) -> None:
+    """Keep an answer from now on."""
+    now = store.now()
+    store.cache[answer.query_hash] = QueryCache(
+        query_hash=answer.query_hash,
+        result=json.loads(answer.result),
+        cached_at=now,
+        expires_at=now + answer.lifetime,
+    )
+
+
+class MemoryCacheEpochs:
+    """Implements `CacheEpochs`."""
+
+    def __init__(self) -> None:
+        """It was never cleared."""
+        self._epoch = 0
+
+    async def current(self) -> int:
+        return self._epoch
+
+    async def advance(self) -> int:
+        self._epoch += 1
+        return self._epoch

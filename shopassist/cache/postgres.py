@@ -1,0 +1,146 @@
+"""The query cache in PostgreSQL."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sqlalchemy import CursorResult, TextClause, delete, func, text
+from sqlalchemy import select as select_columns
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+
+from shopassist.cache.models import CacheContents, QueryCache
+from shopassist.cache.ports import DatedAnswer, ObservedEpoch
+from shopassist.db.base_repository import BaseRepository
+from shopassist.db.batcher import Batcher
+from shopassist.db.database import DatabaseManager
+from shopassist.db.ports import Clock
+from shopassist.db.statements import fetch
+
+# Who stores an answer again at this moment keeps it.
+DELETE_EXPIRED = text("""
+DELETE FROM query_cache WHERE query_hash = ANY(ARRAY(
+    SELECT query_hash FROM query_cache WHERE expires_at < COALESCE(CAST(:instant AS timestamptz), now())
+    ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
+))
+""")
+
+
+class PostgresCacheRepository(BaseRepository):
+    """Implements `CacheRepository`."""
+
+    async def get_cached_result(self, query_hash: str) -> QueryCache | None:
+        statement = select(QueryCache).where(
+            col(QueryCache.query_hash) == query_hash, col(QueryCache.expires_at) >= self.now()
+        )
+        return (await self.session.execute(statement)).scalar_one_or_none()
+
+    async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
+        lifetime = cache_entry.expires_at - cache_entry.cached_at
+        row = cache_entry.model_dump() | {"cached_at": self.now(), "expires_at": self.now() + lifetime}
+        upsert = insert(QueryCache).values(row)
+        upsert = upsert.on_conflict_do_update(
+            index_elements=["query_hash"], set_={name: upsert.excluded[name] for name in row if name != "query_hash"}
+        )
+        await self.session.execute(upsert)
+        return cache_entry
+
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        parameters = {"limit": limit, "instant": self.clock.instant()}
+        return cast("CursorResult[Any]", await self.session.execute(DELETE_EXPIRED, parameters)).rowcount
+
+    async def clear_cache(self) -> None:
+        await self.session.execute(delete(QueryCache))
+
+    async def contents(self) -> CacheContents:
+        expired = func.count().filter(col(QueryCache.expires_at) < self.now())
+        age = func.extract("epoch", col(QueryCache.expires_at) - col(QueryCache.cached_at))
+        statement = select_columns(
+            func.count(),
+            expired,
+            func.min(col(QueryCache.cached_at)),
+            func.max(col(QueryCache.cached_at)),
+            func.avg(age),
+        ).select_from(QueryCache)
+        size, expired_entries, oldest, newest, lifetime = (await self.session.execute(statement)).one()
+        return CacheContents(
+            cache_size=size,
+            active_entries=size - expired_entries,
+            expired_entries=expired_entries,
+            oldest_entry=oldest,
+            newest_entry=newest,
+            average_ttl_seconds=round(float(lifetime or 0), 2),
+        )
+
+
+SELECT_ANSWERS = text("""
+SELECT query_hash, result, expires_at FROM query_cache
+WHERE query_hash = ANY(CAST(:hashes AS text[])) AND expires_at >= COALESCE(CAST(:instant AS timestamptz), now())
+""")
+
+
+class PostgresCachedAnswers:
+    """Implements `DatedAnswers`."""
+
+    def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
+        """The database's clock decides unless `clock` binds an instant."""
+        self._manager = manager
+        self._clock = clock
+        took = manager.figures.batches.observe
+        self._reads = Batcher(self._read, took=lambda size: took(size, "answer"))
+
+    async def find(self, query_hash: str) -> dict[str, Any] | None:
+        found = await self._reads.submit(query_hash)
+        return None if found is None else found.result
+
+    async def find_dated(self, query_hash: str) -> DatedAnswer | None:
+        return await self._reads.submit(query_hash)
+
+    async def _read(self, hashes: Sequence[str]) -> list[DatedAnswer | None]:
+        rows = await fetch(
+            self._manager, SELECT_ANSWERS, repeatable=True, hashes=list(set(hashes)), instant=self._clock.instant()
+        )
+        found = {row["query_hash"]: DatedAnswer(row["result"], row["expires_at"]) for row in rows}
+        return [found.get(query_hash) for query_hash in hashes]
+
+
+SELECT_EPOCH = text("""
+SELECT COALESCE((SELECT epoch FROM cache_epochs WHERE name = :name), 0) AS epoch, clock_timestamp() AS time
+""")
+
+ADVANCE_EPOCH = text("""
+INSERT INTO cache_epochs AS e (name, epoch) VALUES (:name, 1)
+ON CONFLICT (name) DO UPDATE SET epoch = e.epoch + 1
+RETURNING epoch, clock_timestamp() AS time
+""")
+
+EPOCH_NAME = "answers"
+
+
+class PostgresCacheEpochs:
+    """Implements `CacheEpochs` and `EpochObserver`."""
+
+    def __init__(self, manager: DatabaseManager) -> None:
+        """The database of `manager` counts."""
+        self._manager = manager
+        self._seen: ObservedEpoch | None = None
+        self._answered_at = 0.0
+
+    @property
+    def seen(self) -> ObservedEpoch | None:
+        return self._seen
+
+    async def current(self) -> int:
+        return await self._ask(SELECT_EPOCH, repeatable=True)
+
+    async def advance(self) -> int:
+        return await self._ask(ADVANCE_EPOCH, repeatable=False)
+
+    async def _ask(self, statement: TextClause, *, repeatable: bool) -> int:
+        asked_at = time.monotonic()
+        [row] = await fetch(self._manager, statement, repeatable=repeatable, name=EPOCH_NAME)
+        epoch = int(row["epoch"])
+        # Of two answers that were on their way at once, the one of before a clearing may come last.
+        if self._seen is None or epoch >= self._seen.epoch or asked_at > self._answered_at:
+            self._seen, self._answered_at = ObservedEpoch(epoch, row["time"], asked_at), time.monotonic()
+        return epoch

@@ -1,0 +1,1 @@
+"""Products: models, search criteria, storage and import."""

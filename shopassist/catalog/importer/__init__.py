@@ -1,0 +1,1 @@
+"""Import of catalogue files in CSV, JSON and JSON lines."""

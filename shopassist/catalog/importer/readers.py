@@ -1,0 +1,176 @@
+"""Read catalogue files row by row: CSV, JSON lines and JSON, optionally compressed with gzip."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn, cast
+
+from shopassist.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row of a file: its `values`, or the `reason` why there are none. `line` counts from 1 (JSON: elements)."""
+
+    line: int
+    values: dict[str, Any] | None
+    reason: str = ""
+    raw: str = ""
+
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_LINE_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 256 << 20
+SNIFFED_BYTES = 64 << 10
+DELIMITERS = ",;\t|"
+
+
+class CatalogFile:
+    """A catalogue file that can be read from its beginning as often as needed."""
+
+    def __init__(self, path: Path) -> None:
+        """Find out what the file is. Raises `InvalidInputError` when it cannot be read."""
+        self.path = path
+        self.bytes_read = 0
+        try:
+            self.size = path.stat().st_size
+            with path.open("rb") as file:
+                self.compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        except OSError as error:
+            raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
+        self.format = self._format()
+
+    def rows(self) -> Iterator[FileRow]:
+        """Every row in order; `bytes_read` counts the bytes of the file, compressed as it is, as they are used.
+
+        Raises `InvalidInputError` where the file itself ends early or is damaged.
+        """
+        read: Callable[[IO[bytes]], Iterator[FileRow]] = {
+            "csv": _read_csv,
+            "jsonl": _read_json_lines,
+            "json": _read_json,
+        }[self.format]
+        with self._opened() as (file, content):
+            rows = read(content)
+            while (row := self._next(rows)) is not None:
+                self.bytes_read = min(file.tell(), self.size)
+                yield row
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+        """The file as it lies there, and its content."""
+        with self.path.open("rb") as file:
+            if not self.compressed:
+                yield file, file
+                return
+            with gzip.open(file) as content:
+                yield file, cast("IO[bytes]", content)
+
+    def _next(self, rows: Iterator[FileRow]) -> FileRow | None:
+        try:
+            return next(rows, None)
+        except EOFError:
+            self._damaged("is cut off: its compressed data ends early")
+        except (gzip.BadGzipFile, zlib.error):
+            self._damaged("is damaged: its compressed data cannot be read further")
+        except OSError as error:
+            self._damaged(f"cannot be read further: {error.strerror}")
+
+    def _damaged(self, what: str) -> NoReturn:
+        raise InvalidInputError(f"{self.path} {what}.")
+
+    def _format(self) -> str:
+        suffix = Path(self.path.stem).suffix if self.path.suffix.lower() == ".gz" else self.path.suffix
+        named = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(suffix.lower())
+        return named or self._format_by_content()
+
+    def _format_by_content(self) -> str:
+        with self._opened() as (_, content):
+            try:
+                start = content.read(SNIFFED_BYTES).decode("utf-8-sig", "replace").lstrip()
+            except (EOFError, OSError, zlib.error):
+                self._damaged("is damaged: its compressed data cannot be read")
+        if not start.startswith(("{", "[")):
+            return "csv"
+        first_line = start.partition("\n")[0]
+        try:
+            return "jsonl" if isinstance(json.loads(first_line), dict) and first_line != start else "json"
+        except ValueError:
+            return "json"
+
+
+def _read_json_lines(content: IO[bytes]) -> Iterator[FileRow]:
+    line = 0
+    while raw := content.readline(MAX_LINE_BYTES + 1):
+        line += 1
+        if len(raw) > MAX_LINE_BYTES:
+            while raw and not raw.endswith(b"\n"):
+                raw = content.readline(MAX_LINE_BYTES)
+            yield FileRow(line, None, f"line is longer than {MAX_LINE_BYTES:,} bytes")
+        elif raw.strip():
+            yield _parse_json_line(line, raw)
+
+
+def _parse_json_line(line: int, raw: bytes) -> FileRow:
+    shown = raw.decode("utf-8", "backslashreplace").rstrip("\r\n")
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return FileRow(line, None, "line is not UTF-8", shown)
+    except (ValueError, RecursionError) as error:
+        return FileRow(line, None, f"line is not JSON: {error}", shown)
+    return _object_to_row(line, value)
+
+
+def _read_json(content: IO[bytes]) -> Iterator[FileRow]:
+    document = content.read(MAX_DOCUMENT_BYTES + 1)
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise InvalidInputError(f"A JSON file over {MAX_DOCUMENT_BYTES >> 20} MiB: write one object a line (.jsonl).")
+    try:
+        value = json.loads(document.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InvalidInputError("The JSON file is not UTF-8.") from None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"The file is not JSON: {error}.") from None
+    lists = [entry for entry in value.values() if isinstance(entry, list)] if isinstance(value, dict) else [value]
+    if len(lists) != 1 or not isinstance(lists[0], list):
+        raise InvalidInputError("The JSON file holds no list of products.")
+    for number, entry in enumerate(lists[0], start=1):
+        yield _object_to_row(number, entry)
+
+
+def _object_to_row(line: int, value: Any) -> FileRow:
+    if isinstance(value, dict):
+        return FileRow(line, value)
+    return FileRow(line, None, "not a JSON object", ascii(value))
+
+
+def _read_csv(content: IO[bytes]) -> Iterator[FileRow]:
+    # Bytes that are no UTF-8 become lone surrogates, which the validation of the one row refuses.
+    with io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+        header_line = lines.readline(MAX_LINE_BYTES)
+        delimiter = max(DELIMITERS, key=header_line.count)
+        header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter), [])]
+        cells = csv.reader(lines, delimiter=delimiter, strict=True)
+        while True:
+            try:
+                values = next(cells, None)
+            except csv.Error as error:
+                yield FileRow(cells.line_num + 1, None, f"line is not CSV: {error}")
+                continue
+            if values is None:
+                return
+            if values:
+                yield _cells_to_row(cells.line_num + 1, header, values)
+
+
+def _cells_to_row(line: int, header: list[str], values: list[str]) -> FileRow:
+    if len(values) != len(header):
+        return FileRow(line, None, f"{len(values)} cells where the header has {len(header)}", ascii(values))
+    return FileRow(line, dict(zip(header, values, strict=True)))

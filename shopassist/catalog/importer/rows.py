@@ -1,0 +1,252 @@
+"""Map the columns of a catalogue file to product fields and build one product from each row."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
+from typing import Any
+
+from shopassist.catalog.importer import icecat
+from shopassist.catalog.importer.values import (
+    CENT,
+    InvalidRowError,
+    abbreviate,
+    build_store_link,
+    parse_attribute_value,
+    parse_currency,
+    parse_date,
+    parse_link,
+    parse_number,
+    parse_price,
+    parse_text,
+)
+from shopassist.catalog.models import Product, build_product_words
+from shopassist.errors import InvalidInputError
+
+COLUMN_SYNONYMS = {
+    "source_id": ("source_id", "id", "product_id", "item_id", "asin", "sku", "uniq_id", "gtin", "ean"),
+    "title": ("title", "product_title", "product_name", "item_name", "name"),
+    "brand": ("brand", "brand_name", "supplier", "manufacturer", "vendor", "make"),
+    "category": ("category", "category_name", "product_category", "main_category", "department"),
+    "description": (
+        "description",
+        "product_description",
+        "long_description",
+        "short_description",
+        "about_product",
+        "about",
+        "summary",
+    ),
+    "price": (
+        "price",
+        "current_price",
+        "sale_price",
+        "selling_price",
+        "discounted_price",
+        "final_price",
+        "actual_price",
+        "mrp",
+    ),
+    "currency": ("currency", "currency_code", "price_currency"),
+    "price_as_of": ("price_as_of", "price_date"),
+    "rating": ("rating", "average_rating", "avg_rating", "stars", "review_rating"),
+    "rating_count": (
+        "rating_count",
+        "ratings_count",
+        "review_count",
+        "reviews_count",
+        "num_reviews",
+        "number_of_reviews",
+        "no_of_ratings",
+        "reviews",
+    ),
+    "link": ("link", "url", "product_url", "product_link", "href"),
+    "attributes": ("attributes", "specifications", "specs"),
+}
+MAX_LISTED_COLUMNS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """A known shape of file: what its columns do not say. `signature` are columns that only this shape has."""
+
+    name: str
+    signature: frozenset[str]
+    currency: str
+    minor: bool = False
+
+
+ICECAT = FileLayout(
+    "ICEcat open catalogue", frozenset({"supplier", "short_description", "img_500x500"}), "USD", minor=True
+)
+DUMMYJSON = FileLayout("DummyJSON", frozenset({"discountPercentage", "availabilityStatus", "thumbnail"}), "USD")
+LAYOUTS = (ICECAT, DUMMYJSON)
+
+
+def detect_layout(columns: Mapping[str, Any] | Sequence[str]) -> FileLayout | None:
+    """The known shape that has these columns."""
+    return next((layout for layout in LAYOUTS if layout.signature.issubset(columns)), None)
+
+
+@lru_cache(maxsize=10_000)
+def to_snake_case(name: str) -> str:
+    """`name` as the key of an attribute: "warrantyInformation" and "Warranty information" are both one."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[\W_]+", "_", spaced).strip("_").lower()
+
+
+def map_columns(columns: Sequence[str], overrides: Mapping[str, str]) -> dict[str, str]:
+    """Field → column, the owner's `overrides` first, the rest guessed from the names.
+
+    Raises `InvalidInputError` for an override that names no field or no column, or when there is no title.
+    """
+    for field, column in overrides.items():
+        if field not in COLUMN_SYNONYMS:
+            raise InvalidInputError(f"--map: there is no field {field!r}; the fields are {', '.join(COLUMN_SYNONYMS)}.")
+        if column not in columns:
+            raise InvalidInputError(f"--map: the file has no column {column!r}; it has {_list_columns(columns)}.")
+    taken = set(overrides.values())
+    by_name = {to_snake_case(column): column for column in reversed(columns) if column not in taken}
+    mapping = dict(overrides)
+    for field, names in COLUMN_SYNONYMS.items():
+        guess = next((by_name[name] for name in names if name in by_name), None)
+        if field not in mapping and guess is not None:
+            mapping[field] = guess
+    if "title" not in mapping:
+        raise InvalidInputError(
+            f"No column looks like a title: name it by --map title=COLUMN. Seen: {_list_columns(columns)}."
+        )
+    return {field: mapping[field] for field in COLUMN_SYNONYMS if field in mapping}
+
+
+def _list_columns(columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:MAX_LISTED_COLUMNS])
+    return f"{shown} …" if len(columns) > MAX_LISTED_COLUMNS else shown or "none"
+
+
+MAX_FIELD_LENGTHS = {
+    "source_id": 255,
+    "title": 1_000,
+    "brand": 200,
+    "category": 200,
+    "description": 20_000,
+    "link": 2_000,
+}
+MAX_ATTRIBUTE_LENGTH = 10_000
+MAX_ATTRIBUTES = 2_000
+FLATTENED_COLUMNS = frozenset({"dimensions"})
+URL_PATTERN = re.compile(r"(?:https?:)?//\S+", re.IGNORECASE)
+STARS_SUFFIX = re.compile(r"\s*(?:out of 5.*|/\s*5|stars?)\s*$", re.IGNORECASE)
+MAX_RATING_COUNT = 2**31 - 1
+
+
+def _scalar_pairs(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names with the scalar values that say something to a reader: no addresses, no nested records."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            pairs += _scalar_pairs(value) if name in FLATTENED_COLUMNS else []
+        elif isinstance(value, list):
+            scalars = [str(entry) for entry in value if isinstance(entry, str | int | float) and not _is_url(entry)]
+            pairs.append((name, ", ".join(scalars)))
+        elif not _is_url(value):
+            pairs.append((name, value))
+    return pairs
+
+
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and URL_PATTERN.fullmatch(value.strip()) is not None
+
+
+@dataclass(frozen=True)
+class ProductBuilder:
+    """Turns rows into products of `source`. `currency` and `minor` hold where a row does not say otherwise."""
+
+    source: str
+    mapping: Mapping[str, str]
+    layout: FileLayout | None = None
+    currency: str | None = None
+    minor: bool = False
+    link_template: str | None = None
+
+    def product(self, row: Mapping[str, Any]) -> Product:
+        """Raises `InvalidRowError` with the reason."""
+        title = self._text(row, "title")
+        if title is None:
+            raise InvalidRowError("title is empty")
+        brand, category, description = (self._text(row, name) for name in ("brand", "category", "description"))
+        attributes = self._attributes(row)
+        if self.layout is ICECAT:
+            derived, attributes = icecat.normalise_attributes(attributes, title)
+            category = category or derived
+        price, currency = self._price(row)
+        link = parse_link(self._value(row, "link"), MAX_FIELD_LENGTHS["link"])
+        return Product(
+            source=self.source,
+            source_id=self._source_id(row, brand, title, link),
+            title=title,
+            brand=brand,
+            category=category,
+            description=description,
+            price=price,
+            currency=currency,
+            price_as_of=parse_date(self._value(row, "price_as_of")),
+            rating=self._rating(row),
+            rating_count=self._rating_count(row),
+            attributes=attributes,
+            link=link or build_store_link(self.link_template, brand, title, currency),
+            words=build_product_words(title, brand, category, description, attributes),
+        )
+
+    def _value(self, row: Mapping[str, Any], field: str) -> Any:
+        return row.get(self.mapping[field]) if field in self.mapping else None
+
+    def _text(self, row: Mapping[str, Any], field: str) -> str | None:
+        value = self._value(row, field)
+        if isinstance(value, dict | list):
+            raise InvalidRowError(f"{field} is no text")
+        return parse_text(field, value, MAX_FIELD_LENGTHS[field])
+
+    def _source_id(self, row: Mapping[str, Any], brand: str | None, title: str, link: str | None) -> str:
+        """The id of the row; a fingerprint of what names the product where the file has no ids."""
+        if "source_id" not in self.mapping:
+            return hashlib.sha256("\n".join((brand or "", title, link or "")).encode()).hexdigest()[:32]
+        given = self._text(row, "source_id")
+        if given is None:
+            raise InvalidRowError(f"{self.mapping['source_id']} (the id) is empty")
+        return given
+
+    def _price(self, row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
+        stated = parse_currency(self._value(row, "currency"))
+        found = parse_price(self._value(row, "price"), stated, self.currency, minor=self.minor)
+        if found is None:
+            return None, None
+        if found[1] is None:
+            raise InvalidRowError("the price has no currency")
+        return found
+
+    def _rating(self, row: Mapping[str, Any]) -> Decimal | None:
+        value = self._value(row, "rating")
+        rating = parse_number("rating", STARS_SUFFIX.sub("", value) if isinstance(value, str) else value, 0, 5)
+        return rating and rating.quantize(CENT, ROUND_HALF_UP)
+
+    def _rating_count(self, row: Mapping[str, Any]) -> int | None:
+        value = self._value(row, "rating_count")
+        count = parse_number("rating count", len(value) if isinstance(value, list) else value, 0, MAX_RATING_COUNT)
+        return None if count is None else int(count)
+
+    def _attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        mapped = {column for field, column in self.mapping.items() if field != "attributes"}
+        given = self._value(row, "attributes")
+        columns = {name: value for name, value in row.items() if name not in mapped and value is not given}
+        facts: dict[str, Any] = {}
+        for name, value in [*_scalar_pairs(columns), *_scalar_pairs(given if isinstance(given, dict) else {})]:
+            key = to_snake_case(icecat.COLUMN_PREFIX.sub("", name) if self.layout is ICECAT else name)
+            fact = parse_attribute_value(abbreviate(key), value, MAX_ATTRIBUTE_LENGTH)
+            if key and fact is not None:
+                facts[parse_text("the name of a column", key, MAX_FIELD_LENGTHS["brand"]) or key] = fact
+        if len(facts) > MAX_ATTRIBUTES:
+            raise InvalidRowError(f"more than {MAX_ATTRIBUTES:,} attributes")
+        return facts

@@ -1,0 +1,225 @@
+"""Parse values of catalogue files: text, numbers, dates, links, prices; InvalidRowError if unusable."""
+
+import math
+import re
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote_plus, urlsplit
+
+from shopassist.catalog.currencies import CURRENCIES_BY_SIGN, CURRENCIES_WITHOUT_MINOR_UNIT
+from shopassist.text import validate_text
+
+NUMBER_PATTERN = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?")
+SPACES = re.compile(r"\s+")
+MARKUP = re.compile(r"<[a-zA-Z/!]|&[#\w]+;")
+YES, NO = frozenset({"true", "yes", "y"}), frozenset({"false", "no", "n"})
+MAX_EXACT_INTEGER = 2**53
+MAX_SEARCH_LENGTH = 150
+
+
+class InvalidRowError(ValueError):
+    """A row cannot be taken; the message is the reason shown to the owner of the file."""
+
+
+class _VisibleTextParser(HTMLParser):
+    """Collects what a reader would see of a piece of HTML."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._hidden = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        self._hidden = tag in {"script", "style"}
+        self.parts.append(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        del tag
+        self._hidden = False
+        self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        if not self._hidden:
+            self.parts.append(data)
+
+
+def parse_text(name: str, value: Any, longest: int) -> str | None:
+    """`value` as text in one line without markup, None when nothing is left.
+
+    Raises `InvalidRowError` over `longest` characters and for characters that cannot be stored.
+    """
+    if value is None:
+        return None
+    content = value if isinstance(value, str) else str(value)
+    if MARKUP.search(content):
+        visible = _VisibleTextParser()
+        visible.feed(content)
+        visible.close()
+        content = "".join(visible.parts)
+    content = SPACES.sub(" ", content).strip()
+    try:
+        validate_text(content)
+    except ValueError as error:
+        raise InvalidRowError(f"{name} {error}") from None
+    if len(content) > longest:
+        raise InvalidRowError(f"{name} is longer than {longest:,} characters")
+    return content or None
+
+
+def parse_number(name: str, value: Any, lowest: int, highest: int) -> Decimal | None:
+    """A finite number within both limits, None when it is empty. Raises `InvalidRowError`."""
+    if value is None or value == "":
+        return None
+    try:
+        number = Decimal("nan") if isinstance(value, bool) else Decimal(str(value).replace(",", "").strip())
+    except InvalidOperation:
+        number = Decimal("nan")
+    if not number.is_finite() or not lowest <= number <= highest:
+        raise InvalidRowError(f"{name} {abbreviate(value)} is not a number from {lowest} to {highest}")
+    return number
+
+
+def parse_date(value: Any) -> date | None:
+    """An ISO date, or the date of an ISO instant; None when it is empty. Raises `InvalidRowError`."""
+    if value is None or value == "":
+        return None
+    try:
+        return datetime.fromisoformat(str(value).strip()).date()
+    except ValueError:
+        raise InvalidRowError(f"date {abbreviate(value)} is not written as YYYY-MM-DD") from None
+
+
+def parse_link(value: Any, longest: int) -> str | None:
+    """An http(s) address, None when it is empty. Raises `InvalidRowError` for any other scheme."""
+    address = str(value).strip() if value is not None else ""
+    if not address:
+        return None
+    try:
+        parts = urlsplit(validate_text(address))
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and "//" in address[:8]
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"[\s\\<>\"]", address):
+        raise InvalidRowError(f"link {abbreviate(value)} is no http(s) address")
+    if len(address) > longest:
+        raise InvalidRowError(f"link is longer than {longest:,} characters")
+    return address
+
+
+def build_store_link(template: str | None, brand: str | None, title: str, currency: str | None) -> str:
+    """A search for the product in a store, from `template` with its `{query}`; Amazon's of the currency by default."""
+    if template is None:
+        template = f"https://www.amazon.{'in' if currency == 'INR' else 'com'}/s?k={{query}}"
+    named = not brand or title.lower().startswith(brand.lower())
+    query = title if named else f"{brand} {title}"
+    return template.replace("{query}", quote_plus(query[:MAX_SEARCH_LENGTH]))
+
+
+def parse_attribute_value(name: str, value: Any, longest: int) -> bool | float | str | None:
+    """A fact as JSON keeps it, None when it is empty. Text that is a number or a yes or no becomes one.
+
+    Raises `InvalidRowError` for NaN, infinity and text that cannot be stored.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise InvalidRowError(f"{name} is not a finite number")
+        whole = isinstance(value, int) or (value.is_integer() and abs(value) < MAX_EXACT_INTEGER)
+        return int(value) if whole else value
+    content = parse_text(name, value, longest)
+    if content is None:
+        return None
+    if NUMBER_PATTERN.fullmatch(content):
+        return parse_attribute_value(name, float(content), longest)
+    lowered = content.lower()
+    return lowered in YES if lowered in YES | NO else content
+
+
+def abbreviate(value: Any) -> str:
+    """A foreign value, short and harmless, for a reason."""
+    return ascii(value)[:60]
+
+
+CURRENCY_CODE_PATTERN = re.compile(r"[A-Za-z]{3}")
+
+MAX_PRICE = Decimal("9999999999.99")
+CENT = Decimal("0.01")
+PRICE_PATTERN = re.compile(
+    r"(?P<before>[^\d\s.,+-]+\.?)?\s*(?P<number>\d[\d.,'\s]*?)\s*(?P<after>[^\d\s.,/+-]+\.?)?\s*(?:/-)?"
+)
+PLAIN_AMOUNT = re.compile(r"\d+(?:\.\d{1,2}|\.\d{4,})?|0\.\d+")
+DECIMAL_COMMA_AMOUNT = re.compile(r"\d+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}")
+COMMA_GROUPED_AMOUNT = re.compile(r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
+
+
+def parse_price(
+    value: Any, stated: str | None = None, fallback: str | None = None, *, minor: bool = False
+) -> tuple[Decimal, str | None] | None:
+    """The amount in major units with its currency; None when there is no price.
+
+    The currency is the one `stated` in its own column, else that of the sign beside the amount, else `fallback`, which
+    also decides between currencies that share a sign. Raises `InvalidRowError`.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    amount, signed = _parse_amount_and_currencies(value)
+    if stated and signed and stated not in signed:
+        raise InvalidRowError(f"price {abbreviate(value)} and its currency {stated} contradict each other")
+    currency = stated or (fallback if fallback in signed or not signed else signed[0])
+    if minor and currency not in CURRENCIES_WITHOUT_MINOR_UNIT:
+        amount /= 100
+    if not CENT / 2 <= amount <= MAX_PRICE:
+        raise InvalidRowError(f"price {abbreviate(value)} is not above zero and below 10 thousand million")
+    return amount.quantize(CENT, ROUND_HALF_UP), currency
+
+
+def has_currency_mark(value: Any) -> bool:
+    """Whether the price carries the sign of its currency."""
+    try:
+        return isinstance(value, str) and bool(_parse_amount_and_currencies(value)[1])
+    except InvalidRowError:
+        return False
+
+
+def parse_currency(value: Any) -> str | None:
+    """The ISO 4217 code for a code or a sign, None when it is empty. Raises `InvalidRowError`."""
+    mark = str(value).strip() if value is not None else ""
+    return _parse_currency_mark(mark)[0] if mark else None
+
+
+def _parse_amount_and_currencies(value: Any) -> tuple[Decimal, tuple[str, ...]]:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidRowError(f"price {abbreviate(value)} is not a number")
+    if not isinstance(value, str):
+        number = Decimal(str(value))
+        if not number.is_finite():
+            raise InvalidRowError(f"price {abbreviate(value)} is not a finite number")
+        return number, ()
+    match = PRICE_PATTERN.fullmatch(value.strip())
+    if not match:
+        raise InvalidRowError(f"price {abbreviate(value)} is not a positive number with at most a currency beside it")
+    marks = {_parse_currency_mark(mark) for mark in match.group("before", "after") if mark}
+    if len(marks) > 1:
+        raise InvalidRowError(f"price {abbreviate(value)} names two currencies")
+    return _parse_amount(re.sub(r"[\s']", "", match["number"]), value), marks.pop() if marks else ()
+
+
+def _parse_currency_mark(mark: str) -> tuple[str, ...]:
+    known = CURRENCIES_BY_SIGN.get(mark.lower().rstrip("."))
+    if not known and not CURRENCY_CODE_PATTERN.fullmatch(mark):
+        raise InvalidRowError(f"currency {abbreviate(mark)} is unknown: write its ISO code, as USD")
+    return known or (mark.upper(),)
+
+
+def _parse_amount(digits: str, value: str) -> Decimal:
+    if PLAIN_AMOUNT.fullmatch(digits):
+        return Decimal(digits)
+    if COMMA_GROUPED_AMOUNT.fullmatch(digits):
+        return Decimal(digits.replace(",", ""))
+    if DECIMAL_COMMA_AMOUNT.fullmatch(digits):
+        return Decimal(digits.replace(".", "").replace(",", "."))
+    raise InvalidRowError(f"price {abbreviate(value)} can be read in two ways, or in none: write it as 1234.50")

@@ -1,0 +1,190 @@
+"""The command line `shopassist …`: joins the commands of all folders, and gives them the services."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, Protocol, TypeVar
+
+import typer
+
+from shopassist.catalog import cli as command
+from shopassist.consent import cli as notice
+from shopassist.consent.notices import NoticeService
+from shopassist.credits.cli import verify_ledger
+from shopassist.credits.reconciliation import LedgerReconciliationService
+from shopassist.db.embedded.process import die_with_parent
+from shopassist.errors import ShopAssistError, StartupError
+from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
+from shopassist.logging import configure_logging
+from shopassist.maintenance import cli as maintenance_cli
+from shopassist.ops.backup import cli as backup_cli
+from shopassist.ops.db_cli import database_app
+from shopassist.ops.doctor import print_findings, run_checks
+from shopassist.ops.snapshot import cli as snapshot_cli
+from shopassist.ops.startup import prepare, read_settings, running_database
+from shopassist.privacy import cli as privacy_cli
+from shopassist.rollout import cli as rollout_cli
+from shopassist.settings import Settings, Storage
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+
+catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
+ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledger.")
+consents = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
+app.add_typer(database_app, name="db")
+app.add_typer(ledger, name="credits")
+app.add_typer(catalogue, name="catalog")
+app.add_typer(backup_cli.app, name="backup")
+app.add_typer(privacy_cli.app, name="user")
+app.add_typer(rollout_cli.app, name="rollout")
+app.add_typer(snapshot_cli.app, name="state")
+app.add_typer(maintenance_cli.app, name="maintenance")
+app.add_typer(consents, name="consent")
+
+
+class CommandServices(privacy_cli.PrivacyServices, maintenance_cli.MaintenanceServices, Protocol):
+    """What commands take from the container."""
+
+    def ledger_audit(self) -> LedgerReconciliationService: ...
+
+    def notice_service(self) -> NoticeService: ...
+
+
+@app.command()
+def serve(
+    with_parent: Annotated[bool, typer.Option("--with-parent", help="Stop when the starting process ends.")] = False,
+) -> None:
+    """Serve the API, on the database of DATABASE_URL or else on an embedded PostgreSQL."""
+    if with_parent:
+        die_with_parent()
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+    from shopassist.server import ServedServices, run_server  # noqa: PLC0415
+
+    def container_of(prepared: Settings) -> ServedServices:
+        return Container(settings=prepared)
+
+    settings = read_settings()
+    configure_logging(settings.server.log_level)
+    run_server(settings, container_of)
+
+
+@app.command()
+def token(
+    subject: Annotated[str, typer.Option("--sub", help="The user's id.")],
+    admin: Annotated[bool, typer.Option("--admin", help="With administrator rights.")] = False,
+    hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01, max=720)] = 24,
+) -> None:
+    """Mint an access token for local use, believed only by a server on the embedded database and on loopback."""
+    settings = read_settings()
+    scopes = [settings.identity.admin_scope] if admin else []
+    issuer = DevelopmentIssuer(get_development_key_file(settings))
+    typer.echo(issuer.mint(subject, scopes, timedelta(hours=hours)))
+
+
+@app.command()
+def doctor() -> None:
+    """Look the deployment over and say what to put right; exit code 1 when something is."""
+    with running_database() as settings:
+        if not print_findings(asyncio.run(run_checks(settings))):
+            raise typer.Exit(1)
+
+
+@catalogue.command("import")
+def import_(
+    file: command.FileArgument,
+    source: command.SourceOption = None,
+    columns: command.MapOption = None,
+    currency: command.CurrencyOption = None,
+    minor: command.MinorOption = None,
+    link_template: command.LinkOption = None,
+    rejects: command.RejectsOption = None,
+) -> None:
+    """Add the products of FILE, or bring them up to date by their source and id."""
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+
+    plan = command.show_plan(file, source, columns, currency, minor, link_template, rejects)
+
+    async def run(settings: Settings) -> None:
+        container = Container(settings=settings)
+        try:
+            await prepare(settings, container.unit_of_work())
+            await command.import_with_progress(plan, container.unit_of_work())
+        finally:
+            await container.shutdown()
+
+    with running_database() as settings:
+        asyncio.run(run(settings))
+
+
+async def on_database(settings: Settings, work: Callable[[CommandServices], Awaitable[Result]]) -> Result:
+    """What `work` comes to over the services on the database that the settings name."""
+    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+
+    container = Container(settings=settings)
+    try:
+        return await work(container)
+    finally:
+        await container.shutdown()
+
+
+def with_services(work: Callable[[CommandServices], Awaitable[Result]]) -> Result:
+    """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
+    with running_database() as settings:
+        if settings.storage.storage is Storage.MEMORY:
+            raise StartupError("STORAGE=memory has no database.")
+        return asyncio.run(on_database(settings, work))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """What commands of other modules work with: the services on the database that runs, and on any other."""
+
+    with_services: Callable[..., Any]
+    on_database: Callable[..., Awaitable[Any]]
+
+
+@app.callback(help=__doc__)
+def provide_services(context: typer.Context) -> None:
+    """Let the commands of other modules have the services."""
+    context.obj = CommandContext(with_services, on_database)
+
+
+@ledger.command()
+def verify() -> None:
+    """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
+    if not with_services(lambda services: verify_ledger(services.ledger_audit())):
+        raise typer.Exit(1)
+
+
+@consents.command()
+def publish(
+    purpose: notice.PurposeArgument,
+    file: notice.FileArgument,
+    locale: notice.LocaleOption,
+    version: notice.VersionOption = None,
+    grace_hours: notice.GraceOption = None,
+    reason: notice.ReasonOption = None,
+) -> None:
+    """Publish the text in FILE, for good, as what people are shown when they are asked to agree to PURPOSE."""
+    publication = notice.build_publication(purpose, file, locale, version, grace_hours)
+    with_services(lambda services: notice.publish_notice(services.notice_service(), publication, reason))
+
+
+@consents.command()
+def notices() -> None:
+    """List what is published."""
+    with_services(lambda services: notice.print_notices(services.notice_service()))
+
+
+def run() -> None:
+    """Run the command that was asked for; what is wrong is said in one sentence."""
+    configure_logging("warning")  # to standard error: what a command prints may be read by a program
+    try:
+        app()
+    except ShopAssistError as error:
+        typer.echo(f"shopassist: {error.detail}", err=True)
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Consent: notices, decisions for each purpose, and the consent record of registered users."""

@@ -1,0 +1,69 @@
+"""Output of `shopassist consent publish` and `shopassist consent notices`."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from shopassist.audit.models import REASON_LENGTH
+from shopassist.audit.postgres import get_operator_name
+from shopassist.consent.models import NoticePublication
+from shopassist.consent.notices import NoticeService
+from shopassist.errors import InvalidInputError
+
+output = Console(soft_wrap=True, highlight=False, markup=False)
+NOTICE_LINE_FORMAT = "{:>6}  {:<16} {:>7}  {:<10} {:<23}  {:<23}  {}"
+
+PurposeArgument = Annotated[str, typer.Argument(help="What the data is used for: terms, marketing, or your own.")]
+FileArgument = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, help="The text in UTF-8. It is kept byte by byte.")
+]
+LocaleOption = Annotated[str, typer.Option(help="Its language, such as en or hi-IN.")]
+VersionOption = Annotated[int | None, typer.Option(help="The next unless given; the newest to add a translation.")]
+GraceOption = Annotated[
+    float | None, typer.Option(help="How long an agreement to the version before still does; CONSENT_GRACE_HOURS.")
+]
+ReasonOption = Annotated[str | None, typer.Option(help="Why, for the audit.")]
+
+
+def build_publication(
+    purpose: str, file: Path, locale: str, version: int | None, grace_hours: float | None
+) -> NoticePublication:
+    """What is to be published. Raises `InvalidInputError`."""
+    try:
+        text = file.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{file} is not UTF-8.") from None
+    try:
+        return NoticePublication(purpose=purpose, locale=locale, text=text, version=version, grace_hours=grace_hours)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidInputError(f"{problem['loc'][0]}: {problem['msg']}.") from None
+
+
+async def publish_notice(service: NoticeService, publication: NoticePublication, reason: str | None) -> None:
+    """Publish it, and show what proves which text it was."""
+    if reason is not None and not 0 < len(reason) <= REASON_LENGTH:
+        raise InvalidInputError(f"--reason takes 1 to {REASON_LENGTH} characters.")
+    notice = await service.publish(publication, get_operator_name(), reason)
+    output.print(f"{notice.purpose} version {notice.version} ({notice.locale}), id {notice.id}")
+    output.print(f"sha256 {notice.sha256}")
+    output.print(f"published {format_instant(notice.published_at)}, binding from {format_instant(notice.binding_from)}")
+
+
+def format_instant(instant: datetime) -> str:
+    """An instant in UTC."""
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+async def print_notices(service: NoticeService) -> None:
+    """A line for each notice, whole whatever the width of the terminal."""
+    output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
+    for notice in await service.all():
+        times = format_instant(notice.published_at), format_instant(notice.binding_from)
+        output.print(
+            NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)
+        )

@@ -1,0 +1,138 @@
+"""Consent records, consent events and notices in memory."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from shopassist.consent.models import (
+    ConsentEvent,
+    ConsentNotice,
+    ConsentSubject,
+    LatestDecision,
+    PublishedNotice,
+    UserConsent,
+)
+from shopassist.db.memory import MemoryRepository, MemoryStore, copy_row
+from shopassist.errors import ConsentExistsError, NoticeExistsError
+
+
+class MemoryConsentRepository(MemoryRepository):
+    """Implements `ConsentRepository`."""
+
+    async def get_consent(self, user_id: str) -> UserConsent | None:
+        consent = self.store.consents.get(user_id)
+        return consent and copy_row(consent)
+
+    async def create_consent(self, consent: UserConsent) -> UserConsent:
+        if consent.user_id in self.store.consents:
+            raise ConsentExistsError
+        now = self.store.now()
+        created = copy_row(consent, timestamp=now, updated_at=now)
+        self.session.put(self.store.consents, consent.user_id, created)
+        return copy_row(created)
+
+    async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
+        consent = self.store.consents.get(user_id)
+        if consent is None or not updates:
+            return consent and copy_row(consent)
+        changed = copy_row(consent, **updates, updated_at=self.store.now())
+        self.session.put(self.store.consents, user_id, changed)
+        return copy_row(changed)
+
+    async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
+        behind = sorted(key for key in self.store.consents if after_user_id is None or key > after_user_id)
+        return [copy_row(self.store.consents[key]) for key in behind[:limit]]
+
+
+def get_events(store: MemoryStore, subject: ConsentSubject) -> list[ConsentEvent]:
+    """Oldest first."""
+    events = sorted(store.consent_events.of(subject.user_id).items())
+    return [event for _, event in events if event.is_guest == subject.is_guest]
+
+
+class MemoryConsentHistory(MemoryRepository):
+    """Implements `ConsentHistory`."""
+
+    async def lock(self, subject: ConsentSubject) -> None:
+        """Units of work come one at a time."""
+
+    async def state(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
+        return {purpose: copy_row(event) for purpose, event in get_latest_events(self.store, subject).items()}
+
+    async def append(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+        stored = []
+        for event in events:
+            key = self.store.next_id("consent_events")
+            row = copy_row(event, id=key, timestamp=self.store.now())
+            self.session.put(self.store.consent_events, key, row)
+            stored.append(copy_row(row))
+        return stored
+
+    async def page(self, subject: ConsentSubject, limit: int, before_id: int | None = None) -> list[ConsentEvent]:
+        events = reversed(get_events(self.store, subject))
+        older = [event for event in events if before_id is None or (event.id or 0) < before_id]
+        return [copy_row(event) for event in older[:limit]]
+
+
+class MemoryConsentLookup:
+    """Implements `ConsentLookup`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Looks into `store`."""
+        self._store = store
+
+    async def published(self) -> list[PublishedNotice]:
+        return list_published_notices(self._store)
+
+    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+        event = get_latest_events(self._store, subject).get(purpose)
+        if event is None:
+            return None
+        notice = self._store.notices.get(event.notice_id or 0)
+        return LatestDecision(event.granted, notice.version if notice else None)
+
+
+def get_latest_events(store: MemoryStore, subject: ConsentSubject) -> dict[str, ConsentEvent]:
+    """The newest event of each purpose."""
+    return {event.purpose: event for event in get_events(store, subject)}
+
+
+def list_published_notices(store: MemoryStore) -> list[PublishedNotice]:
+    """All notices without their texts, by purpose, version and id."""
+    now = store.now()
+    rows = sorted(store.notices.values(), key=lambda notice: (notice.purpose, notice.version, notice.id))
+    return [
+        PublishedNotice(**notice.model_dump(exclude={"text"}), is_binding=notice.binding_from <= now) for notice in rows
+    ]
+
+
+class MemoryNoticeRepository(MemoryRepository):
+    """Implements `NoticeRepository`."""
+
+    async def lock(self) -> None:
+        """Units of work come one at a time."""
+
+    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+        same = [
+            other
+            for other in self.store.notices.values()
+            if (other.purpose, other.version) == (notice.purpose, notice.version)
+        ]
+        if notice.locale in {other.locale for other in same}:
+            raise NoticeExistsError
+        now, key = self.store.now(), self.store.next_id("consent_notices")
+        binding_from = min((other.binding_from for other in same), default=now + timedelta(hours=grace_hours))
+        row = copy_row(notice, id=key, published_at=now, binding_from=binding_from)
+        self.session.put(self.store.notices, key, row)
+        return copy_row(row)
+
+    async def get(self, notice_id: int) -> ConsentNotice | None:
+        notice = self.store.notices.get(notice_id)
+        return notice and copy_row(notice)
+
+    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+        rows = [self.store.notices[key] for key in notice_ids if key in self.store.notices]
+        return [copy_row(row) for row in sorted(rows, key=lambda notice: (notice.purpose, notice.id))]
+
+    async def all(self) -> list[PublishedNotice]:
+        return list_published_notices(self.store)

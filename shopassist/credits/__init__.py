@@ -1,0 +1,1 @@
+"""Credit accounts, their ledger, adjustments and reconciliation."""

@@ -1,0 +1,380 @@
+"""Credit tables, policy, request and response models, and results of reconciliation."""
+
+import datetime as dt
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+from pydantic import AfterValidator, BaseModel, StrictInt, StringConstraints, field_validator
+from pydantic import Field as PydanticField
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from shopassist.audit.models import REASON_LENGTH
+from shopassist.db.columns import Timestamp, private_timestamp_column, timestamp_column
+from shopassist.errors import AccountErasedError, SessionRefusedError
+from shopassist.text import HASH_LENGTH, IDEMPOTENCY_KEY_LENGTH, USER_ID_LENGTH, validate_text
+
+
+class TransactionType(StrEnum):
+    """Why a ledger row was written."""
+
+    ALLOCATE = "allocate"
+    DEDUCT = "deduct"
+    RESET = "reset"
+    ADJUST = "adjust"
+    OPENING = "opening"
+    ERASE = "erase"
+
+
+class UserCredits(SQLModel, table=True):
+    """A credit account. Amounts are whole credits.
+
+    `held_credits` are set aside for work in progress: with `available_credits` they are the sum of the ledger.
+    """
+
+    __tablename__ = "user_credits"
+    __table_args__ = (
+        CheckConstraint("available_credits >= 0", name="ck_user_credits_available_credits"),
+        CheckConstraint("held_credits >= 0", name="ck_user_credits_held_credits"),
+        CheckConstraint("max_credits > 0", name="ck_user_credits_max_credits"),
+        Index("ix_user_credits_reset_due", "last_reset_timestamp", postgresql_where=text("NOT is_guest")),
+        {"postgresql_with": {"fillfactor": 70}},
+    )
+
+    user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
+    is_guest: bool
+    available_credits: int
+    held_credits: int = Field(default=0, exclude=True, sa_column_kwargs={"server_default": text("0")})
+    max_credits: int
+    last_reset_timestamp: datetime = Field(sa_type=Timestamp)
+    created_at: datetime = private_timestamp_column()
+    updated_at: datetime = private_timestamp_column()
+
+
+class CreditTransaction(SQLModel, table=True):
+    """One ledger row. `amount` is signed: a deduction of 3 credits is -3.
+
+    `balance_after` is the sum of the user's rows up to this one; `operation_id` names the operation that wrote it and
+    `actor` the administrator who asked for it.
+    """
+
+    __tablename__ = "credit_transactions"
+    __table_args__ = (
+        CheckConstraint("amount <> 0", name="ck_credit_transactions_amount"),
+        Index("ix_credit_transactions_user_id_id", "user_id", "id"),
+        Index("ix_credit_transactions_timestamp", "timestamp", postgresql_using="brin"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    user_id: str = Field(max_length=USER_ID_LENGTH)
+    transaction_type: str
+    amount: int
+    timestamp: datetime = timestamp_column()
+    description: str | None = Field(default=None, sa_type=Text)
+    balance_after: int
+    operation_id: UUID | None = Field(default=None, exclude=True)
+    actor: str | None = Field(default=None, exclude=True, max_length=USER_ID_LENGTH)
+
+
+class CreditHold(SQLModel, table=True):
+    """Credits set aside for work in progress until it is settled, voided, or `expires_at` has passed.
+
+    A user has one open hold at the most for a question (by its hash) and for an idempotency key.
+    """
+
+    __tablename__ = "credit_holds"
+    __table_args__ = (
+        CheckConstraint("amount > 0", name="ck_credit_holds_amount"),
+        Index("ix_credit_holds_expires_at", "expires_at"),
+        Index(
+            "uq_credit_holds_user_id_question_hash",
+            "user_id",
+            "question_hash",
+            unique=True,
+            postgresql_where=text("question_hash IS NOT NULL"),
+        ),
+        Index(
+            "uq_credit_holds_user_id_idempotency_key",
+            "user_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    hold_id: UUID = Field(default_factory=uuid4, primary_key=True)
+    user_id: str = Field(max_length=USER_ID_LENGTH)
+    amount: int
+    created_at: datetime = timestamp_column()
+    expires_at: datetime = Field(sa_type=Timestamp)
+    question_hash: str | None = Field(default=None, max_length=HASH_LENGTH)
+    idempotency_key: str | None = Field(default=None, max_length=IDEMPOTENCY_KEY_LENGTH)
+
+
+class IdempotentAnswer(SQLModel, table=True):
+    """What a caller was answered under a key, to be answered again until `expires_at`."""
+
+    __tablename__ = "idempotent_answers"
+    __table_args__ = (
+        Index("ix_idempotent_answers_expires_at", "expires_at"),
+        Index(
+            "ix_idempotent_answers_adjusted_user",
+            text("(response ->> 'user_id')"),
+            postgresql_where=text("(response ->> 'user_id') IS NOT NULL"),
+        ),
+    )
+
+    user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
+    idempotency_key: str = Field(primary_key=True, max_length=IDEMPOTENCY_KEY_LENGTH)
+    request_hash: str = Field(max_length=HASH_LENGTH)
+    response: dict[str, Any] = Field(sa_type=JSONB)
+    expires_at: datetime = Field(sa_type=Timestamp)
+
+
+class CreditStatus(BaseModel):
+    """What an account may spend and when it refills. `next_reset_time` is null for guests, who never refill.
+
+    It is no table and made for every request: pydantic's own class is made in a quarter of the time.
+    """
+
+    available_credits: int
+    max_credits: int
+    is_guest: bool
+    can_reset: bool
+    next_reset_time: datetime | None
+
+
+class UserCreditStatus(CreditStatus):
+    """A credit status and whose it is."""
+
+    user_id: str
+
+
+MAX_ADJUSTMENT = 2**31 - 1
+
+AdjustmentReason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH), AfterValidator(validate_text)
+]
+
+
+class CreditAdjustment(SQLModel):
+    """Credits to add, or, when negative, to take away; and why."""
+
+    amount: Annotated[
+        StrictInt,
+        PydanticField(ge=-MAX_ADJUSTMENT, le=MAX_ADJUSTMENT, description="Whole credits, not 0.", examples=[-5]),
+    ]
+    reason: Annotated[
+        AdjustmentReason, PydanticField(description="Kept in the ledger.", examples=["Refund of a wrong answer"])
+    ]
+
+    @field_validator("amount")
+    @classmethod
+    def _changes_something(cls, amount: int) -> int:
+        if amount == 0:
+            raise ValueError("must not be 0")
+        return amount
+
+
+class CreditAdjusted(SQLModel):
+    """What was done, by whom, and the account after it."""
+
+    user_id: str
+    amount: int
+    reason: str
+    actor: str
+    available_credits: int
+    max_credits: int
+
+
+class GuestNetwork(SQLModel, table=True):
+    """New guest accounts of one client network in one day (UTC). The network is a keyed hash, never an address."""
+
+    __tablename__ = "guest_networks"
+    __table_args__ = (CheckConstraint("accounts >= 0", name="ck_guest_networks_accounts"),)
+
+    day: dt.date = Field(primary_key=True)
+    network: str = Field(primary_key=True, max_length=HASH_LENGTH)
+    accounts: int
+
+
+class GuestSession(UserCreditStatus):
+    """A session of a new guest; `session_id` is sent back as `X-Session-ID` and is the guest's secret."""
+
+    session_id: str
+
+
+class DriftKind(StrEnum):
+    """What does not agree with what."""
+
+    BALANCE = "available and held credits differ from the sum of the ledger"
+    HELD = "held credits differ from the sum of the open holds"
+    BALANCE_AFTER = "the newest row's balance differs from the sum of the ledger"
+    NO_ACCOUNT = "ledger rows or holds without an account"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One disagreement, in credits: what the ledger (or the holds) say, and what was found instead."""
+
+    user_id: str
+    what: DriftKind
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccountReconciliation:
+    """What is written about one user's credits, all of it at the same instant.
+
+    `balance` is available and held credits together, None without an account; `ledger` the sum of the transactions,
+    `newest` the balance after the newest of them, None where there is none; `holds` the sum of the open holds.
+    """
+
+    user_id: str
+    balance: int | None
+    held: int
+    ledger: int
+    newest: int | None
+    holds: int
+
+    def drifts(self) -> list[Drift]:
+        """Where they disagree."""
+        if self.balance is None:
+            return [Drift(self.user_id, DriftKind.NO_ACCOUNT, 0, self.ledger + self.holds)]
+        pairs = [
+            (DriftKind.BALANCE, self.ledger, self.balance),
+            (DriftKind.HELD, self.holds, self.held),
+            (DriftKind.BALANCE_AFTER, self.ledger, self.ledger if self.newest is None else self.newest),
+        ]
+        return [Drift(self.user_id, what, expected, found) for what, expected, found in pairs if expected != found]
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationPage:
+    """The outcome for the accounts behind a user id: how many there were, and every drift among them.
+
+    `last_user_id` is where the next page begins, None after the last.
+    """
+
+    accounts: int
+    drifts: tuple[Drift, ...]
+    last_user_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationReport:
+    """The outcome for every account, and when it was known."""
+
+    accounts: int
+    drifting_accounts: int
+    finished_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CreditPolicy:
+    """How many credits an account starts with, and how long a registered user's period is."""
+
+    max_guest_credits: int = 10
+    max_registered_credits: int = 50
+    reset_interval: timedelta = timedelta(hours=24)
+    hold_lifetime: timedelta = timedelta(seconds=60)
+    replay_lifetime: timedelta = timedelta(hours=24)
+    guest_accounts_per_network: int = 50
+    retention_days: int = 90
+    largest_amount: int = 2**31 - 1
+
+    def max_credits(self, is_guest: bool) -> int:
+        """Credits of a full account."""
+        return self.max_guest_credits if is_guest else self.max_registered_credits
+
+
+PSEUDONYM_LENGTH = 64
+
+
+class Erasure(SQLModel, table=True):
+    """One erasure: the list of them, and the work that is under way.
+
+    `user_id` and `pseudonym` are there until it is finished, and nothing joins them afterwards. `subject_hash` is the
+    user id under a key that the database has not. `counts` are rows by what they were.
+    """
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        CheckConstraint(
+            "(finished_at IS NULL) = (user_id IS NOT NULL) AND (user_id IS NULL) = (pseudonym IS NULL)",
+            name="ck_erasures_finished",
+        ),
+        Index("ix_erasures_subject_hash", "subject_hash"),
+        Index("ix_erasures_requested_at_id", "requested_at", "id"),
+        Index("ix_erasures_unfinished", "requested_at", postgresql_where=text("finished_at IS NULL")),
+    )
+
+    id: UUID = Field(default_factory=uuid4, primary_key=True)
+    subject_hash: str = Field(max_length=HASH_LENGTH)
+    is_guest: bool
+    had_account: bool
+    asked_by: str = Field(max_length=16)
+    requested_at: datetime = Field(sa_type=Timestamp)
+    finished_at: datetime | None = Field(default=None, sa_type=Timestamp)
+    user_id: str | None = Field(default=None, max_length=USER_ID_LENGTH)
+    pseudonym: str | None = Field(default=None, max_length=PSEUDONYM_LENGTH)
+    counts: dict[str, Any] = Field(sa_type=JSONB)
+
+
+class ErasedBalance(SQLModel, table=True):
+    """What an erased account had left, so that coming back does not refill it; kept until `forget_at`."""
+
+    __tablename__ = "erased_balances"
+    __table_args__ = (
+        CheckConstraint("available_credits >= 0", name="ck_erased_balances_available_credits"),
+        Index("ix_erased_balances_forget_at", "forget_at"),
+    )
+
+    subject_hash: str = Field(primary_key=True, max_length=HASH_LENGTH)
+    is_guest: bool
+    available_credits: int
+    last_reset_timestamp: datetime = Field(sa_type=Timestamp)
+    forget_at: datetime = Field(sa_type=Timestamp)
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureHistory:
+    """What is known, `now`, of a subject that wants an account: when it was last erased, and what it had left."""
+
+    now: datetime
+    is_erasing: bool = False
+    erased_at: datetime | None = None
+    balance: ErasedBalance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitialBalance:
+    """How an account begins: its credits, and since when its period runs (None: since now)."""
+
+    available_credits: int
+    max_credits: int
+    last_reset: datetime | None = None
+
+
+def compute_initial_balance(
+    is_guest: bool, past: ErasureHistory, policy: CreditPolicy, asked_since: timedelta
+) -> InitialBalance:
+    """The beginning of an account for a request that came `asked_since` ago.
+
+    Raises `AccountErasedError` for one that came before the account was erased, or while it is, and
+    `SessionRefusedError` for a guest who names an account that was a registered user's.
+    """
+    if past.is_erasing or (past.erased_at is not None and past.erased_at > past.now - asked_since):
+        raise AccountErasedError
+    most = policy.max_credits(is_guest)
+    balance = past.balance
+    if balance is None or (balance.is_guest and not is_guest):
+        return InitialBalance(most, most)
+    if is_guest and not balance.is_guest:
+        raise SessionRefusedError
+    return InitialBalance(balance.available_credits, most, balance.last_reset_timestamp)

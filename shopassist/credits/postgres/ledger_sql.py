@@ -1,0 +1,199 @@
+"""SQL of deductions and holds: batched, accounts locked first and in the order of user ids."""
+
+from sqlalchemy import text
+
+SELECT_ACCOUNTS = text("""
+SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
+       NOT is_guest AND last_reset_timestamp
+           <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval) AS due
+FROM user_credits
+WHERE user_id = ANY(CAST(:user_ids AS text[]))
+""")
+
+# What is plainly spent: by accounts that exist and are not due for a reset, others are not in the answer. `turn` counts
+# the requests of one user, who all ask for the same amount. The accounts are those before.
+DEDUCT_CREDITS = text("""
+WITH locked AS MATERIALIZED (
+    SELECT c.*, m.instant
+    FROM user_credits c, (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant) AS m
+    WHERE user_id = ANY(CAST(:user_ids AS text[]))
+      AND (is_guest OR last_reset_timestamp > m.instant - CAST(:interval AS interval))
+    ORDER BY user_id FOR UPDATE OF c
+), granted AS MATERIALIZED (
+    SELECT r.*, l.instant, l.available_credits - r.turn * r.amount AS remaining, l.held_credits
+    FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS bigint[]),
+                CAST(:turns AS integer[]), CAST(:operation_ids AS uuid[]), CAST(:descriptions AS text[]))
+             AS r(user_id, is_guest, amount, turn, operation_id, description)
+         JOIN locked l USING (user_id)
+    WHERE r.turn * r.amount <= l.available_credits AND (l.is_guest OR NOT r.is_guest)
+), changed AS (
+    UPDATE user_credits c SET available_credits = g.remaining, updated_at = g.instant
+    FROM (SELECT user_id, min(remaining) AS remaining, max(instant) AS instant FROM granted GROUP BY user_id) AS g
+    WHERE c.user_id = g.user_id
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT user_id, 'deduct', -amount, instant, description, remaining + held_credits, operation_id
+    FROM granted ORDER BY user_id, turn
+)
+SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
+       instant
+FROM locked
+""")
+
+# Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
+# A hold whose question or key is in flight, or answered by now, is not inserted, and what is not inserted is not taken.
+# Whether it is answered is read from the snapshot, which may be older than the lock. Whoever closes a hold changes its
+# account, so the snapshot knows of all that was settled when the account it shows is the very version that was locked.
+TAKE_CREDITS = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), locked AS MATERIALIZED (
+    SELECT *, xmin AS version FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[]))
+    ORDER BY user_id FOR UPDATE
+), account AS (
+    SELECT l.*, d.due, m.instant, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
+                            ELSE l.available_credits END AS refilled
+    FROM locked l, moment m,
+         LATERAL (SELECT NOT l.is_guest
+                         AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
+), asked AS MATERIALIZED (
+    SELECT a.*, r.position, r.turn, r.operation_id, r.amount, r.is_hold, r.description, r.question_hash,
+           r.idempotency_key, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.claims_guest) AS affordable,
+           r.is_hold AND COALESCE(
+               (SELECT true FROM query_cache q WHERE q.query_hash = r.question_hash AND q.expires_at >= a.instant),
+               (SELECT true FROM idempotent_answers i
+                WHERE i.user_id = r.user_id AND i.idempotency_key = r.idempotency_key AND i.expires_at >= a.instant),
+               false) AS answered,
+           (SELECT s.xmin FROM user_credits s WHERE s.user_id = r.user_id) IS DISTINCT FROM a.version AS is_unsure
+    FROM (
+        SELECT r.*, row_number() OVER (PARTITION BY r.user_id ORDER BY r.position) AS turn
+        FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:amounts AS integer[]),
+                CAST(:operation_ids AS uuid[]), CAST(:holds AS boolean[]), CAST(:descriptions AS text[]),
+                CAST(:questions AS text[]), CAST(:keys AS text[]))
+         WITH ORDINALITY
+         AS r(user_id, claims_guest, amount, operation_id, is_hold, description, question_hash, idempotency_key,
+              position)
+    ) AS r JOIN account a USING (user_id)
+), held AS (
+    INSERT INTO credit_holds (hold_id, user_id, amount, created_at, expires_at, question_hash, idempotency_key)
+    SELECT operation_id, user_id, amount, instant, instant + CAST(:lifetime AS interval), question_hash, idempotency_key
+    FROM asked WHERE affordable AND is_hold AND NOT answered ORDER BY user_id, turn
+    ON CONFLICT DO NOTHING
+    RETURNING hold_id
+), outcome AS MATERIALIZED (
+    SELECT *, sum(taken) OVER so_far AS spent, sum(taken) OVER altogether AS total,
+           sum(taken) FILTER (WHERE is_hold) OVER altogether AS set_aside,
+           turn = max(turn) OVER altogether AS is_last
+    FROM (
+        SELECT *, CASE WHEN granted THEN amount ELSE 0 END AS taken
+        FROM (
+            SELECT *, affordable AND (NOT is_hold OR operation_id IN (SELECT hold_id FROM held)) AS granted FROM asked
+        ) AS g
+    ) AS t
+    WINDOW so_far AS (PARTITION BY user_id ORDER BY turn), altogether AS (PARTITION BY user_id)
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = o.refilled - o.total, held_credits = o.held_credits + COALESCE(o.set_aside, 0),
+        last_reset_timestamp = CASE WHEN o.due THEN o.instant ELSE o.last_reset_timestamp END, updated_at = o.instant
+    FROM outcome o
+    WHERE c.user_id = o.user_id AND o.is_last AND (o.due OR o.total > 0)
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT e.user_id, e.transaction_type, e.amount, e.instant, e.description, e.balance_after, e.operation_id
+    FROM (
+        SELECT user_id, 0 AS turn, 'reset' AS transaction_type, refilled - available_credits AS amount, instant,
+               'Periodic credit reset' AS description, refilled + held_credits AS balance_after,
+               CAST(NULL AS uuid) AS operation_id
+        FROM outcome WHERE is_last AND due AND refilled > available_credits
+        UNION ALL
+        SELECT user_id, turn, 'deduct', -amount, instant, description, refilled + held_credits - spent, operation_id
+        FROM outcome WHERE granted AND NOT is_hold AND amount > 0
+    ) AS e
+    ORDER BY e.user_id, e.turn
+)
+SELECT position, granted, affordable AND NOT granted AND NOT answered AS in_flight,
+       CASE WHEN granted AND is_hold AND is_unsure THEN NULL ELSE answered END AS answered,
+       user_id, is_guest, max_credits, created_at,
+       refilled - total AS available_credits, held_credits + COALESCE(set_aside, 0) AS held_credits,
+       CASE WHEN due THEN instant ELSE last_reset_timestamp END AS last_reset_timestamp,
+       CASE WHEN due OR total > 0 THEN instant ELSE updated_at END AS updated_at
+FROM outcome
+""")
+
+CLOSE_HOLDS = text("""
+WITH moment AS (
+    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
+), request AS (
+    SELECT * FROM unnest(CAST(:hold_ids AS uuid[]), CAST(:user_ids AS text[]), CAST(:settled AS boolean[]),
+                         CAST(:descriptions AS text[]), CAST(:hashes AS text[]), CAST(:results AS jsonb[]),
+                         CAST(:lifetimes AS interval[]), CAST(:keys AS text[]), CAST(:request_hashes AS text[]),
+                         CAST(:responses AS jsonb[]))
+        WITH ORDINALITY AS r(hold_id, user_id, is_settled, description, query_hash, result, lifetime, idempotency_key,
+                             request_hash, response, position)
+), locked AS MATERIALIZED (
+    SELECT user_id, available_credits, held_credits FROM user_credits
+    WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
+), closed AS (
+    DELETE FROM credit_holds h USING request r JOIN locked l ON l.user_id = r.user_id
+    WHERE h.hold_id = r.hold_id AND h.user_id = r.user_id
+    RETURNING h.amount AS held, r.*
+), change AS (
+    SELECT user_id, sum(held) AS total, COALESCE(sum(held) FILTER (WHERE NOT is_settled), 0) AS returned
+    FROM closed GROUP BY user_id
+), changed AS (
+    UPDATE user_credits c
+    SET available_credits = l.available_credits + g.returned, held_credits = l.held_credits - g.total,
+        updated_at = m.instant
+    FROM change g JOIN locked l USING (user_id), moment m WHERE c.user_id = g.user_id
+), ledger AS (
+    INSERT INTO credit_transactions
+        (user_id, transaction_type, amount, "timestamp", description, balance_after, operation_id)
+    SELECT c.user_id, 'deduct', -c.held, m.instant, c.description,
+           l.available_credits + l.held_credits - sum(c.held) OVER (PARTITION BY c.user_id ORDER BY c.position),
+           c.hold_id
+    FROM closed c JOIN locked l USING (user_id), moment m WHERE c.is_settled ORDER BY c.user_id, c.position
+), stored AS (
+    INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
+    SELECT DISTINCT ON (c.query_hash) c.query_hash, c.result, m.instant, m.instant + c.lifetime
+    FROM closed c, moment m WHERE c.query_hash IS NOT NULL ORDER BY c.query_hash, c.position DESC
+    ON CONFLICT (query_hash) DO UPDATE
+    SET result = excluded.result, cached_at = excluded.cached_at, expires_at = excluded.expires_at
+), remembered AS (
+    INSERT INTO idempotent_answers (user_id, idempotency_key, request_hash, response, expires_at)
+    SELECT c.user_id, c.idempotency_key, c.request_hash, c.response, m.instant + CAST(:replay_lifetime AS interval)
+    FROM closed c, moment m WHERE c.is_settled AND c.idempotency_key IS NOT NULL ORDER BY c.user_id, c.idempotency_key
+    ON CONFLICT (user_id, idempotency_key) DO UPDATE
+    SET request_hash = excluded.request_hash, response = excluded.response, expires_at = excluded.expires_at
+)
+SELECT hold_id FROM closed
+""")
+
+SELECT_OPEN_HOLDS = text("""
+SELECT question_hash, idempotency_key FROM credit_holds WHERE user_id = :user_id AND question_hash = :question_hash
+UNION
+SELECT question_hash, idempotency_key FROM credit_holds
+WHERE user_id = :user_id AND idempotency_key = CAST(:key AS text)
+""")
+
+SELECT_EXPIRED_HOLDS = text("""
+SELECT hold_id, user_id FROM credit_holds
+WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
+""")
+
+# The number alone would do for another process as well, one that began later or is another server's.
+TERMINATE_BACKEND = text("""
+SELECT pg_terminate_backend(pid, 800) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :began
+""")
+
+LOCK_ACCOUNTS = text("""
+SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[])) ORDER BY user_id FOR UPDATE
+""")
+
+SELECT_COMMITTED_OPERATIONS = text("""
+SELECT hold_id FROM credit_holds WHERE hold_id = ANY(CAST(:operation_ids AS uuid[]))
+UNION ALL
+SELECT operation_id FROM credit_transactions
+WHERE user_id = ANY(CAST(:user_ids AS text[])) AND operation_id = ANY(CAST(:operation_ids AS uuid[]))
+""")

@@ -1,0 +1,215 @@
+"""Routes for credit status, credit history (JSON or CSV) and adjustments."""
+
+import csv
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+
+from shopassist.api.dependencies import (
+    CALLER_SECURITY,
+    REGISTERED_SECURITY,
+    AdministratorDep,
+    CallerDep,
+    IdempotencyKey,
+    RegisteredDep,
+    consume_quota,
+    get_container,
+    get_peer_address,
+    get_request_id,
+    take_from_container,
+)
+from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, GUEST_ERRORS, IDENTITY_ERRORS, document_errors
+from shopassist.api.fast_route import FastRoute, build_json_response
+from shopassist.api.headers import STALE_RESPONSE, is_preferred
+from shopassist.api.pagination import build_next_link, decode_id_cursor
+from shopassist.audit.routes import admin_router
+from shopassist.credits.models import (
+    CreditAdjusted,
+    CreditAdjustment,
+    CreditStatus,
+    CreditTransaction,
+    GuestSession,
+    TransactionType,
+    UserCreditStatus,
+)
+from shopassist.credits.ports import HistoryFilter
+from shopassist.credits.service import AdjustmentService, CreditService
+from shopassist.errors import GuestLimitError, NotFoundError, OverdrawError, RateLimitedError
+from shopassist.identity.rate_limits import RateLimitKind
+
+AdjustmentServiceDep = Annotated[AdjustmentService, Depends(take_from_container("adjustment_service"))]
+
+
+# A subject may have slashes in it.
+@admin_router.post(
+    "/credits/{user_id:path}/adjust",
+    responses=document_errors(*ADMIN_ERRORS, *BODY_ERRORS, NotFoundError, OverdrawError),
+)
+async def adjust_credits(
+    user_id: str,
+    change: CreditAdjustment,
+    response: Response,
+    administrator: AdministratorDep,
+    service: AdjustmentServiceDep,
+    idempotency_key: IdempotencyKey = None,
+) -> CreditAdjusted:
+    """Add credits to an account or take them away. Send an `Idempotency-Key`, and a repeat adjusts nothing again."""
+    adjusted, replayed = await service.adjust(user_id, change, administrator.user_id, idempotency_key, get_request_id())
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return adjusted
+
+
+router = APIRouter(
+    prefix="/api",
+    tags=["credits"],
+    dependencies=CALLER_SECURITY,
+    responses=document_errors(*GUEST_ERRORS),
+    route_class=FastRoute,
+)
+
+CreditServiceDep = Annotated[CreditService, Depends(take_from_container("credit_service"))]
+
+
+@router.get("/user/credits", response_model=UserCreditStatus)
+@router.get("/user/credits/status", name="read_credits_status", response_model=UserCreditStatus)
+@router.get("/credits/status", name="read_status_of_credits", response_model=UserCreditStatus)
+async def read_credits(caller: CallerDep, service: CreditServiceDep) -> Response:
+    """What the caller may spend, and when it comes back."""
+    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
+    status = service.status_of(account)
+    return build_json_response(UserCreditStatus(user_id=account.user_id, **status.__dict__))
+
+
+history_router = APIRouter(prefix="/api/user/credits", tags=["credits"], dependencies=CALLER_SECURITY)
+
+CSV_MEDIA_TYPE = "text/csv"
+HISTORY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {CSV_MEDIA_TYPE: {"schema": {"type": "string"}}}, **STALE_RESPONSE}
+}
+CSV_COLUMNS = [name for name, field in CreditTransaction.model_fields.items() if not field.exclude]
+FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that spreadsheets calculate."""
+
+
+def to_utc(instant: datetime) -> datetime:
+    """`instant` in UTC. Raises `ValueError` where that is no date any more."""
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a date in UTC, too") from None
+
+
+UtcInstant = Annotated[AwareDatetime, AfterValidator(to_utc)]
+
+
+class HistoryQuery(BaseModel):
+    """Which rows, and which page of them."""
+
+    limit: int = Field(default=50, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=64, description="From the `Link` header.")
+    transaction_type: TransactionType | None = Field(default=None, alias="type")
+    since: UtcInstant | None = Field(default=None, alias="from", description="Inclusive, with its offset from UTC.")
+    until: UtcInstant | None = Field(default=None, alias="to", description="Exclusive, with its offset from UTC.")
+
+    @property
+    def wanted(self) -> HistoryFilter:
+        """The rows that are asked for, on whichever page."""
+        return HistoryFilter(self.transaction_type, self.since, self.until)
+
+
+@history_router.get(
+    "/transactions",
+    response_model=list[CreditTransaction],
+    responses={**HISTORY_RESPONSES, **document_errors(*GUEST_ERRORS)},
+)
+async def list_transactions(
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    service: CreditServiceDep,
+    query: Annotated[HistoryQuery, Query()],
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Response | Sequence[CreditTransaction]:
+    """The caller's credits come and gone, newest first, a page at a time; the `Link` header has the next (RFC 8288).
+
+    CSV to clients that prefer it. What is past its retention is one row of type `opening`.
+    """
+    rows = await service.own_history(
+        caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.wanted, caller.network
+    )
+    page = rows[: query.limit]
+    headers = {"Vary": "Accept"}
+    if len(rows) > query.limit:
+        headers["Link"] = build_next_link(request, str(page[-1].id))
+    if is_preferred(accept, CSV_MEDIA_TYPE):
+        headers["Content-Disposition"] = 'attachment; filename="credit-transactions.csv"'
+        return Response(format_csv(page), headers=headers, media_type=CSV_MEDIA_TYPE)
+    response.headers.update(headers)
+    return page
+
+
+def format_csv(rows: Sequence[CreditTransaction]) -> str:
+    """The public columns under their names. Text that a spreadsheet would calculate is kept from it by a `'`."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(CSV_COLUMNS)
+    for row in rows:
+        writer.writerow([_format_cell(getattr(row, name)) for name in CSV_COLUMNS])
+    return file.getvalue()
+
+
+def _format_cell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_PREFIXES) else value
+
+
+guest_router = APIRouter(prefix="/api", tags=["guests"])
+
+
+@guest_router.post("/guest", responses=document_errors(GuestLimitError, RateLimitedError))
+async def begin_session(request: Request, service: CreditServiceDep) -> GuestSession:
+    """A new guest, with credits of their own. Send `session_id` as `X-Session-ID`, and show it to nobody.
+
+    It counts as one of the guests that may come from a network in a day, and does not expire.
+    """
+    container = get_container(request)
+    network = container.networks().of(get_peer_address(request.scope), request.scope["headers"])
+    caller, session_id = container.guest_sessions().issue(network)
+    await consume_quota(request, container.rate_limits(), RateLimitKind.READS, caller)
+    account = await service.own_account(caller.user_id, caller.is_guest, network)
+    status = service.status_of(account)
+    return GuestSession(session_id=session_id, user_id=account.user_id, **status.__dict__)
+
+
+profile_router = APIRouter(
+    prefix="/api/user", tags=["user"], dependencies=REGISTERED_SECURITY, responses=document_errors(*IDENTITY_ERRORS)
+)
+
+
+class Profile(BaseModel):
+    """A registered user: what the token says of them, and their credits."""
+
+    user_id: str
+    email: str | None
+    name: str | None
+    picture: str | None
+    credits: CreditStatus
+
+
+@profile_router.get("/me")
+async def read_profile(caller: RegisteredDep, service: CreditServiceDep) -> Profile:
+    """Who the caller is."""
+    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
+    return Profile(
+        user_id=caller.user_id,
+        email=caller.email,
+        name=caller.name,
+        picture=caller.picture,
+        credits=service.status_of(account),
+    )

@@ -1,1 +1,0 @@
-"""Storage in this process's memory: one side of the storage toggle, and of fast tests."""

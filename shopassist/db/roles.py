@@ -1,0 +1,156 @@
+"""Database roles: the owner for migrations, the app with the privileges it needs, and a reader."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+import asyncpg
+
+from shopassist.db.statements import execute_quoted
+
+ITERATIONS = 4096
+MAINTAIN_SINCE_VERSION = 17
+
+READ_ONLY_TABLES = frozenset({"alembic_version"})
+APPEND_ONLY_TABLES = frozenset({"consent_notices"})
+NO_UPDATE_TABLES = frozenset({"consent_events"})
+NO_DELETE_TABLES = frozenset({"admin_audit"})
+"""Tables that only grow. Erasing a person removes their events, and their name from the audit: triggers see to it."""
+ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
+RELATIONS_QUERY = """
+SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname AS plain, c.relkind = 'S' AS is_sequence
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'S')
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
+  AND NOT (c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('a', 'i')))
+ORDER BY c.relname
+"""
+FUNCTIONS_QUERY = """
+SELECT p.oid::regprocedure::text AS name FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = 'public' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+ORDER BY 1
+"""
+PRIVILEGED_QUERY = """
+SELECT rolsuper OR EXISTS (
+    SELECT FROM pg_class WHERE oid = to_regclass('public.credit_transactions')
+    AND pg_has_role(current_user, relowner, 'MEMBER')
+) FROM pg_roles WHERE rolname = current_user
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role that logs in; without a password it keeps the one it has."""
+
+    name: str
+    password: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The three."""
+
+    owner: Role
+    app: Role
+    reader: Role
+
+
+async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict[str, str]) -> None:
+    """Make the roles, or bring them to what they should be, and give the schema and what is in it to the owner.
+
+    `connection` is an administrator's, to the product's database; `timeouts` are set for the app's role, for where no
+    connection can set its own. Doing it again changes nothing. Raises what asyncpg raises.
+    """
+    async with connection.transaction():
+        database = await connection.fetchval("SELECT current_database()")
+        for role in (roles.owner, roles.app, roles.reader):
+            await _ensure_login_role(connection, role)
+        owner, app, reader = roles.owner.name, roles.app.name, roles.reader.name
+        for name, value in timeouts.items():
+            await execute_quoted(connection, "ALTER ROLE %I SET %I = %L", app, name, value)
+        await execute_quoted(connection, "REVOKE ALL ON DATABASE %I FROM PUBLIC", database)
+        await execute_quoted(connection, "GRANT CONNECT ON DATABASE %I TO %I, %I, %I", database, owner, app, reader)
+        await execute_quoted(connection, "GRANT CREATE, TEMPORARY ON DATABASE %I TO %I", database, owner)
+        await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
+        await execute_quoted(connection, "GRANT USAGE, CREATE ON SCHEMA public TO %I", owner)
+        await execute_quoted(connection, "GRANT USAGE ON SCHEMA public TO %I, %I", app, reader)
+        await execute_quoted(
+            connection, "GRANT %I TO CURRENT_USER", owner
+        )  # who gives tables away must be of the new owner's
+        await _grant_on_existing(connection, roles)
+        await _grant_on_future(connection, roles)
+
+
+async def _ensure_login_role(connection: asyncpg.Connection, role: Role) -> None:
+    if not await connection.fetchval(ROLE_EXISTS, role.name):
+        await execute_quoted(connection, "CREATE ROLE %I", role.name)
+    plain = "ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+    await execute_quoted(connection, plain, role.name)
+    if role.password is not None:
+        await execute_quoted(connection, "ALTER ROLE %I PASSWORD %L", role.name, build_scram_verifier(role.password))
+
+
+async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> None:
+    """What is there goes to the owner, and the others get what they need of it."""
+    owner, app, reader = roles.owner.name, roles.app.name, roles.reader.name
+    for relation in await connection.fetch(RELATIONS_QUERY):
+        name, plain = relation["name"], relation["plain"]
+        if relation["is_sequence"]:
+            await execute_quoted(connection, "ALTER SEQUENCE %s OWNER TO %I", name, owner)
+            continue
+        await execute_quoted(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
+        await execute_quoted(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
+        await execute_quoted(connection, "GRANT SELECT ON %s TO %I, %I", name, app, reader)
+        if plain in READ_ONLY_TABLES:
+            continue
+        await execute_quoted(connection, "GRANT INSERT ON %s TO %I", name, app)
+        if plain not in APPEND_ONLY_TABLES | NO_UPDATE_TABLES:
+            await execute_quoted(connection, "GRANT UPDATE ON %s TO %I", name, app)
+        if plain not in APPEND_ONLY_TABLES | NO_DELETE_TABLES:
+            await execute_quoted(connection, "GRANT DELETE ON %s TO %I", name, app)
+        if _has_maintain(connection):
+            await execute_quoted(connection, "GRANT MAINTAIN ON %s TO %I", name, app)
+    for function in await connection.fetch(FUNCTIONS_QUERY):
+        await execute_quoted(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
+    await execute_quoted(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)
+    await execute_quoted(connection, "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO %I", reader)
+
+
+async def _grant_on_future(connection: asyncpg.Connection, roles: Roles) -> None:
+    """What the owner's migrations will make is given to the others at once."""
+    maintain = ", MAINTAIN" if _has_maintain(connection) else ""
+    for grant, role in (
+        (f"SELECT, INSERT, UPDATE, DELETE{maintain} ON TABLES", roles.app),
+        ("USAGE ON SEQUENCES", roles.app),
+        ("SELECT ON TABLES", roles.reader),
+        ("SELECT ON SEQUENCES", roles.reader),
+    ):
+        statement = "ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA public GRANT %s TO %I"
+        await execute_quoted(connection, statement, roles.owner.name, grant, role.name)
+
+
+def _has_maintain(connection: asyncpg.Connection) -> bool:
+    """Whether there is a right to vacuum tables of others."""
+    return bool(connection.get_server_version().major >= MAINTAIN_SINCE_VERSION)
+
+
+async def is_privileged(connection: asyncpg.Connection) -> bool:
+    """Whether who is connected is a superuser, or of the role that owns the ledger and could switch its rules off."""
+    return bool(await connection.fetchval(PRIVILEGED_QUERY))
+
+
+async def is_setting_off(connection: asyncpg.Connection, setting: str) -> bool:
+    """Whether a time limit is not in force on who is connected."""
+    return bool(await connection.fetchval("SELECT current_setting($1) = '0'", setting))
+
+
+def build_scram_verifier(password: str) -> str:
+    """What PostgreSQL keeps of a password (RFC 5803): whoever reads it cannot log in with it."""
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    told = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return "SCRAM-SHA-256${}:{}${}:{}".format(ITERATIONS, *told)

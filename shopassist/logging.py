@@ -1,0 +1,61 @@
+"""Configure structlog and library logging; only fields on the allow-list are logged."""
+
+import logging
+import sys
+import traceback
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict
+
+__all__ = ["configure_logging"]
+
+ALLOWED_FIELDS = frozenset(
+    {
+        "event", "level", "timestamp", "logger", "request_id", "trace_id", "method", "route", "status", "milliseconds",
+        "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason", "name",
+    }
+)  # fmt: skip
+"""Fields that may be logged. User ids, questions, tokens and links to databases are none of them."""
+
+
+def drop_unlisted_fields(_: Any, __: str, event: EventDict) -> EventDict:
+    """Drop every field that is not on the list."""
+    return {key: value for key, value in event.items() if key in ALLOWED_FIELDS}
+
+
+class TracebackOnlyFormatter(logging.Formatter):
+    """Lines of libraries, which log whatever exception reaches them: its text may hold what somebody asked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The first line, and where an exception happened."""
+        bare = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
+        line, _, more = super().format(bare).partition("\n")
+        line = f"{line}\n{more}" if more and record.levelno < logging.WARNING else line
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        """The kind of an exception and the lines of code that it came through."""
+        kind, _, trace = ei
+        return "".join([*traceback.format_tb(trace), kind.__name__ if kind else ""])
+
+
+def configure_logging(level: str = "info") -> None:
+    """Send structlog's events, and the warnings of libraries, to standard error."""
+    number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            drop_unlisted_fields,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TracebackOnlyFormatter("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])

@@ -1,0 +1,1 @@
+"""Scheduled jobs: scheduler, records of runs, leases and vacuum."""

@@ -1,0 +1,103 @@
+"""Leases and records of runs in memory."""
+
+from collections import Counter
+from datetime import timedelta
+
+from shopassist.db.memory import MemoryStore, copy_row
+from shopassist.db.row_batches import JobResult
+from shopassist.maintenance.models import (
+    DONE,
+    NOTE_LENGTH,
+    RUN_RETENTION,
+    RUNS_KEPT_PER_JOB,
+    JobRecord,
+    MaintenanceOverview,
+    MaintenanceRun,
+    RunReport,
+)
+
+
+class MemoryLeases:
+    """Implements `Leases`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """The store's clock decides."""
+        self._store = store
+
+    async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
+        now = self._store.now()
+        current, expires_at = self._store.leases.get(name, (holder, now))
+        if current != holder and expires_at > now:
+            return False
+        self._store.leases[name] = (holder, now + lifetime)
+        return True
+
+    async def release(self, name: str, holder: str) -> None:
+        if self._store.leases.get(name, ("", None))[0] == holder:
+            del self._store.leases[name]
+
+    async def holder(self, name: str) -> str | None:
+        holder, expires_at = self._store.leases.get(name, (None, self._store.now()))
+        return holder if expires_at > self._store.now() else None
+
+
+class MemoryMaintenanceRuns:
+    """Implements `MaintenanceRuns`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """The store's clock decides."""
+        self._store = store
+
+    async def record(self, report: RunReport) -> None:
+        now, note = self._store.now(), report.work.note and report.work.note[:NOTE_LENGTH]
+        run = MaintenanceRun(
+            id=None,
+            job=report.job,
+            began_at=now - timedelta(seconds=report.seconds),
+            finished_at=now,
+            outcome=report.outcome,
+            did=report.work.did,
+            seconds=report.seconds,
+            started_by=report.started_by.value,
+            note=note,
+        )
+        runs = self._store.maintenance_runs
+        newest = next((runs[key] for key in reversed(runs) if runs[key].job == run.job), None)
+        if newest is not None and run.did == 0 and _repeat_key(newest) == _repeat_key(run):
+            newest.finished_at, newest.seconds, newest.repeats = now, run.seconds, newest.repeats + 1
+            return
+        run.id = self._store.next_id("maintenance_runs")
+        runs[run.id] = run
+
+    async def overview(self) -> MaintenanceOverview:
+        jobs: dict[str, JobRecord] = {}
+        for run in self._store.maintenance_runs.values():
+            before = jobs.get(run.job)
+            earlier = before.done_at if before else None
+            done_at = run.finished_at if run.outcome == DONE else earlier
+            jobs[run.job] = JobRecord(copy_row(run), done_at)
+        return MaintenanceOverview(self._store.now(), jobs)
+
+    async def forget(self, limit: int = 1000) -> int:
+        oldest, places, outcomes = self._store.ago(RUN_RETENTION), Counter[str](), Counter[tuple[str, str]]()
+        gone: list[int] = []
+        for key, run in reversed(self._store.maintenance_runs.items()):
+            places[run.job] += 1
+            outcomes[run.job, run.outcome] += 1
+            is_beyond = places[run.job] > RUNS_KEPT_PER_JOB or run.finished_at < oldest
+            if is_beyond and outcomes[run.job, run.outcome] > 1:
+                gone.append(key)
+        for key in gone[::-1][:limit]:
+            del self._store.maintenance_runs[key]
+        return min(len(gone), limit)
+
+
+class MemoryVacuum:
+    """Implements `Vacuum`: there are no dead rows."""
+
+    async def vacuum(self) -> JobResult:
+        return JobResult()
+
+
+def _repeat_key(run: MaintenanceRun) -> tuple[str, int, str, str | None]:
+    return run.outcome, run.did, run.started_by, run.note

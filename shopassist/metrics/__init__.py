@@ -1,0 +1,1 @@
+"""In-process metrics registry, aggregation over worker processes, Prometheus exposition."""

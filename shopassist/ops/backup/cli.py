@@ -1,0 +1,175 @@
+"""`shopassist backup …`: create, list, verify and restore backups."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Column, Table
+from sqlalchemy import URL
+
+from shopassist.audit.postgres import insert_operator_entry
+from shopassist.db.database import get_role_settings
+from shopassist.db.dsn import build_dsn
+from shopassist.db.migrate import connect, ensure_current
+from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
+from shopassist.errors import StartupError
+from shopassist.ops.backup import manifest as manifests
+from shopassist.ops.backup import restore as restoring
+from shopassist.ops.backup.create import back_up, get_backup_dsn, get_backup_folder
+from shopassist.ops.startup import read_settings, running_database
+from shopassist.privacy.cli import PrivacyServices
+from shopassist.privacy.erasure import repeat_erasures
+from shopassist.privacy.models import ErasureListEntry
+from shopassist.settings import Settings
+from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.group import load_settings
+
+Result = TypeVar("Result")
+
+app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
+console = Console(stderr=True)
+
+HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
+
+
+class RunOnDatabase(Protocol):
+    """Gives work the services on the database that settings name."""
+
+    async def __call__(self, settings: Settings, work: Callable[[PrivacyServices], Awaitable[Result]]) -> Result: ...
+
+
+def get_administrator_dsn(settings: Settings) -> URL:
+    """The link that may make databases: the administrator's, else as for backing up."""
+    link = load_settings(ProvisioningSettings).admin_url
+    return get_backup_dsn(settings) if link is None else build_dsn(settings, link, "DATABASE_ADMIN_URL")
+
+
+@app.command()
+def create() -> None:
+    """Back the database up, and remove the oldest backups beyond BACKUP_KEEP."""
+    with running_database() as settings, console.status("backing up"):
+        made = asyncio.run(back_up(settings))
+    rows = sum(made.contents.rows.values())
+    secret = "encrypted" if made.encrypted else "not encrypted"
+    typer.echo(f"{made.name}: {rows:,} rows, revision {made.contents.revision}, {made.size:,} bytes, {secret}")
+
+
+@app.command("list")
+def list_() -> None:
+    """Show the backups, oldest first."""
+    folder = get_backup_folder(read_settings())
+    table = Table(Column("name", no_wrap=True), "made", "revision", "rows", "ledger", "bytes", "encrypted")
+    for name in manifests.list_backups(folder):
+        found = manifests.read_manifest(folder, name)
+        rows, ledger = sum(found.contents.rows.values()), found.contents.ledger_sum
+        made, secret = f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC", "yes" if found.encrypted else "no"
+        table.add_row(name, made, found.contents.revision, f"{rows:,}", f"{ledger:,}", f"{found.size:,}", secret)
+    Console().print(table)
+
+
+@app.command()
+def verify(name: NameArgument = "newest") -> None:
+    """Restore NAME into a scratch database, compare it with its manifest, and drop it."""
+    with running_database() as settings, console.status("restoring into a scratch database"):
+        folder = get_backup_folder(settings)
+        chosen = _resolve_name(folder, name)
+        found = asyncio.run(
+            restoring.verify_backup(get_administrator_dsn(settings), folder, chosen, _get_identity(settings))
+        )
+    rows = sum(found.rows.values())
+    typer.echo(f"{chosen} is whole: {rows:,} rows in {len(found.rows)} tables, ledger sum {found.ledger_sum:,}")
+
+
+@app.command()
+def restore(
+    context: typer.Context,
+    name: NameArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put NAME in the place of the database, which is kept under another name. Who was erased since stays erased."""
+    with running_database() as settings:
+        folder = get_backup_folder(settings)
+        chosen = _resolve_name(folder, name)
+        url = get_administrator_dsn(settings)
+        if not yes:
+            typer.confirm(
+                f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
+            )
+        with console.status("restoring"):
+            on_database: RunOnDatabase = context.obj.on_database
+            finished = partial(
+                finish_restore, name=chosen, erase_again=partial(replay_erasures, url, settings, on_database)
+            )
+            old = asyncio.run(restoring.restore_backup(url, folder, chosen, _get_identity(settings), finished))
+    typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
+
+
+async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None) -> None:
+    """Give a database restored from backup `name` to the roles that there are, and record in it that it was.
+
+    Whom `erase_again` knows of is erased in it before anybody else can look.
+    """
+    if erase_again:
+        await erase_again(url)
+    names = ProvisioningSettings()
+    async with connect(url) as connection:
+        if await connection.fetchval(ROLE_EXISTS, names.app_role):
+            roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
+            await provision(connection, roles, get_role_settings(DatabaseConfig()))
+        await insert_operator_entry(connection, "restore_backup", name)
+
+
+async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDatabase, url: URL) -> int:
+    """Erase in the database of `url` whoever was erased in `old`, which it is to take the place of; how many were.
+
+    The erasure is this version's, so the schema is brought up to it when there is anybody on the list. Raises
+    `StartupError` and `MigrationError`.
+    """
+    listed = await list_erasures_in(old, settings, on_database)
+    if not listed:
+        return 0
+    await ensure_current(url)
+    return await on_database(
+        with_database_url(settings, url), lambda services: repeat_erasures(services.erasure_service(), listed)
+    )
+
+
+async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatabase) -> dict[str, ErasureListEntry]:
+    """The last erasure of each subject in a database, by hash; nobody where its schema knows of none."""
+    async with connect(url) as connection:
+        if not await connection.fetchval(HAS_ERASURES_QUERY):
+            return {}
+
+    async def read(services: PrivacyServices) -> dict[str, ErasureListEntry]:
+        # The oldest first, so the last of a subject stays.
+        return {one.subject_hash: one async for one in services.erasure_service().listed()}
+
+    return await on_database(with_database_url(settings, url), read)
+
+
+def with_database_url(settings: Settings, url: URL) -> Settings:
+    """The settings, on the database of `url` alone."""
+    link = SecretStr(url.render_as_string(hide_password=False))
+    # The link itself says how it is protected.
+    alone = {"database_url": link, "replica_url": None, "ssl_mode": None, "ssl_root_cert": None}
+    database = settings.database.model_copy(update=alone)
+    return settings.model_copy(update={"database": database})
+
+
+def _resolve_name(folder: Path, name: str) -> str:
+    if name != "newest":
+        return name
+    names = manifests.list_backups(folder)
+    if not names:
+        raise StartupError(f"There is no backup in {folder}.")
+    return names[-1]
+
+
+def _get_identity(settings: Settings) -> str | None:
+    return settings.backup.identity.get_secret_value() if settings.backup.identity else None

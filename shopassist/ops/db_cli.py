@@ -1,0 +1,118 @@
+"""`shopassist db …`: upgrade, downgrade and show the schema, provision the roles."""
+
+import asyncio
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import asyncpg
+import typer
+from pydantic import SecretStr
+from sqlalchemy import URL
+
+from shopassist.db import migrate
+from shopassist.db.database import get_role_settings
+from shopassist.db.dsn import apply_tls_settings, normalise_dsn
+from shopassist.db.migrate import connect
+from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
+from shopassist.errors import StartupError
+from shopassist.ops.backup.create import get_backup_dsn
+from shopassist.ops.startup import running_database
+from shopassist.ops.tuning import parse_machine, print_advice
+from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
+from shopassist.settings.group import load_settings
+
+database_app = typer.Typer(no_args_is_help=True, help="The schema of the database.")
+
+
+@contextmanager
+def running_session_dsn() -> Iterator[URL]:
+    """The owner's link to the database that runs, else its link past any pooler. Raises `StartupError` for none."""
+    with running_database() as settings:
+        yield get_backup_dsn(settings)
+
+
+@database_app.command()
+def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
+    """Bring the schema up to REVISION."""
+    with running_session_dsn() as url:
+        asyncio.run(migrate.upgrade(url, revision))
+        typer.echo(asyncio.run(migrate.get_current_revision(url)))
+
+
+@database_app.command()
+def downgrade(revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')]) -> None:
+    """Take the schema back to REVISION."""
+    with running_session_dsn() as url:
+        asyncio.run(migrate.downgrade(url, revision))
+        typer.echo(asyncio.run(migrate.get_current_revision(url)) or "base")
+
+
+@database_app.command()
+def current() -> None:
+    """Show the revision of the database."""
+    with running_session_dsn() as url:
+        typer.echo(asyncio.run(migrate.get_current_revision(url)) or "base")
+
+
+@database_app.command()
+def history() -> None:
+    """Show every revision, oldest first."""
+    for revision, title in migrate.list_revisions():
+        typer.echo(f"{revision}  {title}")
+
+
+@database_app.command()
+def tune(
+    memory: Annotated[str | None, typer.Option(help="That PostgreSQL may have, such as 8GB; unless said, all.")] = None,
+    cores: Annotated[int | None, typer.Option(help="Unless said, those of this machine.", min=1)] = None,
+    spinning: Annotated[bool, typer.Option("--spinning", help="Its disk is no solid-state one.")] = False,
+    as_sql: Annotated[bool, typer.Option("--sql", help="As statements for psql.")] = False,
+) -> None:
+    """Print what to set in PostgreSQL for its machine and for this product, and why."""
+    with running_database() as settings:
+        asyncio.run(print_advice(settings, parse_machine(memory, cores, spinning=spinning), as_sql=as_sql))
+
+
+@database_app.command("provision")
+def provision_() -> None:
+    """Make the three roles of the database (owner, app, reader) with the link of DATABASE_ADMIN_URL."""
+    asyncio.run(provision_roles(load_settings(ProvisioningSettings), load_settings(DatabaseConfig)))
+
+
+async def provision_roles(settings: ProvisioningSettings, config: DatabaseConfig) -> None:
+    """Make the roles; a new one that was given no password gets one, which is shown once.
+
+    Raises `StartupError` with the reason when that cannot be done; nothing has been changed then.
+    """
+    if settings.admin_url is None:
+        raise StartupError("DATABASE_ADMIN_URL is not set: the link of an administrator to the product's database.")
+    url = normalise_dsn(settings.admin_url.get_secret_value(), "DATABASE_ADMIN_URL")
+    url = apply_tls_settings(url, config, "DATABASE_ADMIN_URL")
+    async with connect(url) as connection:
+        wanted = {
+            "DATABASE_MIGRATION_URL": (settings.owner_role, settings.owner_password),
+            "DATABASE_URL": (settings.app_role, settings.app_password),
+            "to read": (settings.read_role, settings.read_password),
+        }
+        made = {purpose: await _build_role(connection, *of) for purpose, of in wanted.items()}
+        try:
+            await provision(connection, Roles(*made.values()), get_role_settings(config))
+        except asyncpg.PostgresError as error:
+            raise StartupError(f"The roles could not be made, and nothing was changed: {error.args[0]}.") from None
+    for purpose, role in made.items():
+        if role.password is None or wanted[purpose][1] is not None:
+            typer.echo(f"{purpose}: {role.name}")
+            continue
+        link = url.set(drivername="postgresql", username=role.name, password=role.password)
+        typer.echo(f"{purpose}: {link.render_as_string(hide_password=False)}   (shown this once)")
+
+
+async def _build_role(connection: asyncpg.Connection, name: str, password: SecretStr | None) -> Role:
+    if password is not None:
+        given = password.get_secret_value()
+        if not given.isascii() or not given.isprintable():
+            raise StartupError(f"The password of {name} must be of printable ASCII characters.")
+        return Role(name, given)
+    return Role(name, None if await connection.fetchval(ROLE_EXISTS, name) else secrets.token_urlsafe(24))

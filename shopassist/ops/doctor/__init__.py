@@ -1,1 +1,0 @@
-"""What may be wrong with a deployment, and how it is put right."""

@@ -1,0 +1,1 @@
+"""The whole state as one file: export, import, comparison with a database."""

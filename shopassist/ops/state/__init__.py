@@ -1,1 +1,0 @@
-"""The whole state as a file: written, read back, compared."""

@@ -1,0 +1,1 @@
+"""Personal data: export, erasure, and merging a guest into a registered user."""

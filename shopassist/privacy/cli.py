@@ -1,0 +1,172 @@
+"""`shopassist user …`: export and erase a user; read and write the list of erasures."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Protocol, TypeVar
+from uuid import UUID
+
+import typer
+
+from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct
+from shopassist.audit.postgres import get_operator_name
+from shopassist.errors import StartupError
+from shopassist.identity.caller import UserHasher
+from shopassist.ops.startup import read_settings
+from shopassist.privacy.erasure import ErasureService, repeat_erasures
+from shopassist.privacy.export import ExportService
+from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
+from shopassist.settings import Storage
+from shopassist.storage import UnitOfWork
+
+Result = TypeVar("Result")
+
+OTHER_KEY_MESSAGE = (
+    "{} was written under another SECRET_KEY: nobody on it could be recognised. Set the SECRET_KEY that the servers "
+    "had then."
+)
+
+
+def read_list_lines(file: Path) -> Iterator[dict[str, str]]:
+    """Each line. Raises `StartupError` for a file that is no such list."""
+    try:
+        with file.open(encoding="utf-8") as opened:
+            for text in opened:
+                # A line that was being written when the machine stopped is not there; it is added again.
+                if text.endswith("\n"):
+                    yield json.loads(text)
+    except (OSError, ValueError):
+        raise StartupError(f"{file} cannot be read as a list of erasures.") from None
+
+
+def read_erasure_list(file: Path, fingerprint: str) -> dict[str, ErasureListEntry]:
+    """The last erasure of each subject, by hash. Raises `StartupError`, also for hashes under another key."""
+    listed: dict[str, ErasureListEntry] = {}
+    for line in read_list_lines(file):
+        try:
+            one = ErasureListEntry(UUID(line["id"]), line["subject"], datetime.fromisoformat(line["erased_at"]))
+            key = line["key"]
+        except (KeyError, TypeError, ValueError):
+            raise StartupError(f"{file} cannot be read as a list of erasures.") from None
+        if key != fingerprint:
+            raise StartupError(OTHER_KEY_MESSAGE.format(file))
+        if one.subject_hash not in listed or listed[one.subject_hash].erased_at < one.erased_at:
+            listed[one.subject_hash] = one
+    return listed
+
+
+def append_to_erasure_list(file: Path, erasures: Sequence[ErasureListEntry], fingerprint: str) -> int:
+    """Add the erasures that are not in `file` yet; how many. Raises `StartupError`."""
+    known = {line.get("id") for line in read_list_lines(file)} if file.exists() else set()
+    new = [one for one in erasures if str(one.id) not in known]
+    try:
+        with file.open("ab") as opened:
+            opened.truncate(count_complete_bytes(file))
+            for one in new:
+                line = {"id": str(one.id), "subject": one.subject_hash, "erased_at": one.erased_at.isoformat()}
+                opened.write(json.dumps({**line, "key": fingerprint}).encode() + b"\n")
+    except OSError as error:
+        raise StartupError(f"{file} cannot be written: {error.strerror}.") from None
+    return len(new)
+
+
+def count_complete_bytes(file: Path) -> int:
+    """Where the last whole line ends."""
+    with file.open("rb") as opened:
+        return sum(len(line) for line in opened if line.endswith(b"\n"))
+
+
+app = typer.Typer(no_args_is_help=True, help="What is held of a person.")
+erasures_app = typer.Typer(no_args_is_help=True, help="The list of erasures.")
+app.add_typer(erasures_app, name="erasures")
+
+UserArgument = Annotated[str, typer.Argument(help="The user's id: a subject, or a guest's session id.")]
+FileOption = Annotated[
+    Path | None, typer.Option("--to", dir_okay=False, help="Where to write; unless said, standard output.")
+]
+ListOutputArgument = Annotated[Path, typer.Argument(dir_okay=False, help="The list; what is in it stays.")]
+ListInputArgument = Annotated[Path, typer.Argument(dir_okay=False, exists=True, help="What `export` wrote.")]
+
+
+class PrivacyServices(Protocol):
+    """What these commands take from the container."""
+
+    def export_service(self) -> ExportService: ...
+
+    def erasure_service(self) -> ErasureService: ...
+
+    def subject_hash(self) -> UserHasher: ...
+
+    def unit_of_work(self) -> UnitOfWork: ...
+
+
+WithServices = Callable[[Callable[[PrivacyServices], Awaitable[Result]]], Result]
+
+
+@app.callback()
+def refuse_during_rollout() -> None:
+    """Refuse during a rollout: what is in the server's memory cannot be seen from here."""
+    if read_settings().storage.storage is Storage.ROLLOUT:
+        raise StartupError("STORAGE=rollout: users may be in the server's memory. Use its API, or end the rollout.")
+
+
+@app.command()
+def export(context: typer.Context, user: UserArgument, to: FileOption = None) -> None:
+    """Write everything that is held of USER, as JSON."""
+
+    async def write(services: PrivacyServices) -> None:
+        await record_operator_action(services, EXPORT_USER, user)
+        parts = await services.export_service().export(user, None)
+        with to.open("wb") if to else open(sys.stdout.fileno(), "wb", closefd=False) as file:  # noqa: ASYNC230
+            async for part in parts:
+                file.write(part)
+
+    with_services: WithServices[None] = context.obj.with_services
+    with_services(write)
+
+
+@app.command()
+def erase(context: typer.Context, user: UserArgument) -> None:
+    """Erase USER and show the receipt; may be done again."""
+
+    async def done(services: PrivacyServices) -> ErasureReceipt:
+        receipt = await services.erasure_service().erase(user, None, AskedBy.OPERATOR, float("inf"))
+        # Known by the receipt: from here on nothing names who was erased.
+        await record_operator_action(services, ERASE_USER, str(receipt.receipt_id))
+        return receipt
+
+    with_services: WithServices[ErasureReceipt] = context.obj.with_services
+    receipt = with_services(done)
+    typer.echo(receipt.model_dump_json(indent=2))
+
+
+@erasures_app.command("export")
+def export_list(context: typer.Context, file: ListOutputArgument) -> None:
+    """Add the erasures that FILE has not yet. Keep it outside the database: it outlives a restored backup."""
+
+    async def add(services: PrivacyServices) -> int:
+        listed = [one async for one in services.erasure_service().listed()]
+        return append_to_erasure_list(file, listed, services.subject_hash().fingerprint)
+
+    with_services: WithServices[int] = context.obj.with_services
+    typer.echo(f"{with_services(add):,} added")
+
+
+@erasures_app.command()
+def replay(context: typer.Context, file: ListInputArgument) -> None:
+    """Erase again whoever is in FILE and was brought back by an older backup; may be done again."""
+
+    async def again(services: PrivacyServices) -> int:
+        listed = read_erasure_list(file, services.subject_hash().fingerprint)
+        return await repeat_erasures(services.erasure_service(), listed)
+
+    with_services: WithServices[int] = context.obj.with_services
+    typer.echo(f"{with_services(again):,} erased again")
+
+
+async def record_operator_action(services: PrivacyServices, act: str, target: str) -> None:
+    """Put the operator's act into the audit of administrators."""
+    done = AdminAct(actor=get_operator_name(), act=act, target=target)
+    await services.unit_of_work().run(lambda work: work.admin_audit.record(done))

@@ -1,0 +1,90 @@
+"""Routes to export, erase and merge personal data."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from starlette.responses import StreamingResponse
+
+from shopassist.api.dependencies import (
+    CALLER_SECURITY,
+    REGISTERED_SECURITY,
+    CallerDep,
+    RegisteredDep,
+    get_container,
+    take_from_container,
+)
+from shopassist.api.error_handlers import BODY_ERRORS, IDENTITY_ERRORS, document_errors
+from shopassist.db.resilience import limit_time
+from shopassist.errors import GuestMergedError, NotFoundError
+from shopassist.privacy.erasure import ErasureService
+from shopassist.privacy.export import ExportService
+from shopassist.privacy.guest_merge import GuestMergeService
+from shopassist.privacy.models import ErasureReceipt, GuestMerged, GuestToMerge, UserExport
+
+router = APIRouter(prefix="/api/user", tags=["privacy"])
+
+PAGE_TIMEOUT_SECONDS = 30.0
+"""How long one page of an export may take; all of it may take as long as the client reads."""
+
+EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-export.json"', "Cache-Control": "no-store"}
+
+ExportServiceDep = Annotated[ExportService, Depends(take_from_container("export_service"))]
+
+
+@router.get(
+    "/export",
+    dependencies=CALLER_SECURITY,
+    response_class=StreamingResponse,
+    responses={200: {"model": UserExport}, **document_errors(*IDENTITY_ERRORS)},
+)
+async def export(caller: CallerDep, service: ExportServiceDep) -> StreamingResponse:
+    """Everything that is held of the caller, as one JSON document."""
+    parts = await service.export(caller.user_id, caller.is_guest)
+    return StreamingResponse(limit_time_per_part(parts), headers=EXPORT_HEADERS, media_type="application/json")
+
+
+ErasureServiceDep = Annotated[ErasureService, Depends(take_from_container("erasure_service"))]
+
+
+@router.delete(
+    "",
+    dependencies=CALLER_SECURITY,
+    responses={
+        202: {"model": ErasureReceipt, "description": "The erasure goes on by itself."},
+        **document_errors(*IDENTITY_ERRORS, NotFoundError),
+    },
+)
+async def erase(caller: CallerDep, service: ErasureServiceDep, response: Response) -> ErasureReceipt:
+    """Erase the caller. Asking again gives the same receipt, with its end when it was not over yet (202)."""
+    receipt = await service.erase(caller.user_id, caller.is_guest)
+    if receipt.finished_at is None:
+        response.status_code = 202
+    response.headers["Cache-Control"] = "no-store"
+    return receipt
+
+
+GuestMergeServiceDep = Annotated[GuestMergeService, Depends(take_from_container("guest_merge_service"))]
+
+
+@router.post(
+    "/merge-guest",
+    dependencies=REGISTERED_SECURITY,
+    responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, GuestMergedError),
+)
+async def merge_guest(
+    session: GuestToMerge, request: Request, caller: RegisteredDep, service: GuestMergeServiceDep
+) -> GuestMerged:
+    """Take over what the caller agreed to and asked as a guest, once. Credits are not added."""
+    guest = get_container(request).guest_sessions().caller(session.session_id.get_secret_value())
+    return await service.merge(guest.user_id, caller.user_id)
+
+
+async def limit_time_per_part(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Parts that each have a time of their own, since a slow client may be at them for longer than a request lives."""
+    while True:
+        with limit_time(PAGE_TIMEOUT_SECONDS):
+            part = await anext(parts, None)
+        if part is None:
+            return
+        yield part

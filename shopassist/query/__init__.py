@@ -1,0 +1,1 @@
+"""Answer shoppers' questions: cache, idempotency, single flight, charging."""

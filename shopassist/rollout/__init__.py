@@ -1,0 +1,1 @@
+"""Gradual migration of users from memory to PostgreSQL (`STORAGE=rollout`)."""

@@ -1,1 +1,0 @@
-"""The business sentences: credits, consent, query cache, query. No SQL, no HTTP."""

@@ -1,0 +1,37 @@
+"""Validators of text: what PostgreSQL can store and UTF-8 can encode, and valid user ids."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from shopassist.errors import InvalidInputError
+
+USER_ID_LENGTH = 255
+"""Characters in a user id at the most; OpenID Connect Core 1.0, section 2, gives a subject as many."""
+HASH_LENGTH = 64
+IDEMPOTENCY_KEY_LENGTH = 255
+
+
+def validate_text(text: str) -> str:
+    """`text`, if PostgreSQL can keep it and UTF-8 can carry it. Raises `ValueError` for NUL and lone surrogates."""
+    if "\x00" in text:
+        raise ValueError("must not contain the NUL character")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain a lone surrogate") from None
+    return text
+
+
+StorableText = Annotated[str, AfterValidator(validate_text)]
+
+
+def validate_user_id(user_id: str) -> str:
+    """`user_id`, if an account can have it. Raises `InvalidInputError`."""
+    try:
+        validate_text(user_id)
+    except ValueError as error:
+        raise InvalidInputError(f"user_id {error}.") from None
+    if not 0 < len(user_id) <= USER_ID_LENGTH:
+        raise InvalidInputError(f"user_id must have 1 to {USER_ID_LENGTH} characters.")
+    return user_id

@@ -1,0 +1,67 @@
+"""Affiliate links: the tag goes to the shops of the programme and nowhere else."""
+
+import pytest
+
+from shopassist.assistant.answering.affiliate_links import AffiliateLinks
+
+
+@pytest.mark.parametrize(
+    ("link", "marked"),
+    [
+        ("https://www.amazon.in/dp/B0X", "https://www.amazon.in/dp/B0X?tag=shop-21"),
+        ("https://amazon.in/dp/B0X", "https://amazon.in/dp/B0X?tag=shop-21"),
+        ("https://amazon.com/dp/B0X", "https://amazon.com/dp/B0X?tag=shop-21"),
+        ("https://WWW.Amazon.COM/dp/B0X", "https://WWW.Amazon.COM/dp/B0X?tag=shop-21"),
+        ("https://www.amazon.in/s?k=a+b&tag=thief-20&x=%2F", "https://www.amazon.in/s?k=a+b&x=%2F&tag=shop-21"),
+        ("https://www.amazon.in/s?TAG=thief&k=1#top", "https://www.amazon.in/s?k=1&tag=shop-21#top"),
+    ],
+)
+def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
+    """A link to the shop gets the tag, in place of another's, and keeps the rest of its query."""
+    assert AffiliateLinks("shop-21").mark(link) == marked
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://www.amazon.in/dp/B0X",
+        "https://evil-amazon.in/dp/B0X",
+        "https://amazon.in.evil.com/dp/B0X",
+        "https://www.amazon.in@evil.com/dp/B0X",
+        "https://user:pw@www.amazon.in/dp/B0X",
+        "https://www.amazon.in:8443/dp/B0X",
+        "https://evil.com/?u=https://www.amazon.in/",
+        "https://evil.com\\@www.amazon.in/",
+        "https://аmazon.in/dp/B0X",  # noqa: RUF001 - the look-alike letter is the point
+        "https://xn--mazon-3ve.in/dp/B0X",
+        "https://ａmazon.in/dp/B0X",  # noqa: RUF001 - full width
+        "https://flip\u212aart.com/p/1",
+        "https://www.amazon.in:443/dp/B0X",
+        "https://amazon.in%2eevil.com/dp/B0X",
+        "https://amazon.in./dp/B0X",
+        "https://smile.amazon.in/dp/B0X",
+        "javascript:alert(1)//www.amazon.in",
+        "//www.amazon.in/dp/B0X",
+        "https://[bad/",
+        "",
+        "https://www.flipkart.com/p/1",
+    ],
+)
+def test_other_links_stay_as_they_are(link: str) -> None:
+    """No look-alike, no other scheme, no other programme's shop ever carries the tag."""
+    assert AffiliateLinks("shop-21").mark(link) == link
+
+
+def test_the_program_chooses_the_shop() -> None:
+    """The tag belongs to one programme: Flipkart's goes to Flipkart, and `all` means both."""
+    flipkart, amazon = "https://www.flipkart.com/p/1?pid=2&affid=x", "https://www.amazon.in/dp/1"
+    assert AffiliateLinks("me", "flipkart").mark(flipkart) == "https://www.flipkart.com/p/1?pid=2&affid=me"
+    assert AffiliateLinks("me", "flipkart").mark(amazon) == amazon
+    assert AffiliateLinks("me", "ALL").mark(amazon) == f"{amazon}?tag=me"
+    assert AffiliateLinks("me", "unknown").mark(amazon) == amazon
+
+
+def test_a_tag_is_escaped_and_none_changes_nothing() -> None:
+    """A tag cannot smuggle parameters in, and without a tag links stay as they are."""
+    assert AffiliateLinks("a&b=c").mark("https://amazon.in/x") == "https://amazon.in/x?tag=a%26b%3Dc"
+    assert AffiliateLinks(None).mark("https://amazon.in/x") == "https://amazon.in/x"

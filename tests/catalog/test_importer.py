@@ -1,0 +1,165 @@
+"""Importing catalogue files: what is read, what is guessed, and what is refused and why."""
+
+import gzip
+import json
+from decimal import Decimal
+
+import pytest
+
+from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.errors import InvalidInputError
+from tests.support.catalog_files import Shop, row
+
+TEXT_BREAKERS = ["nul \x00", "lone \ud800 surrogate"]
+
+CSV = "sku;name;manufacturer;price;url;ram gb\n7;Phone;Acme;₹11,999;https://x.example/7;8\n"
+RECORD = (
+    '{"sku": 7, "name": "Phone", "manufacturer": "Acme", "price": "₹11,999", "url": "https://x.example/7", "ramGb": 8}'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", CSV.encode("utf-8-sig")),
+        ("a.tsv", CSV.replace(";", "\t")),
+        ("a.csv.gz", gzip.compress(CSV.encode())),
+        ("a", gzip.compress(CSV.encode())),
+        ("a.jsonl", f"{RECORD}\n\n"),
+        ("a", f"{RECORD}\n{RECORD}\n"),
+        ("a.json", f"[{RECORD}]"),
+        ("a.json.gz", gzip.compress(f'{{"total": 1, "products": [{RECORD}]}}'.encode())),
+    ],
+)
+async def test_every_format_gives_the_same_product(shop: Shop, name: str, content: str | bytes) -> None:
+    """CSV with a byte order mark or another delimiter, JSON lines and JSON, compressed or not; columns are guessed."""
+    report = await shop.take(shop.file(name, content))
+    assert (report.inserted, report.rejected) == (1, 0)
+    taken = shop.product("7")
+    assert (taken.source, taken.title, taken.brand, taken.link) == ("a", "Phone", "Acme", "https://x.example/7")
+    assert (taken.price, taken.currency, taken.attributes) == (Decimal("11999.00"), "INR", {"ram_gb": 8})
+
+
+async def test_importing_again_changes_nothing(shop: Shop) -> None:
+    """The second time all is unchanged, a changed row is updated, and a key twice in a batch is counted as repeated."""
+    path = shop.file("a.jsonl", [row(1), row(2)])
+    assert (await shop.take(path)).inserted == 2
+    assert (await shop.take(path)).unchanged == 2
+    report = await shop.take(shop.file("a.jsonl", [row(1, price="8"), row(2), row(3), row(3, title="Last")]))
+    assert (report.updated, report.unchanged, report.inserted, report.repeated) == (1, 1, 1, 1)
+    assert shop.product("3").title == "Last"
+
+
+BAD_LINES = [
+    ("{broken", "not JSON"),
+    ("[1]", "not a JSON object"),
+    (json.dumps(row(price="NaN")), "price"),
+    ('{"id": 1, "title": "t", "price": NaN}', "finite"),
+    ('{"id": 1, "title": "t", "price": 1e400}', "finite"),
+    ('{"id": 1, "title": "t", "weight": Infinity}', "finite"),
+    (json.dumps(row(title="  ")), "title is empty"),
+    (json.dumps(row(title=["t"])), "title is no text"),
+    (json.dumps(row(title="t" * 1001)), "longer than 1,000"),
+    (json.dumps(row(id=None)), "id"),
+    (json.dumps(row(price=5, currency=None)), "no currency"),
+    (json.dumps(row(currency="dollars")), "currency"),
+    (json.dumps(row(rating=5.1)), "rating"),
+    (json.dumps(row(rating="NaN")), "rating"),
+    (json.dumps(row(link="javascript:alert(1)")), "link"),
+    (json.dumps(row(link="https://")), "link"),
+    (json.dumps(row(price_as_of="yesterday")), "date"),
+    *((json.dumps(row(title=text)), "must not contain") for text in TEXT_BREAKERS),
+    *((json.dumps(row(spec=text)), "must not contain") for text in TEXT_BREAKERS),
+    ('{"id": 1, "title": ' + "[" * 100_000, "not JSON"),
+    ("x" * (1 << 20) + "y", "longer than"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=[reason for _, reason in BAD_LINES])
+async def test_a_bad_row_is_set_aside_with_its_reason(shop: Shop, line: str, reason: str) -> None:
+    """It is counted, written beside the input, and spoils neither its neighbours nor the file."""
+    path = shop.file(
+        "a.jsonl",
+        "\n".join([json.dumps(row(8, link="", rating=4, price_as_of="2025-01-02")), line, json.dumps(row(9))]),
+    )
+    report = await shop.take(path)
+    assert (report.read, report.inserted, report.rejected) == (3, 2, 1)
+    [reject] = shop.rejects(path)
+    assert reject["line"] == 2
+    assert reason in reject["reason"]
+
+
+async def test_bad_rows_of_csv(shop: Shop) -> None:
+    """Ragged rows, foreign encodings and open quotes are set aside; their line is told."""
+    good = b"id,title,price\n1,One,$5\n"
+    path = shop.file("a.csv", good + b'2,Two\n3,Caf\xe9,$5\n4,Four,$5,extra\n5,Five,$6\n6,"Six,$5\n')
+    report = await shop.take(path)
+    assert (report.read, report.inserted, report.rejected) == (6, 2, 4)
+    assert [reject["line"] for reject in shop.rejects(path)[:3]] == [3, 4, 5]
+
+
+async def test_rejects_of_an_earlier_import_do_not_linger(shop: Shop) -> None:
+    """When all rows are good there is no reject file, and it can be put elsewhere."""
+    path = shop.file("a.jsonl", [row(1), row(2, title="")])
+    await shop.take(path)
+    elsewhere = shop.folder / "elsewhere.jsonl"
+    await shop.take(path, rejects=elsewhere)
+    assert len(elsewhere.read_text().splitlines()) == 1
+    await shop.take(shop.file("a.jsonl", [row(1)]))
+    assert not path.with_name("a.jsonl.rejects.jsonl").exists()
+
+
+async def test_prices_without_a_currency_stop_before_the_first_row(shop: Shop) -> None:
+    """One clear sentence; any of option, column and sign is enough."""
+    rows = [{"id": 1, "title": "t", "price": 5}]
+    path = shop.file("a.jsonl", rows)
+    with pytest.raises(InvalidInputError, match="name no currency: say --currency"):
+        await shop.take(path)
+    assert not shop.store.products
+    assert (await shop.take(path, currency="eur")).inserted == 1
+    assert shop.product("1").currency == "EUR"
+
+
+async def test_columns_can_be_told(shop: Shop) -> None:
+    """An override wins over the guess; what does not exist is named."""
+    path = shop.file("a.csv", "id,name,label,price,mrp\n1,n,l,$1,$2\n")
+    await shop.take(path, columns={"title": "label", "price": "mrp"})
+    assert (shop.product("1").title, shop.product("1").price) == ("l", Decimal("2.00"))
+    with pytest.raises(InvalidInputError, match="no field 'titel'"):
+        plan_import(path, ImportOptions(columns={"titel": "label"}))
+    with pytest.raises(InvalidInputError, match="no column 'x'"):
+        plan_import(path, ImportOptions(columns={"title": "x"}))
+
+
+def test_the_guess_is_shown(shop: Shop) -> None:
+    """Each field with its column, and in words what was taken for granted."""
+    path = shop.file("a.jsonl", [{"id": 1, "title": "t", "price": 5, "supplier": "s", "short_description": "d",
+                                  "img_500x500": "http://x/y", "attr_n_weight": 1.0}])  # fmt: skip
+    shown = {name: (column, remark) for name, column, remark in plan_import(path).shown}
+    assert shown["brand"] == ("supplier", "")
+    assert shown["price"] == ("price", "in minor units, as in the ICEcat open catalogue shape")
+    assert "USD" in shown["currency"][1]
+    assert "store" in shown["link"][1]
+
+
+async def test_a_file_that_is_cut_off(shop: Shop) -> None:
+    """What was whole is taken, and the error tells how many rows that were."""
+    whole = gzip.compress("\n".join(json.dumps(row(n, note=f"{n * 7919}")) for n in range(20_000)).encode())
+    path = shop.file("a.jsonl.gz", whole[: len(whole) // 2])
+    with pytest.raises(InvalidInputError, match=r"is cut off.* The [\d,]+ good rows before that were taken"):
+        await shop.take(path)
+    assert 1000 < len(shop.store.products) < 20_000
+    with pytest.raises(InvalidInputError, match="No row was taken"):
+        await shop.take(shop.file("b.jsonl.gz", whole[:100]))
+
+
+NO_FILES = [("a.csv", b""), ("a.json", b"{}"), ("a.json", b"[1"), ("a.json", b"\xff"), ("a.jsonl", b"\n")]
+
+
+@pytest.mark.parametrize(("name", "content"), [*NO_FILES, ("a.gz", b"\x1f\x8bx"), ("a.csv.gz", b"\x1f\x8bx")])
+async def test_files_that_are_none(shop: Shop, name: str, content: bytes) -> None:
+    """One sentence for the owner, never a traceback."""
+    with pytest.raises(InvalidInputError):
+        await shop.take(shop.file(name, content))
+    with pytest.raises(InvalidInputError):
+        plan_import(shop.folder / "missing.csv")

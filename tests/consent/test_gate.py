@@ -1,0 +1,141 @@
+"""What the gate of questions asks the database, and how often."""
+
+import pytest
+from dependency_injector import providers
+
+from containers import Container
+from shopassist.consent.gate import ConsentGate
+from shopassist.consent.memory import MemoryConsentLookup
+from shopassist.consent.models import (
+    MARKETING,
+    TERMS,
+    ConsentDecision,
+    ConsentProvenance,
+    ConsentSource,
+    ConsentSubject,
+    LatestDecision,
+    NoticePublication,
+    PublishedNotice,
+)
+from shopassist.consent.notices import PublishedNoticeCache
+from shopassist.db.memory import MemoryStore
+from shopassist.errors import ConsentRequiredError, StorageUnavailableError
+from shopassist.settings import Settings, Storage, StorageSettings
+
+GUEST = ConsentSubject("g2wsht", is_guest=True)
+PLAIN = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/query")
+SIGNAL = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/query", privacy_signal=True)
+
+
+class CountingLookup(MemoryConsentLookup):
+    """Counts what it is asked, and is away when told so."""
+
+    is_away = False
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Nothing was asked yet."""
+        super().__init__(store)
+        self.asked: list[str] = []
+
+    async def published(self) -> list[PublishedNotice]:
+        self._count("notices")
+        return await super().published()
+
+    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+        self._count(purpose)
+        return await super().agreement(subject, purpose)
+
+    def _count(self, what: str) -> None:
+        self.asked.append(what)
+        if self.is_away:
+            raise StorageUnavailableError
+
+
+class Setting:
+    """A gate over a store in memory, with a clock of its own."""
+
+    def __init__(self, required: bool) -> None:
+        """It is noon."""
+        self.now = 1000.0
+        settings = Settings(storage=StorageSettings(storage=Storage.MEMORY))
+        self.container = Container(settings=settings)
+        self.lookup = CountingLookup(self.container.memory_store())
+        self.container.consent_lookup.override(providers.Object(self.lookup))
+        published = PublishedNoticeCache(self.lookup.published, lambda: self.now)
+        history = self.container.consent_history()
+        self.gate = ConsentGate(self.lookup, published, history, required, lambda: self.now)
+
+    async def publish(self, purpose: str) -> int:
+        """The id of a text."""
+        publication = NoticePublication(purpose=purpose, locale="en", text="Be good.")
+        return (await self.container.notice_service().publish(publication, "operator")).id or 0
+
+    async def grant(self, purpose: str, notice_id: int) -> None:
+        """Let the guest agree."""
+        decision = ConsentDecision(purpose=purpose, granted=True, notice_id=notice_id)
+        await self.container.consent_history().decide(GUEST, [decision], PLAIN)
+
+
+@pytest.fixture(params=[False])
+def setting(request: pytest.FixtureRequest) -> Setting:
+    """A gate."""
+    return Setting(request.param)
+
+
+requiring = pytest.mark.parametrize("setting", [True], indirect=True)
+
+
+async def test_nothing_is_asked_when_there_is_nothing_to_do(setting: Setting) -> None:
+    """No requirement and no signal: no question to the database."""
+    for _ in range(5):
+        await setting.gate.admit(GUEST, PLAIN)
+    assert setting.lookup.asked == []
+
+
+async def test_a_signal_that_changes_nothing_is_looked_into_once_a_minute(setting: Setting) -> None:
+    """Browsers send it with every request; who decides anew is looked into again at once."""
+    for _ in range(5):
+        await setting.gate.admit(GUEST, SIGNAL)
+    assert setting.lookup.asked == [MARKETING]
+    setting.now += 61
+    await setting.gate.admit(GUEST, SIGNAL)
+    assert len(setting.lookup.asked) == 2
+    setting.gate.forget(GUEST)
+    await setting.grant(MARKETING, await setting.publish(MARKETING))
+    await setting.gate.admit(GUEST, SIGNAL)
+    assert len(setting.lookup.asked) == 3
+    [state] = await setting.container.consent_history().state(GUEST)
+    assert (state.granted, state.source) == (False, "privacy_signal")
+
+
+async def test_a_signal_while_the_database_is_away_keeps_nobody_out(setting: Setting) -> None:
+    """It is looked into with the next request."""
+    setting.lookup.is_away = True
+    await setting.gate.admit(GUEST, SIGNAL)
+    await setting.gate.admit(GUEST, SIGNAL)
+    assert len(setting.lookup.asked) == 2
+
+
+@requiring
+async def test_an_agreement_is_read_for_each_question_and_notices_every_two_seconds(setting: Setting) -> None:
+    """So that a withdrawal counts at once."""
+    await setting.grant(TERMS, await setting.publish(TERMS))
+    for _ in range(3):
+        await setting.gate.admit(GUEST, PLAIN)
+    assert setting.lookup.asked == ["notices", TERMS, TERMS, TERMS]
+    setting.now += 2
+    await setting.gate.admit(GUEST, PLAIN)
+    assert setting.lookup.asked[4:] == ["notices", TERMS]
+    await setting.container.consent_history().withdraw(GUEST, TERMS, PLAIN)
+    with pytest.raises(ConsentRequiredError):
+        await setting.gate.admit(GUEST, PLAIN)
+
+
+@requiring
+async def test_what_cannot_be_known_is_not_assumed(setting: Setting) -> None:
+    """With the database away nobody passes, whether or not they passed before."""
+    await setting.grant(TERMS, await setting.publish(TERMS))
+    await setting.gate.admit(GUEST, PLAIN)
+    setting.lookup.is_away = True
+    with pytest.raises(StorageUnavailableError):
+        await setting.gate.admit(GUEST, PLAIN)

@@ -1,0 +1,82 @@
+"""A ledger of either twin, reached by the parts of one or two processes, and all that is written in it."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from sqlmodel import col, select
+
+from containers import Container
+from shopassist.credits.models import CreditHold, CreditTransaction, UserCredits
+from shopassist.credits.ports import CreditLedger
+from shopassist.settings import Settings, Storage
+from tests.support.helpers import FixedClock, patient
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What is written about one user."""
+
+    account: UserCredits | None
+    rows: list[CreditTransaction]
+    open_holds: int
+    held: int
+
+    def check(self) -> None:
+        """Nothing is overdrawn, and available plus held is the sum of the rows, which each row's balance runs up to."""
+        if self.account is None:
+            assert (self.rows, self.open_holds) == ([], 0)
+            return
+        assert self.account.available_credits >= 0
+        assert self.account.held_credits == self.held
+        balance = 0
+        for row in self.rows:
+            balance += row.amount
+            assert row.balance_after == balance, self.rows
+        assert self.account.available_credits + self.account.held_credits == balance, self.rows
+
+
+class World:
+    """One store and the containers over it: two for PostgreSQL, as two processes have, one for memory."""
+
+    def __init__(self, settings: Settings, clock: FixedClock) -> None:
+        """All containers go by `clock`."""
+        self.clock = clock
+        self.settings = settings
+        self.in_memory = settings.storage.storage is Storage.MEMORY
+        self.containers = [Container(settings=settings) for _ in range(1 if self.in_memory else 2)]
+        for container in self.containers:
+            container.clock.override(clock)
+
+    def ledger(self, number: int = 0) -> CreditLedger:
+        """The ledger of a process."""
+        ledger: CreditLedger = self.containers[number % len(self.containers)].credit_ledger()
+        return ledger
+
+    async def books(self, user_id: str) -> Books:
+        """What is written about a user, oldest row first."""
+        async with self.containers[0].unit_of_work()() as work:
+            account = await work.credits.get_user_credits(user_id)
+            rows = await work.credits.get_user_transactions(user_id, limit=100_000)
+        holds = await self.holds(user_id)
+        return Books(account, rows[::-1], len(holds), sum(hold.amount for hold in holds))
+
+    async def holds(self, user_id: str) -> list[CreditHold]:
+        """A user's open holds."""
+        if self.in_memory:
+            return [hold for hold in self.containers[0].memory_store().holds.values() if hold.user_id == user_id]
+        async with self.containers[0].database_manager().session_factory() as session:
+            return list(await session.scalars(select(CreditHold).where(col(CreditHold.user_id) == user_id)))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for container in self.containers:
+            await container.shutdown()
+
+
+@pytest.fixture
+async def world(settings: Settings, clock: FixedClock) -> AsyncIterator[World]:
+    """Either twin, on the loop of the test."""
+    world = World(patient(settings), clock)
+    yield world
+    await world.close()

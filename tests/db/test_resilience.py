@@ -1,0 +1,234 @@
+"""The circuit breaker and the policy around it, without a database."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from shopassist.db.failures import BusyError, ConnectionLostError, NotSentError, RolledBackError
+from shopassist.db.resilience import (
+    FAILURE_THRESHOLD,
+    MAX_RETRY_BUDGET,
+    OPEN_SECONDS,
+    BreakerState,
+    CircuitBreaker,
+    Resilience,
+    ResilienceLimits,
+    limit_time,
+)
+from shopassist.errors import IntegrityError, StorageUnavailableError
+
+Operation = Callable[[], Awaitable[str]]
+
+
+class Time:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def fail(breaker: CircuitBreaker, error: Exception, times: int = 1) -> None:
+    """Let that many callers fail so."""
+    for _ in range(times):
+        with pytest.raises(type(error)), breaker.guarded():
+            raise error
+
+
+def failing(*errors: Exception) -> tuple[Operation, list[int]]:
+    """An operation that fails so in turn and then works, and the calls it had."""
+    calls: list[int] = []
+
+    async def operation() -> str:
+        calls.append(len(calls))
+        if len(calls) <= len(errors):
+            raise errors[len(calls) - 1]
+        return "done"
+
+    return operation, calls
+
+
+def at_once(_: float, __: float) -> float:
+    """No pause."""
+    return 0.0
+
+
+def test_it_opens_after_failures_in_a_row_and_closes_after_one_success() -> None:
+    """A success in between begins the count anew; while it is open nobody gets through."""
+    time = Time()
+    breaker = CircuitBreaker(monotonic=time)
+
+    def shown() -> BreakerState:
+        return breaker.state
+
+    fail(breaker, NotSentError(), FAILURE_THRESHOLD - 1)
+    with breaker.guarded():
+        pass
+    fail(breaker, NotSentError(), FAILURE_THRESHOLD)
+    assert shown() is BreakerState.OPEN
+    with pytest.raises(StorageUnavailableError), breaker.guarded():
+        pytest.fail("let through")
+    time.now += OPEN_SECONDS
+    assert shown() is BreakerState.HALF_OPEN
+    with breaker.guarded():
+        assert shown() is BreakerState.OPEN  # for everybody else
+    assert shown() is BreakerState.CLOSED
+    assert breaker.times_opened == 1
+
+
+async def test_half_open_lets_one_of_fifty_through() -> None:
+    """Exactly one probe, whose failure keeps it closed to all for another while."""
+    time = Time()
+    breaker = CircuitBreaker(monotonic=time)
+    fail(breaker, NotSentError(), FAILURE_THRESHOLD)
+    time.now += OPEN_SECONDS
+    let_through = 0
+
+    async def caller() -> None:
+        nonlocal let_through
+        with breaker.guarded():
+            let_through += 1
+            await asyncio.sleep(0.01)
+            raise NotSentError
+
+    await asyncio.gather(*(caller() for _ in range(50)), return_exceptions=True)
+    assert let_through == 1
+    assert breaker.state is BreakerState.OPEN
+
+
+async def test_a_probe_that_is_cancelled_gives_its_place_back() -> None:
+    """The next caller is the probe."""
+    time = Time()
+    breaker = CircuitBreaker(monotonic=time)
+    fail(breaker, NotSentError(), FAILURE_THRESHOLD)
+    time.now += OPEN_SECONDS
+
+    async def probe() -> None:
+        with breaker.guarded():
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(probe())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    with breaker.guarded():
+        pass
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("error", [IntegrityError(), BusyError(), RolledBackError(), ValueError()])
+def test_what_the_database_says_no_to_is_no_failure_of_it(error: Exception) -> None:
+    """However often: it answered."""
+    breaker = CircuitBreaker()
+    fail(breaker, error, 20)
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("error", "repeatable", "attempts"),
+    [
+        (OSError(), False, 3),
+        (asyncpg.DeadlockDetectedError(""), False, 3),
+        (asyncpg.SerializationError(""), False, 3),
+        (asyncpg.CannotConnectNowError(""), False, 3),
+        (asyncpg.TooManyConnectionsError(""), False, 3),
+        (ConnectionLostError(), False, 1),
+        (ConnectionLostError(), True, 3),
+        (TimeoutError(), True, 1),
+        (asyncpg.LockNotAvailableError(""), True, 1),
+        (asyncpg.QueryCanceledError(""), True, 1),
+        (asyncpg.DiskFullError(""), True, 1),
+        (asyncpg.ReadOnlySQLTransactionError(""), False, 3),
+    ],
+)
+async def test_only_what_left_nothing_behind_is_done_again(error: Exception, repeatable: bool, attempts: int) -> None:
+    """`DB_RETRY_ATTEMPTS` times at the most; whatever is known of a database is `StorageUnavailableError`."""
+    operation, calls = failing(*[error] * 9)
+    with pytest.raises(StorageUnavailableError):
+        await Resilience(pause=at_once).run(operation, repeatable)
+    assert len(calls) == attempts
+
+
+async def test_one_failure_is_not_seen_by_the_caller() -> None:
+    """The second attempt answers."""
+    operation, calls = failing(asyncpg.DeadlockDetectedError(""))
+    policy = Resilience(pause=at_once)
+    assert await policy.run(operation) == "done"
+    assert len(calls) == 2
+    assert policy.figures()["retries"] == 1
+
+
+async def test_retries_grow_load_by_a_tenth_at_the_most() -> None:
+    """Beyond its budget a failure is told at once."""
+    policy, calls = Resilience(pause=at_once), 0
+    requests = 200
+
+    async def operation() -> str:
+        nonlocal calls
+        calls += 1
+        raise asyncpg.DeadlockDetectedError("")
+
+    for _ in range(requests):
+        with pytest.raises(RolledBackError):
+            await policy.run(operation)
+    assert calls - requests <= MAX_RETRY_BUDGET + requests / 10
+    assert policy.figures()["retries_refused"]
+
+
+async def test_pauses_are_drawn_from_bounds_that_double() -> None:
+    """Full jitter: from 0 to the bound."""
+    bounds: list[tuple[float, float]] = []
+
+    def pause(least: float, most: float) -> float:
+        bounds.append((least, most))
+        return 0.0
+
+    operation, _ = failing(*[OSError()] * 2)
+    await Resilience(ResilienceLimits(attempts=3), pause).run(operation)
+    assert [least for least, _ in bounds] == [0, 0]
+    assert bounds[1][1] == 2 * bounds[0][1]
+
+
+async def test_retries_end_with_their_time() -> None:
+    """`DB_RETRY_TIMEOUT`: what would pause beyond it is told at once."""
+    operation, calls = failing(*[OSError()] * 9)
+    with pytest.raises(StorageUnavailableError):
+        await Resilience(ResilienceLimits(attempts=9, retry_seconds=0.01), lambda _, __: 0.02).run(operation)
+    assert len(calls) == 1
+
+
+def test_a_wait_is_bounded_by_the_request_and_short_after_one_in_vain() -> None:
+    """No longer than the request lives; others who come after one that waited in vain wait 0.4 s at the most."""
+    policy = Resilience()
+    with limit_time(0.3), policy.waiting() as seconds:
+        assert seconds <= 0.3
+    with pytest.raises(TimeoutError), policy.waiting():
+        raise TimeoutError
+    with policy.waiting() as seconds:
+        assert seconds <= 0.4
+    with policy.waiting() as seconds:
+        assert seconds == ResilienceLimits().wait_seconds
+
+
+async def test_units_of_requests_are_cut_short_when_the_database_goes() -> None:
+    """Nobody waits for what a database that is away will not finish; work that serves no request goes on."""
+    policy = Resilience()
+    ended: list[str] = []
+
+    async def unit(name: str) -> None:
+        with policy.unit(lambda: ended.append(name)):
+            await asyncio.sleep(0.5)
+
+    async def request() -> None:
+        with limit_time(30):
+            await unit("request")
+
+    tasks = [asyncio.create_task(request()), asyncio.create_task(unit("job"))]
+    await asyncio.sleep(0.01)
+    fail(policy.breaker, NotSentError(), FAILURE_THRESHOLD)
+    await asyncio.gather(*tasks)
+    assert ended == ["request"]

@@ -1,0 +1,329 @@
+"""Maintenance on a real PostgreSQL: one leader, bounded turns, a record, vacuum where it is due, and the commands."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from containers import Container
+from shopassist.cli import app
+from shopassist.db.row_batches import TIME_LIMIT_NOTE, JobResult, run_in_batches
+from shopassist.errors import ShopAssistError, StartupError
+from shopassist.maintenance.models import DONE
+from shopassist.maintenance.postgres import MIN_VACUUM_ROWS, NEEDS_SESSION_NOTE, PostgresVacuum
+from shopassist.maintenance.scheduler import Job, JobScheduler
+from shopassist.settings.database import DatabaseConfig, PoolMode
+from tests.support.helpers import execute, postgres_settings
+from tests.support.servers import TestServer
+
+EXPIRED_ANSWERS = """
+INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
+SELECT md5(n::text), '{}', now() - interval '2 days', now() - interval '1 day' FROM generate_series(1, 5500) n
+"""
+ACCOUNTS = """
+INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
+SELECT 'user ' || n, true, 0, 10, now() FROM generate_series(1, 10500) n
+"""
+LATELY = "last_vacuum IS NOT NULL AND last_analyze IS NOT NULL"
+
+
+@pytest.fixture
+async def container(database_url: str) -> AsyncIterator[Container]:
+    """A container on the database, whose clock is the database's."""
+    container = Container(settings=postgres_settings(database_url))
+    yield container
+    await container.shutdown()
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the database."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
+    """Wait for something to come about."""
+    async with asyncio.timeout(seconds):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+async def at_once() -> None:
+    """What jobs wait for, where there is nothing."""
+
+
+async def run(*arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command; what went wrong is raised."""
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["maintenance", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+# One leader.
+
+
+async def test_of_two_processes_one_works_and_the_other_follows_it(database_url: str) -> None:
+    """Every job is done and recorded by the leader alone; when it stands down the other does them all."""
+    one, other = (Container(settings=postgres_settings(database_url)) for _ in range(2))
+    wanted = {job.name for job in one.jobs().jobs}
+
+    async def has_done_all(jobs: JobScheduler) -> bool:
+        return {name for name, turn in jobs.turns().items() if turn.done_at} == wanted
+
+    async with AsyncExitStack() as second:
+        async with one.jobs().running(at_once):
+            await until(lambda: has_done_all(one.jobs()))
+            await second.enter_async_context(other.jobs().running(at_once))
+            await asyncio.sleep(2)
+            assert (one.jobs().leading, other.jobs().leading) == (True, False)
+            assert other.jobs().turns() == {}
+            assert await one.leases().holder("scheduler") == await other.leases().holder("scheduler")
+        await until(lambda: has_done_all(other.jobs()))
+    overview = await one.maintenance_runs().overview()
+    assert {name for name, record in overview.jobs.items() if record.newest.outcome == DONE} == wanted
+    assert await one.leases().holder("scheduler") is None
+    await one.shutdown()
+    await other.shutdown()
+
+
+async def test_a_job_that_fails_stops_no_other_and_is_tried_again_soon(container: Container) -> None:
+    """Each failure is recorded with its error and counted; a daily job does not wait for the next day."""
+
+    async def refused() -> JobResult:
+        raise ShopAssistError
+
+    async def broken() -> JobResult:
+        raise ZeroDivisionError
+
+    async def sound() -> JobResult:
+        return JobResult(7)
+
+    day = timedelta(days=1)
+    jobs = JobScheduler(
+        container.leases(),
+        [Job("refused", day, refused), Job("broken", day, broken), Job("sound", day, sound)],
+        container.maintenance_runs(),
+    )
+    began = time.monotonic()
+
+    async def recorded() -> bool:
+        return len((await container.maintenance_runs().overview()).jobs) == 3
+
+    async with jobs.running(at_once):
+        await until(recorded)
+    runs = {name: record.newest for name, record in (await container.maintenance_runs().overview()).jobs.items()}
+    assert (runs["refused"].outcome, runs["refused"].note) == (ShopAssistError.code, None)
+    assert (runs["broken"].outcome, runs["broken"].note) == ("failed", "ZeroDivisionError")
+    assert (runs["sound"].outcome, runs["sound"].did) == (DONE, 7)
+    turns = jobs.turns()
+    assert all(turns[name].due_at - began < 400 for name in ("refused", "broken"))
+    assert turns["sound"].due_at - began > 80_000
+    assert turns["broken"].outcomes == {"failed": 1}
+
+
+# Bounded time.
+
+
+async def test_a_backlog_is_done_over_turns_of_bounded_time(
+    container: Container, connection: asyncpg.Connection
+) -> None:
+    """A turn stops at its time, says that something is left, and never holds a batch's locks for longer than it."""
+    await connection.execute(EXPIRED_ANSWERS)
+    left = "SELECT count(*) FROM query_cache"
+    batch = container.query_cache_service().clear_expired_batch
+    turn = await run_in_batches(batch, seconds=0)
+    assert (turn.did, turn.note) == (1000, TIME_LIMIT_NOTE)
+    assert await connection.fetchval(left) == 4500
+
+    async def slowly(limit: int) -> int:
+        await asyncio.sleep(0.2)
+        return await batch(limit)
+
+    began = time.monotonic()
+    turn = await run_in_batches(slowly, limit=500, seconds=0.5)
+    assert turn.has_more
+    assert 500 <= turn.did <= 1500
+    assert time.monotonic() - began < 5  # of which a busy machine takes its part
+    rest = await run_in_batches(batch)
+    assert (rest.did, rest.has_more) == (4500 - turn.did, False)
+    assert await connection.fetchval(left) == 0
+
+
+async def test_a_leader_goes_on_with_what_a_turn_left(container: Container, connection: asyncpg.Connection) -> None:
+    """With its next tick, however seldom the job is due otherwise; each turn is a run of its own in the record."""
+    await connection.execute(EXPIRED_ANSWERS)
+    batch = container.query_cache_service().clear_expired_batch
+
+    async def turn() -> JobResult:
+        return await run_in_batches(batch, limit=2000, seconds=0)
+
+    runs = container.maintenance_runs()
+    jobs = JobScheduler(container.leases(), [Job("sweep", timedelta(days=1), turn)], runs)
+
+    async def is_done() -> bool:
+        return jobs.turns()["sweep"].did == 5500 if "sweep" in jobs.turns() else False
+
+    async with jobs.running(at_once):
+        await until(is_done)
+        await until(lambda: _count_is(connection, 3))
+    rows = await connection.fetch("SELECT did, note FROM maintenance_runs ORDER BY id")
+    assert [tuple(row) for row in rows] == [(2000, TIME_LIMIT_NOTE), (2000, TIME_LIMIT_NOTE), (1500, None)]
+
+
+async def _count_is(connection: asyncpg.Connection, wanted: int) -> bool:
+    return bool(await connection.fetchval("SELECT count(*) FROM maintenance_runs") == wanted)
+
+
+async def test_verification_goes_on_where_its_time_was_up(container: Container, connection: asyncpg.Connection) -> None:
+    """Page by page over several turns; the drift of all of them is in the note of the last."""
+    await connection.execute(ACCOUNTS)
+    await connection.execute("UPDATE user_credits SET available_credits = 4 WHERE user_id IN ('user 1', 'user 9999')")
+    audit = container.ledger_audit()
+    turns = [await audit.verify_for(0)]
+    while turns[-1].has_more:
+        turns.append(await audit.verify_for(0))
+    assert [turn.did for turn in turns] == [5000, 5000, 500]
+    assert turns[-1].note == "2 accounts drift: `shopassist credits verify`"
+    assert (await audit.verify_for(60)).did == 10_500
+
+
+# Vacuum.
+
+
+async def dead_rows(url: str, table: str, rows: int) -> None:
+    """A table that autovacuum is to leave alone, full of dead rows; its figures are there once this returns."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
+    await connection.execute(EXPIRED_ANSWERS.replace("5500", str(rows)) if table == "query_cache" else ACCOUNTS)
+    await connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a name of ours
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    await connection.close()
+
+
+async def test_vacuum_is_for_tables_that_call_for_it(
+    database_url: str, container: Container, connection: asyncpg.Connection
+) -> None:
+    """One with thousands of dead rows is vacuumed and analysed, once; one with fewer, and all others, are not."""
+    await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
+    await execute(
+        database_url,
+        "ALTER TABLE leases SET (autovacuum_enabled = false); INSERT INTO leases SELECT 'x ' || n, 'y', now() "
+        "FROM generate_series(1, 4000) n; DELETE FROM leases; SELECT pg_stat_force_next_flush()",
+    )
+    dead = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'query_cache'"
+
+    async def is_seen() -> bool:
+        return bool(await connection.fetchval(dead) > MIN_VACUUM_ROWS)
+
+    await until(is_seen)
+    work = await container.housekeeping().vacuum()
+    assert work == JobResult(1, note="query_cache")
+    vacuumed = f"SELECT relname FROM pg_stat_user_tables WHERE {LATELY}"  # noqa: S608 - ours
+    assert [row[0] for row in await connection.fetch(vacuumed)] == ["query_cache"]
+    assert await connection.fetchval(dead) == 0
+    assert await container.housekeeping().vacuum() == JobResult()
+
+
+async def test_vacuum_neither_waits_for_a_locked_table_nor_for_a_pooler(
+    database_url: str, container: Container, connection: asyncpg.Connection
+) -> None:
+    """It says that it left the table for the next time, or what setting it lacks."""
+    await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE query_cache IN SHARE UPDATE EXCLUSIVE MODE")
+        work = await container.housekeeping().vacuum()
+    assert work == JobResult(0, note="locked by others, left for the next time: query_cache")
+    pooled = DatabaseConfig(database_url=SecretStr(database_url), pool_mode=PoolMode.TRANSACTION)
+    assert await PostgresVacuum(pooled).vacuum() == JobResult(note=NEEDS_SESSION_NOTE)
+
+
+# The commands.
+
+
+@pytest.mark.timeout(180)
+async def test_the_commands_beside_a_server_that_runs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
+) -> None:
+    """`status` complains until a server has done every job, and names the leader; `run` works a backlog off."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    code, shown = await run("status")
+    assert code == 1
+    assert "overdue: it never ran" in shown
+    assert "leader: none" in shown
+    server = await asyncio.to_thread(TestServer(tmp_path, database_url).wait_until_ready)
+    try:
+
+        async def is_well() -> bool:
+            return (await run("status"))[0] == 0
+
+        await until(is_well)
+        _, shown = await run("status")
+        lines = shown.splitlines()
+        [line] = [line for line in lines if "clear_expired_cache" in line]
+        assert line.startswith("ok")
+        assert "UTC" in line
+        assert "5 min" in line
+        assert lines[-2].startswith("leader: ")
+        assert "none" not in lines[-2]
+        assert lines[-1] == "11 jobs, all well"
+        await connection.execute(EXPIRED_ANSWERS)
+        code, shown = await run("run", "clear_expired_cache")
+        assert (code, shown.split(" in ")[0]) == (0, "clear_expired_cache: done, 5,500")
+        [row] = await connection.fetch("SELECT job, did FROM maintenance_runs WHERE started_by = 'operator'")
+        assert tuple(row) == ("clear_expired_cache", 5500)
+        assert "by operator" in (await run("status"))[1]
+        code, shown = await run("run")
+        assert (code, len(shown.splitlines())) == (0, 11)
+    finally:
+        server.stop()
+
+
+async def test_a_job_that_fails_by_hand_is_said_recorded_and_ends_with_1(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
+) -> None:
+    """The others are done all the same, and `status` complains of it."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    await connection.execute("ALTER TABLE guest_networks RENAME TO elsewhere")
+    code, shown = await run("run", "forget_guest_networks", "forget_runs")
+    assert code == 1
+    assert "forget_guest_networks: failed" in shown
+    assert "forget_runs: done" in shown
+    code, shown = await run("status")
+    [line] = [line for line in shown.splitlines() if "forget_guest_networks" in line]
+    assert code == 1
+    assert line.startswith("!!")
+    assert "failing: failed" in line
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "said"),
+    [
+        ({}, ["run", "made_up"], "There is no job made_up: there are void_expired_holds, finish_erasures"),
+        ({"STORAGE": "memory"}, ["run"], "nothing can be run from outside"),
+        ({"STORAGE": "memory"}, ["status"], "nothing can be run from outside"),
+        ({"STORAGE": "rollout"}, ["run"], "left to it"),
+    ],
+)
+async def test_what_cannot_be_run_is_said(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    """In one sentence."""
+    for name, value in {"DATABASE_URL": database_url, **environment}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError) as refusal:
+        await run(*arguments)
+    assert said in refusal.value.detail

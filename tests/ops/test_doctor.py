@@ -1,0 +1,232 @@
+"""`shopassist doctor`: each thing that may be wrong, broken once and found by its name."""
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from shopassist.db import migrate
+from shopassist.db.dsn import normalise_dsn
+from shopassist.ops import doctor
+from shopassist.ops.backup.create import create_backup
+from shopassist.ops.backup.manifest import get_manifest_file
+from shopassist.ops.doctor import Deployment, Finding, print_findings, run_checks
+from shopassist.settings import BackupSettings, Settings
+from shopassist.settings.database import DatabaseConfig
+from shopassist.settings.server import IdentitySettings, ServerSettings
+from tests.support.helpers import execute, postgres_settings
+
+OF_TESTS = {"roles", "durability"}
+"""What is always found: tests are superusers of a server that need not survive a power cut."""
+
+
+@dataclass(slots=True)
+class Patient:
+    """A deployment to be broken: its settings, its database and the folder of its backups."""
+
+    settings: Settings
+    url: str
+    folder: Path
+
+    async def run(self, *statements: str) -> None:
+        """Run statements in the database."""
+        for statement in statements:
+            await execute(self.url, statement)
+
+    def change(self, group: str, **values: object) -> None:
+        """Change settings of a group."""
+        changed = getattr(self.settings, group).model_copy(update=values)
+        self.settings = self.settings.model_copy(update={group: changed})
+
+    async def findings(self) -> dict[str, Finding]:
+        """What is found, by the name of the check."""
+        return {finding.check: finding for finding in await run_checks(self.settings)}
+
+
+@pytest.fixture
+async def patient(database_url: str, tmp_path: Path) -> Patient:
+    """A deployment in production of which nothing is wrong but what is of all tests."""
+    settings = postgres_settings(database_url).model_copy(
+        update={
+            "server": ServerSettings(environment="production", allowed_hosts=("shop.example",)),
+            "identity": IdentitySettings(
+                secret_key=SecretStr("s" * 32), oidc_issuer="https://id.example/", oidc_audience="shop"
+            ),
+            "backup": BackupSettings(folder=tmp_path),
+        }
+    )
+    await create_backup(normalise_dsn(database_url), tmp_path, None)
+    return Patient(settings, database_url, tmp_path)
+
+
+async def _older_schema(patient: Patient) -> None:
+    await migrate.downgrade(normalise_dsn(patient.url), "-1")
+
+
+async def _lost_index(patient: Patient) -> None:
+    await patient.run("DROP INDEX ix_credit_holds_expires_at")
+
+
+async def _broken_index(patient: Patient) -> None:
+    await patient.run(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_credit_holds_expires_at'::regclass"
+    )
+
+
+async def _no_vacuum(patient: Patient) -> None:
+    await patient.run("ALTER TABLE products SET (autovacuum_enabled = false)")
+
+
+async def _dead_rows(patient: Patient) -> None:
+    connection = await asyncpg.connect(patient.url)
+    await connection.execute("""
+        INSERT INTO query_cache (query_hash, result, cached_at, expires_at)
+        SELECT n::text, '{}', now(), now() + interval '1 hour' FROM generate_series(1, 20001) AS n;
+        DELETE FROM query_cache
+    """)
+    await connection.execute("SELECT pg_stat_force_next_flush()")
+    await connection.close()
+
+
+async def _missing_money(patient: Patient) -> None:
+    await patient.run("""
+        INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
+        VALUES ('auth0|1', false, 7, 50, now())
+    """)
+
+
+async def _forgotten_hold(patient: Patient) -> None:
+    await patient.run("""
+        INSERT INTO credit_holds (hold_id, user_id, amount, expires_at)
+        VALUES (gen_random_uuid(), 'auth0|1', 1, now() - interval '1 hour')
+    """)
+
+
+async def _not_durable(patient: Patient) -> None:
+    name = patient.url.rpartition("/")[2]
+    await patient.run(f"ALTER DATABASE {name} SET synchronous_commit = off")
+
+
+async def _too_many_workers(patient: Patient) -> None:
+    patient.change("server", workers=100)
+
+
+async def _open_door(patient: Patient) -> None:
+    patient.change("server", allowed_hosts=("*",))
+
+
+async def _no_backup(patient: Patient) -> None:
+    patient.change("backup", folder=patient.folder / "none")
+
+
+async def _old_backup(patient: Patient) -> None:
+    patient.change("backup", longest_age_hours=1e-9)
+
+
+async def _damaged_backup(patient: Patient) -> None:
+    [name] = [path.stem for path in patient.folder.glob("*.json")]
+    get_manifest_file(patient.folder, name).write_text("{")
+
+
+async def _no_redis(patient: Patient) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        patient.change("cache", redis_url=SecretStr(f"redis://127.0.0.1:{unheard.getsockname()[1]}/0"))
+
+
+async def _no_terms(patient: Patient) -> None:
+    patient.change("consent", required=True)
+
+
+async def _record_without_history(patient: Patient) -> None:
+    await patient.run("INSERT INTO user_consents VALUES ('a', true, true), ('b', true, false), ('c', false, false)")
+    await patient.run("""
+        INSERT INTO consent_events (user_id, is_guest, purpose, granted, source)
+        VALUES ('b', false, 'terms', true, 'record'), ('c', true, 'terms', true, 'consents')
+    """)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "check", "seen"),
+    [
+        (_older_schema, "migrations", "needs"),
+        (_lost_index, "indexes", "missing: ix_credit_holds_expires_at"),
+        (_broken_index, "indexes", "not valid: ix_credit_holds_expires_at"),
+        (_no_vacuum, "bloat", "autovacuum is off"),
+        (_dead_rows, "bloat", "query_cache has 20,001 dead rows"),
+        (_missing_money, "ledger", "-7 credits apart"),
+        (_forgotten_hold, "scheduled work", "1 holds"),
+        (_no_terms, "consent", "no terms are published"),
+        (_record_without_history, "consent", "1 consent records differ"),
+        (_not_durable, "durability", "fsync, synchronous_commit off"),
+        (_too_many_workers, "connections", "100 workers"),
+        (_open_door, "settings", "ALLOWED_HOSTS"),
+        (_no_redis, "shared cache", "does not answer"),
+        (_no_backup, "backups", "there is none"),
+        (_old_backup, "backups", "hours old"),
+        (_damaged_backup, "backups", "damaged"),
+    ],
+)
+async def test_what_is_broken_is_named(
+    patient: Patient, break_it: Callable[[Patient], Awaitable[None]], check: str, seen: str
+) -> None:
+    """That check says so and what to do; no other one does."""
+    await break_it(patient)
+    findings = await patient.findings()
+    assert seen in findings[check].seen
+    assert {name for name, finding in findings.items() if not finding.healthy} == {check, *OF_TESTS}
+    assert not print_findings(list(findings.values()))
+
+
+async def test_a_deployment_that_is_well(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:
+    """Out of production a superuser is no fault."""
+    assert {name for name, finding in (await patient.findings()).items() if not finding.healthy} == OF_TESTS
+    patient.change("server", environment="development")
+    assert {name for name, finding in (await patient.findings()).items() if not finding.healthy} == {"durability"}
+    print_findings([finding for finding in await run_checks(patient.settings) if finding.healthy])
+    assert "all well" in capsys.readouterr().out
+
+
+async def test_an_empty_database_lacks_its_schema(patient: Patient, empty_database_url: str) -> None:
+    """Nothing else is looked for in it."""
+    database = DatabaseConfig(database_url=SecretStr(empty_database_url))
+    patient.settings = patient.settings.model_copy(update={"database": database})
+    findings = await patient.findings()
+    assert "revision base" in findings["migrations"].seen
+    assert "ledger" not in findings
+
+
+async def test_a_link_over_a_network_must_be_encrypted(patient: Patient) -> None:
+    """Loopback and sockets need no TLS; the network does."""
+    connection = await asyncpg.connect(patient.url)
+    try:
+        for host, healthy in (
+            ("127.0.0.1", True),
+            ("::1", True),
+            ("localhost", True),
+            ("10.1.2.3", False),
+            ("db", False),
+        ):
+            deployment = Deployment(patient.settings, normalise_dsn(patient.url).set(host=host), connection)
+            assert (await doctor.check_tls(deployment)).healthy is healthy
+    finally:
+        await connection.close()
+
+
+async def test_a_clock_that_is_off_is_noticed(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes, either way."""
+
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> "Off":
+            return datetime.now(UTC) + timedelta(minutes=10)  # type: ignore[return-value]
+
+    monkeypatch.setattr(doctor, "datetime", Off)
+    finding = (await patient.findings())["clock"]
+    assert not finding.healthy
+    assert "-600" in finding.seen or "-599" in finding.seen

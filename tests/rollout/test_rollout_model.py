@@ -1,0 +1,169 @@
+"""Whatever the dial does meanwhile, a rollout says what one twin alone says, and the books agree."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from containers import Container
+from shopassist.consent.models import (
+    ConsentDecision,
+    ConsentProvenance,
+    ConsentSource,
+    ConsentSubject,
+    UserConsentCreate,
+    UserConsentUpdate,
+)
+from shopassist.credits.models import CreditAdjustment
+from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
+from shopassist.rollout import placement, router
+from shopassist.rollout.backends import Backend, BackendResult, UserRows, normalise_result
+from shopassist.settings import Settings, Storage, StorageSettings
+from tests.support.helpers import FixedClock, patient, postgres_settings
+
+STEPS = 250
+GUESTS = tuple(f"guest-{number}" for number in range(4))
+USERS = tuple(f"auth0|{number}" for number in range(4))
+ORIGIN = ConsentProvenance(ConsentSource.CONSENTS)
+Act = Callable[[Container], Awaitable[Any]]
+
+
+class Script:
+    """Acts drawn by a seed, the same for whoever performs them."""
+
+    def __init__(self, seed: int) -> None:
+        """It begins."""
+        self.random = random.Random(seed)  # noqa: S311 - a script, no secret
+        self.holds: list[tuple[UUID, str]] = []
+
+    def act(self) -> tuple[str, Act]:
+        """What is done next, and its name."""
+        user_id = self.random.choice(GUESTS + USERS)
+        is_guest = user_id in GUESTS
+        number = self.random.randrange(4)
+        acts: dict[str, Act] = {
+            "account": lambda world: world.credit_service().own_account(user_id, is_guest),
+            "status": lambda world: world.credit_service().get_credit_status(user_id, is_guest),
+            "deduct": lambda world: world.credit_service().deduct_credit(user_id, is_guest, number),
+            "history": lambda world: world.credit_service().get_user_transactions(user_id),
+            "reset": lambda world: world.credit_service().reset_credits(user_id),
+            "adjust": self._adjust(user_id, number),
+            "hold": self._hold(user_id, is_guest, number),
+            "settle": self._settle(),
+            "void": self._void(),
+            "replay": lambda world: world.replays().find(user_id, f"key-{number}"),
+            "create consent": lambda world: world.consent_service().create_consent(user_id, UserConsentCreate()),
+            "change consent": lambda world: world.consent_service().update_consent(
+                user_id, UserConsentUpdate(marketing_consent=number % 2 == 0)
+            ),
+            "consent": lambda world: world.consent_service().get_consent(user_id),
+            "all consents": lambda world: world.consent_service().list_consents(number + 1, USERS[0]),
+            "decide": lambda world: world.consent_history().decide(
+                ConsentSubject(user_id, is_guest), [ConsentDecision(purpose="marketing", granted=False)], ORIGIN
+            ),
+            "decisions": lambda world: world.consent_history().history(ConsentSubject(user_id, is_guest), 50),
+            "merge": lambda world: world.guest_merge_service().merge(GUESTS[number], USERS[number // 2]),
+            "erase": lambda world: world.erasure_service().erase(user_id, is_guest, patience_seconds=60),
+        }
+        rare = {"merge": 0.2, "erase": 0.1}
+        [name] = self.random.choices(list(acts), [rare.get(one, 1) for one in acts])
+        return name, acts[name]
+
+    def _adjust(self, user_id: str, number: int) -> Act:
+        change, key = CreditAdjustment(amount=number - 4, reason="a correction"), f"a-{self.random.randrange(20)}"
+        return lambda world: world.adjustment_service().adjust(user_id, change, USERS[0], key)
+
+    def _hold(self, user_id: str, is_guest: bool, number: int) -> Act:
+        hold_id = uuid4()
+        self.holds.append((hold_id, user_id))
+        request = HoldRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
+        return lambda world: world.credit_ledger().hold(request)
+
+    def _any_hold(self) -> tuple[UUID, str]:
+        return self.random.choice(self.holds) if self.holds else (uuid4(), USERS[0])
+
+    def _settle(self) -> Act:
+        hold_id, user_id = self._any_hold()
+        replay = IdempotencyRecord(user_id, f"key-{self.random.randrange(4)}", "h" * 64, {"answer": "a phone"})
+        return lambda world: world.credit_ledger().settle(Settlement(hold_id, user_id, "A question", None, replay))
+
+    def _void(self) -> Act:
+        hold_id, user_id = self._any_hold()
+        return lambda world: world.credit_ledger().void(hold_id, user_id)
+
+
+@pytest.fixture
+async def worlds(
+    database_url: str, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Container, Container]]:
+    """A rollout, which is in no hurry, and memory alone."""
+    monkeypatch.setattr(router, "SHADOW_SECONDS", 60.0)
+    monkeypatch.setattr(placement, "MOVE_SECONDS", 60.0)
+    both = patient(postgres_settings(database_url)).model_copy(
+        update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
+    )
+    rollout, alone = (
+        Container(settings=settings) for settings in (both, Settings(storage=StorageSettings(storage=Storage.MEMORY)))
+    )
+    for container in (rollout, alone):
+        container.clock.override(clock)
+    await rollout.rollout().begin()
+    yield rollout, alone
+    await rollout.shutdown()
+
+
+async def performed(act: Act, container: Container) -> BackendResult[Any]:
+    """What comes of an act."""
+
+    async def work(_: Backend | None) -> Any:
+        return await act(container)
+
+    return await BackendResult.of(work, None)  # type: ignore[arg-type] # the act knows where
+
+
+async def held(state: UserRows, user_id: str) -> dict[str, list[Any]]:
+    """All that is somebody's, by table."""
+    rows = (await state.read([user_id])).get(user_id, {})
+    return {
+        table.__name__: sorted(json.dumps(one, sort_keys=True) for one in normalise_result(found))
+        for table, found in rows.items()
+    }
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], clock: FixedClock, seed: int) -> None:
+    """Of 250 acts each has the same outcome, both sides always agree, and at the end all that is held is the same."""
+    rollout, alone = worlds
+    script = Script(seed)
+    control = rollout.rollout()
+    for step in range(STEPS):
+        if script.random.random() < 0.15:
+            control.set(script.random.choice([0, 10, 50, 90, 100]))
+        if script.random.random() < 0.05:
+            await control.back()
+        if script.random.random() < 0.1:
+            await control.routing.close()  # what follows belongs to the same instant
+            clock.move(hours=script.random.choice([0.01, 5, 25]))
+        name, act = script.act()
+        expected, found = await performed(act, alone), await performed(act, rollout)
+        if name == "erase":  # a receipt counts what was left behind as well
+            expected, found = BackendResult(error=expected.error), BackendResult(error=found.error)
+        assert not expected.differs(found), (step, name, expected, found)
+        if name == "erase":
+            await control.routing.close()
+            clock.move(seconds=1)  # who comes at the very instant of their erasure is sent away, or is not
+    await control.routing.close()
+    status = await control.status()
+    assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
+    assert status.compared > 20
+    for user_id in GUESTS + USERS:
+        there = rollout.residence().place_of(user_id).state
+        mine, same = await held(there, user_id), await held(alone.memory_state(), user_id)
+        for table in {*mine, *same}:
+            assert mine.get(table) == same.get(table), (user_id, table)
+    report = await rollout.ledger_audit().verify()
+    assert report is not None
+    assert report.drifting_accounts == 0

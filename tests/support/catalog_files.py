@@ -1,0 +1,59 @@
+"""A shop that imports catalogue files."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from shopassist.catalog.importer.importer import ImportReport, import_catalog
+from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.memory import MemoryCatalogRepository
+from shopassist.catalog.models import Product
+from shopassist.db.memory import MemorySession, MemoryStore
+from shopassist.db.ports import SystemClock
+from shopassist.storage import Repositories, UnitOfWork
+
+
+@dataclass
+class Shop:
+    """A catalogue in memory and a folder for files."""
+
+    folder: Path
+    store: MemoryStore = field(default_factory=lambda: MemoryStore(SystemClock()))
+
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[Repositories]:
+        """A unit of work that knows the catalogue alone."""
+        unused = cast("Any", None)
+        known = {"catalog": MemoryCatalogRepository(MemorySession(self.store))}
+        yield Repositories(**{each.name: known.get(each.name, unused) for each in fields(Repositories)})
+
+    def file(self, name: str, content: str | bytes | list[Any]) -> Path:
+        """A file of this content; a list becomes JSON lines."""
+        if isinstance(content, list):
+            content = "\n".join(json.dumps(row) for row in content)
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    async def take(self, path: Path, **options: Any) -> ImportReport:
+        """Import a file."""
+        plan = plan_import(path, ImportOptions(**options))
+        return await import_catalog(plan, cast("UnitOfWork", self.unit_of_work))
+
+    def product(self, source_id: str) -> Product:
+        """The one stored product of this id."""
+        [product] = [entry for entry in self.store.products.values() if entry.source_id == source_id]
+        return product
+
+    def rejects(self, path: Path) -> list[dict[str, Any]]:
+        """What the reject file beside `path` says."""
+        content = path.with_name(f"{path.name}.rejects.jsonl").read_text()
+        return [json.loads(line) for line in content.splitlines()]
+
+
+def row(number: int = 1, **values: Any) -> dict[str, Any]:
+    """A row that is taken unless `values` spoil it."""
+    return {"id": number, "title": f"Thing {number}", "price": "9.99", "currency": "USD"} | values

@@ -1,0 +1,83 @@
+"""A PostgreSQL of a test's own, which goes away and comes back on the same port."""
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shopassist.db.embedded.server import EmbeddedPostgres
+
+
+class OwnPostgres:
+    """A server that is started, stopped, killed and frozen at will; its link stays the same."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """Its data is kept in `folder`; `settings` are PostgreSQL's."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        chosen = {"fsync": "off", **settings, "port": str(self.port)}
+        self._server = EmbeddedPostgres(folder / "data", settings=chosen)
+        self.url = ""
+
+    @property
+    def data_directory(self) -> Path:
+        """Where its data really is."""
+        return self._server.data_directory
+
+    def start(self) -> "OwnPostgres":
+        """Start it."""
+        chosen = self._server.start()
+        host, _, name = chosen.rpartition(":")
+        self.url = f"{host}:{self.port}/{name.partition('/')[2]}"
+        return self
+
+    def logs(self) -> list[Path]:
+        """What the server itself has written."""
+        return list(self._server.data_directory.rglob("*.log"))
+
+    def stop(self) -> None:
+        """Stop it: nothing answers any more."""
+        self._server.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, for the server and all its children at once."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for all of it, for the length of the block: connections stay open and nothing answers."""
+        stopped = self._processes()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """The server, and its children."""
+        [pid, *_] = next(self.data_directory.rglob("postmaster.pid")).read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(pid), *map(int, children)]
+
+
+@contextmanager
+def own_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[OwnPostgres]:
+    """A server that runs, and is gone behind the block. Its data is kept below `folder`, where one is given."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-own-", dir=folder))
+    folder.chmod(0o711)
+    server = OwnPostgres(folder, **settings)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""A Redis of a test's own, to be killed, frozen and started again."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from shopassist.db.embedded.binaries import choose_folder
+from shopassist.db.embedded.process import spawn
+
+PROGRAM = Path("/usr/bin/redis-server")
+PASSWORD = "redis-password"  # noqa: S105 - of servers that live for a test
+
+
+class OwnRedis:
+    """A server that keeps nothing on disk. Its port, and so its link, stays the same."""
+
+    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
+        """What it says goes into `folder`, which must let other accounts pass.
+
+        `arguments` are Redis' own, `{port}` being its port.
+        """
+        assert PROGRAM.exists(), "install the package redis-server: make tools"
+        self._folder, self._account = choose_folder(folder)
+        self._account.own(folder)
+        self._arguments = arguments
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "OwnRedis":
+        """Start it, empty, and wait until it listens."""
+        output = os.open(self._folder / "redis.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        chosen = ["--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD, "--save", ""]
+        command = [
+            str(PROGRAM),
+            *chosen,
+            "--dir",
+            str(self._folder),
+            *(argument.format(port=self.port) for argument in self._arguments),
+        ]
+        self._process = spawn(command, self._account, output=output)
+        os.close(output)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert self._process.poll() is None, (self._folder / "redis.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            else:
+                return self
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for the length of the block: connections are taken and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Stop it, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                self.kill()
+
+
+@contextmanager
+def own_redis(arguments: Sequence[str] = ()) -> Iterator[OwnRedis]:
+    """A server that runs, and is gone behind the block."""
+    folder = Path(tempfile.mkdtemp(prefix="shopassist-redis-"))
+    folder.chmod(0o711)
+    server = OwnRedis(folder, arguments)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+        shutil.rmtree(folder, ignore_errors=True)
