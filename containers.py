@@ -59,23 +59,23 @@ class Container(Door):
         UserConsentService,
         unit_of_work=State.unit_of_work,
         lagging_reads=State.lagging_reads,
-        figures=State.privacy_figures,
+        counters=State.consent_counters,
     )
     export_service = providers.Factory(
-        ExportService, holdings=State.holdings, unit_of_work=State.unit_of_work, clock=State.clock
+        ExportService, personal_data=State.personal_data, unit_of_work=State.unit_of_work, clock=State.clock
     )
     erasure_service = providers.Factory(
         ErasureService,
         erasures=State.erasures,
-        holdings=State.holdings,
-        subjects=State.subject_hash,
-        figures=State.privacy_figures,
+        personal_data=State.personal_data,
+        hash_user_id=State.user_hasher,
+        counters=State.erasure_counters,
     )
     guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
-    consent_history = providers.Factory(
-        ConsentHistoryService, unit_of_work=State.unit_of_work, figures=State.privacy_figures
+    consent_history_service = providers.Factory(
+        ConsentHistoryService, unit_of_work=State.unit_of_work, counters=State.consent_counters
     )
-    published_notices = providers.Singleton(PublishedNoticeCache, read=State.consent_lookup.provided.published)
+    published_notices = providers.Singleton(PublishedNoticeCache, read=State.consent_lookup.provided.list_published)
     notice_service = providers.Factory(
         NoticeService,
         unit_of_work=State.unit_of_work,
@@ -86,7 +86,7 @@ class Container(Door):
         ConsentGate,
         lookup=State.consent_lookup,
         published=published_notices,
-        history=consent_history,
+        history=consent_history_service,
         required=State.settings.provided.consent.required,
     )
     rollout_service = providers.Factory(RolloutService, rollout=Door.rollout, unit_of_work=State.unit_of_work)

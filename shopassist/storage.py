@@ -27,7 +27,7 @@ class Repositories:
     admin_audit: AdminAudit
     cache: CacheRepository
     catalog: CatalogRepository
-    merges: GuestMergeRepository
+    guest_merges: GuestMergeRepository
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class RepositoryFactories(Generic[Session]):
     admin_audit: Callable[[Session], AdminAudit]
     cache: Callable[[Session], CacheRepository]
     catalog: Callable[[Session], CatalogRepository]
-    merges: Callable[[Session], GuestMergeRepository]
+    guest_merges: Callable[[Session], GuestMergeRepository]
 
     def within(self, session: Session) -> Repositories:
         """All of them, speaking within `session`."""
@@ -53,7 +53,7 @@ class RepositoryFactories(Generic[Session]):
             admin_audit=self.admin_audit(session),
             cache=self.cache(session),
             catalog=self.catalog(session),
-            merges=self.merges(session),
+            guest_merges=self.guest_merges(session),
         )
 
 

@@ -62,7 +62,7 @@ def format_instant(instant: datetime) -> str:
 async def print_notices(service: NoticeService) -> None:
     """A line for each notice, whole whatever the width of the terminal."""
     output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
-    for notice in await service.all():
+    for notice in await service.list_notices():
         times = format_instant(notice.published_at), format_instant(notice.binding_from)
         output.print(
             NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)

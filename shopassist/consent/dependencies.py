@@ -39,7 +39,7 @@ async def require_consent(request: Request) -> Caller:
     caller = await identify_caller(request)
     gate = get_container(request).consent_gate()
     if gate.required or has_privacy_signal(request):
-        await gate.admit(caller_to_subject(caller), build_provenance(request, ConsentSource.CONSENTS))
+        await gate.check(caller_to_subject(caller), build_provenance(request, ConsentSource.CONSENTS))
     return caller
 
 
@@ -47,5 +47,5 @@ ConsentingCallerDep = Annotated[Caller, Depends(require_consent)]
 
 ConsentServiceDep = Annotated[UserConsentService, Depends(take_from_container("consent_service"))]
 
-ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(take_from_container("consent_history"))]
+ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(take_from_container("consent_history_service"))]
 NoticeServiceDep = Annotated[NoticeService, Depends(take_from_container("notice_service"))]

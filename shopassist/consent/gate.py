@@ -45,7 +45,7 @@ class ConsentGate:
         self._is_told = False
         self._heeded: TTLCache[ConsentSubject, bool] = TTLCache(MAX_CACHED_SIGNALS, SIGNAL_TTL_SECONDS, timer=monotonic)
 
-    async def admit(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
+    async def check(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
         """Heed the signal of a question and see that its asker has agreed.
 
         Raises `ConsentRequiredError` when the terms are not agreed to, and `StorageUnavailableError` when that cannot
@@ -56,23 +56,23 @@ class ConsentGate:
         if self.required:
             await self._require(subject)
 
-    def forget(self, subject: ConsentSubject) -> None:
+    def forget_signal(self, subject: ConsentSubject) -> None:
         """Look into the next signal again: the subject decides anew."""
         self._heeded.pop(subject, None)
 
     async def _heed(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
         try:
-            agreement = await self._lookup.agreement(subject, SIGNAL_PURPOSE)
+            agreement = await self._lookup.get_latest_decision(subject, SIGNAL_PURPOSE)
             if agreement is not None and agreement.granted:
-                await self._history.heed_signal(subject, origin)
+                await self._history.apply_privacy_signal(subject, origin)
         except StorageUnavailableError:
             # It comes with the next request as well; whether this one can be served is not the signal's question.
             return
         self._heeded[subject] = True
 
     async def _require(self, subject: ConsentSubject) -> None:
-        notices = [notice for notice in await self._published.all() if notice.purpose == TERMS]
-        agreement = await self._lookup.agreement(subject, TERMS)
+        notices = [notice for notice in await self._published.get() if notice.purpose == TERMS]
+        agreement = await self._lookup.get_latest_decision(subject, TERMS)
         if not notices and not self._is_told:
             logger.error("terms_not_published", reason=TERMS_NOT_PUBLISHED)
         self._is_told = not notices

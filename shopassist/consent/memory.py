@@ -56,10 +56,10 @@ class MemoryConsentHistory(MemoryRepository):
     async def lock(self, subject: ConsentSubject) -> None:
         """Units of work come one at a time."""
 
-    async def state(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
+    async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
         return {purpose: copy_row(event) for purpose, event in get_latest_events(self.store, subject).items()}
 
-    async def append(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+    async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
         stored = []
         for event in events:
             key = self.store.next_id("consent_events")
@@ -68,7 +68,9 @@ class MemoryConsentHistory(MemoryRepository):
             stored.append(copy_row(row))
         return stored
 
-    async def page(self, subject: ConsentSubject, limit: int, before_id: int | None = None) -> list[ConsentEvent]:
+    async def list_events(
+        self, subject: ConsentSubject, limit: int, before_id: int | None = None
+    ) -> list[ConsentEvent]:
         events = reversed(get_events(self.store, subject))
         older = [event for event in events if before_id is None or (event.id or 0) < before_id]
         return [copy_row(event) for event in older[:limit]]
@@ -81,10 +83,10 @@ class MemoryConsentLookup:
         """Looks into `store`."""
         self._store = store
 
-    async def published(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         return list_published_notices(self._store)
 
-    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         event = get_latest_events(self._store, subject).get(purpose)
         if event is None:
             return None
@@ -112,7 +114,7 @@ class MemoryNoticeRepository(MemoryRepository):
     async def lock(self) -> None:
         """Units of work come one at a time."""
 
-    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+    async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         same = [
             other
             for other in self.store.notices.values()
@@ -126,13 +128,13 @@ class MemoryNoticeRepository(MemoryRepository):
         self.session.put(self.store.notices, key, row)
         return copy_row(row)
 
-    async def get(self, notice_id: int) -> ConsentNotice | None:
+    async def get_notice(self, notice_id: int) -> ConsentNotice | None:
         notice = self.store.notices.get(notice_id)
         return notice and copy_row(notice)
 
-    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+    async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
         rows = [self.store.notices[key] for key in notice_ids if key in self.store.notices]
         return [copy_row(row) for row in sorted(rows, key=lambda notice: (notice.purpose, notice.id))]
 
-    async def all(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         return list_published_notices(self.store)

@@ -34,7 +34,7 @@ class PublishedNoticeCache:
         self._fresh_until = float("-inf")
         self._asking = False
 
-    async def all(self) -> list[PublishedNotice]:
+    async def get(self) -> list[PublishedNotice]:
         """By purpose, version and id, at most `FRESH_SECONDS` old. Raises `StorageUnavailableError`.
 
         While one caller asks the database others make do with what was known, and not each asks as well.
@@ -50,7 +50,7 @@ class PublishedNoticeCache:
         self._fresh_until = asked_at + PUBLISHED_TTL_SECONDS
         return self._notices
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Ask the database the next time."""
         self._fresh_until = float("-inf")
 
@@ -75,14 +75,16 @@ class NoticeService:
 
         async def body(work: Repositories) -> ConsentNotice:
             await work.notices.lock()
-            same_purpose = [notice for notice in await work.notices.all() if notice.purpose == publication.purpose]
+            same_purpose = [
+                notice for notice in await work.notices.list_published() if notice.purpose == publication.purpose
+            ]
             notice = build_notice(publication, same_purpose)
             there = [other for other in same_purpose if get_version_and_locale(other) == get_version_and_locale(notice)]
             if there:
                 return await _get_identical_notice(work, there[0], notice)
             # The first version binds at once: nobody has agreed to one before it.
             grace = self._grace_hours if publication.grace_hours is None else publication.grace_hours
-            stored = await work.notices.publish(notice, grace if notice.version > 1 else 0)
+            stored = await work.notices.insert_notice(notice, grace if notice.version > 1 else 0)
             target = f"{notice.purpose} {notice.version} {notice.locale}"
             await work.admin_audit.record(
                 AdminAct(actor=actor, act=PUBLISH_NOTICE, target=target, reason=reason, request_id=request_id)
@@ -90,24 +92,28 @@ class NoticeService:
             return stored
 
         notice = await self._unit_of_work.run(body, repeatable=True)
-        self._published.forget()
+        self._published.invalidate()
         return notice
 
-    async def all(self) -> list[PublishedNotice]:
+    async def list_notices(self) -> list[PublishedNotice]:
         """Every notice without its text, by purpose, version and id."""
-        return await self._unit_of_work.run(lambda work: work.notices.all(), repeatable=True)
+        return await self._unit_of_work.run(lambda work: work.notices.list_published(), repeatable=True)
 
-    async def current(self, locales: Sequence[str]) -> list[ConsentNotice]:
+    async def get_current(self, locales: Sequence[str]) -> list[ConsentNotice]:
         """The newest text for each purpose, in the first of `locales` that it has or else its first language."""
         chosen = [
             select_by_locale(notices, locales).id
-            for notices in get_current_notices(await self._published.all()).values()
+            for notices in get_current_notices(await self._published.get()).values()
         ]
-        return await self._unit_of_work.run(lambda work: work.notices.texts(chosen), repeatable=True) if chosen else []
+        return (
+            await self._unit_of_work.run(lambda work: work.notices.get_notices(chosen), repeatable=True)
+            if chosen
+            else []
+        )
 
-    async def get(self, notice_id: int) -> ConsentNotice:
+    async def get_notice(self, notice_id: int) -> ConsentNotice:
         """One text, whether current or not. Raises `NotFoundError`."""
-        notice = await self._unit_of_work.run(lambda work: work.notices.get(notice_id), repeatable=True)
+        notice = await self._unit_of_work.run(lambda work: work.notices.get_notice(notice_id), repeatable=True)
         if notice is None:
             raise NotFoundError("There is no such notice.")
         return notice
@@ -139,7 +145,7 @@ def get_version_and_locale(notice: ConsentNotice | PublishedNotice) -> tuple[int
 
 
 async def _get_identical_notice(work: Repositories, there: PublishedNotice, wanted: ConsentNotice) -> ConsentNotice:
-    stored = await work.notices.get(there.id)
+    stored = await work.notices.get_notice(there.id)
     if stored is None or stored.sha256 != wanted.sha256:
         raise NoticeExistsError
     return stored

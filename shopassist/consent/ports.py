@@ -16,7 +16,6 @@ from shopassist.consent.models import (
     PublishedNotice,
     UserConsent,
 )
-from shopassist.credits.models import Erasure
 
 
 class ConsentRepository(Protocol):
@@ -39,13 +38,15 @@ class ConsentHistory(Protocol):
     async def lock(self, subject: ConsentSubject) -> None:
         """Let nobody else change what `subject` has agreed to until the unit of work ends."""
 
-    async def state(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
+    async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
         """The newest event of each purpose."""
 
-    async def append(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+    async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
         """Add events in their order, stamped by the deciding clock; those that were stored."""
 
-    async def page(self, subject: ConsentSubject, limit: int, before_id: int | None = None) -> list[ConsentEvent]:
+    async def list_events(
+        self, subject: ConsentSubject, limit: int, before_id: int | None = None
+    ) -> list[ConsentEvent]:
         """Newest first; with `before_id` those older than that event (the keyset cursor)."""
 
 
@@ -55,28 +56,28 @@ class NoticeRepository(Protocol):
     async def lock(self) -> None:
         """Let nobody else publish until the unit of work ends."""
 
-    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+    async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         """Store a text, binding those who agreed to an earlier version `grace_hours` from now.
 
         A translation binds from when its version does. Raises `NoticeExistsError` for a text in the same place.
         """
 
-    async def get(self, notice_id: int) -> ConsentNotice | None: ...
+    async def get_notice(self, notice_id: int) -> ConsentNotice | None: ...
 
-    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+    async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
         """Those notices, by purpose."""
 
-    async def all(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         """All without their texts, by purpose, version and id."""
 
 
 class ConsentLookup(Protocol):
     """What is asked about consent on the way of a question, outside any unit of work."""
 
-    async def published(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         """All notices without their texts, by purpose, version and id."""
 
-    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         """What the subject last said about a purpose, or None."""
 
 
@@ -88,20 +89,15 @@ DECISION_LABELS = ("granted", "withdrawn")
 
 
 @dataclass(slots=True)
-class PrivacyCounters:
-    """What a process did: decisions by purpose and answer, and erasures that it finished, by who asked."""
+class ConsentCounters:
+    """Decisions that this process recorded, by purpose and answer."""
 
     decisions: Counter[tuple[str, str]] = field(
         default_factory=lambda: Counter(dict.fromkeys(product((TERMS, MARKETING, OTHER_PURPOSE), DECISION_LABELS), 0))
     )
-    erasures: Counter[str] = field(default_factory=Counter)
 
-    def decided(self, events: Iterable[ConsentEvent]) -> None:
+    def count_decisions(self, events: Iterable[ConsentEvent]) -> None:
         """Count decisions, once they are committed."""
         for event in events:
             purpose = event.purpose if event.purpose in {TERMS, MARKETING} else OTHER_PURPOSE
             self.decisions[purpose, DECISION_LABELS[not event.granted]] += 1
-
-    def erased(self, erasure: Erasure) -> None:
-        """Count an erasure that is finished."""
-        self.erasures[erasure.asked_by] += 1

@@ -38,7 +38,7 @@ class PostgresNoticeRepository(BaseRepository):
     async def lock(self) -> None:
         await self.session.execute(LOCK_NOTICES)
 
-    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+    async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         row = ConsentNotice
         since = (
             select(func.min(col(row.binding_from)))
@@ -53,15 +53,15 @@ class PostgresNoticeRepository(BaseRepository):
         statement = insert(row).values(values).returning(row)
         return (await self.session.execute(statement)).scalar_one()
 
-    async def get(self, notice_id: int) -> ConsentNotice | None:
+    async def get_notice(self, notice_id: int) -> ConsentNotice | None:
         return await self.session.get(ConsentNotice, notice_id)
 
-    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+    async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
         row = ConsentNotice
         statement = select(row).where(col(row.id).in_(notice_ids)).order_by(col(row.purpose), col(row.id))
         return list((await self.session.execute(statement)).scalars())
 
-    async def all(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         rows = (await self.session.execute(SELECT_PUBLISHED_NOTICES, {"instant": self.clock.instant()})).all()
         return [row_to_published_notice(row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a public thing
 
@@ -111,7 +111,7 @@ class PostgresConsentHistory(BaseRepository):
     async def lock(self, subject: ConsentSubject) -> None:
         await self.session.execute(LOCK_SUBJECT, {"user_id": subject.user_id})
 
-    async def state(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
+    async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
         event = ConsentEvent
         statement = (
             select(event)
@@ -121,7 +121,7 @@ class PostgresConsentHistory(BaseRepository):
         )
         return {found.purpose: found for found in (await self.session.execute(statement)).scalars()}
 
-    async def append(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+    async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
         # Not now(), which is when the transaction began: who waited for the lock would seem to have come first.
         instant = self.clock.instant()
         moment = func.clock_timestamp() if instant is None else cast(literal(instant), Timestamp)
@@ -129,7 +129,9 @@ class PostgresConsentHistory(BaseRepository):
         statement = insert(ConsentEvent).values(rows).returning(ConsentEvent)
         return sorted((await self.session.execute(statement)).scalars(), key=lambda event: event.id or 0)
 
-    async def page(self, subject: ConsentSubject, limit: int, before_id: int | None = None) -> list[ConsentEvent]:
+    async def list_events(
+        self, subject: ConsentSubject, limit: int, before_id: int | None = None
+    ) -> list[ConsentEvent]:
         statement = (
             select(ConsentEvent).where(_match_subject(subject)).order_by(col(ConsentEvent.id).desc()).limit(limit)
         )
@@ -166,11 +168,11 @@ class PostgresConsentLookup:
         self._clock = clock
         self._agreements = Batcher(self._read)
 
-    async def published(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         rows = await fetch(self._manager, SELECT_PUBLISHED_NOTICES, repeatable=True, instant=self._clock.instant())
         return [row_to_published_notice(row) for row in rows]
 
-    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         return await self._agreements.submit((subject, purpose))
 
     async def _read(self, asked: Sequence[SubjectAndPurpose]) -> list[LatestDecision | None]:

@@ -16,7 +16,7 @@ from shopassist.consent.models import (
     PublishedNotice,
 )
 from shopassist.consent.notices import get_current_notices, notice_to_reference
-from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.ports import ConsentCounters
 from shopassist.errors import NotFoundError, NoticeOutdatedError, NoticeReference, PrivacySignalError
 from shopassist.storage import Repositories, UnitOfWork
 
@@ -44,7 +44,7 @@ async def apply_choices(
     The browser's signal, where there is one, comes first.
     """
     await work.consent_history.lock(subject)
-    state = await work.consent_history.state(subject)
+    state = await work.consent_history.get_latest_events(subject)
     events: dict[str, ConsentEvent] = {}
     if origin.privacy_signal and is_granted(state, SIGNAL_PURPOSE):
         events[SIGNAL_PURPOSE] = build_event(
@@ -55,7 +55,7 @@ async def apply_choices(
             events[wish.purpose] = build_event(subject, wish, origin)
     if not events:
         return state, []
-    stored = await work.consent_history.append(list(events.values()))
+    stored = await work.consent_history.insert_events(list(events.values()))
     flags = {RECORD_FIELDS[event.purpose]: event.granted for event in stored if event.purpose in RECORD_FIELDS}
     if flags and not subject.is_guest:
         await work.consents.update_consent(subject.user_id, **flags)
@@ -119,10 +119,10 @@ def find_notice_reference(event: ConsentEvent, by_id: Mapping[int, PublishedNoti
 class ConsentHistoryService:
     """Decisions of registered users and guests."""
 
-    def __init__(self, unit_of_work: UnitOfWork, figures: PrivacyCounters | None = None) -> None:
-        """Each decision is one unit of work, counted in `figures`."""
+    def __init__(self, unit_of_work: UnitOfWork, counters: ConsentCounters | None = None) -> None:
+        """Each decision is one unit of work, counted in `counters`."""
         self._unit_of_work = unit_of_work
-        self._figures = figures or PrivacyCounters()
+        self._counters = counters or ConsentCounters()
 
     async def decide(
         self, subject: ConsentSubject, decisions: Sequence[ConsentDecision], origin: ConsentProvenance
@@ -137,17 +137,17 @@ class ConsentHistoryService:
             decision.purpose for decision in decisions if decision.granted and decision.purpose == SIGNAL_PURPOSE
         ]
         if origin.privacy_signal and against:
-            await self.heed_signal(subject, origin)
+            await self.apply_privacy_signal(subject, origin)
             raise PrivacySignalError(purposes=against)
 
         async def body(work: Repositories) -> tuple[list[ConsentState], list[ConsentEvent]]:
-            notices = await work.notices.all()
+            notices = await work.notices.list_published()
             wishes = [build_choice(decision, notices) for decision in decisions]
             after, news = await apply_choices(work, subject, wishes, origin)
             return build_states(after, notices), news
 
         after, news = await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
-        self._figures.decided(news)
+        self._counters.count_decisions(news)
         return after
 
     async def withdraw(self, subject: ConsentSubject, purpose: str, origin: ConsentProvenance) -> ConsentState:
@@ -155,29 +155,31 @@ class ConsentHistoryService:
         after = await self.decide(subject, [ConsentDecision(purpose=purpose, granted=False)], origin)
         return next(state for state in after if state.purpose == purpose)
 
-    async def state(self, subject: ConsentSubject) -> list[ConsentState]:
+    async def get_states(self, subject: ConsentSubject) -> list[ConsentState]:
         """Where each purpose stands, also those that were never decided."""
 
         async def body(work: Repositories) -> list[ConsentState]:
-            return build_states(await work.consent_history.state(subject), await work.notices.all())
+            return build_states(
+                await work.consent_history.get_latest_events(subject), await work.notices.list_published()
+            )
 
         return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
 
-    async def heed_signal(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
+    async def apply_privacy_signal(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
         """Record what the browser's signal says, if it changes anything."""
         _, news = await self._unit_of_work.about(subject.user_id).run(
             lambda work: apply_choices(work, subject, [], origin), repeatable=True
         )
-        self._figures.decided(news)
+        self._counters.count_decisions(news)
 
-    async def history(
+    async def list_history(
         self, subject: ConsentSubject, limit: int, before_id: int | None = None
     ) -> list[ConsentHistoryEntry]:
         """Grants and withdrawals, newest first; with `before_id` those older than that one."""
 
         async def body(work: Repositories) -> list[ConsentHistoryEntry]:
-            events = await work.consent_history.page(subject, limit, before_id)
-            by_id = {notice.id: notice for notice in await work.notices.all()}
+            events = await work.consent_history.list_events(subject, limit, before_id)
+            by_id = {notice.id: notice for notice in await work.notices.list_published()}
             return [build_history_entry(event, by_id) for event in events]
 
         return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)

@@ -60,9 +60,9 @@ record_router = APIRouter(prefix="/api/consent", tags=["consent"], dependencies=
 async def record_signal(request: Request, caller: RegisteredDep) -> ConsentProvenance:
     """How what is recorded reached us; what the browser's signal says is recorded first."""
     subject, how = caller_to_subject(caller), build_provenance(request, ConsentSource.RECORD)
-    get_container(request).consent_gate().forget(subject)
+    get_container(request).consent_gate().forget_signal(subject)
     if how.privacy_signal:
-        await get_container(request).consent_history().heed_signal(subject, how)
+        await get_container(request).consent_history_service().apply_privacy_signal(subject, how)
     return how
 
 
@@ -127,7 +127,7 @@ purpose_router = APIRouter(prefix="/api/consents", tags=["consent"], dependencie
 async def get_subject_and_provenance(request: Request, caller: CallerDep) -> tuple[ConsentSubject, ConsentProvenance]:
     """Whose consent the request is about, and how it reached us; the next signal of theirs is looked into again."""
     subject = caller_to_subject(caller)
-    get_container(request).consent_gate().forget(subject)
+    get_container(request).consent_gate().forget_signal(subject)
     return subject, build_provenance(request, ConsentSource.CONSENTS)
 
 
@@ -152,8 +152,8 @@ async def read_state(deciding: SubjectAndProvenanceDep, service: ConsentHistoryD
     """Where each purpose stands, and the notice it refers to. Without a `timestamp` nothing was decided: that is no."""
     subject, how = deciding
     if how.privacy_signal:
-        await service.heed_signal(subject, how)
-    return await service.state(subject)
+        await service.apply_privacy_signal(subject, how)
+    return await service.get_states(subject)
 
 
 @purpose_router.get("/history", responses=document_errors(*IDENTITY_ERRORS))
@@ -168,8 +168,8 @@ async def read_history(
     """Every grant and withdrawal, newest first, a page at a time; the `Link` header has the next (RFC 8288)."""
     subject, how = deciding
     if how.privacy_signal:
-        await service.heed_signal(subject, how)
-    entries = await service.history(subject, limit + 1, decode_id_cursor(cursor))
+        await service.apply_privacy_signal(subject, how)
+    entries = await service.list_history(subject, limit + 1, decode_id_cursor(cursor))
     page = entries[:limit]
     if len(entries) > limit:
         response.headers["Link"] = build_next_link(request, str(page[-1].id))
@@ -197,13 +197,13 @@ async def read_notices(
 ) -> list[ConsentNotice]:
     """The current text for each purpose, in `locale` or by `Accept-Language`, else in its first language."""
     response.headers["Vary"] = "Accept-Language"
-    return await service.current([locale] if locale else parse_languages(accept_language))
+    return await service.get_current([locale] if locale else parse_languages(accept_language))
 
 
 @notice_router.get("/api/notices/{notice_id}", responses=document_errors(NotFoundError))
 async def read_notice(notice_id: Annotated[int, Path(ge=1, le=2**63 - 1)], service: NoticeServiceDep) -> ConsentNotice:
     """One text, as it was published: also one that is not current any more."""
-    return await service.get(notice_id)
+    return await service.get_notice(notice_id)
 
 
 @notice_router.get("/.well-known/gpc.json")

@@ -14,7 +14,7 @@ from shopassist.consent.models import (
     UserConsentCreate,
     UserConsentUpdate,
 )
-from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.purposes import ConsentChoice, build_event, build_signal_provenance, is_granted, is_new_choice
 from shopassist.errors import TermsNotAcceptedError
 from shopassist.storage import ReplicaReads, Repositories, UnitOfWork
@@ -30,13 +30,13 @@ class UserConsentService:
         self,
         unit_of_work: UnitOfWork,
         lagging_reads: ReplicaReads | None = None,
-        figures: PrivacyCounters | None = None,
+        counters: ConsentCounters | None = None,
     ) -> None:
         """Records are kept by `unit_of_work`, which stamps them; `lagging_reads` lists them, or else it does.
 
-        Decisions are counted in `figures`.
+        Decisions are counted in `counters`.
         """
-        self._figures = figures or PrivacyCounters()
+        self._counters = counters or ConsentCounters()
         self._lagging_reads = lagging_reads or unit_of_work
         self._unit_of_work = unit_of_work
 
@@ -60,7 +60,7 @@ class UserConsentService:
             record = UserConsent(user_id=user_id, terms_accepted=True, marketing_consent=wants_marketing)
             created = await work.consents.create_consent(record)
             stamps.append(created.timestamp)
-            state = await work.consent_history.state(subject)
+            state = await work.consent_history.get_latest_events(subject)
             events: list[ConsentEvent] = []
             if is_new_choice(state.get(TERMS), ConsentChoice(TERMS, granted=True)):
                 events.append(build_event(subject, ConsentChoice(TERMS, granted=True), origin))
@@ -68,7 +68,7 @@ class UserConsentService:
             if consent.marketing_consent or is_granted(state, MARKETING):
                 events += build_marketing_events(subject, state.get(MARKETING), wants_marketing, origin)
             if events:
-                await work.consent_history.append(events)
+                await work.consent_history.insert_events(events)
             news[:] = events
             return created
 
@@ -77,7 +77,7 @@ class UserConsentService:
             return stored if stored and stored.timestamp in stamps else None
 
         created = await self._unit_of_work.about(user_id).run(create, recorded)
-        self._figures.decided(news)
+        self._counters.count_decisions(news)
         return created
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
@@ -105,14 +105,14 @@ class UserConsentService:
             record = await work.consents.update_consent(user_id, marketing_consent=granted)
             if record is None:
                 return None, []
-            state = await work.consent_history.state(subject)
+            state = await work.consent_history.get_latest_events(subject)
             events = build_marketing_events(subject, state.get(MARKETING), granted, origin)
             if events:
-                await work.consent_history.append(events)
+                await work.consent_history.insert_events(events)
             return record, events
 
         record, news = await self._unit_of_work.about(user_id).run(change, repeatable=True)
-        self._figures.decided(news)
+        self._counters.count_decisions(news)
         return record
 
     async def list_consents(

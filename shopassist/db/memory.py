@@ -107,7 +107,7 @@ class MemoryStore:
         self.replays: RowsByUser[tuple[str, str], IdempotentAnswer] = RowsByUser()
         self.erasures: dict[UUID, Erasure] = {}
         self.erased_balances: dict[str, ErasedBalance] = {}
-        self.merges: dict[str, GuestMerge] = {}
+        self.guest_merges: dict[str, GuestMerge] = {}
         self.leases: dict[str, tuple[str, datetime]] = {}
         self.guest_networks: dict[tuple[date, str], int] = {}
         self.maintenance_runs: dict[int, MaintenanceRun] = {}
@@ -121,7 +121,7 @@ class MemoryStore:
             CreditTransaction: self.transactions,
             UserConsent: self.consents,
             IdempotentAnswer: self.replays,
-            GuestMerge: self.merges,
+            GuestMerge: self.guest_merges,
             ConsentEvent: self.consent_events,
             AdminAct: self.admin_acts,
         }

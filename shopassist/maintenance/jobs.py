@@ -62,11 +62,11 @@ class MaintenanceJobs:
 
     async def finish_erasures(self) -> JobResult:
         """Finish erasures that are under way."""
-        return await self.erasures.finish(JOB_TIME_LIMIT_SECONDS)
+        return await self.erasures.finish_pending(JOB_TIME_LIMIT_SECONDS)
 
     async def forget_erased(self) -> JobResult:
         """Forget what is needed of the erased for a while only."""
-        return await self.erasures.forget(JOB_TIME_LIMIT_SECONDS)
+        return await self.erasures.delete_expired(JOB_TIME_LIMIT_SECONDS)
 
     async def verify_ledger(self) -> JobResult:
         """Recompute balances."""

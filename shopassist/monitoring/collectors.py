@@ -113,9 +113,11 @@ def _collect_credits(container: Services) -> Iterator[MetricFamily]:
 
 
 def _collect_privacy(container: Services) -> Iterator[MetricFamily]:
-    figures = container.privacy_figures()
-    decisions: dict[Labels, SampleValue] = {labels: float(count) for labels, count in figures.decisions.items()}
-    erasures: dict[Labels, SampleValue] = {(one.value,): float(figures.erasures[one]) for one in AskedBy}
+    decisions: dict[Labels, SampleValue] = {
+        labels: float(count) for labels, count in container.consent_counters().decisions.items()
+    }
+    erasure_counts = container.erasure_counters().erasures
+    erasures: dict[Labels, SampleValue] = {(one.value,): float(erasure_counts[one]) for one in AskedBy}
     yield counter(
         "shopassist_consent_decisions", "Grants and withdrawals by purpose.", decisions, "purpose", "decision"
     )

@@ -9,7 +9,7 @@ from shopassist.cache.redis import RedisAnswers
 from shopassist.cache.service import QueryCacheService
 from shopassist.consent.gate import ConsentGate
 from shopassist.consent.notices import NoticeService
-from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.purposes import ConsentHistoryService
 from shopassist.consent.service import UserConsentService
 from shopassist.credits.ports import LedgerCounters
@@ -28,6 +28,7 @@ from shopassist.monitoring.health import Availability, HealthService
 from shopassist.privacy.erasure import ErasureService
 from shopassist.privacy.export import ExportService
 from shopassist.privacy.guest_merge import GuestMergeService
+from shopassist.privacy.ports import ErasureCounters
 from shopassist.query.responses import QueryOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
@@ -54,7 +55,7 @@ class Services(Protocol):
 
     def guest_merge_service(self) -> GuestMergeService: ...
 
-    def consent_history(self) -> ConsentHistoryService: ...
+    def consent_history_service(self) -> ConsentHistoryService: ...
 
     def consent_gate(self) -> ConsentGate: ...
 
@@ -88,7 +89,9 @@ class Services(Protocol):
 
     def ledger_figures(self) -> LedgerCounters: ...
 
-    def privacy_figures(self) -> PrivacyCounters: ...
+    def consent_counters(self) -> ConsentCounters: ...
+
+    def erasure_counters(self) -> ErasureCounters: ...
 
     def request_figures(self) -> RequestMetrics: ...
 

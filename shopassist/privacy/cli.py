@@ -97,7 +97,7 @@ class PrivacyServices(Protocol):
 
     def erasure_service(self) -> ErasureService: ...
 
-    def subject_hash(self) -> UserHasher: ...
+    def user_hasher(self) -> UserHasher: ...
 
     def unit_of_work(self) -> UnitOfWork: ...
 
@@ -147,8 +147,8 @@ def export_list(context: typer.Context, file: ListOutputArgument) -> None:
     """Add the erasures that FILE has not yet. Keep it outside the database: it outlives a restored backup."""
 
     async def add(services: PrivacyServices) -> int:
-        listed = [one async for one in services.erasure_service().listed()]
-        return append_to_erasure_list(file, listed, services.subject_hash().fingerprint)
+        listed = [one async for one in services.erasure_service().iterate_list()]
+        return append_to_erasure_list(file, listed, services.user_hasher().fingerprint)
 
     with_services: WithServices[int] = context.obj.with_services
     typer.echo(f"{with_services(add):,} added")
@@ -159,7 +159,7 @@ def replay(context: typer.Context, file: ListInputArgument) -> None:
     """Erase again whoever is in FILE and was brought back by an older backup; may be done again."""
 
     async def again(services: PrivacyServices) -> int:
-        listed = read_erasure_list(file, services.subject_hash().fingerprint)
+        listed = read_erasure_list(file, services.user_hasher().fingerprint)
         return await repeat_erasures(services.erasure_service(), listed)
 
     with_services: WithServices[int] = context.obj.with_services

@@ -5,14 +5,13 @@ from collections.abc import AsyncIterator, Mapping
 from math import inf
 from uuid import UUID
 
-from shopassist.consent.ports import PrivacyCounters
 from shopassist.credits.models import Erasure
 from shopassist.db.ports import UserHashFunction
 from shopassist.db.row_batches import JobResult, run_in_batches
 from shopassist.errors import NotFoundError
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt, ErasureRequest
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES, OnErasure, PersonalDataTable
-from shopassist.privacy.ports import ErasureRepository, PersonalDataReader
+from shopassist.privacy.ports import ErasureCounters, ErasureRepository, PersonalDataReader
 from shopassist.text import validate_user_id
 
 PAGE_ROWS = 1000
@@ -28,15 +27,15 @@ class ErasureService:
     def __init__(
         self,
         erasures: ErasureRepository,
-        holdings: PersonalDataReader,
-        subjects: UserHashFunction,
-        figures: PrivacyCounters | None = None,
+        personal_data: PersonalDataReader,
+        hash_user_id: UserHashFunction,
+        counters: ErasureCounters | None = None,
     ) -> None:
-        """`subjects` hashes user ids; what is finished is counted in `figures`."""
-        self._figures = figures or PrivacyCounters()
+        """`hash_user_id` hashes user ids; what is finished is counted in `counters`."""
+        self._counters = counters or ErasureCounters()
         self._erasures = erasures
-        self._holdings = holdings
-        self._subjects = subjects
+        self._personal_data = personal_data
+        self._hash_user_id = hash_user_id
 
     async def erase(
         self,
@@ -51,7 +50,7 @@ class ErasureService:
         Raises `NotFoundError` when nothing was ever held, and `SessionRefusedError` for a guest who names a registered
         account.
         """
-        request = ErasureRequest(validate_user_id(user_id), self._subjects(user_id), is_guest, asked_by)
+        request = ErasureRequest(validate_user_id(user_id), self._hash_user_id(user_id), is_guest, asked_by)
         erasure = await self._erasures.begin(request)
         if erasure is None:
             raise NotFoundError(NO_PERSONAL_DATA)
@@ -62,37 +61,37 @@ class ErasureService:
                 break
         return build_receipt(erasure)
 
-    async def finish(self, seconds: float = inf) -> JobResult:
+    async def finish_pending(self, seconds: float = inf) -> JobResult:
         """Finish what is under way, whoever began it; how many erasures. After `seconds` the rest is left."""
         give_up_at = time.monotonic() + seconds
         finished = 0
-        while unfinished := await self._erasures.unfinished():
+        while unfinished := await self._erasures.list_unfinished():
             for erasure_id in unfinished:
                 if not await self._finish(erasure_id, give_up_at):
                     return JobResult.cut_short(finished)
                 finished += 1
         return JobResult(finished)
 
-    async def forget(self, seconds: float = inf) -> JobResult:
+    async def delete_expired(self, seconds: float = inf) -> JobResult:
         """Forget balances whose period is over, and erasures that are past their lifetime; how many."""
-        return await run_in_batches(self._erasures.forget, seconds=seconds)
+        return await run_in_batches(self._erasures.delete_expired, seconds=seconds)
 
-    async def listed(self) -> AsyncIterator[ErasureListEntry]:
+    async def iterate_list(self) -> AsyncIterator[ErasureListEntry]:
         """The list of erasures, the oldest first."""
         last: ErasureListEntry | None = None
-        while page := await self._erasures.listed(PAGE_ROWS, last):
+        while page := await self._erasures.list_erasures(PAGE_ROWS, last):
             for one in page:
                 yield one
             last = page[-1]
 
-    async def replay(self, listed: Mapping[str, ErasureListEntry]) -> AsyncIterator[ErasureReceipt | None]:
+    async def repeat_listed(self, listed: Mapping[str, ErasureListEntry]) -> AsyncIterator[ErasureReceipt | None]:
         """Erase again whoever is on a list, by subject hash, and there from before: an older backup brought them back.
 
         Gives the receipt of each who was erased, and None for each page that was looked through. Who came back after
         the erasure stays.
         """
         for holding in PERSONAL_DATA_TABLES:
-            if holding.since is not None:
+            if holding.created_column is not None:
                 async for receipt in self._replay(holding, listed):
                     yield receipt
 
@@ -100,9 +99,9 @@ class ErasureService:
         self, holding: PersonalDataTable, listed: Mapping[str, ErasureListEntry]
     ) -> AsyncIterator[ErasureReceipt | None]:
         after = ""
-        while page := await self._holdings.traces(holding, PAGE_ROWS, after):
+        while page := await self._personal_data.list_owners(holding, PAGE_ROWS, after):
             for trace in page:
-                found = listed.get(self._subjects(trace.user_id))
+                found = listed.get(self._hash_user_id(trace.user_id))
                 if found is not None and trace.since <= found.erased_at:
                     yield await self.erase(trace.user_id, trace.is_guest, AskedBy.REPLAY, float("inf"))
             yield None
@@ -118,13 +117,13 @@ class ErasureService:
     async def _advance(self, erasure_id: UUID) -> Erasure:
         erasure = await self._erasures.advance(erasure_id)
         if erasure.finished_at is not None:
-            self._figures.erased(erasure)
+            self._counters.count_erasure(erasure)
         return erasure
 
 
 def build_receipt(erasure: Erasure) -> ErasureReceipt:
     """What whoever asked is given."""
-    kept = {one.name for one in PERSONAL_DATA_TABLES if one.on_erasure in {OnErasure.PSEUDONYMISE, OnErasure.DISOWN}}
+    kept = {one.name for one in PERSONAL_DATA_TABLES if one.on_erasure in {OnErasure.PSEUDONYMISE, OnErasure.ANONYMISE}}
     counts: dict[str, int] = erasure.counts
     return ErasureReceipt(
         receipt_id=erasure.id,
@@ -137,8 +136,8 @@ def build_receipt(erasure: Erasure) -> ErasureReceipt:
 
 async def repeat_erasures(service: ErasureService, listed: dict[str, ErasureListEntry]) -> int:
     """Finish what is under way, then erase again whoever is listed; how many were."""
-    await service.finish()
+    await service.finish_pending()
     count = 0
-    async for receipt in service.replay(listed):
+    async for receipt in service.repeat_listed(listed):
         count += receipt is not None
     return count

@@ -21,9 +21,9 @@ PAGE_ROWS = 500
 class ExportService:
     """Writes exports (`UserExport`)."""
 
-    def __init__(self, holdings: PersonalDataReader, unit_of_work: UnitOfWork, clock: Clock) -> None:
+    def __init__(self, personal_data: PersonalDataReader, unit_of_work: UnitOfWork, clock: Clock) -> None:
         """`clock` stamps them."""
-        self._holdings = holdings
+        self._personal_data = personal_data
         self._unit_of_work = unit_of_work
         self._clock = clock
 
@@ -65,7 +65,7 @@ class ExportService:
     async def _rows(self, holding: PersonalDataTable, user_id: str, is_guest: bool) -> AsyncIterator[bytes]:
         after: PrimaryKey | None = None
         while True:
-            page = await self._holdings.page(holding, user_id, is_guest, PAGE_ROWS, after)
+            page = await self._personal_data.read_page(holding, user_id, is_guest, PAGE_ROWS, after)
             if page.rows:
                 rows: list[dict[str, Any]] = page.rows
                 yield (b"," if after else b"") + to_json(rows)[1:-1]

@@ -10,7 +10,7 @@ from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
 from shopassist.storage import Repositories, UnitOfWork
 
 MERGE_PROVENANCE = ConsentProvenance(ConsentSource.GUEST_MERGE)
-MOVED_TABLES = tuple(one for one in PERSONAL_DATA_TABLES if one.moves)
+MOVED_TABLES = tuple(one for one in PERSONAL_DATA_TABLES if one.moves_on_merge)
 UNKNOWN_GUEST = "Nothing is known of this guest session."
 
 
@@ -29,17 +29,17 @@ class GuestMergeService:
         """
 
         async def merged(work: Repositories) -> GuestMerge:
-            await work.merges.lock(guest_id, user_id)
-            earlier = await work.merges.find(guest_id)
+            await work.guest_merges.lock(guest_id, user_id)
+            earlier = await work.guest_merges.find_merge(guest_id)
             if earlier is not None:
                 return earlier
-            is_guest = await work.merges.is_guest(guest_id)
-            decided = await work.consent_history.state(ConsentSubject(guest_id, is_guest=True))
+            is_guest = await work.guest_merges.is_guest(guest_id)
+            decided = await work.consent_history.get_latest_events(ConsentSubject(guest_id, is_guest=True))
             if guest_id == user_id or is_guest is False or (is_guest is None and not decided):
                 raise NotFoundError(UNKNOWN_GUEST)
-            moved = await work.merges.move(MOVED_TABLES if is_guest else (), guest_id, user_id)
+            moved = await work.guest_merges.move_rows(MOVED_TABLES if is_guest else (), guest_id, user_id)
             moved["consents"] = await copy_guest_decisions(work, ConsentSubject(user_id, is_guest=False), decided)
-            return await work.merges.record(guest_id, user_id, moved)
+            return await work.guest_merges.insert_merge(guest_id, user_id, moved)
 
         try:
             merge = await self._unit_of_work.about(guest_id, user_id).run(merged, repeatable=True)
@@ -53,7 +53,7 @@ class GuestMergeService:
 async def copy_guest_decisions(work: Repositories, user: ConsentSubject, decided: Mapping[str, ConsentEvent]) -> int:
     """Let what a guest decided count for the user, but where the user has decided already; how many purposes."""
     await work.consent_history.lock(user)
-    own = await work.consent_history.state(user)
+    own = await work.consent_history.get_latest_events(user)
     wishes = [
         ConsentChoice(event.purpose, event.granted, event.notice_id)
         for event in decided.values()

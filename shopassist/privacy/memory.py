@@ -26,14 +26,14 @@ from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
 
 def get_owner(holding: PersonalDataTable, row: Any) -> Any:
     """Whose a row is."""
-    column, *inside = holding.owner
+    column, *inside = holding.owner_path
     owner = getattr(row, column)
     return owner.get(inside[0]) if inside else owner
 
 
 def get_primary_key(holding: PersonalDataTable, row: Any) -> PrimaryKey:
     """Its primary key."""
-    return tuple(getattr(row, name) for name in holding.key)
+    return tuple(getattr(row, name) for name in holding.key_columns)
 
 
 def find_owned_rows(
@@ -42,8 +42,9 @@ def find_owned_rows(
     """The rows of that user with their places, by primary key."""
     found = [
         (place, row)
-        for place, row in store.rows(holding.table).items()
-        if get_owner(holding, row) == user_id and (not holding.kind or getattr(row, holding.kind) == is_guest)
+        for place, row in store.rows(holding.model).items()
+        if get_owner(holding, row) == user_id
+        and (not holding.guest_column or getattr(row, holding.guest_column) == is_guest)
     ]
     return sorted(found, key=lambda item: get_primary_key(holding, item[1]))
 
@@ -52,23 +53,25 @@ def erase_rows(
     store: MemoryStore, holding: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
     """Erase up to `limit` rows by the holding's own rule; how many."""
-    rows, chosen = store.rows(holding.table), find_owned_rows(store, holding, user_id, is_guest)[:limit]
+    rows, chosen = store.rows(holding.model), find_owned_rows(store, holding, user_id, is_guest)[:limit]
     for place, row in chosen:
         if holding.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
             del rows[place]
         else:
-            owner = None if holding.on_erasure is OnErasure.DISOWN else pseudonym
-            rows[place] = copy_row(row, **{holding.owner[0]: owner, **dict.fromkeys(holding.cleared)})
+            owner = None if holding.on_erasure is OnErasure.ANONYMISE else pseudonym
+            rows[place] = copy_row(row, **{holding.owner_path[0]: owner, **dict.fromkeys(holding.cleared_columns)})
     return len(chosen)
 
 
 def move_rows(session: MemorySession, holding: PersonalDataTable, guest_id: str, user_id: str) -> int:
     """Make a guest's rows the user's, but those whose key the user has already; how many."""
-    rows, moved = session.store.rows(holding.table), 0
+    rows, moved = session.store.rows(holding.model), 0
     for place, row in find_owned_rows(session.store, holding, guest_id, is_guest=True):
-        changed = copy_row(row, **{holding.owner[0]: user_id, **({holding.kind: False} if holding.kind else {})})
+        changed = copy_row(
+            row, **{holding.owner_path[0]: user_id, **({holding.guest_column: False} if holding.guest_column else {})}
+        )
         key = get_primary_key(holding, changed)
-        new_place = place if holding.owner[0] not in holding.key else (key if len(key) > 1 else key[0])
+        new_place = place if holding.owner_path[0] not in holding.key_columns else (key if len(key) > 1 else key[0])
         if new_place == place or new_place not in rows:
             session.remove(rows, place)
             session.put(rows, new_place, changed)
@@ -83,22 +86,26 @@ class MemoryPersonalDataReader:
         """Reads `store`."""
         self._store = store
 
-    async def page(
+    async def read_page(
         self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
         async with self._store.lock:
             rows = [row for _, row in find_owned_rows(self._store, holding, user_id, is_guest)]
             page = [row for row in rows if after is None or get_primary_key(holding, row) > after][:limit]
             last = get_primary_key(holding, page[-1]) if len(page) == limit else None
-            return PersonalDataPage([{name: getattr(row, name) for name in holding.exported} for row in page], last)
+            return PersonalDataPage(
+                [{name: getattr(row, name) for name in holding.exported_columns} for row in page], last
+            )
 
-    async def traces(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         async with self._store.lock:
             oldest: dict[str, DataOwner] = {}
-            for row in self._store.rows(holding.table).values():
-                owner, since = get_owner(holding, row), getattr(row, holding.since or "")
+            for row in self._store.rows(holding.model).values():
+                owner, since = get_owner(holding, row), getattr(row, holding.created_column or "")
                 if owner > after_user_id and (owner not in oldest or since < oldest[owner].since):
-                    oldest[owner] = DataOwner(owner, getattr(row, holding.kind) if holding.kind else None, since)
+                    oldest[owner] = DataOwner(
+                        owner, getattr(row, holding.guest_column) if holding.guest_column else None, since
+                    )
             return [oldest[owner] for owner in sorted(oldest)][:limit]
 
 
@@ -145,12 +152,12 @@ class MemoryErasureRepository:
                 erasure.user_id = erasure.pseudonym = None
             return copy_row(erasure)
 
-    async def unfinished(self, limit: int = 100) -> list[UUID]:
+    async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         async with self._store.lock:
             rows = [row for row in self._store.erasures.values() if row.finished_at is None]
             return [row.id for row in sorted(rows, key=lambda row: row.requested_at)][:limit]
 
-    async def listed(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
+    async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         async with self._store.lock:
             rows = [
                 ErasureListEntry(row.id, row.subject_hash, row.requested_at) for row in self._store.erasures.values()
@@ -160,7 +167,7 @@ class MemoryErasureRepository:
                 :limit
             ]
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
             now, oldest = self._store.now(), self._store.ago(self._policy.list_lifetime)
             balances = [key for key, row in self._store.erased_balances.items() if row.forget_at <= now][:limit]
@@ -191,31 +198,31 @@ class MemoryErasureRepository:
 class MemoryGuestMergeRepository(MemoryRepository):
     """Implements `GuestMergeRepository`; units of work are one at a time."""
 
-    def __init__(self, session: MemorySession, subjects: UserHashFunction) -> None:
-        """`subjects` hashes user ids."""
+    def __init__(self, session: MemorySession, hash_user_id: UserHashFunction) -> None:
+        """`hash_user_id` hashes user ids."""
         super().__init__(session)
-        self._subjects = subjects
+        self._hash_user_id = hash_user_id
 
     async def lock(self, guest_id: str, user_id: str) -> None:
         for one in (guest_id, user_id):
-            last = find_last_erasure(self.store, self._subjects(one))
+            last = find_last_erasure(self.store, self._hash_user_id(one))
             if last is not None and last.finished_at is None:
                 raise AccountErasedError
 
-    async def find(self, guest_id: str) -> GuestMerge | None:
-        merge = self.store.merges.get(guest_id)
+    async def find_merge(self, guest_id: str) -> GuestMerge | None:
+        merge = self.store.guest_merges.get(guest_id)
         return merge and copy_row(merge)
 
     async def is_guest(self, guest_id: str) -> bool | None:
         account = self.store.accounts.get(guest_id)
         return None if account is None else account.is_guest
 
-    async def move(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
         return {one.name: move_rows(self.session, one, guest_id, user_id) for one in holdings}
 
-    async def record(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
-        if guest_id in self.store.merges:
+    async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
+        if guest_id in self.store.guest_merges:
             raise IntegrityError
         merge = GuestMerge(guest_id=guest_id, user_id=user_id, merged_at=self.store.now(), moved=moved)
-        self.session.put(self.store.merges, guest_id, copy_row(merge))
+        self.session.put(self.store.guest_merges, guest_id, copy_row(merge))
         return merge

@@ -21,7 +21,7 @@ class OnErasure(Enum):
 
     DELETE = "delete"
     PSEUDONYMISE = "pseudonymise"
-    DISOWN = "disown"
+    ANONYMISE = "anonymise"
     """The row stays and names nobody."""
     WITH_ACCOUNT = "with account"
     """Gone with the account, at erasure's first step."""
@@ -38,68 +38,70 @@ class PersonalDataTable:
     """
 
     name: str
-    table: type[SQLModel]
+    model: type[SQLModel]
     on_erasure: OnErasure
-    owner: tuple[str, ...] = ("user_id",)
-    kind: str | None = None
+    owner_path: tuple[str, ...] = ("user_id",)
+    guest_column: str | None = None
     registered_only: bool = False
-    cleared: tuple[str, ...] = ()
-    kept: Mapping[str, str] = field(default_factory=lambda: NO_KEPT_COLUMNS)
-    withheld: frozenset[str] = frozenset()
-    moves: bool = False
-    since: str | None = None
+    cleared_columns: tuple[str, ...] = ()
+    kept_columns: Mapping[str, str] = field(default_factory=lambda: NO_KEPT_COLUMNS)
+    hidden_columns: frozenset[str] = frozenset()
+    moves_on_merge: bool = False
+    created_column: str | None = None
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key_columns(self) -> tuple[str, ...]:
         """The columns of the primary key."""
-        return tuple(column.name for column in self.table.__table__.primary_key)  # type: ignore[attr-defined]
+        return tuple(column.name for column in self.model.__table__.primary_key)  # type: ignore[attr-defined]
 
     @property
-    def exported(self) -> tuple[str, ...]:
+    def exported_columns(self) -> tuple[str, ...]:
         """The columns that the owner is shown."""
-        return tuple(name for name in self.table.model_fields if name not in self.withheld)
+        return tuple(name for name in self.model.model_fields if name not in self.hidden_columns)
 
 
 PERSONAL_DATA_TABLES = (
-    PersonalDataTable("account", UserCredits, OnErasure.WITH_ACCOUNT, since="created_at"),
+    PersonalDataTable("account", UserCredits, OnErasure.WITH_ACCOUNT, created_column="created_at"),
     PersonalDataTable("holds", CreditHold, OnErasure.WITH_ACCOUNT),
     PersonalDataTable(
         "transactions",
         CreditTransaction,
         OnErasure.PSEUDONYMISE,
-        cleared=("description", "operation_id"),
-        kept={
+        cleared_columns=("description", "operation_id"),
+        kept_columns={
             "actor": ACTOR_KEPT_REASON,
             "transaction_type": "why a row was written, one of a few words",
         },
-        withheld=frozenset({"actor"}),
+        hidden_columns=frozenset({"actor"}),
     ),
-    PersonalDataTable("consents", UserConsent, OnErasure.DELETE, registered_only=True, since="timestamp"),
-    PersonalDataTable("consent_history", ConsentEvent, OnErasure.DELETE, kind="is_guest", since="timestamp"),
-    PersonalDataTable("remembered_answers", IdempotentAnswer, OnErasure.DELETE, moves=True),
+    PersonalDataTable("consents", UserConsent, OnErasure.DELETE, registered_only=True, created_column="timestamp"),
+    PersonalDataTable(
+        "consent_history", ConsentEvent, OnErasure.DELETE, guest_column="is_guest", created_column="timestamp"
+    ),
+    PersonalDataTable("remembered_answers", IdempotentAnswer, OnErasure.DELETE, moves_on_merge=True),
     PersonalDataTable(
         "remembered_adjustments",
         IdempotentAnswer,
         OnErasure.DELETE,
-        owner=("response", "user_id"),
-        withheld=frozenset({"user_id", "idempotency_key", "response"}),
+        owner_path=("response", "user_id"),
+        hidden_columns=frozenset({"user_id", "idempotency_key", "response"}),
     ),
     PersonalDataTable(
         "administrators_acts",
         AdminAct,
         OnErasure.PSEUDONYMISE,
-        owner=("target",),
-        cleared=("reason",),
-        kept={
+        owner_path=("target",),
+        cleared_columns=("reason",),
+        kept_columns={
             "actor": ACTOR_KEPT_REASON,
             "act": "what was done, one of a few words",
             "request_id": "a number of the server's",
         },
-        withheld=frozenset({"actor"}),
+        hidden_columns=frozenset({"actor"}),
     ),
-    PersonalDataTable("merged_guests", GuestMerge, OnErasure.DISOWN, registered_only=True),
+    PersonalDataTable("merged_guests", GuestMerge, OnErasure.ANONYMISE, registered_only=True),
     PersonalDataTable(
-        "merged_into", GuestMerge, OnErasure.DELETE, owner=("guest_id",), withheld=frozenset({"user_id"})
+        "merged_into", GuestMerge, OnErasure.DELETE, owner_path=("guest_id",), hidden_columns=frozenset({"user_id"})
     ),
 )
 """In the order in which they are exported and erased."""
@@ -125,4 +127,4 @@ def get_personal_data_tables(is_guest: bool, had_account: bool) -> tuple[Persona
     """
     if not is_guest:
         return PERSONAL_DATA_TABLES
-    return tuple(one for one in PERSONAL_DATA_TABLES if one.kind or (had_account and not one.registered_only))
+    return tuple(one for one in PERSONAL_DATA_TABLES if one.guest_column or (had_account and not one.registered_only))

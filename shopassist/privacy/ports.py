@@ -1,7 +1,8 @@
 """Storage ports of personal data, erasures and guest merges."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -33,12 +34,12 @@ class DataOwner:
 class PersonalDataReader(Protocol):
     """Reads what is held, whatever the table."""
 
-    async def page(
+    async def read_page(
         self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
         """The next rows by primary key, with the columns that the owner is shown."""
 
-    async def traces(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         """Whose rows there are, by user id, with the oldest of each; for holdings that have a `since`."""
 
 
@@ -55,13 +56,13 @@ class ErasureRepository(Protocol):
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
         """Erase up to `limit` rows of what is left; the one that finds nothing more finishes the erasure."""
 
-    async def unfinished(self, limit: int = 100) -> list[UUID]:
+    async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         """Erasures under way, the oldest first."""
 
-    async def listed(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
+    async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         """The list of erasures, the oldest first."""
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         """Remove up to `limit` balances whose period is over, and as many erasures past their lifetime; how many."""
 
 
@@ -71,14 +72,25 @@ class GuestMergeRepository(Protocol):
     async def lock(self, guest_id: str, user_id: str) -> None:
         """Let nobody open, erase or merge either until the unit of work ends. Raises `AccountErasedError`."""
 
-    async def find(self, guest_id: str) -> GuestMerge | None:
+    async def find_merge(self, guest_id: str) -> GuestMerge | None:
         """The merge of that guest."""
 
     async def is_guest(self, guest_id: str) -> bool | None:
         """Whether the id has a guest's account; None when it has none."""
 
-    async def move(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
         """Make the guest's rows the user's, but those that the user has already; how many, by holding."""
 
-    async def record(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
+    async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         """Note that the guest is merged. Raises `IntegrityError` when it was before."""
+
+
+@dataclass(slots=True)
+class ErasureCounters:
+    """Erasures that this process finished, by who asked for them (`AskedBy`)."""
+
+    erasures: Counter[str] = field(default_factory=Counter)
+
+    def count_erasure(self, erasure: Erasure) -> None:
+        """Count a finished erasure."""
+        self.erasures[erasure.asked_by] += 1

@@ -75,13 +75,13 @@ DELETE FROM erasures WHERE id = ANY(ARRAY(
 
 def get_table(holding: PersonalDataTable) -> Table:
     """The table."""
-    table: Table = holding.table.__table__  # type: ignore[attr-defined]
+    table: Table = holding.model.__table__  # type: ignore[attr-defined]
     return table
 
 
 def get_owner_column(holding: PersonalDataTable, table: Any) -> ColumnElement[Any]:
     """Whose a row is."""
-    column, *inside = holding.owner
+    column, *inside = holding.owner_path
     owner: ColumnElement[Any] = table.c[column]
     return owner[inside[0]].as_string() if inside else owner
 
@@ -90,12 +90,12 @@ def build_owner_conditions(holding: PersonalDataTable, user_id: str, is_guest: b
     """The condition that a row is of that user."""
     table = get_table(holding)
     conditions = [get_owner_column(holding, table) == user_id]
-    return [*conditions, table.c[holding.kind] == is_guest] if holding.kind else conditions
+    return [*conditions, table.c[holding.guest_column] == is_guest] if holding.guest_column else conditions
 
 
 def get_key_columns(holding: PersonalDataTable) -> list[ColumnElement[Any]]:
     """The primary key."""
-    return [get_table(holding).c[name] for name in holding.key]
+    return [get_table(holding).c[name] for name in holding.key_columns]
 
 
 async def has_rows(session: AsyncSession, holding: PersonalDataTable, user_id: str, is_guest: bool) -> bool:
@@ -123,8 +123,8 @@ async def erase_rows(
     if holding.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
         await session.execute(delete(table).where(chosen))
         return len(rows)
-    owner = None if holding.on_erasure is OnErasure.DISOWN else pseudonym
-    values = {holding.owner[0]: owner, **dict.fromkeys(holding.cleared)}
+    owner = None if holding.on_erasure is OnErasure.ANONYMISE else pseudonym
+    values = {holding.owner_path[0]: owner, **dict.fromkeys(holding.cleared_columns)}
     await session.execute(update(table).where(chosen).values(values))
     return len(rows)
 
@@ -133,11 +133,14 @@ async def move_rows(session: AsyncSession, holding: PersonalDataTable, guest_id:
     """Make a guest's rows the user's, but those whose key the user has already; how many."""
     table = get_table(holding)
     theirs = table.alias()
-    rest = [theirs.c[name] == table.c[name] for name in holding.key if name != holding.owner[0]]
+    rest = [theirs.c[name] == table.c[name] for name in holding.key_columns if name != holding.owner_path[0]]
     conditions = build_owner_conditions(holding, guest_id, is_guest=True)
-    if holding.owner[0] in holding.key:
+    if holding.owner_path[0] in holding.key_columns:
         conditions.append(~exists().where(get_owner_column(holding, theirs) == user_id, *rest))
-    values: dict[str, Any] = {holding.owner[0]: user_id, **({holding.kind: False} if holding.kind else {})}
+    values: dict[str, Any] = {
+        holding.owner_path[0]: user_id,
+        **({holding.guest_column: False} if holding.guest_column else {}),
+    }
     statement = update(table).where(*conditions).values(values).returning(literal(1))
     return len((await session.execute(statement)).all())
 
@@ -149,11 +152,11 @@ class PostgresPersonalDataReader:
         """Each page is a transaction of its own."""
         self._manager = manager
 
-    async def page(
+    async def read_page(
         self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
         table, key = get_table(holding), get_key_columns(holding)
-        columns = [table.c[name] for name in holding.exported]
+        columns = [table.c[name] for name in holding.exported_columns]
         statement = select(*columns, *(column.label(f"key_{column.name}") for column in key))
         statement = statement.where(*build_owner_conditions(holding, user_id, is_guest)).order_by(*key).limit(limit)
         if after is not None:
@@ -166,13 +169,15 @@ class PostgresPersonalDataReader:
 
         rows = await self._manager.resilience.run(once, repeatable=True)
         last = tuple(rows[-1][len(columns) :]) if len(rows) == limit else None
-        return PersonalDataPage([dict(zip(holding.exported, row, strict=False)) for row in rows], last)
+        return PersonalDataPage([dict(zip(holding.exported_columns, row, strict=False)) for row in rows], last)
 
-    async def traces(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         table = get_table(holding)
         owner = get_owner_column(holding, table)
-        kinds: list[ColumnElement[Any]] = [func.bool_and(table.c[holding.kind])] if holding.kind else []
-        statement: Any = select(owner, func.min(table.c[holding.since or ""]), *kinds).where(owner > after_user_id)
+        kinds: list[ColumnElement[Any]] = [func.bool_and(table.c[holding.guest_column])] if holding.guest_column else []
+        statement: Any = select(owner, func.min(table.c[holding.created_column or ""]), *kinds).where(
+            owner > after_user_id
+        )
         statement = statement.group_by(owner).order_by(owner).limit(limit)
 
         async def once() -> Sequence[Row[Any]]:
@@ -198,7 +203,7 @@ class PostgresErasureRepository:
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
         return await self._in_one(lambda session: self._advance(session, erasure_id, limit))
 
-    async def unfinished(self, limit: int = 100) -> list[UUID]:
+    async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         statement = select(col(Erasure.id)).where(col(Erasure.finished_at).is_(None))
         statement = statement.order_by(col(Erasure.requested_at)).limit(limit)
 
@@ -207,7 +212,7 @@ class PostgresErasureRepository:
 
         return await self._in_one(find)
 
-    async def listed(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
+    async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         order = (col(Erasure.requested_at), col(Erasure.id))
         statement = select(Erasure).order_by(*order).limit(limit)
         if after is not None:
@@ -219,7 +224,7 @@ class PostgresErasureRepository:
 
         return await self._in_one(find)
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         async def remove(session: AsyncSession) -> int:
             removed = 0
             for statement in (DELETE_EXPIRED_BALANCES, DELETE_OLD_ERASURES):
@@ -297,13 +302,13 @@ class PostgresErasureRepository:
 class PostgresGuestMergeRepository(BaseRepository):
     """Implements `GuestMergeRepository`."""
 
-    def __init__(self, session: AsyncSession, subjects: UserHashFunction, clock: Clock | None = None) -> None:
-        """`subjects` hashes user ids."""
+    def __init__(self, session: AsyncSession, hash_user_id: UserHashFunction, clock: Clock | None = None) -> None:
+        """`hash_user_id` hashes user ids."""
         super().__init__(session, clock)
-        self._subjects = subjects
+        self._hash_user_id = hash_user_id
 
     async def lock(self, guest_id: str, user_id: str) -> None:
-        subjects = [self._subjects(guest_id), self._subjects(user_id)]
+        subjects = [self._hash_user_id(guest_id), self._hash_user_id(user_id)]
         await self.session.execute(LOCK_SUBJECTS, {"subjects": subjects})
         erasing = select(col(Erasure.id)).where(
             col(Erasure.subject_hash).in_(subjects), col(Erasure.finished_at).is_(None)
@@ -311,17 +316,17 @@ class PostgresGuestMergeRepository(BaseRepository):
         if (await self.session.execute(erasing)).first() is not None:
             raise AccountErasedError
 
-    async def find(self, guest_id: str) -> GuestMerge | None:
+    async def find_merge(self, guest_id: str) -> GuestMerge | None:
         return await self.session.get(GuestMerge, guest_id)
 
     async def is_guest(self, guest_id: str) -> bool | None:
         account = await self.session.get(UserCredits, guest_id)
         return None if account is None else account.is_guest
 
-    async def move(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
         return {one.name: await move_rows(self.session, one, guest_id, user_id) for one in holdings}
 
-    async def record(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
+    async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         now = (await self.session.execute(SELECT_NOW, {"instant": self.clock.instant()})).scalar_one()
         merge = GuestMerge(guest_id=guest_id, user_id=user_id, merged_at=now, moved=moved)
         self.session.add(merge)

@@ -137,7 +137,7 @@ class Backend:
     unit_of_work: UnitOfWork
     replays: IdempotencyStore
     consent_lookup: ConsentLookup
-    holdings: PersonalDataReader
+    personal_data: PersonalDataReader
     cached_answers: CachedAnswers
 
 

@@ -180,10 +180,10 @@ class Rollout:
 
     async def _copy_notices(self) -> None:
         unit_of_work = self._residence.postgres.unit_of_work
-        published = await unit_of_work.run(lambda work: work.notices.all(), repeatable=True)
-        known = {notice.id for notice in await self._residence.memory.consent_lookup.published()}
+        published = await unit_of_work.run(lambda work: work.notices.list_published(), repeatable=True)
+        known = {notice.id for notice in await self._residence.memory.consent_lookup.list_published()}
         if new := [notice.id for notice in published if notice.id not in known]:
-            texts = await unit_of_work.run(lambda work: work.notices.texts(new), repeatable=True)
+            texts = await unit_of_work.run(lambda work: work.notices.get_notices(new), repeatable=True)
             await self._residence.know_notices(texts)
 
     async def _copy_catalogue(self) -> None:

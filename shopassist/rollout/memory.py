@@ -43,9 +43,9 @@ class MemoryUserRows:
     async def disown(self, user_id: str) -> None:
         async with self._store.lock:
             for key in self._merges(user_id):
-                merge = self._store.merges.pop(key)
+                merge = self._store.guest_merges.pop(key)
                 if merge.guest_id != user_id:
-                    self._store.merges[key] = copy_row(merge, user_id=None)
+                    self._store.guest_merges[key] = copy_row(merge, user_id=None)
 
     async def keepers(self, user_id: str) -> list[str]:
         return sorted({row.user_id for row in self._store.replays.values() if row.response.get("user_id") == user_id})
@@ -97,7 +97,7 @@ class MemoryUserRows:
             self._store.erased_balances |= {row.subject_hash: copy_row(row) for row in erased[1]}
 
     def _merges(self, user_id: str) -> list[str]:
-        return [key for key, row in self._store.merges.items() if user_id in {row.user_id, row.guest_id}]
+        return [key for key, row in self._store.guest_merges.items() if user_id in {row.user_id, row.guest_id}]
 
     def _of(self, user_id: str) -> Rows:
         store = self._store
@@ -109,7 +109,7 @@ class MemoryUserRows:
             UserConsent: [consent] if consent else [],
             ConsentEvent: [row for _, row in sorted(store.consent_events.of(user_id).items())],
             IdempotentAnswer: list(store.replays.of(user_id).values()),
-            GuestMerge: [store.merges[key] for key in self._merges(user_id)],
+            GuestMerge: [store.guest_merges[key] for key in self._merges(user_id)],
         }
         return {table: of_table for table, of_table in rows.items() if of_table}
 
@@ -139,7 +139,7 @@ class MemoryUserRows:
         for kept in rows.get(IdempotentAnswer, ()):
             store.replays[kept.user_id, kept.idempotency_key] = kept
         for merge in rows.get(GuestMerge, ()):
-            store.merges[merge.guest_id] = copy_row(merge)  # it may stay where it was
+            store.guest_merges[merge.guest_id] = copy_row(merge)  # it may stay where it was
 
 
 def copy_rows(rows: Rows) -> Rows:

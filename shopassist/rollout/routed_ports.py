@@ -144,15 +144,15 @@ class RolloutConsentLookup:
         """`routing` knows where people are."""
         self._routing = routing
 
-    async def published(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         """As memory was last told (`Rollout`), which costs nothing and is there even when PostgreSQL is not."""
-        return await self._routing.residence.memory.consent_lookup.published()
+        return await self._routing.residence.memory.consent_lookup.list_published()
 
-    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         return await self._routing.ask(
             (subject.user_id,),
             "agreement",
-            lambda place: place.consent_lookup.agreement(subject, purpose),
+            lambda place: place.consent_lookup.get_latest_decision(subject, purpose),
             changes=never,
         )
 
@@ -164,26 +164,26 @@ class RolloutHoldings:
         """`routing` knows where people are."""
         self._routing = routing
 
-    async def page(
+    async def read_page(
         self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
-        if holding.table is not AdminAct and len(holding.owner) == 1:
+        if holding.model is not AdminAct and len(holding.owner_path) == 1:
             place = self._routing.residence.place_of(user_id)
-            return await place.holdings.page(holding, user_id, is_guest, limit, after)
+            return await place.personal_data.read_page(holding, user_id, is_guest, limit, after)
         # What is about somebody under the name of somebody else is in PostgreSQL, or is brought there.
         residence = self._routing.residence
         await residence.send_acts()
         return await self._routing.ask(
             (*await residence.keepers(user_id), user_id),
             "holdings",
-            lambda _: residence.postgres.holdings.page(holding, user_id, is_guest, limit, after),
+            lambda _: residence.postgres.personal_data.read_page(holding, user_id, is_guest, limit, after),
             changes=never,
             wanted=Side.POSTGRES,
             is_compared=False,
         )
 
-    async def traces(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
-        return await self._routing.residence.postgres.holdings.traces(holding, limit, after_user_id)
+    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+        return await self._routing.residence.postgres.personal_data.list_owners(holding, limit, after_user_id)
 
 
 class RolloutErasures:
@@ -228,11 +228,11 @@ class RolloutErasures:
             for user_id in user_ids[-1:]:
                 await residence.disown(user_id)
 
-    async def unfinished(self, limit: int = 100) -> list[UUID]:
-        return await self._postgres.unfinished(limit)
+    async def list_unfinished(self, limit: int = 100) -> list[UUID]:
+        return await self._postgres.list_unfinished(limit)
 
-    async def listed(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
-        return await self._postgres.listed(limit, after)
+    async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
+        return await self._postgres.list_erasures(limit, after)
 
-    async def forget(self, limit: int = 1000) -> int:
-        return await self._postgres.forget(limit)
+    async def delete_expired(self, limit: int = 1000) -> int:
+        return await self._postgres.delete_expired(limit)

@@ -63,19 +63,19 @@ class CopyingNoticeRepository:
     async def lock(self) -> None:
         await self._own.lock()
 
-    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
-        stored = await self._own.publish(notice, grace_hours)
+    async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
+        stored = await self._own.insert_notice(notice, grace_hours)
         self.published.append(stored)
         return stored
 
-    async def get(self, notice_id: int) -> ConsentNotice | None:
-        return await self._own.get(notice_id)
+    async def get_notice(self, notice_id: int) -> ConsentNotice | None:
+        return await self._own.get_notice(notice_id)
 
-    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
-        return await self._own.texts(notice_ids)
+    async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+        return await self._own.get_notices(notice_ids)
 
-    async def all(self) -> list[PublishedNotice]:
-        return await self._own.all()
+    async def list_published(self) -> list[PublishedNotice]:
+        return await self._own.list_published()
 
 
 class ReadOnlyNoticeRepository:
@@ -89,17 +89,17 @@ class ReadOnlyNoticeRepository:
     async def lock(self) -> None:
         raise self._gone
 
-    async def publish(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:  # noqa: ARG002 - the port's
+    async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:  # noqa: ARG002 - the port's
         raise self._gone
 
-    async def get(self, notice_id: int) -> ConsentNotice | None:
-        return await self._copy.get(notice_id)
+    async def get_notice(self, notice_id: int) -> ConsentNotice | None:
+        return await self._copy.get_notice(notice_id)
 
-    async def texts(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
-        return await self._copy.texts(notice_ids)
+    async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
+        return await self._copy.get_notices(notice_ids)
 
-    async def all(self) -> list[PublishedNotice]:
-        return await self._copy.all()
+    async def list_published(self) -> list[PublishedNotice]:
+        return await self._copy.list_published()
 
 
 class RolloutCachedAnswers:

@@ -62,7 +62,7 @@ class Sides(State):
         unit_of_work=memory_unit_of_work,
         replays=of(MEMORY, State.replays),
         consent_lookup=of(MEMORY, State.consent_lookup),
-        holdings=of(MEMORY, State.holdings),
+        personal_data=of(MEMORY, State.personal_data),
         cached_answers=of(MEMORY, State.cached_answers),
     )
     mirror_store = providers.Singleton(MemoryStore, clock=State.clock)
@@ -74,13 +74,13 @@ class Sides(State):
             MemoryCreditLedger,
             store=mirror_store,
             policy=State.credit_policy,
-            subjects=State.subject_hash,
+            subjects=State.user_hasher,
             figures=providers.Singleton(LedgerCounters),
         ),
         unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=MEMORY_REPOSITORIES),
         replays=providers.Singleton(MemoryIdempotencyStore, store=mirror_store, policy=State.credit_policy),
         consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
-        holdings=providers.Singleton(MemoryPersonalDataReader, store=mirror_store),
+        personal_data=providers.Singleton(MemoryPersonalDataReader, store=mirror_store),
         cached_answers=of(MEMORY, State.cached_answers),
     )
     postgres_place = providers.Singleton(
@@ -90,7 +90,7 @@ class Sides(State):
         unit_of_work=of(POSTGRES, State.unit_of_work),
         replays=of(POSTGRES, State.replays),
         consent_lookup=of(POSTGRES, State.consent_lookup),
-        holdings=of(POSTGRES, State.holdings),
+        personal_data=of(POSTGRES, State.personal_data),
         cached_answers=of(POSTGRES, State.cached_answers),
     )
     dial = providers.Singleton(
@@ -125,7 +125,7 @@ goes_both_ways(State.lagging_reads, providers.Singleton(RolloutUnitOfWork, routi
 goes_both_ways(State.credit_ledger, providers.Singleton(RolloutCreditLedger, routing=Sides.routing))
 goes_both_ways(State.replays, providers.Singleton(RolloutReplays, routing=Sides.routing))
 goes_both_ways(State.consent_lookup, providers.Singleton(RolloutConsentLookup, routing=Sides.routing))
-goes_both_ways(State.holdings, providers.Singleton(RolloutHoldings, routing=Sides.routing))
+goes_both_ways(State.personal_data, providers.Singleton(RolloutHoldings, routing=Sides.routing))
 goes_both_ways(
     State.erasures,
     providers.Singleton(RolloutErasures, routing=Sides.routing, postgres=of(POSTGRES, State.erasures)),

@@ -16,7 +16,7 @@ from shopassist.consent.memory import (
     MemoryConsentRepository,
     MemoryNoticeRepository,
 )
-from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.postgres import (
     PostgresConsentHistory,
     PostgresConsentLookup,
@@ -50,6 +50,7 @@ from shopassist.maintenance.memory import MemoryLeases, MemoryMaintenanceRuns, M
 from shopassist.maintenance.postgres import PostgresLeases, PostgresMaintenanceRuns, PostgresVacuum
 from shopassist.privacy.memory import MemoryErasureRepository, MemoryGuestMergeRepository, MemoryPersonalDataReader
 from shopassist.privacy.models import ErasurePolicy
+from shopassist.privacy.ports import ErasureCounters
 from shopassist.privacy.postgres import (
     PostgresErasureRepository,
     PostgresGuestMergeRepository,
@@ -78,7 +79,7 @@ class State(containers.DeclarativeContainer):
     erasure_policy = providers.Singleton(
         ErasurePolicy, credits=credit_policy, list_lifetime=settings.provided.privacy.erasure_list_lifetime
     )
-    subject_hash = providers.Singleton(UserHasher, settings=settings)
+    user_hasher = providers.Singleton(UserHasher, settings=settings)
 
     limits = providers.Singleton(
         ResilienceLimits,
@@ -131,10 +132,10 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Factory(PostgresCatalogRepository),
         memory=providers.Factory(MemoryCatalogRepository),
     )
-    merge_repository = providers.Selector(
+    guest_merge_repository = providers.Selector(
         storage,
-        postgres=providers.Factory(PostgresGuestMergeRepository, subjects=subject_hash, clock=clock),
-        memory=providers.Factory(MemoryGuestMergeRepository, subjects=subject_hash),
+        postgres=providers.Factory(PostgresGuestMergeRepository, hash_user_id=user_hasher, clock=clock),
+        memory=providers.Factory(MemoryGuestMergeRepository, hash_user_id=user_hasher),
     )
 
     repositories: providers.Singleton[RepositoryFactories[Any]] = providers.Singleton(
@@ -146,7 +147,7 @@ class State(containers.DeclarativeContainer):
         admin_audit=admin_audit_repository.provider,
         cache=cache_repository.provider,
         catalog=catalog_repository.provider,
-        merges=merge_repository.provider,
+        guest_merges=guest_merge_repository.provider,
     )
     unit_of_work = providers.Selector(
         storage,
@@ -161,7 +162,8 @@ class State(containers.DeclarativeContainer):
         memory=unit_of_work,
     )
     ledger_figures = providers.Singleton(LedgerCounters)
-    privacy_figures = providers.Singleton(PrivacyCounters)
+    consent_counters = providers.Singleton(ConsentCounters)
+    erasure_counters = providers.Singleton(ErasureCounters)
     credit_ledger = providers.Selector(
         storage,
         postgres=providers.Singleton(
@@ -169,14 +171,14 @@ class State(containers.DeclarativeContainer):
             manager=database_manager,
             policy=credit_policy,
             clock=clock,
-            subjects=subject_hash,
+            subjects=user_hasher,
             figures=ledger_figures,
         ),
         memory=providers.Singleton(
             MemoryCreditLedger,
             store=memory_store,
             policy=credit_policy,
-            subjects=subject_hash,
+            subjects=user_hasher,
             figures=ledger_figures,
         ),
     )
@@ -212,7 +214,7 @@ class State(containers.DeclarativeContainer):
         postgres=providers.Singleton(PostgresLedgerReconciliation, manager=database_manager),
         memory=providers.Singleton(MemoryLedgerReconciliation, store=memory_store),
     )
-    holdings = providers.Selector(
+    personal_data = providers.Selector(
         storage,
         postgres=providers.Singleton(PostgresPersonalDataReader, manager=database_manager),
         memory=providers.Singleton(MemoryPersonalDataReader, store=memory_store),

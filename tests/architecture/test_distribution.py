@@ -71,7 +71,7 @@ def test_each_table_has_its_place() -> None:
     tables = set(SQLModel.metadata.tables)
     assert BY_USER | set(ON_EVERY_NODE) | set(IN_ONE_PLACE) == tables
     assert len(BY_USER) + len(ON_EVERY_NODE) + len(IN_ONE_PLACE) == len(tables)
-    owned = {str(holding.table.__tablename__) for holding in PERSONAL_DATA_TABLES}
+    owned = {str(holding.model.__tablename__) for holding in PERSONAL_DATA_TABLES}
     assert owned - BY_USER == {"admin_audit", "guest_merges"}
     assert owned >= BY_USER
 
@@ -83,7 +83,7 @@ def test_rows_by_user_name_their_user(name: str) -> None:
     account = SQLModel.metadata.tables["user_credits"].columns[KEY]
     assert not column.nullable
     assert str(column.type) == str(account.type)
-    assert any(holding.owner == (KEY,) for holding in PERSONAL_DATA_TABLES if holding.table.__tablename__ == name)
+    assert any(holding.owner_path == (KEY,) for holding in PERSONAL_DATA_TABLES if holding.model.__tablename__ == name)
 
 
 def test_unique_keys_contain_the_user() -> None:
@@ -103,11 +103,13 @@ def test_foreign_keys_lead_to_what_is_on_every_node() -> None:
 
 def test_holdings_that_are_found_across_users_are_known() -> None:
     """Exporting and erasing ask one node for everything but these."""
-    assert {holding.name for holding in PERSONAL_DATA_TABLES if holding.owner != (KEY,)} == set(FOUND_ACROSS)
+    assert {holding.name for holding in PERSONAL_DATA_TABLES if holding.owner_path != (KEY,)} == set(FOUND_ACROSS)
 
 
 def test_rows_that_change_hands_are_known() -> None:
     """A user id of all others is written once."""
-    changing = {one.name for one in PERSONAL_DATA_TABLES if one.moves or one.on_erasure is OnErasure.PSEUDONYMISE}
-    by_user = {one.name for one in PERSONAL_DATA_TABLES if one.table.__tablename__ in BY_USER}
+    changing = {
+        one.name for one in PERSONAL_DATA_TABLES if one.moves_on_merge or one.on_erasure is OnErasure.PSEUDONYMISE
+    }
+    by_user = {one.name for one in PERSONAL_DATA_TABLES if one.model.__tablename__ in BY_USER}
     assert changing & by_user == set(CHANGE_HANDS)

@@ -34,7 +34,7 @@ EXPLAINED = {
 
 def covering(table: Table) -> list[PersonalDataTable]:
     """The holdings of a table."""
-    return [one for one in PERSONAL_DATA_TABLES if one.table.__table__ is table]  # type: ignore[attr-defined]
+    return [one for one in PERSONAL_DATA_TABLES if one.model.__table__ is table]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -56,8 +56,8 @@ def test_impersonal_tables_have_no_column_about_people(table: Table) -> None:
 def test_every_user_id_leads_to_its_rows(table: Table) -> None:
     """Each column with somebody's id is the owner of a holding, or kept for a reason."""
     ids = {c.name for c in table.columns if c.name in {"user_id", "guest_id", "actor", "target"}}
-    owners = {one.owner[0] for one in covering(table)}
-    kept = {name for one in covering(table) for name in one.kept}
+    owners = {one.owner_path[0] for one in covering(table)}
+    kept = {name for one in covering(table) for name in one.kept_columns}
     assert ids <= owners | kept
 
 
@@ -72,19 +72,25 @@ def test_text_of_rows_that_stay_is_cleared_or_kept_for_a_reason(holding: Persona
     def can_hold_words(column: Column[object]) -> bool:
         return isinstance(column.type, String | JSON)
 
-    columns = holding.table.__table__.columns  # type: ignore[attr-defined]
+    columns = holding.model.__table__.columns  # type: ignore[attr-defined]
     worded = {column.name for column in columns if can_hold_words(column)}
-    assert worded <= {*holding.owner, *holding.cleared, *holding.kept}
-    assert all(holding.kept.values())
-    assert all(columns[name].nullable for name in holding.cleared)
+    assert worded <= {*holding.owner_path, *holding.cleared_columns, *holding.kept_columns}
+    assert all(holding.kept_columns.values())
+    assert all(columns[name].nullable for name in holding.cleared_columns)
 
 
 def test_names_are_unique_and_columns_exist() -> None:
     """An export has each name once."""
     assert len({one.name for one in PERSONAL_DATA_TABLES}) == len(PERSONAL_DATA_TABLES)
     for one in PERSONAL_DATA_TABLES:
-        columns = one.table.__table__.columns  # type: ignore[attr-defined]
-        named = {one.owner[0], *one.cleared, *one.kept, *one.withheld, *filter(None, (one.kind, one.since))}
+        columns = one.model.__table__.columns  # type: ignore[attr-defined]
+        named = {
+            one.owner_path[0],
+            *one.cleared_columns,
+            *one.kept_columns,
+            *one.hidden_columns,
+            *filter(None, (one.guest_column, one.created_column)),
+        }
         assert named <= set(columns.keys())
 
 
@@ -92,7 +98,7 @@ def test_the_memory_twin_keeps_every_holding() -> None:
     """It knows where the rows are."""
     store = MemoryStore(SystemClock())
     for one in PERSONAL_DATA_TABLES:
-        assert store.rows(one.table) == {}
+        assert store.rows(one.model) == {}
 
 
 def test_no_list_names_a_table_that_is_gone() -> None:

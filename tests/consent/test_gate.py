@@ -37,13 +37,13 @@ class CountingLookup(MemoryConsentLookup):
         super().__init__(store)
         self.asked: list[str] = []
 
-    async def published(self) -> list[PublishedNotice]:
+    async def list_published(self) -> list[PublishedNotice]:
         self._count("notices")
-        return await super().published()
+        return await super().list_published()
 
-    async def agreement(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
+    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         self._count(purpose)
-        return await super().agreement(subject, purpose)
+        return await super().get_latest_decision(subject, purpose)
 
     def _count(self, what: str) -> None:
         self.asked.append(what)
@@ -61,8 +61,8 @@ class Setting:
         self.container = Container(settings=settings)
         self.lookup = CountingLookup(self.container.memory_store())
         self.container.consent_lookup.override(providers.Object(self.lookup))
-        published = PublishedNoticeCache(self.lookup.published, lambda: self.now)
-        history = self.container.consent_history()
+        published = PublishedNoticeCache(self.lookup.list_published, lambda: self.now)
+        history = self.container.consent_history_service()
         self.gate = ConsentGate(self.lookup, published, history, required, lambda: self.now)
 
     async def publish(self, purpose: str) -> int:
@@ -73,7 +73,7 @@ class Setting:
     async def grant(self, purpose: str, notice_id: int) -> None:
         """Let the guest agree."""
         decision = ConsentDecision(purpose=purpose, granted=True, notice_id=notice_id)
-        await self.container.consent_history().decide(GUEST, [decision], PLAIN)
+        await self.container.consent_history_service().decide(GUEST, [decision], PLAIN)
 
 
 @pytest.fixture(params=[False])
@@ -88,31 +88,31 @@ requiring = pytest.mark.parametrize("setting", [True], indirect=True)
 async def test_nothing_is_asked_when_there_is_nothing_to_do(setting: Setting) -> None:
     """No requirement and no signal: no question to the database."""
     for _ in range(5):
-        await setting.gate.admit(GUEST, PLAIN)
+        await setting.gate.check(GUEST, PLAIN)
     assert setting.lookup.asked == []
 
 
 async def test_a_signal_that_changes_nothing_is_looked_into_once_a_minute(setting: Setting) -> None:
     """Browsers send it with every request; who decides anew is looked into again at once."""
     for _ in range(5):
-        await setting.gate.admit(GUEST, SIGNAL)
+        await setting.gate.check(GUEST, SIGNAL)
     assert setting.lookup.asked == [MARKETING]
     setting.now += 61
-    await setting.gate.admit(GUEST, SIGNAL)
+    await setting.gate.check(GUEST, SIGNAL)
     assert len(setting.lookup.asked) == 2
-    setting.gate.forget(GUEST)
+    setting.gate.forget_signal(GUEST)
     await setting.grant(MARKETING, await setting.publish(MARKETING))
-    await setting.gate.admit(GUEST, SIGNAL)
+    await setting.gate.check(GUEST, SIGNAL)
     assert len(setting.lookup.asked) == 3
-    [state] = await setting.container.consent_history().state(GUEST)
+    [state] = await setting.container.consent_history_service().get_states(GUEST)
     assert (state.granted, state.source) == (False, "privacy_signal")
 
 
 async def test_a_signal_while_the_database_is_away_keeps_nobody_out(setting: Setting) -> None:
     """It is looked into with the next request."""
     setting.lookup.is_away = True
-    await setting.gate.admit(GUEST, SIGNAL)
-    await setting.gate.admit(GUEST, SIGNAL)
+    await setting.gate.check(GUEST, SIGNAL)
+    await setting.gate.check(GUEST, SIGNAL)
     assert len(setting.lookup.asked) == 2
 
 
@@ -121,21 +121,21 @@ async def test_an_agreement_is_read_for_each_question_and_notices_every_two_seco
     """So that a withdrawal counts at once."""
     await setting.grant(TERMS, await setting.publish(TERMS))
     for _ in range(3):
-        await setting.gate.admit(GUEST, PLAIN)
+        await setting.gate.check(GUEST, PLAIN)
     assert setting.lookup.asked == ["notices", TERMS, TERMS, TERMS]
     setting.now += 2
-    await setting.gate.admit(GUEST, PLAIN)
+    await setting.gate.check(GUEST, PLAIN)
     assert setting.lookup.asked[4:] == ["notices", TERMS]
-    await setting.container.consent_history().withdraw(GUEST, TERMS, PLAIN)
+    await setting.container.consent_history_service().withdraw(GUEST, TERMS, PLAIN)
     with pytest.raises(ConsentRequiredError):
-        await setting.gate.admit(GUEST, PLAIN)
+        await setting.gate.check(GUEST, PLAIN)
 
 
 @requiring
 async def test_what_cannot_be_known_is_not_assumed(setting: Setting) -> None:
     """With the database away nobody passes, whether or not they passed before."""
     await setting.grant(TERMS, await setting.publish(TERMS))
-    await setting.gate.admit(GUEST, PLAIN)
+    await setting.gate.check(GUEST, PLAIN)
     setting.lookup.is_away = True
     with pytest.raises(StorageUnavailableError):
-        await setting.gate.admit(GUEST, PLAIN)
+        await setting.gate.check(GUEST, PLAIN)

@@ -272,10 +272,10 @@ class TestRequired:
         refused = await self.ask(client, newcomer)
         assert [notice["id"] for notice in refused.json()["notices"]] == [second]
         clock.move(hours=47)
-        container.published_notices().forget()
+        container.published_notices().invalidate()
         assert (await self.ask(client, who)).status_code == 200
         clock.move(hours=1)
-        container.published_notices().forget()
+        container.published_notices().invalidate()
         assert (await self.ask(client, who)).status_code == 403
         await client.post("/api/consents", headers=who, json=yes("terms", second))
         assert (await self.ask(client, who)).status_code == 200

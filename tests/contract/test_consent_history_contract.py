@@ -59,30 +59,30 @@ def stands(states: Sequence[ConsentState]) -> dict[str, bool]:
 
 async def said(container: Container, subject: ConsentSubject = USER) -> list[tuple[str, bool, str]]:
     """The history, oldest first: purpose, yes or no, and how it came about."""
-    entries = await container.consent_history().history(subject, 500)
+    entries = await container.consent_history_service().list_history(subject, 500)
     return [(entry.purpose, entry.granted, entry.source) for entry in reversed(entries)]
 
 
 @pytest.mark.parametrize("subject", [USER, GUEST])
 async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedClock, subject: ConsentSubject) -> None:
     """Each is an event with the text that was shown, when and how; the state follows at once."""
-    service = container.consent_history()
+    service = container.consent_history_service()
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
-    before = await service.state(subject)
+    before = await service.get_states(subject)
     assert stands(before) == {MARKETING: False, TERMS: False}
     assert {state.timestamp for state in before} == {None}
     after = await service.decide(subject, [yes(TERMS, terms), yes(MARKETING, marketing)], API)
-    assert after == await service.state(subject)
+    assert after == await service.get_states(subject)
     assert stands(after) == {MARKETING: True, TERMS: True}
     notice = after[1].notice
     assert notice
-    published = await container.notice_service().get(terms)
+    published = await container.notice_service().get_notice(terms)
     assert (notice.id, notice.version, notice.locale, notice.sha256) == (terms, 1, "en", published.sha256)
     clock.move(hours=1)
     withdrawn = await service.withdraw(subject, MARKETING, API)
     assert (withdrawn.granted, withdrawn.timestamp) == (False, clock.time)
-    assert stands(await service.state(subject)) == {MARKETING: False, TERMS: True}
-    newest, *_ = entries = await service.history(subject, 10)
+    assert stands(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
+    newest, *_ = entries = await service.list_history(subject, 10)
     assert [(entry.purpose, entry.granted) for entry in reversed(entries)] == [
         (TERMS, True),
         (MARKETING, True),
@@ -94,21 +94,21 @@ async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedCloc
 async def test_a_guest_is_never_the_user_of_the_same_id(container: Container) -> None:
     """Neither sees or changes what the other has agreed to."""
     terms = await publish(container, TERMS, "be good")
-    service = container.consent_history()
+    service = container.consent_history_service()
     await service.decide(ConsentSubject("same", is_guest=False), [yes(TERMS, terms)], API)
     guest = ConsentSubject("same", is_guest=True)
-    assert stands(await service.state(guest)) == {TERMS: False}
-    assert await service.history(guest, 10) == []
+    assert stands(await service.get_states(guest)) == {TERMS: False}
+    assert await service.list_history(guest, 10) == []
     await service.withdraw(guest, TERMS, API)
-    assert stands(await service.state(ConsentSubject("same", is_guest=False))) == {TERMS: True}
-    assert await container.consent_lookup().agreement(guest, TERMS) != await container.consent_lookup().agreement(
-        ConsentSubject("same", is_guest=False), TERMS
-    )
+    assert stands(await service.get_states(ConsentSubject("same", is_guest=False))) == {TERMS: True}
+    assert await container.consent_lookup().get_latest_decision(
+        guest, TERMS
+    ) != await container.consent_lookup().get_latest_decision(ConsentSubject("same", is_guest=False), TERMS)
 
 
 async def test_a_repeat_is_not_news(container: Container) -> None:
     """The same answer to the same text is one event, however often and however concurrently it is sent."""
-    service = container.consent_history()
+    service = container.consent_history_service()
     terms = await publish(container, TERMS, "be good")
     await asyncio.gather(*[service.decide(USER, [yes(TERMS, terms)], API) for _ in range(12)])
     assert await said(container) == [(TERMS, True, "consents")]
@@ -118,7 +118,7 @@ async def test_a_repeat_is_not_news(container: Container) -> None:
 
 async def test_the_same_answer_to_another_text_is_news(container: Container) -> None:
     """Agreeing to a new version is an event, and only the current text can be agreed to."""
-    service = container.consent_history()
+    service = container.consent_history_service()
     first = await publish(container, TERMS, "be good")
     await service.decide(USER, [yes(TERMS, first)], API)
     second = await publish(container, TERMS, "be better")
@@ -127,13 +127,13 @@ async def test_the_same_answer_to_another_text_is_news(container: Container) -> 
             NoticePublication(purpose=TERMS, locale="hi", text="accha", version=2), "operator"
         )
     ).id or 0
-    [state] = await service.state(USER)
+    [state] = await service.get_states(USER)
     assert (state.granted, state.notice and state.notice.version, state.current_version) == (True, 1, 2)
     with pytest.raises(NoticeOutdatedError) as refused:
         await service.decide(USER, [yes(TERMS, first)], API)
     assert [notice["id"] for notice in refused.value.extra["notices"]] == [second, hindi]
     await service.decide(USER, [yes(TERMS, second)], API)
-    assert [entry.notice and entry.notice.version for entry in await service.history(USER, 9)] == [2, 1]
+    assert [entry.notice and entry.notice.version for entry in await service.list_history(USER, 9)] == [2, 1]
 
 
 async def test_all_of_a_decision_or_nothing(container: Container) -> None:
@@ -141,18 +141,18 @@ async def test_all_of_a_decision_or_nothing(container: Container) -> None:
     terms = await publish(container, TERMS, "be good")
     for wrong, error in ((yes("profiling", terms), NotFoundError), (yes(MARKETING, 99), NotFoundError)):
         with pytest.raises(error):
-            await container.consent_history().decide(USER, [yes(TERMS, terms), wrong], API)
+            await container.consent_history_service().decide(USER, [yes(TERMS, terms), wrong], API)
     await publish(container, MARKETING, "mail?")
     with pytest.raises(NoticeOutdatedError):  # another purpose's text
-        await container.consent_history().decide(USER, [yes(TERMS, terms), yes(MARKETING, terms)], API)
+        await container.consent_history_service().decide(USER, [yes(TERMS, terms), yes(MARKETING, terms)], API)
     assert await said(container) == []
 
 
 async def test_what_nobody_was_asked_cannot_be_withdrawn(container: Container) -> None:
     """A misspelt purpose is refused by name, but marketing and terms can be refused before any text is published."""
     with pytest.raises(NotFoundError):
-        await container.consent_history().withdraw(USER, "marketting", API)
-    assert not (await container.consent_history().withdraw(USER, MARKETING, API)).granted
+        await container.consent_history_service().withdraw(USER, "marketting", API)
+    assert not (await container.consent_history_service().withdraw(USER, MARKETING, API)).granted
     assert await said(container) == [(MARKETING, False, "consents")]
 
 
@@ -199,7 +199,7 @@ async def test_the_old_record_writes_history(container: Container) -> None:
 async def test_the_old_record_says_what_the_history_says(container: Container) -> None:
     """Whatever is decided by either API, in any order, both show the same; no record is made by the new one."""
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
-    history, records = container.consent_history(), container.consent_service()
+    history, records = container.consent_history_service(), container.consent_service()
     await history.decide(USER, [yes(MARKETING, marketing)], API)
     assert await records.get_consent(USER.user_id) is None
     await records.create_consent(USER.user_id, UserConsentCreate())
@@ -218,12 +218,12 @@ async def test_the_old_record_says_what_the_history_says(container: Container) -
         elif step == 2:
             await records.update_consent(USER.user_id, UserConsentUpdate(marketing_consent=chance.random() < 0.5))
         elif step == 3:
-            await history.heed_signal(USER, SIGNAL)
+            await history.apply_privacy_signal(USER, SIGNAL)
         else:
             await history.decide(USER, [no(MARKETING), yes(TERMS, terms)], API)
         record = await records.get_consent(USER.user_id)
         assert record
-        assert stands(await history.state(USER)) == {
+        assert stands(await history.get_states(USER)) == {
             TERMS: record.terms_accepted,
             MARKETING: record.marketing_consent,
         }
@@ -238,11 +238,11 @@ async def test_record_and_history_are_written_together(container: Container, set
     before = await service.get_consent(USER.user_id), await said(container)
 
     class BrokenInMemory(MemoryConsentHistory):
-        async def append(self, _: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+        async def insert_events(self, _: Sequence[ConsentEvent]) -> list[ConsentEvent]:
             raise StorageUnavailableError
 
     class BrokenInPostgres(PostgresConsentHistory):
-        async def append(self, _: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+        async def insert_events(self, _: Sequence[ConsentEvent]) -> list[ConsentEvent]:
             raise StorageUnavailableError
 
     in_memory = settings.storage.storage is Storage.MEMORY
@@ -253,7 +253,7 @@ async def test_record_and_history_are_written_together(container: Container, set
         "update": lambda: container.consent_service().update_consent(
             USER.user_id, UserConsentUpdate(marketing_consent=True)
         ),
-        "decide": lambda: container.consent_history().decide(USER, [no(TERMS), no(MARKETING)], API),
+        "decide": lambda: container.consent_history_service().decide(USER, [no(TERMS), no(MARKETING)], API),
     }
     replaced: Any = container.consent_history_repository.override(providers.Factory(broken, **arguments))
     with replaced, pytest.raises(StorageUnavailableError):
@@ -264,20 +264,20 @@ async def test_record_and_history_are_written_together(container: Container, set
 @pytest.mark.parametrize("subject", [USER, GUEST])
 async def test_the_signal_turns_marketing_off_once(container: Container, subject: ConsentSubject) -> None:
     """One event, named as the browser's doing, and none when there is nothing to turn off."""
-    service = container.consent_history()
-    await service.heed_signal(subject, SIGNAL)
+    service = container.consent_history_service()
+    await service.apply_privacy_signal(subject, SIGNAL)
     assert await said(container, subject) == []
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     await service.decide(subject, [yes(TERMS, terms), yes(MARKETING, marketing)], API)
-    await asyncio.gather(*[service.heed_signal(subject, SIGNAL) for _ in range(8)])
+    await asyncio.gather(*[service.apply_privacy_signal(subject, SIGNAL) for _ in range(8)])
     assert (await said(container, subject))[2:] == [(MARKETING, False, "privacy_signal")]
-    assert (await service.history(subject, 1))[0].route == "POST /api/query"
-    assert stands(await service.state(subject)) == {MARKETING: False, TERMS: True}
+    assert (await service.list_history(subject, 1))[0].route == "POST /api/query"
+    assert stands(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
 
 
 async def test_a_grant_against_the_signal_is_refused(container: Container) -> None:
     """Nothing of it is recorded, but what the signal says is; a withdrawal beside the signal is one event."""
-    service = container.consent_history()
+    service = container.consent_history_service()
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     await service.decide(USER, [yes(MARKETING, marketing)], API)
     with pytest.raises(PrivacySignalError):
@@ -304,8 +304,8 @@ async def test_history_in_pages(container: Container) -> None:
     """Newest first; pages by cursor join to the whole."""
     for _ in range(5):
         marketing = await publish(container, MARKETING, f"mail? {_}")
-        await container.consent_history().decide(USER, [yes(MARKETING, marketing)], API)
-    first = await container.consent_history().history(USER, 3)
-    second = await container.consent_history().history(USER, 3, before_id=first[-1].id)
+        await container.consent_history_service().decide(USER, [yes(MARKETING, marketing)], API)
+    first = await container.consent_history_service().list_history(USER, 3)
+    second = await container.consent_history_service().list_history(USER, 3, before_id=first[-1].id)
     versions = [entry.notice and entry.notice.version for entry in (*first, *second)]
     assert versions == [5, 4, 3, 2, 1]

@@ -104,7 +104,7 @@ async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container:
 async def pseudonyms(container: Container) -> list[str]:
     """The accounts that stand for erased ones."""
     [accounts] = [one for one in PERSONAL_DATA_TABLES if one.name == "account"]
-    traces = await container.holdings().traces(accounts, 1000)
+    traces = await container.personal_data().list_owners(accounts, 1000)
     return [trace.user_id for trace in traces if trace.user_id.startswith("erased|")]
 
 
@@ -161,18 +161,18 @@ async def test_balances_are_forgotten_when_their_period_is_over(container: Conta
     await erase(container)
     await erase(container, GUEST, True)
     service = container.erasure_service()
-    assert (await service.forget()).did == 0
+    assert (await service.delete_expired()).did == 0
     clock.move(hours=24)
-    assert (await service.forget()).did == 1
+    assert (await service.delete_expired()).did == 1
     assert await container.credit_service().check_credits(USER) == 50
     assert await container.credit_service().check_credits(GUEST, True) == 0
     await erase(container, GUEST, True)
     clock.move(days=90)
-    assert (await service.forget()).did == 1
+    assert (await service.delete_expired()).did == 1
     assert await container.credit_service().check_credits(GUEST, True) == 10
     clock.move(days=365)
-    assert (await service.forget()).did == 3
-    assert [one async for one in service.listed()] == []
+    assert (await service.delete_expired()).did == 3
+    assert [one async for one in service.iterate_list()] == []
 
 
 async def test_a_request_of_before_brings_nothing_back(container: Container, clock: FixedClock) -> None:
@@ -201,7 +201,7 @@ async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Co
     for _ in range(6):
         await container.credit_ledger().deduct(USER, False, 1, "x")
     erasures = container.erasures()
-    request = ErasureRequest(USER, container.subject_hash()(USER), False, AskedBy.USER)
+    request = ErasureRequest(USER, container.user_hasher()(USER), False, AskedBy.USER)
     begun = await erasures.begin(request)
     assert begun is not None
     for _ in range(4):
@@ -212,8 +212,8 @@ async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Co
     again = await erasures.begin(request)
     assert again is not None
     assert again.id == begun.id
-    assert (await container.erasure_service().finish()).did == 1
-    assert (await container.erasure_service().finish()).did == 0
+    assert (await container.erasure_service().finish_pending()).did == 1
+    assert (await container.erasure_service().finish_pending()).did == 0
     receipt = await erase(container)
     assert receipt.receipt_id == begun.id
     assert receipt.pseudonymised == {"transactions": 9, "administrators_acts": 1}
@@ -227,7 +227,7 @@ async def test_a_guest_cannot_erase_or_export_a_registered_account(container: Co
         await erase(container, "plain-subject", True)
     with pytest.raises(SessionRefusedError):
         await container.export_service().export("plain-subject", True)
-    request = ErasureRequest("plain-subject", container.subject_hash()("plain-subject"), False, AskedBy.USER)
+    request = ErasureRequest("plain-subject", container.user_hasher()("plain-subject"), False, AskedBy.USER)
     await container.erasures().begin(request)
     with pytest.raises(SessionRefusedError):
         await erase(container, "plain-subject", True)
@@ -267,7 +267,7 @@ async def test_an_operator_erases_whoever_the_account_is(container: Container) -
 
 async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: Container, clock: FixedClock) -> None:
     """Who is on the list and came back from a backup goes again; others, and who came later, stay."""
-    subjects = container.subject_hash()
+    subjects = container.user_hasher()
     await use(container)
     await container.credit_ledger().account("auth0|other", False)
     await container.consent_service().create_consent("auth0|consent-only", UserConsentCreate())
@@ -277,11 +277,11 @@ async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: 
     names = (USER, "auth0|consent-only", "auth0|returned")
     listed = {subjects(name): ErasureListEntry(uuid4(), subjects(name), erased_at) for name in names}
     service = container.erasure_service()
-    first = [receipt async for receipt in service.replay(listed) if receipt]
+    first = [receipt async for receipt in service.repeat_listed(listed) if receipt]
     assert sorted(receipt.erased.get("account", 0) for receipt in first) == [0, 1]
     assert not any((await document(container, USER, False)).values())
     assert not any((await document(container, "auth0|consent-only", False)).values())
     assert (await document(container, "auth0|returned", False))["account"]
     assert (await document(container, "auth0|other", False))["account"]
-    assert [receipt async for receipt in service.replay(listed) if receipt] == []
+    assert [receipt async for receipt in service.repeat_listed(listed) if receipt] == []
     assert await drifts(container) == 0

@@ -53,7 +53,7 @@ async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) 
     await decided(container, user, marketing=False)
     assert (await container.guest_merge_service().merge(GUEST, USER)).moved == {"consents": 1}
     async with container.unit_of_work()() as work:
-        state = await work.consent_history.state(user)
+        state = await work.consent_history.get_latest_events(user)
     assert {purpose: (event.granted, event.source) for purpose, event in state.items()} == {
         "terms": (True, "guest_merge"),
         "marketing": (False, "consents"),
@@ -98,12 +98,12 @@ async def test_only_a_guest_can_be_merged(container: Container, named: str) -> N
 async def test_nothing_is_merged_while_either_is_erased(container: Container) -> None:
     """Else what was erased would come back under another name."""
     await guest_with_answers(container, "one")
-    request = ErasureRequest(GUEST, container.subject_hash()(GUEST), True, AskedBy.USER)
+    request = ErasureRequest(GUEST, container.user_hasher()(GUEST), True, AskedBy.USER)
     begun = await container.erasures().begin(request)
     assert begun is not None
     with pytest.raises(AccountErasedError):
         await container.guest_merge_service().merge(GUEST, USER)
-    await container.erasure_service().finish()
+    await container.erasure_service().finish_pending()
     with pytest.raises(NotFoundError):
         await container.guest_merge_service().merge(GUEST, USER)
 

@@ -39,7 +39,7 @@ async def test_a_notice_is_kept_as_it_was_published(container: Container, clock:
     notice = await publish(container, text(words))
     assert (notice.version, notice.sha256) == (1, hashlib.sha256(words.encode()).hexdigest())
     assert (notice.published_at, notice.binding_from) == (clock.time, clock.time)
-    assert (await container.notice_service().get(notice.id or 0)).text == words
+    assert (await container.notice_service().get_notice(notice.id or 0)).text == words
     assert await acts(container) == [(OPERATOR, "publish_notice", "terms 1 en", "new terms")]
 
 
@@ -60,7 +60,7 @@ async def test_versions_and_translations(container: Container, clock: FixedClock
         await publish(container, text("two", version=3))
     other = await publish(container, text("one", purpose="marketing"))
     assert other.version == 1
-    assert len(await container.notice_service().all()) == 4
+    assert len(await container.notice_service().list_notices()) == 4
 
 
 async def test_the_same_again_changes_nothing(container: Container) -> None:
@@ -86,7 +86,7 @@ async def test_the_current_text_in_the_wanted_language(container: Container) -> 
     await publish(container, text("may we write to you?", purpose="marketing"))
 
     async def words_in(*locales: str) -> list[str]:
-        return [notice.text for notice in await container.notice_service().current(locales)]
+        return [notice.text for notice in await container.notice_service().get_current(locales)]
 
     assert await words_in() == ["may we write to you?", "new"]
     assert await words_in("hi-IN") == ["may we write to you?", "naya"]
@@ -94,7 +94,7 @@ async def test_the_current_text_in_the_wanted_language(container: Container) -> 
     assert await words_in("fr", "EN-in") == ["may we write to you?", "new"]
     assert await words_in("h", "x-y-z", "") == ["may we write to you?", "new"]
     with pytest.raises(NotFoundError):
-        await container.notice_service().get(10**6)
+        await container.notice_service().get_notice(10**6)
 
 
 @pytest.mark.parametrize("tag", ["hi", "HI", "en-in", "ZH-hant-tw", "es-419", "sr-latn"])
@@ -139,16 +139,16 @@ async def test_a_process_learns_of_what_is_published_within_seconds() -> None:
 
     published = PublishedNoticeCache(read, lambda: now)  # type: ignore[arg-type]
     for _ in range(3):
-        await published.all()
+        await published.get()
     assert asked == 1
     now += 2
     with pytest.raises(ConnectionError):
-        await published.all()
-    await published.all()
-    await published.all()
+        await published.get()
+    await published.get()
+    await published.get()
     assert asked == 3
-    published.forget()
-    await published.all()
+    published.invalidate()
+    await published.get()
     assert asked == 4
 
 

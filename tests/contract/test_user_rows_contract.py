@@ -90,7 +90,7 @@ async def test_what_somebody_said_is_never_taken_away(container: Container, stat
     """Whatever is written, consent events stay, and none is there twice."""
     await use(container)
     rows = (await state.read([USER]))[USER]
-    await container.consent_history().decide(
+    await container.consent_history_service().decide(
         ConsentSubject(USER, is_guest=False),
         [ConsentDecision(purpose="marketing", granted=False)],
         ConsentProvenance(ConsentSource.CONSENTS),
@@ -111,6 +111,6 @@ async def test_owners_come_in_pages(container: Container, state: UserRows) -> No
 
 def test_every_table_that_holds_something_moves() -> None:
     """But the acts of administrators, which stay where they are noted, in PostgreSQL."""
-    assert {one.table.__name__ for one in PERSONAL_DATA_TABLES} - {table.__name__ for table in USER_TABLES} == {
+    assert {one.model.__name__ for one in PERSONAL_DATA_TABLES} - {table.__name__ for table in USER_TABLES} == {
         "AdminAct"
     }

@@ -218,7 +218,7 @@ async def test_only_the_backend_that_is_meant_is_ended(container: Container, dat
     """After a restart or a promotion its number may be somebody else's, who began at another time and lives on."""
     await container.credit_ledger().account("a", is_guest=False)
     takes = CreditRequestHandler(
-        container.database_manager(), container.credit_policy(), container.clock(), container.subject_hash()
+        container.database_manager(), container.credit_policy(), container.clock(), container.user_hasher()
     )
     innocent = await asyncpg.connect(database_url)
     query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"

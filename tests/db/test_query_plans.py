@@ -82,25 +82,25 @@ def step(name: str, steps: Steps) -> Any:
 
 async def merged(work: Repositories, guest_id: str, user_id: str) -> None:
     """All that a merge does."""
-    await work.merges.lock(guest_id, user_id)
-    await work.merges.find(guest_id)
-    await work.merges.is_guest(guest_id)
-    await work.merges.move([one for one in PERSONAL_DATA_TABLES if one.moves], guest_id, user_id)
-    await work.merges.record("another guest", user_id, {})
+    await work.guest_merges.lock(guest_id, user_id)
+    await work.guest_merges.find_merge(guest_id)
+    await work.guest_merges.is_guest(guest_id)
+    await work.guest_merges.move_rows([one for one in PERSONAL_DATA_TABLES if one.moves_on_merge], guest_id, user_id)
+    await work.guest_merges.insert_merge("another guest", user_id, {})
 
 
 async def exported(container: Container) -> None:
     """A page of each kind, and the next one."""
     for one in PERSONAL_DATA_TABLES:
         key = {"id": 100, "hold_id": UUID(int=0)}
-        after = tuple(key.get(name, "user 7") for name in one.key)
+        after = tuple(key.get(name, "user 7") for name in one.key_columns)
         for place in (None, after):
-            await container.holdings().page(one, "user 7", False, 100, place)
+            await container.personal_data().read_page(one, "user 7", False, 100, place)
 
 
 async def erased(container: Container) -> None:
     """All that an erasure does."""
-    subject = container.subject_hash()("user 11")
+    subject = container.user_hasher()("user 11")
     begun = await container.erasures().begin(ErasureRequest("user 11", subject, None, AskedBy.USER))
     assert begun is not None
     await container.erasures().advance(begun.id)
@@ -150,19 +150,20 @@ STEPS = [
         ),
     ),
     step("merge", lambda _, w: merged(w, "guest 9", "user 9")),
-    step("forget erased", lambda c, _: c.erasures().forget(100)),
+    step("forget erased", lambda c, _: c.erasures().delete_expired(100)),
     step(
-        "list of erasures", lambda c, _: c.erasures().listed(100, ErasureListEntry(UUID(int=0), "", datetime.now(UTC)))
+        "list of erasures",
+        lambda c, _: c.erasures().list_erasures(100, ErasureListEntry(UUID(int=0), "", datetime.now(UTC))),
     ),
-    step("erasures under way", lambda c, _: c.erasures().unfinished()),
+    step("erasures under way", lambda c, _: c.erasures().list_unfinished()),
     step("consent", lambda _, w: w.consents.get_consent("user 7")),
     step("new consent", lambda _, w: w.consents.create_consent(UserConsent(user_id="new"))),
     step("update consent", lambda _, w: w.consents.update_consent("user 7", marketing_consent=True)),
     step("consents", lambda _, w: w.consents.list_consents(100, after_user_id="user 5")),
-    step("consent state", lambda _, w: w.consent_history.state(SUBJECT)),
-    step("consent history", lambda _, w: w.consent_history.page(SUBJECT, 50, before_id=30_000)),
+    step("consent state", lambda _, w: w.consent_history.get_latest_events(SUBJECT)),
+    step("consent history", lambda _, w: w.consent_history.list_events(SUBJECT, 50, before_id=30_000)),
     step("consent lock", lambda _, w: w.consent_history.lock(SUBJECT)),
-    step("consent event", lambda _, w: w.consent_history.append([EVENT])),
+    step("consent event", lambda _, w: w.consent_history.insert_events([EVENT])),
     step("acts", lambda _, w: w.admin_audit.page(50, before_id=30_000)),
     step("acts by", lambda _, w: w.admin_audit.page(50, before_id=30_000, actor="admin 3")),
     step("acts about", lambda _, w: w.admin_audit.page(50, before_id=30_000, target="user 7")),
@@ -298,7 +299,7 @@ async def test_a_page_of_verification_reads_its_own_range(filled: Container) -> 
 
 async def test_an_agreement_is_read_by_its_key(filled: Container) -> None:
     """The newest event alone, with its notice; the notices are few, and read as a whole at most."""
-    statements = await executed(filled, lambda c, _: c.consent_lookup().agreement(SUBJECT, "terms"))
+    statements = await executed(filled, lambda c, _: c.consent_lookup().get_latest_decision(SUBJECT, "terms"))
     assert len(statements) == 1
     [plan] = await plans(filled, statements)
     assert {*scans(plan)} <= {"consent_notices"}

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from containers import Container
 from shopassist.app import create_app
 from shopassist.consent.models import ConsentEvent
-from shopassist.consent.ports import PrivacyCounters
+from shopassist.consent.ports import ConsentCounters
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import ShopAssistError
 from shopassist.settings import Settings, TelemetrySettings
@@ -138,8 +138,8 @@ async def test_consents_and_erasures_are_counted(
 
 def test_purposes_of_an_operator_make_no_series() -> None:
     """However many there are, they are one."""
-    counted = PrivacyCounters()
-    counted.decided(
+    counted = ConsentCounters()
+    counted.count_decisions(
         ConsentEvent(user_id="a", is_guest=True, purpose=f"p{n}", granted=True, source="consents") for n in range(9)
     )
     assert counted.decisions["other", "granted"] == 9

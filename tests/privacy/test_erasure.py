@@ -165,7 +165,7 @@ async def test_whoever_opens_the_account_at_the_same_instant_is_not_refilled(con
 
 async def test_opening_waits_for_an_erasure_that_has_begun(database_url: str, container: Container) -> None:
     """An account opened beside the first step of its erasure is opened behind it, and sees it."""
-    subject = container.subject_hash()("user")
+    subject = container.user_hasher()("user")
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 19))", subject)
@@ -237,6 +237,6 @@ async def test_the_operators_commands(
     assert await asyncio.to_thread(run, "user", "erasures", "replay", str(listed)) == (0, "1 erased again\n")
     assert await asyncio.to_thread(run, "user", "erasures", "replay", str(listed)) == (0, "0 erased again\n")
     assert await traces(database_url, GUEST) == []
-    request = ErasureRequest(GUEST, container.subject_hash()(GUEST), None, AskedBy.OPERATOR)
+    request = ErasureRequest(GUEST, container.user_hasher()(GUEST), None, AskedBy.OPERATOR)
     assert await container.erasures().begin(request) is not None
-    assert await container.erasures().unfinished() == []
+    assert await container.erasures().list_unfinished() == []

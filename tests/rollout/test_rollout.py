@@ -246,7 +246,7 @@ async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url:
     await spend(container)
     change = CreditAdjustment(amount=1, reason="x")
     await container.adjustment_service().adjust(USERS[0], change, USERS[1], "key")
-    request = ErasureRequest(USERS[0], container.subject_hash()(USERS[0]), False, AskedBy.USER)
+    request = ErasureRequest(USERS[0], container.user_hasher()(USERS[0]), False, AskedBy.USER)
     first, again = [await container.erasures().begin(request) for _ in range(2)]
     assert first is not None
     assert first.id == again.id

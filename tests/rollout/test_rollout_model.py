@@ -61,10 +61,12 @@ class Script:
             ),
             "consent": lambda world: world.consent_service().get_consent(user_id),
             "all consents": lambda world: world.consent_service().list_consents(number + 1, USERS[0]),
-            "decide": lambda world: world.consent_history().decide(
+            "decide": lambda world: world.consent_history_service().decide(
                 ConsentSubject(user_id, is_guest), [ConsentDecision(purpose="marketing", granted=False)], ORIGIN
             ),
-            "decisions": lambda world: world.consent_history().history(ConsentSubject(user_id, is_guest), 50),
+            "decisions": lambda world: world.consent_history_service().list_history(
+                ConsentSubject(user_id, is_guest), 50
+            ),
             "merge": lambda world: world.guest_merge_service().merge(GUESTS[number], USERS[number // 2]),
             "erase": lambda world: world.erasure_service().erase(user_id, is_guest, patience_seconds=60),
         }

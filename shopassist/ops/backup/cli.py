@@ -148,7 +148,7 @@ async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatab
 
     async def read(services: PrivacyServices) -> dict[str, ErasureListEntry]:
         # The oldest first, so the last of a subject stays.
-        return {one.subject_hash: one async for one in services.erasure_service().listed()}
+        return {one.subject_hash: one async for one in services.erasure_service().iterate_list()}
 
     return await on_database(with_database_url(settings, url), read)
 
