@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from shopassist import __version__
 from shopassist.catalog import cli as command
 from shopassist.consent import cli as notice
 from shopassist.consent.notices import NoticeService
@@ -147,8 +148,20 @@ class CommandContext:
     on_database: Callable[..., Awaitable[Any]]
 
 
+def print_version(requested: bool) -> None:
+    """Print the version and exit, if `--version` was given."""
+    if requested:
+        typer.echo(f"shopassist {__version__}")
+        raise typer.Exit
+
+
 @app.callback(help=__doc__)
-def provide_services(context: typer.Context) -> None:
+def provide_services(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback acts on it
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
     """Let the commands of other modules have the services."""
     context.obj = CommandContext(with_services, on_database)
 

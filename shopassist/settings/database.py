@@ -1,11 +1,21 @@
 """Settings of the database connection, and of the roles that `shopassist db provision` creates."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import Field, PositiveInt, SecretStr
 
 from shopassist.settings.group import SettingsGroup
+
+PROJECT_FOLDER = Path(__file__).resolve().parents[2]
+
+
+def get_default_data_folder() -> Path:
+    """Return `.data` in a source checkout, else `shopassist` in the user's data folder (XDG base directories)."""
+    if (PROJECT_FOLDER / "pyproject.toml").exists():
+        return PROJECT_FOLDER / ".data"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "shopassist"
 
 
 class PoolMode(StrEnum):
@@ -96,7 +106,7 @@ class DatabaseConfig(SettingsGroup):
         description="how long the database may be away before the process gives up and exits; unless said, for ever",
     )
     data_folder: Path = Field(
-        default=Path(__file__).resolve().parents[2] / ".data",
+        default_factory=get_default_data_folder,
         alias="SHOPASSIST_DATA",
         description="of the embedded server and of local keys",
     )
