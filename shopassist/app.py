@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -37,15 +37,17 @@ credit; answers from the cache and questions that could not be answered are free
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
     container: Services = app.state.container
-    availability, moving = container.availability(), container.rollout()
+    availability = container.availability()
     try:
         async with (
             app.state.metrics.shared(),
             availability.running(app.state.before),
             container.replica().running(),
-            nullcontext() if moving is None else moving.running(),
-            container.jobs().running(availability.prepared),
+            AsyncExitStack() as background,
         ):
+            for service in container.background_services():
+                await background.enter_async_context(service.running())
+            await background.enter_async_context(container.jobs().running(availability.prepared))
             app.state.began()
             yield
     finally:

@@ -81,15 +81,9 @@ class UnitOfWork(Transactions, Protocol):
 
     def __call__(self) -> AbstractAsyncContextManager[Repositories]: ...
 
-    def about(self, *user_ids: str) -> Transactions:
-        """The same for what is of these people alone, wherever their state is; the one who decides that comes last."""
-
 
 class ReplicaReads(Protocol):
     """Short transactions that only read, where what they find may be a few seconds old. Never for money or consent."""
-
-    def about(self, *user_ids: str) -> "ReplicaReads":
-        """The same for what is of these people alone, as `UnitOfWork.about`."""
 
     async def run(self, body: TransactionBody[Result]) -> Result:
         """What `body` finds; with the primary gone it may be older, which is noted (`freshness`)."""

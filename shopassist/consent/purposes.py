@@ -41,9 +41,8 @@ async def apply_choices(
 ) -> tuple[dict[str, ConsentEvent], list[ConsentEvent]]:
     """The state after `wishes`, and those that are news and were appended; a registered user's record says the same.
 
-    The browser's signal, where there is one, comes first.
+    The browser's signal, where there is one, comes first. The caller has locked the history of `subject`.
     """
-    await work.consent_history.lock(subject)
     state = await work.consent_history.get_latest_events(subject)
     events: dict[str, ConsentEvent] = {}
     if origin.privacy_signal and is_granted(state, SIGNAL_PURPOSE):
@@ -141,12 +140,13 @@ class ConsentHistoryService:
             raise PrivacySignalError(purposes=against)
 
         async def body(work: Repositories) -> tuple[list[ConsentState], list[ConsentEvent]]:
+            await work.consent_history.lock(subject)
             notices = await work.notices.list_published()
             wishes = [build_choice(decision, notices) for decision in decisions]
             after, news = await apply_choices(work, subject, wishes, origin)
             return build_states(after, notices), news
 
-        after, news = await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
+        after, news = await self._unit_of_work.run(body, repeatable=True)
         self._counters.count_decisions(news)
         return after
 
@@ -163,13 +163,16 @@ class ConsentHistoryService:
                 await work.consent_history.get_latest_events(subject), await work.notices.list_published()
             )
 
-        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
+        return await self._unit_of_work.run(body, repeatable=True)
 
     async def apply_privacy_signal(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
         """Record what the browser's signal says, if it changes anything."""
-        _, news = await self._unit_of_work.about(subject.user_id).run(
-            lambda work: apply_choices(work, subject, [], origin), repeatable=True
-        )
+
+        async def body(work: Repositories) -> list[ConsentEvent]:
+            await work.consent_history.lock(subject)
+            return (await apply_choices(work, subject, [], origin))[1]
+
+        news = await self._unit_of_work.run(body, repeatable=True)
         self._counters.count_decisions(news)
 
     async def list_history(
@@ -182,7 +185,7 @@ class ConsentHistoryService:
             by_id = {notice.id: notice for notice in await work.notices.list_published()}
             return [build_history_entry(event, by_id) for event in events]
 
-        return await self._unit_of_work.about(subject.user_id).run(body, repeatable=True)
+        return await self._unit_of_work.run(body, repeatable=True)
 
 
 def build_choice(decision: ConsentDecision, notices: Sequence[PublishedNotice]) -> ConsentChoice:

@@ -76,16 +76,14 @@ class UserConsentService:
             stored = await work.consents.get_consent(user_id)
             return stored if stored and stored.timestamp in stamps else None
 
-        created = await self._unit_of_work.about(user_id).run(create, recorded)
+        created = await self._unit_of_work.run(create, recorded)
         self._counters.count_decisions(news)
         return created
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
         """The record, or None."""
         validate_user_id(user_id)
-        return await self._unit_of_work.about(user_id).run(
-            lambda work: work.consents.get_consent(user_id), repeatable=True
-        )
+        return await self._unit_of_work.run(lambda work: work.consents.get_consent(user_id), repeatable=True)
 
     async def update_consent(
         self, user_id: str, update: UserConsentUpdate, origin: ConsentProvenance = DEFAULT_PROVENANCE
@@ -111,7 +109,7 @@ class UserConsentService:
                 await work.consent_history.insert_events(events)
             return record, events
 
-        record, news = await self._unit_of_work.about(user_id).run(change, repeatable=True)
+        record, news = await self._unit_of_work.run(change, repeatable=True)
         self._counters.count_decisions(news)
         return record
 

@@ -109,7 +109,7 @@ class CreditService:
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
         validate_user_id(user_id)
-        return await self._lagging_reads.about(user_id).run(
+        return await self._lagging_reads.run(
             lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted)
         )
 
@@ -126,7 +126,7 @@ class CreditService:
         try:
             await self.own_account(user_id, is_guest, network)
         except StorageUnavailableError:
-            account = await self._lagging_reads.about(user_id).run(lambda work: work.credits.get_user_credits(user_id))
+            account = await self._lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:
                 raise SessionRefusedError from None
         return await self.get_user_transactions(user_id, limit, before_id, wanted)
@@ -209,9 +209,7 @@ class AdjustmentService:
         return CreditAdjusted.model_validate(replay.response)
 
     async def _refusal(self, user_id: str) -> NotFoundError | OverdrawError:
-        account = await self._unit_of_work.about(user_id).run(
-            lambda work: work.credits.get_user_credits(user_id), repeatable=True
-        )
+        account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
         return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
 
 

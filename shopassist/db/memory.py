@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -225,10 +225,6 @@ class MemoryUnitOfWork:
                 session.rollback()
                 raise
             session.commit()
-
-    def about(self, *_: str) -> Self:
-        """All people are in one place."""
-        return self
 
     async def run(self, body: TransactionBody[Result], *_: object, **__: object) -> Result:
         """Run `body` in one; there is no failure after which it would have to be run again."""

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -256,9 +256,6 @@ class PostgresReplicaReads:
         self._unit_of_work = unit_of_work
         self._replica = replica
         self._repositories = repositories
-
-    def about(self, *_: str) -> Self:
-        return self
 
     async def run(self, body: TransactionBody[Result]) -> Result:
         replica = self._replica

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -25,10 +24,6 @@ class PostgresUnitOfWork:
         with self._manager.resilience.breaker.guarded(), translate_errors():
             async with self._begun() as work:
                 yield work
-
-    def about(self, *_: str) -> Self:
-        """All people are in one place."""
-        return self
 
     async def run(
         self,

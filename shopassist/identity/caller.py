@@ -2,9 +2,6 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from shopassist.identity.key_derivation import derive_key
@@ -47,21 +44,3 @@ class Caller:
     name: str | None = None
     picture: str | None = None
     network: str | None = None
-
-
-_served_user: ContextVar[str | None] = ContextVar("asker", default=None)
-
-
-@contextmanager
-def on_behalf_of(user_id: str) -> Iterator[None]:
-    """Whatever is asked in this block, and in tasks begun in it, serves that person."""
-    token = _served_user.set(user_id)
-    try:
-        yield
-    finally:
-        _served_user.reset(token)
-
-
-def get_served_user() -> str | None:
-    """Who is served, if it is a person."""
-    return _served_user.get()

@@ -16,7 +16,6 @@ from shopassist.db.migrate import list_known_revisions
 from shopassist.metrics.registry import Aggregation, Labels, MetricFamily, SampleValue, counter, gauge, histogram
 from shopassist.monitoring.services import Services
 from shopassist.privacy.models import AskedBy
-from shopassist.rollout.assignment import Side
 
 PROCESS_STARTED_AT = time.time()
 BREAKER_STATES = ("closed", "open", "half_open")
@@ -31,7 +30,7 @@ def collect_families(container: Services) -> list[MetricFamily]:
         *_collect_credits(container),
         *_collect_privacy(container),
         *_collect_cache(container),
-        *_collect_rollout(container),
+        *(family for service in container.background_services() for family in service.collect_metrics()),
         *_collect_jobs(container),
         *_collect_process(container),
     ]
@@ -153,36 +152,6 @@ def _collect_shared_cache(figures: SharedCacheMetrics, link: RedisClient) -> Ite
         ("kept", "Answers that were put into Redis.", figures.kept),
     ):
         yield counter(f"shopassist_shared_cache_{name}", help_, value)
-
-
-def _collect_rollout(container: Services) -> Iterator[MetricFamily]:
-    rollout = container.rollout()
-    if rollout is None:
-        return
-    residence, figures = rollout.routing.residence, rollout.routing.residence.figures
-    yield gauge(
-        "shopassist_rollout_percent", "Share of users that the dial sends to PostgreSQL.", residence.dial.percent
-    )
-    yield gauge("shopassist_rollout_users_in_postgres", "Users who are there.", len(residence.in_postgres))
-    yield gauge("shopassist_rollout_unmirrored", "Users of whom memory may lack a change.", len(residence.unmirrored))
-    yield gauge("shopassist_rollout_overtaken", "1 when another server runs one as well.", int(rollout.is_overtaken))
-    for name, help_, counted in (
-        ("asked", "What was asked about users, by the side that answered.", figures.asked),
-        ("failed", "What was asked and found no answer, by side.", figures.failed),
-        ("moves", "Users whose state was moved, by the side that they went to.", figures.moved),
-        ("move_failures", "Moves that did not succeed, by the side that they were to go to.", figures.move_failures),
-    ):
-        by_side: dict[Labels, SampleValue] = {(side.value,): float(counted[side]) for side in Side}
-        yield counter(f"shopassist_rollout_{name}", help_, by_side, "side")
-    yield counter("shopassist_rollout_compared", "Answers of both sides that were compared.", figures.compared.total())
-    differences: dict[Labels, SampleValue] = {(name,): float(figures.differences[name]) for name in figures.compared}
-    yield counter(
-        *("shopassist_rollout_differences", "Answers of the two sides that were not the same.", differences),
-        "operation",
-    )
-    yield counter(
-        "shopassist_rollout_shadow_failures", "Questions the other side did not answer.", figures.shadow_failures
-    )
 
 
 def _collect_jobs(container: Services) -> Iterator[MetricFamily]:

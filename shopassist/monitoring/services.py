@@ -1,6 +1,7 @@
 """Protocol of the container's services that the app, the server and monitoring use."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from shopassist.audit.service import AdminAuditService
@@ -23,7 +24,7 @@ from shopassist.identity.guests import GuestSessions
 from shopassist.identity.rate_limits import RateLimits
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.maintenance.scheduler import JobScheduler
-from shopassist.metrics.registry import RequestMetrics
+from shopassist.metrics.registry import MetricFamily, RequestMetrics
 from shopassist.monitoring.health import Availability, HealthService
 from shopassist.privacy.erasure import ErasureService
 from shopassist.privacy.export import ExportService
@@ -32,8 +33,20 @@ from shopassist.privacy.ports import ErasureCounters
 from shopassist.query.responses import QueryOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
-from shopassist.rollout.controller import Rollout, RolloutService
 from shopassist.settings import Settings
+
+
+class BackgroundService(Protocol):
+    """A part of the container that works while the app serves."""
+
+    async def begin(self) -> None:
+        """Prepare before the first request. Raises `StartupError`."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Work for the length of the block."""
+
+    def collect_metrics(self) -> Iterable[MetricFamily]:
+        """Return the metrics of this part."""
 
 
 class Services(Protocol):
@@ -71,8 +84,6 @@ class Services(Protocol):
 
     def availability(self) -> Availability: ...
 
-    def rollout_service(self) -> RolloutService: ...
-
     def stale_answers(self) -> StaleAnswers: ...
 
     def shared_answers(self) -> RedisAnswers: ...
@@ -83,7 +94,7 @@ class Services(Protocol):
 
     def replica(self) -> Replica: ...
 
-    def rollout(self) -> Rollout | None: ...
+    def background_services(self) -> list[BackgroundService]: ...
 
     def database(self) -> DatabaseManager | None: ...
 

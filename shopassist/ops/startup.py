@@ -16,7 +16,7 @@ from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
-from shopassist.rollout.controller import Rollout
+from shopassist.monitoring.services import BackgroundService
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.database import PoolMode
 from shopassist.settings.group import load_settings
@@ -39,7 +39,7 @@ class StartupServices(Protocol):
 
     def unit_of_work(self) -> UnitOfWork: ...
 
-    def rollout(self) -> Rollout | None: ...
+    def background_services(self) -> list[BackgroundService]: ...
 
 
 def read_settings() -> Settings:
@@ -92,10 +92,10 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
 
 
 async def prepare_to_serve(settings: Settings, services: StartupServices) -> None:
-    """`prepare`, and begin the rollout, where there is one. Raises `StorageUnavailableError` besides."""
+    """`prepare`, and begin the background services. Raises `StorageUnavailableError` besides."""
     await prepare(settings, services.unit_of_work())
-    if (rollout := services.rollout()) is not None:
-        await rollout.begin()
+    for service in services.background_services():
+        await service.begin()
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:

@@ -33,9 +33,7 @@ class ExportService:
         Raises `SessionRefusedError` for a guest who names a registered account, before there is a first part.
         """
         validate_user_id(user_id)
-        account = await self._unit_of_work.about(user_id).run(
-            lambda work: work.credits.get_user_credits(user_id), repeatable=True
-        )
+        account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
         if is_guest is None:
             is_guest = account.is_guest if account else False
         if is_guest and account and not account.is_guest:

@@ -42,7 +42,7 @@ class GuestMergeService:
             return await work.guest_merges.insert_merge(guest_id, user_id, moved)
 
         try:
-            merge = await self._unit_of_work.about(guest_id, user_id).run(merged, repeatable=True)
+            merge = await self._unit_of_work.run(merged, repeatable=True)
         except IntegrityError:
             raise GuestMergedError from None
         if merge.user_id != user_id:

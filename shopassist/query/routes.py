@@ -15,7 +15,6 @@ from shopassist.api.error_handlers import BODY_ERRORS, GUEST_ERRORS, document_er
 from shopassist.api.fast_route import FastRoute, build_json_response
 from shopassist.consent.dependencies import ConsentingCallerDep
 from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyInFlightError
-from shopassist.identity.caller import on_behalf_of
 from shopassist.identity.rate_limits import RateLimitKind
 from shopassist.query.models import QueryRequest, QueryResponse
 from shopassist.query.service import QueryService
@@ -41,16 +40,15 @@ async def ask(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a product. An answer that is not from the cache costs one credit."""
-    with on_behalf_of(caller.user_id):
-        reply = await queries.answer(
-            caller.user_id,
-            caller.is_guest,
-            question,
-            idempotency_key,
-            gone=lambda: wait_for_disconnect(request),
-            network=caller.network,
-            admit=lambda: consume_quota(request, get_container(request).rate_limits(), RateLimitKind.QUESTIONS, caller),
-        )
+    reply = await queries.answer(
+        caller.user_id,
+        caller.is_guest,
+        question,
+        idempotency_key,
+        gone=lambda: wait_for_disconnect(request),
+        network=caller.network,
+        admit=lambda: consume_quota(request, get_container(request).rate_limits(), RateLimitKind.QUESTIONS, caller),
+    )
     return build_json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)
 
 

@@ -7,104 +7,103 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from shopassist.errors import StorageUnavailableError
-from shopassist.rollout.assignment import Side
 from shopassist.rollout.placement import UnmovableError
 from shopassist.rollout.router import Router
+from shopassist.settings import Storage
 
-AT_ONCE = 8
-"""People who are moved at the same time."""
-BACK_AT_ONCE, BACK_PAUSE_SECONDS = 100, 0.01
-"""People who go back before requests have their turn, and how long the next ones wait for them."""
+CONCURRENT_MIGRATIONS = 8
+BACK_BATCH_USERS, BACK_PAUSE_SECONDS = 100, 0.01
+"""Users who are sent back at a time, and the pause after them, in which requests are served."""
 BACK_SECONDS = 3.0
-"""How long `all_back` waits for what is under way about somebody; the rest follow when it has ended."""
-LOOK_SECONDS = 10.0
-"""How often all people are looked through for one who was left behind, when nothing calls for it."""
-MOVES_PER_COLLECTION = 1_000
+"""How long `migrate_all_back` waits for calls in progress; the users that they are about follow later."""
+SCAN_SECONDS = 10.0
+"""How often all users are checked when the percentage did not change."""
+MIGRATIONS_PER_COLLECTION = 1_000
 
 
 def freeze_garbage_collection() -> None:
-    """Let the garbage collector never look again at what is there now.
+    """Exempt all present objects from garbage collection.
 
-    Rows stay for as long as the process. A full collection that goes through those of 20,000 people stops everything
-    for a second, and moving them brings on one after the other.
+    Rows stay for as long as the process. A full collection over those of 20,000 users stops the process for a second,
+    and migrations cause one after the other.
     """
     gc.collect(1)
     gc.freeze()
 
 
 class BackgroundMigration:
-    """Brings people to where the dial wants them."""
+    """Migrates users to their assigned storage."""
 
-    def __init__(self, routing: Router) -> None:
-        """It has nothing to do yet."""
-        self._locks = routing.locks
-        self._residence = routing.residence
+    def __init__(self, router: Router) -> None:
+        """Nothing is to be done yet."""
+        self._locks = router.locks
+        self._placement = router.placement
         self._is_unfinished = False
-        self._look_at = 0.0
-        self._moves = 0
+        self._next_scan = 0.0
+        self._migrations = 0
 
-    def look(self) -> None:
-        """Look through everybody at the next turn: the dial was turned."""
+    def request_scan(self) -> None:
+        """Check all users at the next turn."""
         self._is_unfinished = True
 
-    async def all_back(self) -> None:
-        """Bring everybody to memory, but for those about whom something is under way for long."""
-        self.look()
+    async def migrate_all_back(self) -> None:
+        """Migrate all users to memory, except those of calls that take long."""
+        self.request_scan()
         late: set[asyncio.Task[bool]] = set()
-        people = iter(list(self._residence.in_postgres))
-        while some := list(islice(people, BACK_AT_ONCE)):
-            moving = [asyncio.create_task(self._moved(user_id)) for user_id in some]
-            late |= (await asyncio.wait(moving, timeout=BACK_PAUSE_SECONDS))[1]
-            self._note_moves(len(some))
+        users = iter(list(self._placement.in_postgres))
+        while batch := list(islice(users, BACK_BATCH_USERS)):
+            tasks = [asyncio.create_task(self._migrate(user_id)) for user_id in batch]
+            late |= (await asyncio.wait(tasks, timeout=BACK_PAUSE_SECONDS))[1]
+            self._count_migrations(len(batch))
         if late:
             _, later = await asyncio.wait(late, timeout=BACK_SECONDS)
             for task in later:
                 task.cancel()
 
-    async def move_misplaced(self) -> None:
-        """Bring everybody to where they are wanted. Ends early where PostgreSQL is away."""
+    async def migrate_misplaced(self) -> None:
+        """Migrate all users who are not in their assigned storage, until PostgreSQL is found unavailable."""
         now = time.monotonic()
-        if not self._is_unfinished and now < self._look_at:
+        if not self._is_unfinished and now < self._next_scan:
             return
-        self._look_at, self._is_unfinished = now + LOOK_SECONDS, False
-        misplaced = self.misplaced(await self._residence.memory.state.owners(2**31))
-        while some := list(islice(misplaced, AT_ONCE)):
-            if not all(await asyncio.gather(*map(self._moved, some))):
+        self._next_scan, self._is_unfinished = now + SCAN_SECONDS, False
+        misplaced = self.find_misplaced(await self._placement.memory.rows.list_owners())
+        while batch := list(islice(misplaced, CONCURRENT_MIGRATIONS)):
+            if not all(await asyncio.gather(*map(self._migrate, batch))):
                 self._is_unfinished = True
-                if not self._residence.dial.is_back:
+                if not self._placement.assignment.is_back:
                     return
-            self._note_moves(len(some))
+            self._count_migrations(len(batch))
 
-    async def mirror_missing(self) -> None:
-        """Bring the mirror up to date for those of whom it may lack something. Ends early where PostgreSQL is away."""
-        for user_id in list(self._residence.unmirrored):
-            async with self._locks.held(user_id):
-                if user_id in self._residence.in_postgres:
-                    await self._residence.mirror_again(user_id)
-                    if user_id in self._residence.unmirrored:
+    async def refresh_mirrors(self) -> None:
+        """Refresh the mirror of all users of whom it may lack a change, until PostgreSQL is found unavailable."""
+        for user_id in list(self._placement.unmirrored):
+            async with self._locks.hold(user_id):
+                if user_id in self._placement.in_postgres:
+                    await self._placement.refresh_mirror(user_id)
+                    if user_id in self._placement.unmirrored:
                         return
 
-    def misplaced(self, in_memory: Iterable[str]) -> Iterator[str]:
-        """Who is to be moved, of all that are in PostgreSQL and of those `in_memory`."""
-        dial, in_postgres = self._residence.dial, self._residence.in_postgres
+    def find_misplaced(self, users_in_memory: Iterable[str]) -> Iterator[str]:
+        """Yield the users to migrate, of those in PostgreSQL and those in memory."""
+        assignment, in_postgres = self._placement.assignment, self._placement.in_postgres
         for user_id in list(in_postgres):
-            if dial.wanted(user_id) is Side.MEMORY and not self._residence.pinned[user_id]:
+            if assignment.get_storage(user_id) is Storage.MEMORY and not self._placement.pinned[user_id]:
                 yield user_id
-        for user_id in {*in_memory, *self._residence.unmirrored}:
-            if dial.wanted(user_id) is Side.POSTGRES and user_id not in in_postgres:
+        for user_id in {*users_in_memory, *self._placement.unmirrored}:
+            if assignment.get_storage(user_id) is Storage.POSTGRES and user_id not in in_postgres:
                 yield user_id
 
-    def _note_moves(self, count: int) -> None:
-        self._moves += count
-        if self._moves >= MOVES_PER_COLLECTION:
-            self._moves = 0
+    def _count_migrations(self, count: int) -> None:
+        self._migrations += count
+        if self._migrations >= MIGRATIONS_PER_COLLECTION:
+            self._migrations = 0
             freeze_garbage_collection()
 
-    async def _moved(self, user_id: str) -> bool:
-        """Move somebody to where they are wanted; whether the others can be tried, too."""
-        async with self._locks.held(user_id):
+    async def _migrate(self, user_id: str) -> bool:
+        """Migrate a user to the assigned storage; return False when PostgreSQL is unavailable."""
+        async with self._locks.hold(user_id):
             try:
-                await self._residence.move(user_id, self._residence.dial.wanted(user_id))
+                await self._placement.migrate(user_id, self._placement.assignment.get_storage(user_id))
             except UnmovableError:
                 return True
             except StorageUnavailableError:

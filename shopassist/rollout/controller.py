@@ -1,11 +1,12 @@
-"""Starts and controls a rollout, and does its periodic work."""
+"""Starts and controls a rollout, does its periodic work and shows its state."""
 
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from uuid import uuid4
 
 import structlog
@@ -16,25 +17,27 @@ from shopassist.catalog.models import Product
 from shopassist.db.resilience import limit_time
 from shopassist.errors import NoRolloutError, ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.maintenance.ports import Leases
-from shopassist.rollout.assignment import Side
+from shopassist.metrics.registry import Labels, MetricFamily, SampleValue, counter, gauge
 from shopassist.rollout.background import BackgroundMigration, freeze_garbage_collection
 from shopassist.rollout.models import RolloutSide, RolloutStatus, Unmirrored
 from shopassist.rollout.router import Router
+from shopassist.settings import Storage
 from shopassist.storage import UnitOfWork
 
 logger = structlog.get_logger(__name__)
 
+STORAGES = (Storage.MEMORY, Storage.POSTGRES)
 LEASE, LEASE_LIFETIME, LEASE_PATIENCE_SECONDS = "rollout", timedelta(seconds=15), 20.0
 TICK_SECONDS = 1.0
-NOTICES_SECONDS, CACHE_SECONDS = 5.0, 60.0
+NOTICES_TICKS, CACHE_TICKS = 5, 60
 PAGE = 500
 STEP_SECONDS = 2.0
-"""How long PostgreSQL may take for a step of the work behind requests."""
+"""Time limit of PostgreSQL for a step of the periodic work."""
 MAX_PRODUCTS = 20_000
-"""Products of which memory takes a copy: it looks through all of them for each question."""
+"""Products of which memory takes a copy: each question looks through all of them."""
 
 COPIED_PRODUCT_FIELDS = tuple(name for name in Product.model_fields if name not in {"id", "search"})
-"""What a product has of its own; PostgreSQL computes what it searches."""
+"""The fields that PostgreSQL does not compute itself."""
 
 OTHER_SERVER_MESSAGE = (
     "Another server runs with STORAGE=rollout on this database. The in-memory side is one process's own: stop the "
@@ -43,194 +46,212 @@ OTHER_SERVER_MESSAGE = (
 
 
 class Rollout:
-    """What an operator turns and looks at; `begin` it once, before anything is asked."""
+    """A rollout of this process. `begin` it once before the first request."""
 
-    def __init__(self, routing: Router, leases: Leases) -> None:
-        """`leases`, in PostgreSQL, let one process at a time do this."""
-        self.routing = routing
-        self._residence = routing.residence
-        self._mover = BackgroundMigration(routing)
+    def __init__(self, router: Router, leases: Leases) -> None:
+        """`leases`, in PostgreSQL, keep other processes from running a rollout at the same time."""
+        self.router = router
+        self._placement = router.placement
+        self._migration = BackgroundMigration(router)
         self._leases = leases
         self._holder = uuid4().hex
         self.is_overtaken = False
-        """Whether another server runs a rollout on the same database by now."""
-        self._turned = asyncio.Event()
-        self._next: dict[str, float] = {}
+        """Whether another server runs a rollout on the same database."""
+        self._percent_changed = asyncio.Event()
 
     async def begin(self) -> None:
-        """Take a copy of all that PostgreSQL has. Raises `StartupError` and `StorageUnavailableError`."""
+        """Copy what PostgreSQL has to the mirror. Raises `StartupError` and `StorageUnavailableError`."""
         give_up_at = time.monotonic() + LEASE_PATIENCE_SECONDS
         while not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
             if time.monotonic() > give_up_at:
                 raise StartupError(OTHER_SERVER_MESSAGE)
             await asyncio.sleep(0.5)
-        await self._residence.know_erased()
-        await self._copy_notices()
+        await self._placement.sync_erasures()
+        await self._placement.copy_notices()
         await self._copy_catalogue()
-        postgres, after = self._residence.postgres.state, ""
-        while page := await postgres.owners(PAGE, after):
+        postgres, after = self._placement.postgres.rows, ""
+        while page := await postgres.list_owners(PAGE, after):
             for user_id, rows in (await postgres.read(page)).items():
-                await self._residence.begin_with(user_id, rows)
+                await self._placement.adopt(user_id, rows)
             await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
             freeze_garbage_collection()
             after = page[-1]
-        logger.info("rollout_begun", count=len(self._residence.in_postgres))
+        logger.info("rollout_begun", count=len(self._placement.in_postgres))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Move people, and keep both sides in step, for the length of the block."""
+        """Migrate users and refresh copies for the length of the block."""
         task = asyncio.create_task(self._work())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await self.routing.close()
+            await self.router.close()
             with suppress(ShopAssistError, TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._residence.send_acts()
+                    await self._placement.flush_audit_entries()
                     await self._leases.release(LEASE, self._holder)
 
     def set(self, percent: float) -> None:
-        """Turn the dial; people move when they next ask, and without asking soon after."""
-        dial = self._residence.dial
-        if dial.is_back:  # meanwhile nothing was done in PostgreSQL
-            self._residence.shadowed.clear()
-        dial.percent, dial.is_back = percent, False
-        self._mover.look()
-        self._turned.set()
+        """Set the percentage; users migrate with their next call, or soon after without one."""
+        assignment = self._placement.assignment
+        if assignment.is_back:  # meanwhile PostgreSQL was not kept up to date
+            self._placement.shadowed.clear()
+        assignment.percent, assignment.is_back = percent, False
+        self._migration.request_scan()
+        self._percent_changed.set()
 
     async def back(self) -> None:
-        """Send everybody back to memory at once, without asking PostgreSQL for anything.
+        """Send all users back to memory at once, without PostgreSQL.
 
-        Whoever has something under way is back as soon as that has ended, which is not waited for for long.
+        A user with a call in progress follows when it has ended; that is not waited for long.
         """
-        dial = self._residence.dial
-        dial.percent, dial.is_back = 0.0, True
-        await self._mover.all_back()
+        assignment = self._placement.assignment
+        assignment.percent, assignment.is_back = 0.0, True
+        await self._migration.migrate_all_back()
 
-    async def status(self) -> RolloutStatus:
-        """Where it stands."""
-        residence, figures = self._residence, self._residence.figures
-        in_memory = await residence.memory.state.owners(2**31)
-        users = {Side.MEMORY: len(in_memory), Side.POSTGRES: len(residence.in_postgres)}
+    async def get_status(self) -> RolloutStatus:
+        """Return the state of the rollout."""
+        placement, counters = self._placement, self._placement.counters
+        in_memory = await placement.memory.rows.list_owners()
+        users = {Storage.MEMORY: len(in_memory), Storage.POSTGRES: len(placement.in_postgres)}
         memory, postgres = (
             RolloutSide(
-                users=users[side],
-                asked=figures.asked[side],
-                failed=figures.failed[side],
-                moved_here=figures.moved[side],
-                moves_failed=figures.move_failures[side],
+                users=users[storage],
+                asked=counters.asked[storage],
+                failed=counters.failed[storage],
+                moved_here=counters.moved[storage],
+                moves_failed=counters.move_failures[storage],
             )
-            for side in Side
+            for storage in STORAGES
         )
         return RolloutStatus(
-            percent=residence.dial.percent,
-            is_back=residence.dial.is_back,
-            is_shadowing=residence.dial.is_shadowing,
+            percent=placement.assignment.percent,
+            is_back=placement.assignment.is_back,
+            is_shadowing=placement.assignment.is_shadowing,
             is_overtaken=self.is_overtaken,
             memory=memory,
             postgres=postgres,
-            to_move=sum(1 for _ in self._mover.misplaced(in_memory)),
-            compared=figures.compared.total(),
-            differences=dict(figures.differences),
-            shadow_failures=figures.shadow_failures,
-            unmirrored=[Unmirrored(user_id=who, since=since) for who, since in residence.unmirrored.items()],
+            to_move=sum(1 for _ in self._migration.find_misplaced(in_memory)),
+            compared=counters.compared.total(),
+            differences=dict(counters.differences),
+            shadow_failures=counters.shadow_failures,
+            unmirrored=[Unmirrored(user_id=user_id, since=since) for user_id, since in placement.unmirrored.items()],
+        )
+
+    def collect_metrics(self) -> Iterator[MetricFamily]:
+        """Yield the metrics of the rollout."""
+        placement, counters = self._placement, self._placement.counters
+        for name, help_, value in (
+            ("percent", "Share of users that the dial sends to PostgreSQL.", placement.assignment.percent),
+            ("users_in_postgres", "Users who are there.", len(placement.in_postgres)),
+            ("unmirrored", "Users of whom memory may lack a change.", len(placement.unmirrored)),
+            ("overtaken", "1 when another server runs one as well.", int(self.is_overtaken)),
+        ):
+            yield gauge(f"shopassist_rollout_{name}", help_, value)
+        for name, help_, counted in (
+            ("asked", "What was asked about users, by the side that answered.", counters.asked),
+            ("failed", "What was asked and found no answer, by side.", counters.failed),
+            ("moves", "Users whose state was moved, by the side that they went to.", counters.moved),
+            (
+                "move_failures",
+                "Moves that did not succeed, by the side that they were to go to.",
+                counters.move_failures,
+            ),
+        ):
+            by_storage: dict[Labels, SampleValue] = {(one.value,): float(counted[one]) for one in STORAGES}
+            yield counter(f"shopassist_rollout_{name}", help_, by_storage, "side")
+        compared, differences = counters.compared, counters.differences
+        by_operation: dict[Labels, SampleValue] = {(name,): float(differences[name]) for name in compared}
+        yield counter("shopassist_rollout_compared", "Answers of both sides that were compared.", compared.total())
+        yield counter(
+            *("shopassist_rollout_differences", "Answers of the two sides that were not the same.", by_operation),
+            "operation",
+        )
+        yield counter(
+            "shopassist_rollout_shadow_failures", "Questions the other side did not answer.", counters.shadow_failures
         )
 
     async def _work(self) -> None:
-        steps = (
-            self._renew,
-            self._residence.send_acts,
-            self._in_step,
-            self._mover.mirror_missing,
-            self._mover.move_misplaced,
-        )
-        while True:
-            for step in steps:
-                try:
-                    with limit_time(STEP_SECONDS):
-                        await step()
-                except StorageUnavailableError:
-                    continue  # what needs no PostgreSQL goes on without it
-                except Exception as error:  # noqa: BLE001 - this must go on for as long as the process serves
-                    logger.error("rollout_work_failed", step=step.__name__, error=type(error).__name__)
+        for tick in count():
+            for is_due, step in (
+                (True, self._renew_lease),
+                (True, self._placement.flush_audit_entries),
+                (tick % CACHE_TICKS == 0, self._clear_expired_answers),
+                (tick % NOTICES_TICKS == 0, self._placement.copy_notices),
+                (True, self._migration.refresh_mirrors),
+                (True, self._migration.migrate_misplaced),
+            ):
+                if is_due:
+                    await self._run_step(step)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TICK_SECONDS):
-                    await self._turned.wait()
-            self._turned.clear()
+                    await self._percent_changed.wait()
+            self._percent_changed.clear()
 
-    async def _renew(self) -> None:
+    async def _run_step(self, step: Callable[[], Awaitable[None]]) -> None:
+        try:
+            with limit_time(STEP_SECONDS):
+                await step()
+        except StorageUnavailableError:
+            return  # the next steps may not need PostgreSQL
+        except Exception as error:  # noqa: BLE001 - the periodic work must go on
+            logger.error("rollout_work_failed", step=step.__name__, error=type(error).__name__)
+
+    async def _renew_lease(self) -> None:
         self.is_overtaken = not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
         if self.is_overtaken:
             logger.error("rollout_lease_lost", reason=OTHER_SERVER_MESSAGE)
 
-    async def _in_step(self) -> None:
-        if self._is_due("cache", CACHE_SECONDS):
-            await self._residence.memory.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
-        if self._is_due("notices", NOTICES_SECONDS):
-            await self._copy_notices()
-
-    def _is_due(self, what: str, every_seconds: float) -> bool:
-        now = time.monotonic()
-        if self._next.get(what, 0.0) > now:
-            return False
-        self._next[what] = now + every_seconds
-        return True
-
-    async def _copy_notices(self) -> None:
-        unit_of_work = self._residence.postgres.unit_of_work
-        published = await unit_of_work.run(lambda work: work.notices.list_published(), repeatable=True)
-        known = {notice.id for notice in await self._residence.memory.consent_lookup.list_published()}
-        if new := [notice.id for notice in published if notice.id not in known]:
-            texts = await unit_of_work.run(lambda work: work.notices.get_notices(new), repeatable=True)
-            await self._residence.know_notices(texts)
+    async def _clear_expired_answers(self) -> None:
+        await self._placement.memory.get("unit_of_work").run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
 
     async def _copy_catalogue(self) -> None:
-        residence = self._residence
-        products = await residence.postgres.unit_of_work.run(
-            lambda work: work.catalog.search(Criteria(), MAX_PRODUCTS), repeatable=True
+        memory, postgres = (
+            backend.get("unit_of_work") for backend in (self._placement.memory, self._placement.postgres)
         )
+        products = await postgres.run(lambda work: work.catalog.search(Criteria(), MAX_PRODUCTS), repeatable=True)
         copies = [Product(**{name: getattr(product, name) for name in COPIED_PRODUCT_FIELDS}) for product in products]
-        await residence.memory.unit_of_work.run(lambda work: work.catalog.upsert(copies))
+        await memory.run(lambda work: work.catalog.upsert(copies))
         if len(products) == MAX_PRODUCTS:
             logger.warning("rollout_catalogue_cut", count=MAX_PRODUCTS)
 
 
 class RolloutService:
-    """Shows and turns the dial. Each method raises `NoRolloutError` where the server does not run a rollout."""
+    """Shows and controls the rollout. Each method raises `NoRolloutError` where the server does not run one."""
 
     def __init__(self, rollout: Rollout | None, unit_of_work: UnitOfWork) -> None:
-        """Acts go to the audit by `unit_of_work`: to memory, when PostgreSQL is away, and from there later."""
+        """Record what administrators do by `unit_of_work`."""
         self._rollout = rollout
         self._unit_of_work = unit_of_work
 
-    async def status(self, act: AdminAct) -> RolloutStatus:
-        """Where it stands. `act`, of whoever looks, goes to the audit first where people are named."""
-        status = await self._running().status()
+    async def get_status(self, act: AdminAct) -> RolloutStatus:
+        """Return the state. A status that names users is recorded in the audit first, as `act`."""
+        status = await self._get_rollout().get_status()
         if status.unmirrored:
             await self._record(act, READ_ROLLOUT, None)
         return status
 
     async def set(self, percent: float, act: AdminAct) -> RolloutStatus:
-        """Turn the dial."""
-        rollout = self._running()
+        """Set the percentage and record it."""
+        rollout = self._get_rollout()
         rollout.set(percent)
         await self._record(act, TURN_ROLLOUT, f"{percent:g} %")
-        return await rollout.status()
+        return await rollout.get_status()
 
     async def back(self, act: AdminAct) -> RolloutStatus:
-        """Send everybody back to memory at once; only then is it written down, which may take a while."""
-        rollout = self._running()
+        """Send all users back to memory, then record it, which may take a while without PostgreSQL."""
+        rollout = self._get_rollout()
         await rollout.back()
         await self._record(act, TURN_ROLLOUT, "back")
-        return await rollout.status()
+        return await rollout.get_status()
 
-    def _running(self) -> Rollout:
+    def _get_rollout(self) -> Rollout:
         if self._rollout is None:
             raise NoRolloutError
         return self._rollout
 
-    async def _record(self, act: AdminAct, what: str, target: str | None) -> None:
-        act.act, act.target = what, target
+    async def _record(self, act: AdminAct, action: str, target: str | None) -> None:
+        act.act, act.target = action, target
         await self._unit_of_work.run(lambda work: work.admin_audit.record(act), repeatable=True)

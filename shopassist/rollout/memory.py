@@ -1,6 +1,9 @@
-"""All rows of a user in memory: read and replaced as a whole."""
+"""The rows of users in memory, read and replaced as a whole."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from sqlmodel import SQLModel
 
 from shopassist.audit.models import AdminAct
 from shopassist.cache.memory import keep_answer
@@ -9,139 +12,118 @@ from shopassist.consent.models import ConsentEvent, ConsentNotice, UserConsent
 from shopassist.credits.models import CreditHold, CreditTransaction, IdempotentAnswer, UserCredits
 from shopassist.db.memory import MemoryStore, copy_row
 from shopassist.privacy.models import GuestMerge
-from shopassist.rollout.backends import Erased, Rows, find_new_events
+from shopassist.rollout.models import Erasures, Rows
+
+ACCOUNT_TABLES: tuple[type[SQLModel], ...] = (UserCredits, UserConsent)
+"""Tables with one row per user, by user id."""
+
+LIST_TABLES: tuple[type[SQLModel], ...] = (CreditHold, CreditTransaction, ConsentEvent, IdempotentAnswer)
+"""Tables with many rows per user (`RowsByUser`)."""
 
 
 class MemoryUserRows:
-    """Implements `MirrorRows`. Nothing is awaited under the lock, so each call happens at once or not at all."""
+    """Reads and replaces the rows of users in a store. Nothing is awaited under its lock: each call is atomic."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """Reads and writes `store`."""
+        """Use the rows of `store`."""
         self._store = store
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
+        """Return copies of the rows of those users who have any."""
         async with self._store.lock:
-            found = {user_id: self._of(user_id) for user_id in user_ids}
-            return {user_id: copy_rows(rows) for user_id, rows in found.items() if rows}
+            found = {user_id: self._find(user_id) for user_id in user_ids}
+            return {
+                user_id: {table: [copy_row(row) for row in of_table] for table, of_table in rows.items()}
+                for user_id, rows in found.items()
+                if rows
+            }
 
     async def write(self, user_id: str, rows: Rows) -> None:
-        async with self._store.lock:
-            self._remove(user_id)
-            self._add(user_id, copy_rows(rows))
+        """Replace all rows of a user; histories get new ids, merges are only added.
 
-    async def take_away(self, user_id: str) -> Rows:
-        rows = self._of(user_id)
-        await self.replace(user_id, {})
+        The rows themselves are stored, not copies: the caller must not use them any more.
+        """
+        async with self._store.lock:
+            for table in ACCOUNT_TABLES:
+                self._store.rows(table).pop(user_id, None)
+            for table in LIST_TABLES:
+                self._store.rows(table).disown_all(user_id)  # type: ignore[attr-defined] # RowsByUser
+            for table, of_table in rows.items():
+                self._insert(table, of_table)
+
+    async def pop(self, user_id: str) -> Rows:
+        """Remove the rows of a user and return them; merges stay."""
+        rows = self._find(user_id)
+        await self.write(user_id, {})
         return rows
 
-    async def replace(self, user_id: str, rows: Rows) -> None:
+    async def list_owners(self, limit: int | None = None, after_user_id: str = "") -> list[str]:
+        """Return the users who have rows, by user id, after `after_user_id`."""
         async with self._store.lock:
-            self._remove(user_id)
-            self._store.consent_events.disown_all(user_id)
-            self._add(user_id, rows)
+            owners = {*self._store.accounts, *self._store.consents}
+            for table in LIST_TABLES:
+                owners |= self._store.rows(table).owners()  # type: ignore[attr-defined] # RowsByUser
+        return sorted(user_id for user_id in owners if user_id > after_user_id)[:limit]
 
-    async def disown(self, user_id: str) -> None:
+    def get_account(self, user_id: str) -> UserCredits | None:
+        """Return the stored account itself, not a copy."""
+        return self._store.accounts.get(user_id)
+
+    def list_admins_mentioning(self, user_id: str) -> list[str]:
+        """Return the administrators whose stored idempotent responses are about a user."""
+        return sorted({row.user_id for row in self._store.replays.values() if row.response.get("user_id") == user_id})
+
+    async def anonymise_merges(self, user_id: str) -> None:
+        """Remove an erased user from the guest merges, and the merge of an erased guest."""
         async with self._store.lock:
-            for key in self._merges(user_id):
+            for key in self._find_merges(user_id):
                 merge = self._store.guest_merges.pop(key)
                 if merge.guest_id != user_id:
                     self._store.guest_merges[key] = copy_row(merge, user_id=None)
 
-    async def keepers(self, user_id: str) -> list[str]:
-        return sorted({row.user_id for row in self._store.replays.values() if row.response.get("user_id") == user_id})
+    async def apply_erasures(self, erasures: Erasures) -> None:
+        """Store erasures that happened in PostgreSQL, without the names of unfinished ones."""
+        async with self._store.lock:
+            self._store.erasures |= {row.id: copy_row(row, user_id=None, pseudonym=None) for row in erasures[0]}
+            self._store.erased_balances |= {row.subject_hash: copy_row(row) for row in erasures[1]}
 
-    async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
+    async def add_notices(self, notices: Sequence[ConsentNotice]) -> None:
+        """Store notices under the ids that they have in PostgreSQL."""
         async with self._store.lock:
             self._store.notices.update((row.id, copy_row(row)) for row in notices if row.id is not None)
 
-    async def acts(self) -> list[AdminAct]:
-        return [copy_row(act) for act in self._store.admin_acts.values()]
-
-    async def drop_acts(self, acts: Sequence[AdminAct]) -> None:
-        for act in acts:
-            self._store.admin_acts.pop(act.id or 0, None)
-
     async def keep_answer(self, answer: StoredAnswer) -> None:
+        """Store an answer that was stored in PostgreSQL."""
         async with self._store.lock:
             keep_answer(self._store, answer)
 
-    def account(self, user_id: str) -> UserCredits | None:
-        return self._store.accounts.get(user_id)
+    def pop_audit_entries(self) -> list[AdminAct]:
+        """Remove all audit entries and return them."""
+        entries = list(self._store.admin_acts.values())
+        self._store.admin_acts.clear()
+        return entries
 
-    async def owners(self, limit: int, after_user_id: str = "") -> list[str]:
+    def restore_audit_entries(self, entries: Sequence[AdminAct]) -> None:
+        """Store entries that `pop_audit_entries` returned."""
+        self._store.admin_acts |= {entry.id: entry for entry in entries if entry.id is not None}
+
+    def _find(self, user_id: str) -> Rows:
         store = self._store
-        async with store.lock:
-            everybody = {*store.accounts, *store.consents}
-            for rows in (store.holds, store.transactions, store.consent_events, store.replays):
-                everybody |= rows.owners()
-        return sorted(user_id for user_id in everybody if user_id > after_user_id)[:limit]
+        rows: Rows = {table: [store.rows(table).get(user_id)] for table in ACCOUNT_TABLES}
+        for table in LIST_TABLES:
+            owned: dict[Any, Any] = store.rows(table).of(user_id)  # type: ignore[attr-defined] # RowsByUser
+            rows[table] = [row for _, row in sorted(owned.items())]
+        rows[GuestMerge] = [store.guest_merges[key] for key in self._find_merges(user_id)]
+        return {table: of_table for table, of_table in rows.items() if any(of_table)}
 
-    async def note_acts(self, acts: Sequence[AdminAct]) -> None:
-        for act in acts:
-            key = self._store.next_id("admin_audit")
-            self._store.admin_acts[key] = copy_row(act, id=key)
-
-    async def erased(self, subject_hash: str | None = None) -> Erased:
-        async with self._store.lock:
-            erasures = [copy_row(row) for row in self._store.erasures.values()]
-            balances = [copy_row(row) for row in self._store.erased_balances.values()]
-        return (
-            [row for row in erasures if subject_hash in {None, row.subject_hash}],
-            [row for row in balances if subject_hash in {None, row.subject_hash}],
-        )
-
-    async def learn(self, erased: Erased) -> None:
-        async with self._store.lock:
-            # Whose they are, and under which pseudonym, is for where they are erased.
-            self._store.erasures |= {row.id: copy_row(row, user_id=None, pseudonym=None) for row in erased[0]}
-            self._store.erased_balances |= {row.subject_hash: copy_row(row) for row in erased[1]}
-
-    def _merges(self, user_id: str) -> list[str]:
+    def _find_merges(self, user_id: str) -> list[str]:
         return [key for key, row in self._store.guest_merges.items() if user_id in {row.user_id, row.guest_id}]
 
-    def _of(self, user_id: str) -> Rows:
-        store = self._store
-        account, consent = store.accounts.get(user_id), store.consents.get(user_id)
-        rows: Rows = {
-            UserCredits: [account] if account else [],
-            CreditHold: list(store.holds.of(user_id).values()),
-            CreditTransaction: [row for _, row in sorted(store.transactions.of(user_id).items())],
-            UserConsent: [consent] if consent else [],
-            ConsentEvent: [row for _, row in sorted(store.consent_events.of(user_id).items())],
-            IdempotentAnswer: list(store.replays.of(user_id).values()),
-            GuestMerge: [store.guest_merges[key] for key in self._merges(user_id)],
-        }
-        return {table: of_table for table, of_table in rows.items() if of_table}
-
-    def _remove(self, user_id: str) -> None:
-        store = self._store
-        store.accounts.pop(user_id, None)
-        store.consents.pop(user_id, None)
-        for rows in (store.holds, store.transactions, store.replays):
-            rows.disown_all(user_id)
-
-    def _add(self, user_id: str, rows: Rows) -> None:
-        """Add the rows themselves, no copies."""
-        store = self._store
-        events = find_new_events(store.consent_events.of(user_id).values(), rows.get(ConsentEvent, ()))
-        for account in rows.get(UserCredits, ()):
-            store.accounts[account.user_id] = account
-        for hold in rows.get(CreditHold, ()):
-            store.holds[hold.hold_id] = hold
-        for transaction in rows.get(CreditTransaction, ()):
-            transaction.id = store.next_id("credit_transactions")
-            store.transactions[transaction.id] = transaction
-        for consent in rows.get(UserConsent, ()):
-            store.consents[consent.user_id] = consent
-        for event in events:
-            event.id = store.next_id("consent_events")
-            store.consent_events[event.id] = event
-        for kept in rows.get(IdempotentAnswer, ()):
-            store.replays[kept.user_id, kept.idempotency_key] = kept
-        for merge in rows.get(GuestMerge, ()):
-            store.guest_merges[merge.guest_id] = copy_row(merge)  # it may stay where it was
-
-
-def copy_rows(rows: Rows) -> Rows:
-    """The same, of which nobody else knows."""
-    return {table: [copy_row(row) for row in of_table] for table, of_table in rows.items()}
+    def _insert(self, table: type[SQLModel], rows: list[Any]) -> None:
+        stored = self._store.rows(table)
+        key = [column.name for column in table.__table__.primary_key]  # type: ignore[attr-defined] # SQLModel's
+        for row in rows:
+            if key == ["id"]:
+                row.id = self._store.next_id(str(table.__tablename__))
+            values = tuple(getattr(row, name) for name in key)
+            stored[values if len(values) > 1 else values[0]] = row

@@ -1,28 +1,59 @@
-"""Tracks which backend holds the rows of each user, and migrates them."""
+"""Maps each user to a storage and migrates their rows."""
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import structlog
 
-from shopassist.consent.models import ConsentNotice
 from shopassist.db.resilience import limit_time
 from shopassist.errors import StorageUnavailableError
-from shopassist.rollout.assignment import Assignment, Side
-from shopassist.rollout.backends import Backend, MirrorRows, Rows
+from shopassist.rollout.memory import MemoryUserRows
+from shopassist.rollout.models import Assignment, Rows
+from shopassist.rollout.postgres import PostgresUserRows
+from shopassist.settings import Storage
 
 logger = structlog.get_logger(__name__)
+
+MIGRATION_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003
+"""Time limit of a migration, during which calls about the user wait."""
+
+READ_SECONDS = 4.0
+"""Time limit of reading the rows of a user."""
+
+RETRY_PAUSE_SECONDS = 5.0
+"""After a failed migration to PostgreSQL no call waits for another one for so long."""
+
+ACCOUNT_FIELDS = ("available_credits", "held_credits", "max_credits", "is_guest", "last_reset_timestamp")
+
+StoredRows = TypeVar("StoredRows", MemoryUserRows, PostgresUserRows)
+
+
+@dataclass(frozen=True, slots=True)
+class Backend(Generic[StoredRows]):
+    """A storage: providers of its ports by name, and the rows of its users."""
+
+    ports: Mapping[str, Callable[[], Any]]
+    rows: StoredRows
+
+    def get(self, port: str) -> Any:
+        """Return the port of that name."""
+        return self.ports[port]()
+
+
+AnyBackend = Backend[MemoryUserRows] | Backend[PostgresUserRows]
 
 
 @dataclass(slots=True)
 class RolloutCounters:
-    """Moves by the side they went to, moves that did not succeed, and what comparing came to.
+    """Calls and migrations by storage, and comparisons by operation.
 
-    `asked` are operations by side; `differences` answers of the two sides that were not the same, by operation;
-    `shadow_failures` questions that the other side did not answer.
+    `differences` are results of the two storages that were not equal; `shadow_failures` are repeated calls that the
+    other storage did not answer.
     """
 
     asked: Counter[str] = field(default_factory=Counter)
@@ -34,189 +65,187 @@ class RolloutCounters:
     shadow_failures: int = 0
 
 
-MOVE_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003
-"""How long a move may take; whoever asked meanwhile is served where they are."""
-
-READ_SECONDS = 4.0
-"""How long reading somebody's state may take, however much there is of it."""
-
-RETRY_PAUSE_SECONDS = 5.0
-"""After a move to PostgreSQL that failed, nobody else is kept waiting for one for so long."""
-
-
 class UnmovableError(StorageUnavailableError):
-    """Somebody's state cannot be moved, for a reason of its own: whoever else is to move can."""
+    """PostgreSQL does not accept the rows of one user; other users can be migrated."""
 
 
-def get_move_seconds(rows: Rows) -> float:
-    """How long it may take to move those rows."""
-    return MOVE_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values()))
+def limit_migration(rows: Rows) -> Any:
+    """Limit the time of migrating those rows."""
+    return limit_time(MIGRATION_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values())))
 
 
 class UserPlacement:
-    """Knows who is where. Who calls its coroutines about somebody has their lock."""
+    """Maps each user to a storage. Callers of its coroutines about a user hold that user's lock."""
 
     def __init__(
         self,
-        dial: Assignment,
-        memory: Backend,
-        mirror: Backend,
-        postgres: Backend,
-        copies: tuple[MirrorRows, MirrorRows],
+        assignment: Assignment,
+        memory: Backend[MemoryUserRows],
+        mirror: Backend[MemoryUserRows],
+        postgres: Backend[PostgresUserRows],
     ) -> None:
-        """`copies` are the states of `memory` and of `mirror`."""
-        self.dial = dial
+        """`mirror` holds copies in memory of the rows of users in PostgreSQL."""
+        self.assignment = assignment
         self.memory, self.mirror, self.postgres = memory, mirror, postgres
-        self.figures = RolloutCounters()
+        self.counters = RolloutCounters()
         self.in_postgres: set[str] = set()
         self.unmirrored: dict[str, datetime] = {}
-        """Whose last change in PostgreSQL the mirror may lack, and since when."""
+        """Users whose last change in PostgreSQL the mirror may lack, and since when."""
         self.shadowed: set[str] = set()
-        """Who is in memory with an exact copy in PostgreSQL."""
+        """Users in memory of whom PostgreSQL has an exact copy."""
         self.pinned: Counter[str] = Counter()
-        """Who is being erased, which happens in PostgreSQL."""
-        self.in_memory, self._mirrored = copies
-        self._no_moves_until = 0.0
+        """Users who stay in PostgreSQL until an erasure has finished."""
+        self.erasures: dict[UUID, tuple[str, ...]] = {}
+        """Unfinished erasures and the users pinned by them; the last one is erased."""
+        self._no_migration_until = 0.0
 
-    def side_of(self, user_id: str) -> Side:
-        """Where somebody is."""
-        return Side.POSTGRES if user_id in self.in_postgres else Side.MEMORY
+    def get_storage(self, user_id: str) -> Storage:
+        """Return where the rows of a user are."""
+        return Storage.POSTGRES if user_id in self.in_postgres else Storage.MEMORY
 
-    def place_of(self, user_id: str) -> Backend:
-        """The ports of where somebody is."""
+    def get_backend(self, user_id: str) -> AnyBackend:
+        """Return the storage that holds the rows of a user."""
         return self.postgres if user_id in self.in_postgres else self.memory
 
-    async def settle(self, user_ids: Sequence[str], wanted: Side | None = None) -> Backend:
-        """Move those people to where the dial wants the last of them; one who cannot be moved stays.
+    async def place_users(self, user_ids: Sequence[str], to: Storage | None = None) -> AnyBackend:
+        """Migrate users to one storage and return it: `to`, or the assigned one of the last user.
 
-        Raises `StorageUnavailableError` when they cannot be brought together, or to where they are `wanted`.
+        A user who cannot be migrated stays. Raises `StorageUnavailableError` when the users are not together then, or
+        not where `to` says.
         """
-        to = wanted or self.dial.wanted(user_ids[-1])
+        target = to or self.assignment.get_storage(user_ids[-1])
         try:
             for user_id in user_ids:
-                await self.move(user_id, to)
+                await self.migrate(user_id, target)
         except StorageUnavailableError:
-            if wanted or len({self.side_of(user_id) for user_id in user_ids}) > 1:
+            if to or len({self.get_storage(user_id) for user_id in user_ids}) > 1:
                 raise
-        return self.place_of(user_ids[-1])
+        return self.get_backend(user_ids[-1])
 
-    async def move(self, user_id: str, to: Side) -> bool:
-        """Let somebody's state be on the side `to` and nowhere else count; whether there was anything to move.
+    async def migrate(self, user_id: str, to: Storage) -> None:
+        """Migrate the rows of a user, unless they are there or pinned.
 
-        Raises `StorageUnavailableError` when PostgreSQL is away, as `UnmovableError` when it does not take this state.
+        Raises `StorageUnavailableError` when PostgreSQL is unavailable, and `UnmovableError` when it refuses the rows.
         """
-        if self.side_of(user_id) is to or self.pinned[user_id]:
-            return False
+        if self.get_storage(user_id) is to or self.pinned[user_id]:
+            return
         try:
-            rows = await (self._up(user_id) if to is Side.POSTGRES else self._down(user_id))
+            rows = await (self._to_postgres(user_id) if to is Storage.POSTGRES else self._to_memory(user_id))
         except Exception as error:
-            self.figures.move_failures[to] += 1
+            self.counters.move_failures[to] += 1
             if isinstance(error, StorageUnavailableError):
                 raise
             logger.warning("not_moved", side=to, error=type(error).__name__)
             raise UnmovableError from error
         self.shadowed.discard(user_id)
-        self.figures.moved[to] += bool(rows)
-        return bool(rows)
+        self.counters.moved[to] += bool(rows)
 
-    async def mirror_again(self, user_id: str) -> None:
-        """Bring the mirror up to what PostgreSQL has of somebody, or note that it may lack something."""
+    async def refresh_mirror(self, user_id: str) -> None:
+        """Copy the rows of a user in PostgreSQL to the mirror, or record that the mirror may lack a change."""
         try:
-            rows = (await self.postgres.state.read([user_id])).get(user_id, {})
-        except Exception as error:  # noqa: BLE001 - whatever it was, the copy may be old
+            rows = (await self.postgres.rows.read([user_id])).get(user_id, {})
+        except Exception as error:  # noqa: BLE001 - after any failure the copy may be outdated
             self.unmirrored.setdefault(user_id, datetime.now(UTC))
             logger.warning("not_mirrored", error=type(error).__name__)
         else:
-            await self._mirrored.replace(user_id, rows)
+            await self.mirror.rows.write(user_id, rows)
             self.unmirrored.pop(user_id, None)
 
-    async def shadow_again(self, user_id: str) -> None:
-        """Bring PostgreSQL up to what memory has of somebody who stays there. Raises `StorageUnavailableError`."""
+    async def refresh_shadow(self, user_id: str) -> None:
+        """Copy the rows of a user in memory to PostgreSQL. Raises `StorageUnavailableError`."""
         self.shadowed.discard(user_id)
-        rows = (await self.memory.state.read([user_id])).get(user_id, {})
-        with limit_time(get_move_seconds(rows)):
-            await self.postgres.state.write(user_id, rows)
+        rows = (await self.memory.rows.read([user_id])).get(user_id, {})
+        with limit_migration(rows):
+            await self.postgres.rows.write(user_id, rows)
         self.shadowed.add(user_id)
 
-    async def know_erased(self, subject_hash: str | None = None) -> None:
-        """Let memory know what PostgreSQL knows of those who were erased. Raises `StorageUnavailableError`."""
-        erased = await self.postgres.state.erased(subject_hash)
-        await self.in_memory.learn(erased)
-        await self._mirrored.learn(erased)
-
-    async def keepers(self, user_id: str) -> list[str]:
-        """Administrators of whom answers are kept that are about somebody, wherever they are."""
-        return [*await self.in_memory.keepers(user_id), *await self._mirrored.keepers(user_id)]
-
-    async def disown(self, user_id: str) -> None:
-        """Somebody was erased in PostgreSQL: nothing here may name them any more."""
-        await self.in_memory.disown(user_id)
-        await self._mirrored.disown(user_id)
-
-    async def send_acts(self) -> None:
-        """Let PostgreSQL have what administrators did to people in memory. Raises `StorageUnavailableError`."""
-        if acts := await self.in_memory.acts():
-            await self.in_memory.drop_acts(acts)
-            try:
-                await self.postgres.state.note_acts(acts)
-            except BaseException:
-                await self.in_memory.note_acts(acts)
-                raise
-
-    async def know_notices(self, notices: Sequence[ConsentNotice]) -> None:
-        """Let memory and mirror have these texts."""
-        await self.in_memory.know_notices(notices)
-        await self._mirrored.know_notices(notices)
-
-    async def begin_with(self, user_id: str, rows: Rows) -> None:
-        """Somebody is in PostgreSQL since before this process was."""
-        await self._mirrored.replace(user_id, rows)
+    async def adopt(self, user_id: str, rows: Rows) -> None:
+        """Record a user whose rows were in PostgreSQL when this process started."""
+        await self.mirror.rows.write(user_id, rows)
         self.in_postgres.add(user_id)
 
-    def is_mirrored(self, account: object) -> bool:
-        """Whether the mirror has an account just like that."""
-        user_id = getattr(account, "user_id", "")
-        names = ("available_credits", "held_credits", "max_credits", "is_guest", "last_reset_timestamp")
-        kept = self._mirrored.account(user_id)
-        return kept is not None and all(getattr(kept, name) == getattr(account, name, None) for name in names)
+    async def sync_erasures(self, subject_hash: str | None = None) -> None:
+        """Copy erasures from PostgreSQL to memory. Raises `StorageUnavailableError`."""
+        erasures = await self.postgres.rows.read_erasures(subject_hash)
+        for backend in (self.memory, self.mirror):
+            await backend.rows.apply_erasures(erasures)
 
-    async def _up(self, user_id: str) -> Rows:
-        rows = (await self.memory.state.read([user_id])).get(user_id, {})
+    def list_admins_mentioning(self, user_id: str) -> list[str]:
+        """Return the administrators whose stored idempotent responses are about a user."""
+        return [*self.memory.rows.list_admins_mentioning(user_id), *self.mirror.rows.list_admins_mentioning(user_id)]
+
+    async def release_erased(self, user_ids: Sequence[str]) -> None:
+        """Unpin the users of a finished erasure and remove what memory has of the last one, who was erased."""
+        self.pinned.subtract(user_ids)
+        for user_id in user_ids:
+            await self.refresh_mirror(user_id)
+        for backend in (self.memory, self.mirror):
+            for user_id in user_ids[-1:]:
+                await backend.rows.anonymise_merges(user_id)
+
+    async def flush_audit_entries(self) -> None:
+        """Move audit entries from memory to PostgreSQL. Raises `StorageUnavailableError`."""
+        if entries := self.memory.rows.pop_audit_entries():
+            try:
+                await self.postgres.rows.insert_audit_entries(entries)
+            except BaseException:
+                self.memory.rows.restore_audit_entries(entries)
+                raise
+
+    async def copy_notices(self) -> None:
+        """Copy new notices from PostgreSQL to memory and mirror. Raises `StorageUnavailableError`."""
+        unit_of_work = self.postgres.get("unit_of_work")
+        published = await unit_of_work.run(lambda work: work.notices.list_published(), repeatable=True)
+        known = {notice.id for notice in await self.memory.get("consent_lookup").list_published()}
+        if new := [notice.id for notice in published if notice.id not in known]:
+            texts = await unit_of_work.run(lambda work: work.notices.get_notices(new), repeatable=True)
+            for backend in (self.memory, self.mirror):
+                await backend.rows.add_notices(texts)
+
+    def is_mirrored(self, account: object) -> bool:
+        """Return whether the mirror has an equal account."""
+        mirrored = self.mirror.rows.get_account(getattr(account, "user_id", ""))
+        return mirrored is not None and all(
+            getattr(mirrored, name) == getattr(account, name, None) for name in ACCOUNT_FIELDS
+        )
+
+    async def _to_postgres(self, user_id: str) -> Rows:
+        rows = (await self.memory.rows.read([user_id])).get(user_id, {})
         if rows:
-            if time.monotonic() < self._no_moves_until:
+            if time.monotonic() < self._no_migration_until:
                 raise StorageUnavailableError
             try:
-                with limit_time(get_move_seconds(rows)):
-                    await self.postgres.state.write(user_id, rows)
+                with limit_migration(rows):
+                    await self.postgres.rows.write(user_id, rows)
             except StorageUnavailableError:
-                self._no_moves_until = time.monotonic() + RETRY_PAUSE_SECONDS
+                self._no_migration_until = time.monotonic() + RETRY_PAUSE_SECONDS
                 raise
-            await self._mirrored.replace(user_id, rows)
-            await self.in_memory.take_away(user_id)
-        self.unmirrored.pop(user_id, None)  # what memory had counts
+            await self.mirror.rows.write(user_id, rows)
+            await self.memory.rows.pop(user_id)
+        self.unmirrored.pop(user_id, None)  # the rows in memory replaced those in PostgreSQL
         self.in_postgres.add(user_id)
         return rows
 
-    async def _down(self, user_id: str) -> Rows:
-        rows = await self._in_postgres(user_id)
-        mirrored = await self._mirrored.take_away(user_id)
+    async def _to_memory(self, user_id: str) -> Rows:
+        rows = await self._read_postgres(user_id)
+        mirrored = await self.mirror.rows.pop(user_id)
         rows = mirrored if rows is None else rows
-        await self.in_memory.replace(user_id, rows)
+        await self.memory.rows.write(user_id, rows)
         self.in_postgres.discard(user_id)
-        if not self.dial.is_back:
+        if not self.assignment.is_back:
             self.unmirrored.pop(user_id, None)
         return rows
 
-    async def _in_postgres(self, user_id: str) -> Rows | None:
-        """What PostgreSQL has of somebody; None when all went back or it is gone, and what the mirror has counts.
+    async def _read_postgres(self, user_id: str) -> Rows | None:
+        """Return the rows in PostgreSQL, or None when the mirror's are to be used.
 
-        Raises `StorageUnavailableError` when the mirror may lack something and there is time to wait.
+        Raises `StorageUnavailableError` when the mirror may lack a change and there is time to wait.
         """
-        if self.dial.is_back:
+        if self.assignment.is_back:
             return None
         try:
             with limit_time(READ_SECONDS):
-                return (await self.postgres.state.read([user_id])).get(user_id, {})
+                return (await self.postgres.rows.read([user_id])).get(user_id, {})
         except StorageUnavailableError:
             if user_id in self.unmirrored:
                 raise

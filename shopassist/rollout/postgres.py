@@ -1,6 +1,7 @@
-"""All rows of a user in PostgreSQL: read and replaced as a whole."""
+"""The rows of users in PostgreSQL, read and replaced as a whole."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import delete, insert, text
@@ -21,9 +22,9 @@ from shopassist.credits.models import (
 from shopassist.db.database import DatabaseManager
 from shopassist.db.statements import fetch
 from shopassist.privacy.models import GuestMerge
-from shopassist.rollout.backends import USER_TABLES, Erased, Rows, find_new_events
+from shopassist.rollout.models import USER_TABLES, Erasures, Rows
 
-# One statement, so that all of it is of one instant.
+# One statement, so that all rows are from one snapshot.
 READ_USER_ROWS = text("""
 SELECT user_id AS owner, 'user_credits' AS kind, 0 AS place, to_jsonb(t) AS row
 FROM user_credits t WHERE user_id = ANY(CAST(:users AS text[]))
@@ -44,13 +45,13 @@ FROM guest_merges t WHERE guest_id = ANY(CAST(:users AS text[])) AND guest_id IS
 ORDER BY kind, place
 """)
 
-# People are moved side by side, but not while somebody's rows are folded or erased, who would wait in a circle.
-ALLOW_MOVING = text("""
+# Migrations may run concurrently, but not while rows are compacted or erased: the two would deadlock.
+ALLOW_MIGRATION = text("""
 SELECT set_config('shopassist.ledger_maintenance', 'on', true),
        pg_advisory_xact_lock_shared(hashtextextended('shopassist.ledger_maintenance', 0))
 """)
 
-# Who is being erased, and whose rows are under a pseudonym, is nobody who could be moved.
+# Users under erasure and pseudonymised rows are not migrated.
 READ_OWNERS = text("""
 SELECT user_id FROM (
     SELECT user_id FROM user_credits
@@ -68,13 +69,14 @@ REPLACED_TABLES: tuple[Any, ...] = (UserCredits, CreditHold, CreditTransaction, 
 
 
 class PostgresUserRows:
-    """Implements `UserRows`."""
+    """Reads and replaces the rows of users. Each call raises domain errors in place of the driver's."""
 
     def __init__(self, manager: DatabaseManager) -> None:
-        """Reads and writes by `manager`. Each call raises domain errors in place of the driver's."""
+        """Use the sessions of `manager`."""
         self._manager = manager
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
+        """Return the rows of those users who have any, all from one snapshot."""
         found: dict[str, Rows] = {}
         for owner, kind, _, row in await fetch(self._manager, READ_USER_ROWS, repeatable=True, users=list(user_ids)):
             table = TABLES_BY_NAME[kind]
@@ -82,25 +84,35 @@ class PostgresUserRows:
         return found
 
     async def write(self, user_id: str, rows: Rows) -> None:
-        async def once() -> None:
+        """Replace all rows of a user; histories get new ids. Doing it again changes nothing.
+
+        Consent events and merges are only added, never removed: they prove what the user agreed to.
+        """
+
+        async def replace() -> None:
             async with self._manager.session() as session:
-                await self._replace(session, user_id, rows)
+                await _replace(session, user_id, rows)
 
-        await self._manager.resilience.run(once, repeatable=True)
+        await self._manager.resilience.run(replace, repeatable=True)
 
-    async def owners(self, limit: int, after_user_id: str = "") -> list[str]:
+    async def list_owners(self, limit: int, after_user_id: str = "") -> list[str]:
+        """Return users who have rows, by user id, after `after_user_id`."""
         rows = await fetch(self._manager, READ_OWNERS, repeatable=True, after=after_user_id, limit=limit)
         return [row["user_id"] for row in rows]
 
-    async def note_acts(self, acts: Sequence[AdminAct]) -> None:
-        async def once() -> None:
+    async def insert_audit_entries(self, entries: Sequence[AdminAct]) -> None:
+        """Insert audit entries with the times that they have."""
+
+        async def insert_all() -> None:
             async with self._manager.session() as session:
-                await session.execute(insert(AdminAct), [get_values(act) for act in acts])
+                await session.execute(insert(AdminAct), [get_values(entry) for entry in entries])
 
-        await self._manager.resilience.run(once)
+        await self._manager.resilience.run(insert_all)
 
-    async def erased(self, subject_hash: str | None = None) -> Erased:
-        async def once() -> Erased:
+    async def read_erasures(self, subject_hash: str | None = None) -> Erasures:
+        """Return all erasures and erased balances, or those of one user hash."""
+
+        async def read() -> Erasures:
             async with self._manager.session() as session:
                 erasures, balances = select(Erasure), select(ErasedBalance)
                 if subject_hash is not None:
@@ -109,24 +121,39 @@ class PostgresUserRows:
                 found = list((await session.execute(erasures)).scalars())
                 return found, list((await session.execute(balances)).scalars())
 
-        return await self._manager.resilience.run(once, repeatable=True)
+        return await self._manager.resilience.run(read, repeatable=True)
 
-    async def _replace(self, session: AsyncSession, user_id: str, rows: Rows) -> None:
-        await session.execute(ALLOW_MOVING)
-        for table in REPLACED_TABLES:
-            await session.execute(delete(table).where(table.user_id == user_id))
-            if new := [get_values(row) for row in rows.get(table, ())]:
-                await session.execute(insert(table), new)
-        await self._add_events(session, user_id, rows.get(ConsentEvent, []))
-        for merge in rows.get(GuestMerge, ()):
-            await session.execute(insert_new(GuestMerge).values(get_values(merge)).on_conflict_do_nothing())
 
-    async def _add_events(self, session: AsyncSession, user_id: str, events: list[ConsentEvent]) -> None:
-        there = await session.execute(select(ConsentEvent).where(col(ConsentEvent.user_id) == user_id))
-        if new := find_new_events(there.scalars(), events):
-            await session.execute(insert(ConsentEvent), [get_values(event) for event in new])
+async def _replace(session: AsyncSession, user_id: str, rows: Rows) -> None:
+    await session.execute(ALLOW_MIGRATION)
+    for table in REPLACED_TABLES:
+        await session.execute(delete(table).where(table.user_id == user_id))
+        if new := [get_values(row) for row in rows.get(table, ())]:
+            await session.execute(insert(table), new)
+    stored = await session.execute(select(ConsentEvent).where(col(ConsentEvent.user_id) == user_id))
+    if events := find_new_events(stored.scalars(), rows.get(ConsentEvent, ())):
+        await session.execute(insert(ConsentEvent), [get_values(event) for event in events])
+    for merge in rows.get(GuestMerge, ()):
+        await session.execute(insert_new(GuestMerge).values(get_values(merge)).on_conflict_do_nothing())
+
+
+def find_new_events(stored: Iterable[ConsentEvent], events: Iterable[ConsentEvent]) -> list[ConsentEvent]:
+    """Return those of `events` that are not stored, whatever their ids; equal events are counted."""
+
+    def get_identity(event: ConsentEvent) -> tuple[Any, ...]:
+        return event.is_guest, event.purpose, event.granted, event.timestamp
+
+    left = Counter(map(get_identity, stored))
+    new = []
+    for event in events:
+        identity = get_identity(event)
+        if left[identity]:
+            left[identity] -= 1
+        else:
+            new.append(event)
+    return new
 
 
 def get_values(row: SQLModel) -> dict[str, Any]:
-    """A row's columns but for an id that the database gives."""
+    """Return the columns of a row except an id that the database assigns."""
     return {name: getattr(row, name) for name in type(row).model_fields if name != "id"}

@@ -1,238 +1,252 @@
-"""Ports that route each call by its user: ledger, idempotency, consent, personal data, erasures."""
+"""Ports over two storages: a table of their methods says where each call goes."""
 
-from collections.abc import Awaitable
-from uuid import UUID
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from shopassist.audit.models import AdminAct
-from shopassist.consent.models import ConsentSubject, LatestDecision, PublishedNotice
-from shopassist.credits.models import Erasure, ReconciliationPage, UserCredits
-from shopassist.credits.ports import (
-    Adjustment,
-    Grant,
-    HoldRequest,
-    IdempotencyRecord,
-    LedgerReconciliation,
-    OpenHold,
-    Settlement,
-)
-from shopassist.privacy.models import ErasureListEntry, ErasureRequest
-from shopassist.privacy.personal_data import PersonalDataTable
-from shopassist.privacy.ports import DataOwner, ErasureRepository, PersonalDataPage, PrimaryKey
-from shopassist.rollout.assignment import Side
-from shopassist.rollout.router import Router, never
+from shopassist.credits.models import Erasure, ReconciliationPage
+from shopassist.errors import StorageUnavailableError
+from shopassist.rollout.placement import AnyBackend
+from shopassist.rollout.router import Router
+from shopassist.settings import Storage
 
-IN_POSTGRES = "\0"
-"""Begins the key of an audit's page once memory is through; no user id has it."""
+POSTGRES_PAGE = "\0"
+"""Starts the key of a reconciliation page once the accounts in memory are done; no user id has it."""
 
 
-class RolloutCreditLedger:
-    """Implements `CreditLedger`: each call goes to where the account is."""
+@dataclass(frozen=True, slots=True)
+class PortCall:
+    """A call of a port method."""
 
-    def __init__(self, routing: Router) -> None:
-        """`routing` knows where that is."""
-        self._routing = routing
-        self._residence = routing.residence
+    router: Router
+    port: str
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
-    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
-        return await self._routing.ask(
-            (user_id,),
-            "account",
-            lambda place: place.ledger.account(user_id, is_guest, network),
-            changes=lambda account: not self._residence.is_mirrored(account),
-        )
+    async def run_on(self, backend: AnyBackend) -> Any:
+        """Make the call on a backend."""
+        return await getattr(backend.get(self.port), self.method)(*self.args, **self.kwargs)
 
-    async def register(self, user_id: str) -> UserCredits:
-        return await self._routing.ask((user_id,), "register", lambda place: place.ledger.register(user_id))
+    async def run_in_memory(self) -> Any:
+        """Make the call in memory."""
+        return await self.run_on(self.router.placement.memory)
 
-    async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
-        return await self._routing.ask(
-            (user_id,), "deduct", lambda place: place.ledger.deduct(user_id, is_guest, amount, description)
-        )
-
-    async def hold(self, request: HoldRequest) -> Grant:
-        return await self._routing.ask((request.user_id,), "hold", lambda place: place.ledger.hold(request))
-
-    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
-        return await self._routing.ask(
-            (user_id,),
-            "open_holds",
-            lambda place: place.ledger.open_holds(user_id, question_hash, idempotency_key),
-            changes=never,
-        )
-
-    async def settle(self, settlement: Settlement) -> bool:
-        settled = await self._routing.ask(
-            (settlement.user_id,), "settle", lambda place: place.ledger.settle(settlement)
-        )
-        # Whoever paid for an answer gets it again for nothing, wherever they are by then.
-        if settled and settlement.answer is not None:
-            await self._residence.in_memory.keep_answer(settlement.answer)
-        return settled
-
-    async def void(self, hold_id: UUID, user_id: str) -> bool:
-        return await self._routing.ask((user_id,), "void", lambda place: place.ledger.void(hold_id, user_id))
-
-    async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
-        # What was answered under the administrator's key is stored with the adjustment, and found where they are.
-        return await self._routing.ask(
-            (adjustment.actor, adjustment.user_id),
-            "adjust",
-            lambda place: place.ledger.adjust(adjustment),
-            is_compared=False,  # once is enough in the audit
-        )
-
-    async def reset(self, user_id: str) -> None:
-        return await self._routing.ask((user_id,), "reset", lambda place: place.ledger.reset(user_id))
-
-    # What time brings about needs no mirror: it comes about there as well, once somebody is back.
-
-    async def void_expired(self, limit: int = 1000) -> int:
-        here, there = self._residence.memory.ledger, self._residence.postgres.ledger
-        return await sum_both(here.void_expired(limit), there.void_expired(limit))
-
-    async def reset_due(self, limit: int = 1000) -> int:
-        here, there = self._residence.memory.ledger, self._residence.postgres.ledger
-        return await sum_both(here.reset_due(limit), there.reset_due(limit))
+    async def run_in_postgres(self) -> Any:
+        """Make the call in PostgreSQL."""
+        return await self.run_on(self.router.placement.postgres)
 
 
-class RolloutReconciliation:
-    """Implements `LedgerReconciliation`: first memory, then PostgreSQL."""
+Users = Callable[..., tuple[str, ...]]
+"""Returns the users that a call is about, from its arguments; the assignment of the last one counts."""
 
-    def __init__(self, memory: LedgerReconciliation, postgres: LedgerReconciliation) -> None:
-        """The audits of both sides."""
-        self._memory = memory
-        self._postgres = postgres
-
-    async def page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
-        if not after_user_id.startswith(IN_POSTGRES):
-            page = await self._memory.page(after_user_id, limit)
-            return ReconciliationPage(page.accounts, page.drifts, page.last_user_id or IN_POSTGRES)
-        page = await self._postgres.page(after_user_id.removeprefix(IN_POSTGRES), limit)
-        last = page.last_user_id
-        return ReconciliationPage(page.accounts, page.drifts, None if last is None else IN_POSTGRES + last)
+Handler = Callable[[PortCall], Awaitable[Any]]
+"""Makes a call where it belongs."""
 
 
-async def sum_both(memory: Awaitable[int], postgres: Awaitable[int]) -> int:
-    """What was done on both sides. Raises what PostgreSQL raises once memory is done."""
-    return await memory + await postgres
+def by_id(user_id: str, *_: object, **__: object) -> tuple[str, ...]:
+    """Return the user whose id is the first argument."""
+    return (user_id,)
 
 
-class RolloutReplays:
-    """Implements `IdempotencyStore`."""
-
-    def __init__(self, routing: Router) -> None:
-        """`routing` knows where people are."""
-        self._routing = routing
-
-    async def find(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
-        return await self._routing.ask(
-            (user_id,), "find_replay", lambda place: place.replays.find(user_id, idempotency_key), changes=never
-        )
-
-    async def remember(self, replay: IdempotencyRecord) -> None:
-        return await self._routing.ask((replay.user_id,), "remember", lambda place: place.replays.remember(replay))
-
-    async def forget_expired(self, limit: int = 1000) -> int:
-        here, there = self._routing.residence.memory.replays, self._routing.residence.postgres.replays
-        return await sum_both(here.forget_expired(limit), there.forget_expired(limit))
+def by_owner(row: Any, *_: object, **__: object) -> tuple[str, ...]:
+    """Return the user whom the first argument belongs to."""
+    return (row.user_id,)
 
 
-class RolloutConsentLookup:
-    """Implements `ConsentLookup`."""
-
-    def __init__(self, routing: Router) -> None:
-        """`routing` knows where people are."""
-        self._routing = routing
-
-    async def list_published(self) -> list[PublishedNotice]:
-        """As memory was last told (`Rollout`), which costs nothing and is there even when PostgreSQL is not."""
-        return await self._routing.residence.memory.consent_lookup.list_published()
-
-    async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
-        return await self._routing.ask(
-            (subject.user_id,),
-            "agreement",
-            lambda place: place.consent_lookup.get_latest_decision(subject, purpose),
-            changes=never,
-        )
+def no_user(*_: object, **__: object) -> tuple[str, ...]:
+    """Return no user."""
+    return ()
 
 
-class RolloutHoldings:
-    """Implements `PersonalDataReader`."""
+def by_user(users: Users, writes: bool = True, is_compared: bool = True) -> Handler:
+    """Make the call in the storage of its users."""
 
-    def __init__(self, routing: Router) -> None:
-        """`routing` knows where people are."""
-        self._routing = routing
+    def handle(call: PortCall) -> Awaitable[Any]:
+        user_ids = users(*call.args, **call.kwargs)
+        return call.router.run(user_ids, call.method, call.run_on, writes, is_compared=is_compared)
 
-    async def read_page(
-        self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
-    ) -> PersonalDataPage:
-        if holding.model is not AdminAct and len(holding.owner_path) == 1:
-            place = self._routing.residence.place_of(user_id)
-            return await place.personal_data.read_page(holding, user_id, is_guest, limit, after)
-        # What is about somebody under the name of somebody else is in PostgreSQL, or is brought there.
-        residence = self._routing.residence
-        await residence.send_acts()
-        return await self._routing.ask(
-            (*await residence.keepers(user_id), user_id),
-            "holdings",
-            lambda _: residence.postgres.personal_data.read_page(holding, user_id, is_guest, limit, after),
-            changes=never,
-            wanted=Side.POSTGRES,
-            is_compared=False,
-        )
-
-    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
-        return await self._routing.residence.postgres.personal_data.list_owners(holding, limit, after_user_id)
+    return handle
 
 
-class RolloutErasures:
-    """Implements `ErasureRepository`, in PostgreSQL alone: rows that somebody left behind there must go as well."""
+async def sum_both(call: PortCall) -> int:
+    """Make the call in both storages; what follows from time needs no mirror, since it happens there as well."""
+    in_memory: int = await call.run_in_memory()
+    in_postgres: int = await call.run_in_postgres()
+    return in_memory + in_postgres
 
-    def __init__(self, routing: Router, postgres: ErasureRepository) -> None:
-        """`postgres` erases; whoever is elsewhere is moved there first, and stays until it is done."""
-        self._routing = routing
-        self._postgres = postgres
-        self._under_way: dict[UUID, tuple[str, ...]] = {}
 
-    async def begin(self, request: ErasureRequest) -> Erasure | None:
-        residence = self._routing.residence
-        await residence.send_acts()
-        async with self._routing.locks.held(request.user_id):  # what was under way is known then
-            user_ids = (*await residence.keepers(request.user_id), request.user_id)
+async def get_account(call: PortCall) -> Any:
+    """Get an account; the mirror is refreshed only if it differs."""
+    is_mirrored = call.router.placement.is_mirrored
+    user_ids = by_id(*call.args, **call.kwargs)
+    return await call.router.run(user_ids, call.method, call.run_on, lambda account: not is_mirrored(account))
 
-        async def begun(_: object) -> Erasure | None:
-            erasure = await self._postgres.begin(request)
-            if erasure is not None and erasure.finished_at is None and erasure.id not in self._under_way:
-                self._under_way[erasure.id] = user_ids
-                residence.pinned.update(user_ids)
-            await residence.know_erased(request.subject_hash)
-            return erasure
 
-        return await self._routing.ask(user_ids, "erase", begun, wanted=Side.POSTGRES, is_compared=False)
+async def settle(call: PortCall) -> Any:
+    """Settle a hold and keep the answer in memory, where its buyer finds it after any migration."""
+    settled = await by_user(by_owner)(call)
+    [settlement] = call.args
+    if settled and settlement.answer is not None:
+        await call.router.placement.memory.rows.keep_answer(settlement.answer)
+    return settled
 
-    async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
-        erasure = await self._postgres.advance(erasure_id, limit)
-        if erasure.finished_at is not None:
-            await self._routing.residence.know_erased(erasure.subject_hash)
-            await self._finished(self._under_way.pop(erasure_id, ()))
+
+async def find_answer(call: PortCall) -> Any:
+    """Find a stored answer in PostgreSQL while it is used, and in memory, which has all answers that were paid for."""
+    found = None
+    if call.router.placement.assignment.uses_postgres:
+        with suppress(StorageUnavailableError):
+            found = await call.run_in_postgres()
+    return found or await call.run_in_memory()
+
+
+async def advance_epoch(call: PortCall) -> Any:
+    """Clear the answers in memory as well as those in PostgreSQL, which counts."""
+    await call.router.placement.memory.get("unit_of_work").run(lambda work: work.cache.clear_cache())
+    return await call.run_in_postgres()
+
+
+async def reconcile_page(call: PortCall) -> ReconciliationPage:
+    """Return the pages of memory, then those of PostgreSQL."""
+    after_user_id, *rest = call.args or ("",)
+    if not after_user_id.startswith(POSTGRES_PAGE):
+        page: ReconciliationPage = await call.run_in_memory()
+        return ReconciliationPage(page.accounts, page.drifts, page.last_user_id or POSTGRES_PAGE)
+    page = await replace(call, args=(after_user_id.removeprefix(POSTGRES_PAGE), *rest)).run_in_postgres()
+    last = page.last_user_id
+    return ReconciliationPage(page.accounts, page.drifts, None if last is None else POSTGRES_PAGE + last)
+
+
+async def read_personal_data(call: PortCall) -> Any:
+    """Read rows of a user; rows that belong to another user (audit, responses to administrators) from PostgreSQL."""
+    table, user_id, *_ = call.args
+    placement = call.router.placement
+    if table.model is not AdminAct and len(table.owner_path) == 1:
+        return await call.run_on(placement.get_backend(user_id))
+    await placement.flush_audit_entries()
+    user_ids = (*placement.list_admins_mentioning(user_id), user_id)
+    return await call.router.run(
+        user_ids, call.method, call.run_on, writes=False, to=Storage.POSTGRES, is_compared=False
+    )
+
+
+async def begin_erasure(call: PortCall) -> Erasure | None:
+    """Begin an erasure in PostgreSQL, which may have old rows of a user in memory. The user stays there meanwhile."""
+    [request] = call.args
+    placement = call.router.placement
+    await placement.flush_audit_entries()
+    async with call.router.locks.hold(request.user_id):  # calls in progress may add a response to an administrator
+        user_ids = (*placement.list_admins_mentioning(request.user_id), request.user_id)
+
+    async def begin(postgres: AnyBackend) -> Erasure | None:
+        erasure: Erasure | None = await call.run_on(postgres)
+        if erasure is not None and erasure.finished_at is None and erasure.id not in placement.erasures:
+            placement.erasures[erasure.id] = user_ids
+            placement.pinned.update(user_ids)
+        await placement.sync_erasures(request.subject_hash)
         return erasure
 
-    async def _finished(self, user_ids: tuple[str, ...]) -> None:
-        """Let memory have nothing that was erased; the last of them was."""
-        residence = self._routing.residence
-        async with self._routing.locks.held(*user_ids):
-            residence.pinned.subtract(user_ids)
-            for user_id in user_ids:
-                await residence.mirror_again(user_id)
-            for user_id in user_ids[-1:]:
-                await residence.disown(user_id)
+    found: Erasure | None = await call.router.run(user_ids, call.method, begin, to=Storage.POSTGRES, is_compared=False)
+    return found
 
-    async def list_unfinished(self, limit: int = 100) -> list[UUID]:
-        return await self._postgres.list_unfinished(limit)
 
-    async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
-        return await self._postgres.list_erasures(limit, after)
+async def advance_erasure(call: PortCall) -> Erasure:
+    """Advance an erasure in PostgreSQL; its end also removes what memory has of the user."""
+    placement = call.router.placement
+    erasure: Erasure = await call.run_in_postgres()
+    if erasure.finished_at is not None:
+        await placement.sync_erasures(erasure.subject_hash)
+        user_ids = placement.erasures.pop(erasure.id, ())
+        async with call.router.locks.hold(*user_ids):
+            await placement.release_erased(user_ids)
+    return erasure
 
-    async def delete_expired(self, limit: int = 1000) -> int:
-        return await self._postgres.delete_expired(limit)
+
+in_memory, in_postgres = PortCall.run_in_memory, PortCall.run_in_postgres
+
+ROUTES: dict[str, dict[str, Handler]] = {
+    "credit_ledger": {
+        "account": get_account,
+        "register": by_user(by_id),
+        "deduct": by_user(by_id),
+        "hold": by_user(by_owner),
+        "open_holds": by_user(by_id, writes=False),
+        "settle": settle,
+        "void": by_user(lambda hold_id, user_id: (user_id,)),  # noqa: ARG005 - the port's arguments
+        "void_expired": sum_both,
+        # The response to the administrator is stored with the adjustment. It is not repeated: the audit has it once.
+        "adjust": by_user(lambda adjustment: (adjustment.actor, adjustment.user_id), is_compared=False),
+        "reset": by_user(by_id),
+        "reset_due": sum_both,
+    },
+    "replays": {"find": by_user(by_id, writes=False), "remember": by_user(by_owner), "forget_expired": sum_both},
+    "consent_lookup": {"list_published": in_memory, "get_latest_decision": by_user(by_owner, writes=False)},
+    "personal_data": {"read_page": read_personal_data, "list_owners": in_postgres},
+    "erasures": {
+        "begin": begin_erasure,
+        "advance": advance_erasure,
+        "list_unfinished": in_postgres,
+        "list_erasures": in_postgres,
+        "delete_expired": in_postgres,
+    },
+    "cached_answers": {"find": find_answer},
+    "cache_epochs": {"current": in_postgres, "advance": advance_epoch},
+    "guest_networks": {"forget_old": sum_both},
+    "audit": {"page": reconcile_page},
+}
+"""Where the calls of each port go."""
+
+REPOSITORY_USERS: dict[str, dict[str, Users]] = {
+    "credits": {
+        "get_user_credits": by_id,
+        "create_user_credits": by_owner,
+        "update_user_credits": by_id,
+        "create_transaction": by_owner,
+        "get_user_transactions": by_id,
+        "cleanup_old_transactions": no_user,
+        "fold_transactions": no_user,
+    },
+    "consents": {
+        "get_consent": by_id,
+        "create_consent": by_owner,
+        "update_consent": by_id,
+        "list_consents": no_user,
+    },
+    "consent_history": {
+        "lock": by_owner,
+        "get_latest_events": by_owner,
+        "insert_events": lambda events: (events[0].user_id,),
+        "list_events": by_owner,
+    },
+    "notices": dict.fromkeys(("lock", "insert_notice", "get_notice", "get_notices", "list_published"), no_user),
+    "admin_audit": dict.fromkeys(("record", "page"), no_user),
+    "cache": dict.fromkeys(
+        ("get_cached_result", "cache_result", "cleanup_expired_cache", "clear_cache", "contents"), no_user
+    ),
+    "catalog": dict.fromkeys(("search", "upsert", "count", "vocabulary", "correct"), no_user),
+    "guest_merges": {
+        "lock": lambda guest_id, user_id: (guest_id, user_id),
+        "find_merge": by_id,
+        "is_guest": by_id,
+        "move_rows": lambda holdings, guest_id, user_id: (guest_id, user_id),  # noqa: ARG005 - the port's arguments
+        "insert_merge": lambda guest_id, user_id, moved: (guest_id, user_id),  # noqa: ARG005 - the port's arguments
+    },
+}
+"""The users of each repository call: the first call of a unit of work decides where it is done."""
+
+
+class RoutedPort:
+    """A port over both storages, with the methods that `ROUTES` lists."""
+
+    def __init__(self, router: Router, port: str) -> None:
+        """Make the calls of `port` by `router`."""
+        self._router, self._port = router, port
+        for method, handler in ROUTES[port].items():
+            setattr(self, method, partial(self._run, method, handler))
+
+    async def _run(self, method: str, handler: Handler, *args: Any, **kwargs: Any) -> Any:
+        return await handler(PortCall(self._router, self._port, method, args, kwargs))

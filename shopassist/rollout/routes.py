@@ -29,7 +29,7 @@ AuditEntryDep = Annotated[AdminAct, Depends(build_audit_entry)]
 @router.get("", responses=document_errors(*ADMIN_ERRORS, NoRolloutError))
 async def read_rollout(act: AuditEntryDep, service: RolloutServiceDep) -> RolloutStatus:
     """Where users are, and what comparing both sides came to."""
-    return await service.status(act)
+    return await service.get_status(act)
 
 
 @router.put("", responses=document_errors(*ADMIN_ERRORS, *BODY_ERRORS, NoRolloutError))

@@ -1,4 +1,4 @@
-"""Both twins at once, wired: the places where people's state may be, and each port's way to them. No logic."""
+"""Both twins at once, wired: the storages where users' rows may be, and each port's way to them. No logic."""
 
 from typing import Any
 
@@ -9,28 +9,14 @@ from shopassist.credits.memory.ledger import MemoryCreditLedger
 from shopassist.credits.memory.repository import MemoryIdempotencyStore
 from shopassist.credits.ports import LedgerCounters
 from shopassist.db.memory import MemoryStore, MemoryUnitOfWork
-from shopassist.privacy.memory import MemoryPersonalDataReader
-from shopassist.rollout.assignment import Assignment
-from shopassist.rollout.backends import Backend
 from shopassist.rollout.controller import Rollout
 from shopassist.rollout.memory import MemoryUserRows
-from shopassist.rollout.placement import UserPlacement
+from shopassist.rollout.models import Assignment
+from shopassist.rollout.placement import Backend, UserPlacement
 from shopassist.rollout.postgres import PostgresUserRows
-from shopassist.rollout.routed_ports import (
-    RolloutConsentLookup,
-    RolloutCreditLedger,
-    RolloutErasures,
-    RolloutHoldings,
-    RolloutReconciliation,
-    RolloutReplays,
-)
-from shopassist.rollout.routed_storage import (
-    RolloutCachedAnswers,
-    RolloutCacheEpochs,
-    RolloutGuestNetworks,
-    RolloutUnitOfWork,
-)
+from shopassist.rollout.routed_ports import ROUTES, RoutedPort
 from shopassist.rollout.router import Router
+from shopassist.rollout.unit_of_work import RoutedUnitOfWork
 from shopassist.storage import RepositoryFactories
 from shopassist.wiring.state import State
 
@@ -48,70 +34,68 @@ MEMORY_REPOSITORIES = providers.Singleton(
 )
 
 
+def of_all(side: str, **others: providers.Provider[Any]) -> providers.Provider[Any]:
+    """Providers of the ports of one side by name, but for `others`."""
+    ports = {name: of(side, getattr(State, name)) for name in ROUTES} | others
+    return providers.Dict({name: port.provider for name, port in ports.items()})
+
+
 class Sides(State):
     """State on both sides, and who is on which."""
 
-    memory_unit_of_work = providers.Singleton(
-        MemoryUnitOfWork, store=State.memory_store, repositories=MEMORY_REPOSITORIES
-    )
-    memory_state = providers.Singleton(MemoryUserRows, store=State.memory_store)
-    memory_place = providers.Singleton(
+    memory_backend = providers.Singleton(
         Backend,
-        state=memory_state,
-        ledger=of(MEMORY, State.credit_ledger),
-        unit_of_work=memory_unit_of_work,
-        replays=of(MEMORY, State.replays),
-        consent_lookup=of(MEMORY, State.consent_lookup),
-        personal_data=of(MEMORY, State.personal_data),
-        cached_answers=of(MEMORY, State.cached_answers),
+        ports=of_all(
+            MEMORY,
+            unit_of_work=providers.Singleton(
+                MemoryUnitOfWork, store=State.memory_store, repositories=MEMORY_REPOSITORIES
+            ),
+        ),
+        rows=providers.Singleton(MemoryUserRows, store=State.memory_store),
     )
     mirror_store = providers.Singleton(MemoryStore, clock=State.clock)
-    mirror_state = providers.Singleton(MemoryUserRows, store=mirror_store)
-    mirror_place = providers.Singleton(
+    mirror_backend = providers.Singleton(
         Backend,
-        state=mirror_state,
-        ledger=providers.Singleton(
-            MemoryCreditLedger,
-            store=mirror_store,
-            policy=State.credit_policy,
-            subjects=State.user_hasher,
-            figures=providers.Singleton(LedgerCounters),
+        ports=of_all(
+            MEMORY,
+            unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=MEMORY_REPOSITORIES),
+            credit_ledger=providers.Singleton(
+                MemoryCreditLedger,
+                store=mirror_store,
+                policy=State.credit_policy,
+                subjects=State.user_hasher,
+                figures=providers.Singleton(LedgerCounters),
+            ),
+            replays=providers.Singleton(MemoryIdempotencyStore, store=mirror_store, policy=State.credit_policy),
+            consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
         ),
-        unit_of_work=providers.Singleton(MemoryUnitOfWork, store=mirror_store, repositories=MEMORY_REPOSITORIES),
-        replays=providers.Singleton(MemoryIdempotencyStore, store=mirror_store, policy=State.credit_policy),
-        consent_lookup=providers.Singleton(MemoryConsentLookup, store=mirror_store),
-        personal_data=providers.Singleton(MemoryPersonalDataReader, store=mirror_store),
-        cached_answers=of(MEMORY, State.cached_answers),
+        rows=providers.Singleton(MemoryUserRows, store=mirror_store),
     )
-    postgres_place = providers.Singleton(
+    postgres_backend = providers.Singleton(
         Backend,
-        state=providers.Singleton(PostgresUserRows, manager=State.database_manager),
-        ledger=of(POSTGRES, State.credit_ledger),
-        unit_of_work=of(POSTGRES, State.unit_of_work),
-        replays=of(POSTGRES, State.replays),
-        consent_lookup=of(POSTGRES, State.consent_lookup),
-        personal_data=of(POSTGRES, State.personal_data),
-        cached_answers=of(POSTGRES, State.cached_answers),
+        ports=of_all(POSTGRES, unit_of_work=of(POSTGRES, State.unit_of_work)),
+        rows=providers.Singleton(PostgresUserRows, manager=State.database_manager),
     )
-    dial = providers.Singleton(
-        Assignment,
-        percent=State.settings.provided.storage.rollout_percent,
-        is_shadowing=State.settings.provided.storage.rollout_shadow,
-    )
-    residence = providers.Singleton(
+    placement = providers.Singleton(
         UserPlacement,
-        dial=dial,
-        memory=memory_place,
-        mirror=mirror_place,
-        postgres=postgres_place,
-        copies=providers.List(memory_state, mirror_state),
+        assignment=providers.Singleton(
+            Assignment,
+            percent=State.settings.provided.storage.rollout_percent,
+            is_shadowing=State.settings.provided.storage.rollout_shadow,
+        ),
+        memory=memory_backend,
+        mirror=mirror_backend,
+        postgres=postgres_backend,
     )
-    routing = providers.Singleton(Router, residence=residence)
+    router = providers.Singleton(Router, placement=placement)
     rollout = providers.Selector(
         State.storage,
-        rollout=providers.Singleton(Rollout, routing=routing, leases=of(POSTGRES, State.leases)),
+        rollout=providers.Singleton(Rollout, router=router, leases=of(POSTGRES, State.leases)),
         postgres=providers.Object(None),
         memory=providers.Object(None),
+    )
+    background_services = providers.Selector(
+        State.storage, rollout=providers.List(rollout), postgres=providers.List(), memory=providers.List()
     )
 
 
@@ -120,35 +104,10 @@ def goes_both_ways(port: providers.Selector, way: providers.Provider[Any]) -> No
     port.set_providers(**port.providers, rollout=way)
 
 
-goes_both_ways(State.unit_of_work, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing))
-goes_both_ways(State.lagging_reads, providers.Singleton(RolloutUnitOfWork, routing=Sides.routing, only_reads=True))
-goes_both_ways(State.credit_ledger, providers.Singleton(RolloutCreditLedger, routing=Sides.routing))
-goes_both_ways(State.replays, providers.Singleton(RolloutReplays, routing=Sides.routing))
-goes_both_ways(State.consent_lookup, providers.Singleton(RolloutConsentLookup, routing=Sides.routing))
-goes_both_ways(State.personal_data, providers.Singleton(RolloutHoldings, routing=Sides.routing))
-goes_both_ways(
-    State.erasures,
-    providers.Singleton(RolloutErasures, routing=Sides.routing, postgres=of(POSTGRES, State.erasures)),
-)
-goes_both_ways(State.cached_answers, providers.Singleton(RolloutCachedAnswers, residence=Sides.residence))
-goes_both_ways(
-    State.cache_epochs,
-    providers.Singleton(
-        RolloutCacheEpochs, postgres=of(POSTGRES, State.cache_epochs), memory=Sides.memory_unit_of_work
-    ),
-)
-goes_both_ways(
-    State.guest_networks,
-    providers.Singleton(
-        RolloutGuestNetworks,
-        memory=of(MEMORY, State.guest_networks),
-        postgres=of(POSTGRES, State.guest_networks),
-    ),
-)
-goes_both_ways(
-    State.audit,
-    providers.Singleton(RolloutReconciliation, memory=of(MEMORY, State.audit), postgres=of(POSTGRES, State.audit)),
-)
+goes_both_ways(State.unit_of_work, providers.Singleton(RoutedUnitOfWork, router=Sides.router))
+goes_both_ways(State.lagging_reads, providers.Singleton(RoutedUnitOfWork, router=Sides.router, writes=False))
+for name in ROUTES:
+    goes_both_ways(getattr(State, name), providers.Singleton(RoutedPort, router=Sides.router, port=name))
 for repository in REPOSITORIES.values():
     goes_both_ways(repository, of(POSTGRES, repository))
 # One process leads itself, also when PostgreSQL is away.

@@ -1,4 +1,4 @@
-"""All that is somebody's, read from either twin and written into the other."""
+"""The rows of a user, read from each storage and written into the other."""
 
 from uuid import uuid4
 
@@ -16,29 +16,39 @@ from shopassist.consent.models import (
 from shopassist.credits.models import CreditTransaction
 from shopassist.credits.ports import HoldRequest, IdempotencyRecord
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
-from shopassist.rollout.backends import USER_TABLES, Rows, UserRows
+from shopassist.rollout.memory import MemoryUserRows
+from shopassist.rollout.models import USER_TABLES, Rows
+from shopassist.rollout.postgres import PostgresUserRows
 from shopassist.settings import Settings, Storage, StorageSettings
+from tests.support.helpers import postgres_settings
 
 USER, GUEST = "auth0|123", "g2wsht"
 
 
-@pytest.fixture
-def state(container: Container) -> UserRows:
-    """Of the twin under test."""
-    found: UserRows = container.memory_state() if container.storage() == "memory" else container.postgres_place().state
-    return found
+UserRows = MemoryUserRows | PostgresUserRows
+
+
+def get_rows(container: Container) -> UserRows:
+    """Return the rows of the storage that a container uses."""
+    backend = container.memory_backend() if container.storage() == "memory" else container.postgres_backend()
+    rows: UserRows = backend.rows
+    return rows
 
 
 @pytest.fixture
-async def elsewhere() -> UserRows:
-    """Of a memory of its own."""
-    container = Container(settings=Settings(storage=StorageSettings(storage=Storage.MEMORY)))
-    found: UserRows = container.memory_state()
-    return found
+def rows_of_users(container: Container) -> UserRows:
+    """Return the rows of the storage under test."""
+    return get_rows(container)
+
+
+@pytest.fixture
+def elsewhere() -> UserRows:
+    """Return the rows of another memory."""
+    return get_rows(Container(settings=Settings(storage=StorageSettings(storage=Storage.MEMORY))))
 
 
 async def use(container: Container) -> None:
-    """Leave something of the user in every table that moves."""
+    """Store rows of the user in every table that migrates."""
     ledger = container.credit_ledger()
     await ledger.account(USER, False)
     await ledger.deduct(USER, False, 3, "Credit deducted for message")
@@ -50,7 +60,7 @@ async def use(container: Container) -> None:
 
 
 def without_ids(rows: Rows) -> dict[str, list[dict[str, object]]]:
-    """Rows by table, but for what each twin numbers itself."""
+    """Return the rows by table without the ids that each storage assigns."""
     return {
         table.__name__: [
             {name: getattr(row, name) for name in table.model_fields if name not in {"id", "search"}} for row in found
@@ -59,35 +69,39 @@ def without_ids(rows: Rows) -> dict[str, list[dict[str, object]]]:
     }
 
 
-async def test_it_is_the_same_elsewhere(container: Container, state: UserRows, elsewhere: UserRows) -> None:
-    """Every column of every row goes with its owner, there and back; doing it twice is doing it once."""
+async def test_rows_are_equal_after_migrating(
+    container: Container, rows_of_users: UserRows, elsewhere: UserRows
+) -> None:
+    """Every column of every row is kept, there and back; writing twice has the effect of writing once."""
     await use(container)
-    rows = (await state.read([USER, "nobody"]))[USER]
+    rows = (await rows_of_users.read([USER, "nobody"]))[USER]
     assert set(rows) == set(USER_TABLES)
     for _ in range(2):
         await elsewhere.write(USER, rows)
     moved = (await elsewhere.read([USER]))[USER]
     assert without_ids(moved) == without_ids(rows)
     for _ in range(2):
-        await state.write(USER, moved)
-    assert without_ids((await state.read([USER]))[USER]) == without_ids(rows)
+        await rows_of_users.write(USER, moved)
+    assert without_ids((await rows_of_users.read([USER]))[USER]) == without_ids(rows)
     report = await container.ledger_audit().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 
 
-async def test_a_history_keeps_its_order(container: Container, state: UserRows) -> None:
-    """Its rows are numbered anew in the order in which they came, before all that follows."""
+async def test_a_history_keeps_its_order(container: Container, rows_of_users: UserRows) -> None:
+    """Its rows get new ids in the same order, lower than those of later rows."""
     await use(container)
-    rows = (await state.read([USER]))[USER]
-    await state.write(USER, rows)
+    rows = (await rows_of_users.read([USER]))[USER]
+    await rows_of_users.write(USER, rows)
     await container.credit_service().deduct_credit(USER)
     history = await container.credit_service().get_user_transactions(USER)
     assert [row.amount for row in history[::-1]] == [*(row.amount for row in rows[CreditTransaction]), -1]
 
 
-async def test_what_somebody_said_is_never_taken_away(container: Container, state: UserRows) -> None:
-    """Whatever is written, consent events stay, and none is there twice."""
+async def test_consent_events_stay_in_postgresql(database_url: str) -> None:
+    """Writing other rows removes no consent event and adds none twice."""
+    container = Container(settings=postgres_settings(database_url))
+    state = get_rows(container)
     await use(container)
     rows = (await state.read([USER]))[USER]
     await container.consent_history_service().decide(
@@ -98,19 +112,20 @@ async def test_what_somebody_said_is_never_taken_away(container: Container, stat
     await state.write(USER, rows)
     events = (await state.read([USER]))[USER][ConsentEvent]
     assert [event.granted for event in events] == [*(event.granted for event in rows[ConsentEvent]), False]
+    await container.shutdown()
 
 
-async def test_owners_come_in_pages(container: Container, state: UserRows) -> None:
-    """Everybody once, by user id, however little they have."""
+async def test_owners_are_listed_in_pages(container: Container, rows_of_users: UserRows) -> None:
+    """Each user once, by user id, even with a single row."""
     for number in range(5):
         await container.credit_ledger().account(f"guest-{number}", True)
     await container.consent_service().create_consent(USER, UserConsentCreate())
-    assert await state.owners(4) == [USER, "guest-0", "guest-1", "guest-2"]
-    assert await state.owners(4, "guest-2") == ["guest-3", "guest-4"]
+    assert await rows_of_users.list_owners(4) == [USER, "guest-0", "guest-1", "guest-2"]
+    assert await rows_of_users.list_owners(4, "guest-2") == ["guest-3", "guest-4"]
 
 
-def test_every_table_that_holds_something_moves() -> None:
-    """But the acts of administrators, which stay where they are noted, in PostgreSQL."""
+def test_every_table_with_personal_data_migrates() -> None:
+    """Except the audit log, which is in PostgreSQL."""
     assert {one.model.__name__ for one in PERSONAL_DATA_TABLES} - {table.__name__ for table in USER_TABLES} == {
         "AdminAct"
     }

@@ -18,7 +18,7 @@ from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.privacy.models import AskedBy, ErasureRequest
 from shopassist.rollout import background, controller
-from shopassist.rollout.assignment import Assignment, Side
+from shopassist.rollout.models import Assignment
 from shopassist.server import run_server
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.server import ServerSettings
@@ -65,7 +65,7 @@ async def spend(container: Container, amount: int = 1) -> None:
 async def until_moved(container: Container) -> None:
     """Wait until everybody is where they are wanted."""
     async with asyncio.timeout(20):
-        while (await container.rollout().status()).to_move:
+        while (await container.rollout().get_status()).to_move:
             await asyncio.sleep(0.02)
 
 
@@ -78,12 +78,12 @@ async def test_people_move_without_asking(begin: Begin, database_url: str) -> No
         assert (await container.credit_ledger().hold(hold)).granted
     container.rollout().set(100)
     await until_moved(container)
-    assert (await container.rollout().status()).postgres.users == len(USERS)
+    assert (await container.rollout().get_status()).postgres.users == len(USERS)
     for hold in holds[:10]:
         assert await container.credit_ledger().settle(Settlement(hold.hold_id, hold.user_id, "A question"))
     container.rollout().set(0)
     await until_moved(container)
-    status = await container.rollout().status()
+    status = await container.rollout().get_status()
     assert (status.memory.users, status.postgres.users) == (len(USERS), 0)
     for hold in holds[10:]:
         assert await container.credit_ledger().void(hold.hold_id, hold.user_id)
@@ -99,7 +99,7 @@ async def test_an_answer_is_not_paid_for_again(begin: Begin, database_url: str) 
     await container.credit_ledger().settle(Settlement(hold.hold_id, USERS[0], "A question", answer))
     container.rollout().set(100)
     await container.credit_service().check_credits(USERS[0])
-    assert container.residence().side_of(USERS[0]) is Side.POSTGRES
+    assert container.placement().get_storage(USERS[0]) is Storage.POSTGRES
     assert await container.cached_answers().find("a" * 64) == {"recommendations_summary": "one"}
 
 
@@ -108,17 +108,17 @@ async def test_shadowing_finds_a_difference(begin: Begin, database_url: str) -> 
     container = await begin(database_url, shadow=True)
     user_id = USERS[0]
     await container.credit_service().deduct_credit(user_id)
-    await container.routing().close()
+    await container.router().close()
     await execute(database_url, "UPDATE user_credits SET available_credits = 7")
     assert await container.credit_service().check_credits(user_id) == 49
-    await container.routing().close()
-    status = await container.rollout().status()
+    await container.router().close()
+    status = await container.rollout().get_status()
     assert status.differences == {"account": 1}
     for _ in range(3):
         await container.credit_service().deduct_credit(user_id)
-    await container.routing().close()
-    assert (await container.rollout().status()).differences == {"account": 1}
-    assert (await container.rollout().status()).compared == 4
+    await container.router().close()
+    assert (await container.rollout().get_status()).differences == {"account": 1}
+    assert (await container.rollout().get_status()).compared == 4
 
 
 async def test_everybody_comes_back_without_the_database(begin: Begin, server: OwnPostgres) -> None:
@@ -126,15 +126,15 @@ async def test_everybody_comes_back_without_the_database(begin: Begin, server: O
     container = await begin(server.url, 100, works=True)
     await spend(container, 3)
     await container.consent_service().create_consent(USERS[1], UserConsentCreate(marketing_consent=True))
-    await container.routing().close()
+    await container.router().close()
     with server.frozen():
         with pytest.raises(StorageUnavailableError):
             await container.credit_service().deduct_credit(USERS[0])
-        await container.routing().close()
+        await container.router().close()
     server.kill()
     async with asyncio.timeout(5):
         await container.rollout().back()
-    status = await container.rollout().status()
+    status = await container.rollout().get_status()
     assert (status.postgres.users, status.memory.users) == (0, len(USERS))
     assert [one.user_id for one in status.unmirrored] == [USERS[0]]
     assert set((await balances(container)).values()) == {47}
@@ -146,7 +146,7 @@ async def test_everybody_comes_back_without_the_database(begin: Begin, server: O
     server.start()
     container.rollout().set(100)
     await until_moved(container)
-    assert (await container.rollout().status()).unmirrored == []
+    assert (await container.rollout().get_status()).unmirrored == []
     assert set((await balances(container)).values()) == {46}
     report = await container.ledger_audit().verify()
     assert report is not None
@@ -162,7 +162,7 @@ async def test_who_is_in_memory_does_not_need_the_database(begin: Begin, server:
             await spend(container)
         container.rollout().set(100)
         await spend(container)
-    assert (await container.rollout().status()).memory.users == len(USERS)
+    assert (await container.rollout().get_status()).memory.users == len(USERS)
     assert set((await balances(container)).values()) == {47}
 
 
@@ -170,14 +170,14 @@ async def test_a_restart_keeps_who_was_moved(begin: Begin, database_url: str) ->
     """A new process finds those who are in PostgreSQL, wherever the dial is, and moves them by it."""
     first = await begin(database_url, 50)
     await spend(first)
-    await first.routing().close()
+    await first.router().close()
     async with first.rollout().running():
         pass
-    moved = [user_id for user_id in USERS if Assignment(50).wanted(user_id) is Side.POSTGRES]
+    moved = [user_id for user_id in USERS if Assignment(50).get_storage(user_id) is Storage.POSTGRES]
     second = await begin(database_url, 0)
-    assert second.residence().in_postgres == set(moved)
+    assert second.placement().in_postgres == set(moved)
     assert [await second.credit_service().check_credits(user_id) for user_id in moved] == [49] * len(moved)
-    assert second.residence().in_postgres == set()
+    assert second.placement().in_postgres == set()
 
 
 async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,12 +195,12 @@ async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch
 async def test_a_server_that_was_overtaken_says_so(begin: Begin, database_url: str) -> None:
     """When it could not renew its lease, and another took it; no longer when that one has gone."""
     container = await begin(database_url, works=True)
-    assert not (await container.rollout().status()).is_overtaken
+    assert not (await container.rollout().get_status()).is_overtaken
     taken = "UPDATE leases SET holder = 'another', expires_at = now() + interval '1 hour'"
     for statement, overtaken in ((taken, True), ("UPDATE leases SET expires_at = now()", False)):
         await execute(database_url, statement)
         async with asyncio.timeout(20):
-            while (await container.rollout().status()).is_overtaken is not overtaken:
+            while (await container.rollout().get_status()).is_overtaken is not overtaken:
                 await asyncio.sleep(0.05)
 
 
@@ -235,8 +235,8 @@ async def test_an_erasure_reaches_what_was_left_behind(begin: Begin, database_ur
     assert set((await balances(container)).values()) == {45}
     receipt = await container.erasure_service().erase(USERS[0], False)
     assert receipt.erased["account"] == 1
-    for place in (container.memory_place(), container.mirror_place(), container.postgres_place()):
-        assert await place.state.read([USERS[0]]) == {}
+    for backend in (container.memory_backend(), container.mirror_backend(), container.postgres_backend()):
+        assert await backend.rows.read([USERS[0]]) == {}
     assert await container.credit_service().check_credits(USERS[0]) == 45
 
 
@@ -254,7 +254,7 @@ async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url:
         pass
     container.rollout().set(100)
     await container.rollout().back()
-    assert container.residence().in_postgres == set()
+    assert container.placement().in_postgres == set()
     assert await container.credit_service().check_credits(USERS[1]) == 49
 
 
@@ -274,10 +274,10 @@ async def test_one_who_cannot_be_moved_holds_up_nobody(begin: Begin, database_ur
     await execute(database_url, f"ALTER TABLE user_credits ADD CONSTRAINT refused {refusal}")
     container.rollout().set(100)
     async with asyncio.timeout(20):
-        while len(container.residence().in_postgres) < len(USERS) - 1:
+        while len(container.placement().in_postgres) < len(USERS) - 1:
             await asyncio.sleep(0.02)
     await spend(container)
-    status = await container.rollout().status()
+    status = await container.rollout().get_status()
     assert (status.memory.users, status.to_move) == (1, 1)
     assert status.postgres.moves_failed > 0
     assert set((await balances(container)).values()) == {48}
@@ -287,17 +287,17 @@ async def test_the_mirror_is_put_right_without_a_request(begin: Begin, server: O
     """Who is listed as unmirrored is so no longer, soon after PostgreSQL can be read again."""
     container = await begin(server.url, 100, works=True)
     await spend(container)
-    await container.routing().close()
+    await container.router().close()
     with server.frozen():
         with pytest.raises(StorageUnavailableError):
             await container.credit_service().deduct_credit(USERS[0])
-        await container.routing().close()
-        assert list(container.residence().unmirrored) == [USERS[0]]
+        await container.router().close()
+        assert list(container.placement().unmirrored) == [USERS[0]]
     async with asyncio.timeout(20):
-        while container.residence().unmirrored:
+        while container.placement().unmirrored:
             await asyncio.sleep(0.05)
     account = await container.credit_service().get_user_credits(USERS[0])
-    assert container.residence().is_mirrored(account)
+    assert container.placement().is_mirrored(account)
 
 
 async def test_going_back_does_not_wait_for_work_that_hangs(
@@ -307,12 +307,12 @@ async def test_going_back_does_not_wait_for_work_that_hangs(
     monkeypatch.setattr(background, "BACK_SECONDS", 0.2)
     container = await begin(database_url, 100, works=True)
     await spend(container)
-    async with container.routing().locks.held(USERS[0]):
+    async with container.router().locks.hold(USERS[0]):
         async with asyncio.timeout(5):
             await container.rollout().back()
-        assert container.residence().in_postgres == {USERS[0]}
+        assert container.placement().in_postgres == {USERS[0]}
     async with asyncio.timeout(5):
-        while container.residence().in_postgres:
+        while container.placement().in_postgres:
             await asyncio.sleep(0.02)
     assert set((await balances(container)).values()) == {49}
 

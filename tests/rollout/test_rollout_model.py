@@ -20,7 +20,9 @@ from shopassist.consent.models import (
 from shopassist.credits.models import CreditAdjustment
 from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
 from shopassist.rollout import placement, router
-from shopassist.rollout.backends import Backend, BackendResult, UserRows, normalise_result
+from shopassist.rollout.memory import MemoryUserRows
+from shopassist.rollout.postgres import PostgresUserRows
+from shopassist.rollout.router import CallResult, normalise_result, run_call
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.support.helpers import FixedClock, patient, postgres_settings
 
@@ -103,7 +105,7 @@ async def worlds(
 ) -> AsyncIterator[tuple[Container, Container]]:
     """A rollout, which is in no hurry, and memory alone."""
     monkeypatch.setattr(router, "SHADOW_SECONDS", 60.0)
-    monkeypatch.setattr(placement, "MOVE_SECONDS", 60.0)
+    monkeypatch.setattr(placement, "MIGRATION_SECONDS", 60.0)
     both = patient(postgres_settings(database_url)).model_copy(
         update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
     )
@@ -117,16 +119,12 @@ async def worlds(
     await rollout.shutdown()
 
 
-async def performed(act: Act, container: Container) -> BackendResult[Any]:
-    """What comes of an act."""
-
-    async def work(_: Backend | None) -> Any:
-        return await act(container)
-
-    return await BackendResult.of(work, None)  # type: ignore[arg-type] # the act knows where
+async def performed(act: Act, container: Container) -> CallResult:
+    """Perform an act and return its result."""
+    return await run_call(act, container)
 
 
-async def held(state: UserRows, user_id: str) -> dict[str, list[Any]]:
+async def held(state: MemoryUserRows | PostgresUserRows, user_id: str) -> dict[str, list[Any]]:
     """All that is somebody's, by table."""
     rows = (await state.read([user_id])).get(user_id, {})
     return {
@@ -147,23 +145,23 @@ async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], cloc
         if script.random.random() < 0.05:
             await control.back()
         if script.random.random() < 0.1:
-            await control.routing.close()  # what follows belongs to the same instant
+            await control.router.close()  # what follows belongs to the same instant
             clock.move(hours=script.random.choice([0.01, 5, 25]))
         name, act = script.act()
         expected, found = await performed(act, alone), await performed(act, rollout)
         if name == "erase":  # a receipt counts what was left behind as well
-            expected, found = BackendResult(error=expected.error), BackendResult(error=found.error)
+            expected, found = CallResult(error=expected.error), CallResult(error=found.error)
         assert not expected.differs(found), (step, name, expected, found)
         if name == "erase":
-            await control.routing.close()
+            await control.router.close()
             clock.move(seconds=1)  # who comes at the very instant of their erasure is sent away, or is not
-    await control.routing.close()
-    status = await control.status()
+    await control.router.close()
+    status = await control.get_status()
     assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
     assert status.compared > 20
     for user_id in GUESTS + USERS:
-        there = rollout.residence().place_of(user_id).state
-        mine, same = await held(there, user_id), await held(alone.memory_state(), user_id)
+        there = rollout.placement().get_backend(user_id).rows
+        mine, same = await held(there, user_id), await held(alone.memory_backend().rows, user_id)
         for table in {*mine, *same}:
             assert mine.get(table) == same.get(table), (user_id, table)
     report = await rollout.ledger_audit().verify()
