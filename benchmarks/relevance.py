@@ -77,7 +77,7 @@ def judged() -> Judged:
 
 
 def catalogue_search(container: Container, field: str) -> Search:
-    """The catalogue alone, the words of the query as `field` (`terms` or `wishes`) of the criteria."""
+    """The catalogue alone, the words of the query as `field` (`terms` or `preferences`) of the criteria."""
 
     async def search(query: str) -> list[str]:
         criteria = Criteria.model_validate({field: tuple(words_of(query))})
@@ -113,8 +113,8 @@ async def run(url: str) -> None:
     container = Container(settings=Settings(database=database, storage=StorageSettings(storage=Storage.POSTGRES)))
     plan = plan_import(DATA / "catalog-electronics.jsonl.gz")
     ids: dict[str, list[str]] = defaultdict(list)
-    for row in plan.file.rows():
-        product = plan.reader.product(row.values or {})
+    for row in plan.file.read_rows():
+        product = plan.builder.build(row.values or {})
         ids[product.title].append(product.source_id)
     await import_catalog(plan, container.unit_of_work())
     judgements = judged()
@@ -122,7 +122,7 @@ async def run(url: str) -> None:
     for name, figure in BASELINES:
         table.add_row(f"known: {name} (both halves)", str(figure), "", "", "")
     for name, search, depth in (
-        ("catalogue, words as wishes @10", catalogue_search(container, "wishes"), WHOLE),
+        ("catalogue, words as preferences @10", catalogue_search(container, "preferences"), WHOLE),
         ("catalogue, words as terms @10", catalogue_search(container, "terms"), WHOLE),
         ("assistant @3", assistant_search(container, ids), SHOWN),
     ):

@@ -76,7 +76,7 @@ class CatalogAssistant:
         names = await self._current_names()
         reading, found = await self._understand(query, context, names)
         corrected: Corrections = {}
-        if not found.products and not reading.unanswerable:
+        if not found.products and not reading.is_unanswerable:
             corrected = await find_corrections(self._catalog, reading.criteria, names)
         if corrected:
             query, context = apply_corrections(query, corrected), correct_context(context, corrected)
@@ -84,7 +84,7 @@ class CatalogAssistant:
         note = describe_corrections(corrected)
         if found.products:
             return self._recommend(found, reading, names, note)
-        if reading.unanswerable or not (reading.understood or await self._any_known(reading.criteria)):
+        if reading.is_unanswerable or not (reading.is_understood or await self._any_known(reading.criteria)):
             return Answer(recommendations_summary=OFF_TOPIC_ANSWER)
         return await self._explain(reading, names, note)
 
@@ -92,14 +92,14 @@ class CatalogAssistant:
         self, query: str, context: ConversationContext, names: VocabularyIndex
     ) -> tuple[ParsedQuestion, SearchResult]:
         reading = await FollowUpReader(names, self._shown).follow(context, query)
-        if reading.unanswerable:
+        if reading.is_unanswerable:
             return reading, SearchResult(reading.criteria, [], capped=False)
         return reading, await self._find(reading)
 
     async def _current_names(self) -> VocabularyIndex:
         now = self._monotonic()
         if self._names is None or now >= self._names_until:
-            self._names = VocabularyIndex(await self._catalog.vocabulary(), self._currency)
+            self._names = VocabularyIndex(await self._catalog.get_vocabulary(), self._currency)
             self._names_until = now + VOCABULARY_LIFETIME_SECONDS
         return self._names
 
@@ -112,25 +112,25 @@ class CatalogAssistant:
         Of several products that the question names, the best of each come first.
         """
         if reading.alternatives:
-            sides = [await self._search(one, reading.seen) for one in reading.alternatives]
+            sides = [await self._search(one, reading.excluded_products) for one in reading.alternatives]
             rounds = itertools.chain.from_iterable(itertools.zip_longest(*(side.products for side in sides)))
             products = list({(p.source, p.source_id): p for p in rounds if p is not None}.values())
-            if reading.criteria.order is not SortOrder.RELEVANCE:
+            if reading.criteria.sort_order is not SortOrder.RELEVANCE:
                 products = rank_products(products, reading.criteria)
             absent = [
                 n for n, side in zip(name_alternatives(reading.alternatives), sides, strict=True) if not side.products
             ]
             return SearchResult(reading.criteria, products, any(side.capped for side in sides), tuple(absent))
-        found = await self._search(reading.criteria, reading.seen)
-        if found.products or not reading.loose:
+        found = await self._search(reading.criteria, reading.excluded_products)
+        if found.products or not reading.droppable_terms:
             return found
         relaxed = await self._without_loose(reading)
-        return found if relaxed is None else await self._search(relaxed, reading.seen)
+        return found if relaxed is None else await self._search(relaxed, reading.excluded_products)
 
     async def _search(self, criteria: Criteria, seen: ProductKeys) -> SearchResult:
         """Products that the catalogue files under the kind; where they are few, also those that only say so."""
-        filed = await self._fitting(criteria.model_copy(update={"kind": None}), seen)
-        if criteria.kind is None or len(filed.products) >= MAX_RECOMMENDATIONS:
+        filed = await self._fitting(criteria.model_copy(update={"category_words": None}), seen)
+        if criteria.category_words is None or len(filed.products) >= MAX_RECOMMENDATIONS:
             return replace(filed, criteria=criteria)
         return await self._fitting(criteria, seen)
 
@@ -138,27 +138,27 @@ class CatalogAssistant:
         # A noun without a category is a feature to the catalogue: as a wish it also orders the text matches.
         named = tuple(feature.name for feature in criteria.features[:1]) if not criteria.categories else ()
         products = await self._catalog.search(
-            criteria.model_copy(update={"wishes": (*criteria.wishes, *named)}), MAX_CANDIDATES
+            criteria.model_copy(update={"preferences": (*criteria.preferences, *named)}), MAX_CANDIDATES
         )
         meant = get_device_words(criteria)
         # A repository is trusted to filter, yet nothing that breaks a criterion may ever be recommended.
-        fitting = [p for p in products if not criteria.misses(p) and p.currency and not is_accessory(p, meant)]
+        fitting = [p for p in products if not criteria.find_unmet(p) and p.currency and not is_accessory(p, meant)]
         fitting = [p for p in fitting if (p.source, p.source_id) not in seen]
         return SearchResult(criteria, rank_products(fitting, criteria), len(products) >= MAX_CANDIDATES)
 
     async def _without_loose(self, reading: ParsedQuestion) -> Criteria | None:
         """The criteria with descriptive words as wishes; None where a word is a name the catalogue does not know."""
         criteria = reading.criteria
-        loose = [term for term in criteria.terms if term in reading.loose]
+        loose = [term for term in criteria.terms if term in reading.droppable_terms]
         if not loose or len(loose) > MAX_DROPPABLE_TERMS or not is_keyword_search(criteria):
             return None
-        if not (reading.understood or len(loose) < len(criteria.terms)):
+        if not (reading.is_understood or len(loose) < len(criteria.terms)):
             return None
         for term in loose:
             if not await self._catalog.search(Criteria(terms=(term,)), 1):
                 return None
         kept = tuple(term for term in criteria.terms if term not in loose)
-        return criteria.model_copy(update={"terms": kept, "wishes": (*criteria.wishes, *loose)})
+        return criteria.model_copy(update={"terms": kept, "preferences": (*criteria.preferences, *loose)})
 
     async def _any_known(self, criteria: Criteria) -> bool:
         """Whether the catalogue knows every word that was asked for, if not together, or the name of a model."""
@@ -170,7 +170,7 @@ class CatalogAssistant:
         criteria, fitting = found.criteria, found.products
         best = fitting[:MAX_RECOMMENDATIONS]
         comparison = ProductComparison(fitting, best, criteria)
-        shown = [self._recommendation(p, criteria, comparison.pros(p), comparison.cons(p)) for p in best]
+        shown = [self._recommendation(p, criteria, comparison.list_pros(p), comparison.list_cons(p)) for p in best]
         said = get_noun_text(reading)
         note = " ".join([note, *(f"Nothing fits “{name}”." for name in found.absent)]).strip()
         count = f"at least {len(fitting)}" if found.capped else str(len(fitting))
@@ -196,12 +196,13 @@ class CatalogAssistant:
             )
             for product, one in by_turns
             # What was shown before and is not wanted again misses nothing.
-            if product.price is not None and product.currency and one.misses(product)
+            if product.price is not None and product.currency and one.find_unmet(product)
         ][:MAX_RECOMMENDATIONS]
         near = nears[0] if len(nears) == 1 else merge_near_misses(nears)
         return Answer(
             recommendations_summary=build_empty_summary(
-                SummaryInput(criteria, said, names, criteria, note, again=bool(reading.seen)), near
+                SummaryInput(criteria, said, names, criteria, note, excludes_shown=bool(reading.excluded_products)),
+                near,
             ),
             near_misses=misses,
             criteria=to_product_criteria(criteria, said, names),
@@ -218,13 +219,13 @@ class CatalogAssistant:
             features=select_facts(product, criteria),
             pros=pros,
             cons=cons,
-            link=self._links.mark(product.link),
+            link=self._links.add_tag(product.link),
         )
 
 
 def get_noun_text(reading: ParsedQuestion) -> str | None:
     """What the shopper called the kind of product."""
-    return reading.noun.said if reading.noun else None
+    return reading.noun.text if reading.noun else None
 
 
 def get_device_words(criteria: Criteria) -> frozenset[str] | None:

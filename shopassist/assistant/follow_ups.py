@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from shopassist.assistant.parsing.grammar import ParsedQuestion, parse_question
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.attributes import COMPARATIVE_PATTERNS
+from shopassist.catalog.attributes import FOLLOW_UPS
 from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder, get_numeric_value
 from shopassist.catalog.models import Product
 from shopassist.query.models import ConversationContext, ProductCriteria
@@ -33,7 +33,7 @@ def remove_comparisons(text: str) -> str:
     for pattern in (
         CHEAPER_PATTERN,
         MORE_EXPENSIVE_PATTERN,
-        *(pattern for pattern, _, _ in COMPARATIVE_PATTERNS),
+        *(pattern for pattern, _, _ in FOLLOW_UPS),
         OTHERS_PATTERN,
     ):
         text = pattern.sub(" ", text)
@@ -42,7 +42,7 @@ def remove_comparisons(text: str) -> str:
 
 def is_comparison(text: str) -> bool:
     """Whether the answer depends on what was shown before."""
-    figures = any(pattern.search(text) for pattern, _, _ in COMPARATIVE_PATTERNS)
+    figures = any(pattern.search(text) for pattern, _, _ in FOLLOW_UPS)
     return figures or asks_for_others(text) or bool(CHEAPER_PATTERN.search(text) or MORE_EXPENSIVE_PATTERN.search(text))
 
 
@@ -52,7 +52,7 @@ def asks_for_others(text: str) -> bool:
 
 
 def _asks_for_better(text: str) -> bool:
-    for pattern, _, _ in COMPARATIVE_PATTERNS:
+    for pattern, _, _ in FOLLOW_UPS:
         text = pattern.sub(" ", text)
     return BETTER_PATTERN.search(text) is not None
 
@@ -64,7 +64,7 @@ def apply_comparison(criteria: Criteria, fresh: Criteria, shown: list[Product], 
         criteria = _limit_price(criteria, fresh, shown, cheaper=cheaper)
     elif _asks_for_better(text) and shown and fresh.price_min is None:
         criteria = _raise_minimum_price(criteria, shown[0])
-    for pattern, keys, sign in COMPARATIVE_PATTERNS:
+    for pattern, keys, sign in FOLLOW_UPS:
         if pattern.search(text):
             criteria = _require_more(criteria, shown, keys, sign)
     return criteria
@@ -77,7 +77,7 @@ def _limit_price(criteria: Criteria, fresh: Criteria, shown: list[Product], *, c
     """
     priced = [(product.price, product.currency) for product in shown if product.price is not None]
     if not priced:
-        return criteria.model_copy(update={"order": SortOrder.CHEAPEST if cheaper else SortOrder.DEAREST})
+        return criteria.model_copy(update={"sort_order": SortOrder.CHEAPEST if cheaper else SortOrder.MOST_EXPENSIVE})
     price, currency = (min if cheaper else max)(priced, key=lambda pair: pair[0])
     low, high = (
         (fresh.price_min, price - _price_step(price)) if cheaper else (price + _price_step(price), fresh.price_max)
@@ -146,7 +146,7 @@ def _keep_terms(before: ParsedQuestion, fresh: Criteria) -> tuple[str, ...]:
     if fresh.terms and all(term.isdigit() for term in fresh.terms):
         return tuple(term for term in terms if not any(c.isdigit() for c in term))
     if fresh.brands or _has_model_term(fresh):
-        return tuple(term for term in terms if term in before.loose)
+        return tuple(term for term in terms if term in before.droppable_terms)
     return terms
 
 
@@ -184,7 +184,7 @@ class FollowUpReader:
                 texts = [context.last_query]
             for text in texts[-MAX_EARLIER_QUESTIONS:]:
                 reading = await self._next(state, text)
-                state = reading if reading.understood or _has_model_term(reading.criteria) else state
+                state = reading if reading.is_understood or _has_model_term(reading.criteria) else state
         return await self._next(state, question)
 
     async def _next(self, before: ParsedQuestion | None, text: str) -> ParsedQuestion:
@@ -209,8 +209,10 @@ class FollowUpReader:
             criteria=criteria,
             alternatives=tuple(others) or new.alternatives,
             noun=new.noun or before.noun,
-            loose=before.loose | new.loose,
-            seen=before.seen | {(product.source, product.source_id) for product in shown} if again else frozenset(),
+            droppable_terms=before.droppable_terms | new.droppable_terms,
+            excluded_products=before.excluded_products | {(product.source, product.source_id) for product in shown}
+            if again
+            else frozenset(),
         )
 
 
@@ -236,7 +238,12 @@ def _is_follow_up(new: ParsedQuestion) -> bool:
     marked = FOLLOW_UP_PATTERN.search(new.text) is not None or asks_for_others(new.text)
     if new.noun is not None or _has_model_term(new.criteria):
         return marked
-    return marked or new.understood or bool(new.criteria.wishes) or new.criteria.order is not SortOrder.RELEVANCE
+    return (
+        marked
+        or new.is_understood
+        or bool(new.criteria.preferences)
+        or new.criteria.sort_order is not SortOrder.RELEVANCE
+    )
 
 
 def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
@@ -259,9 +266,9 @@ def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
         "excluded_categories": tuple(dict.fromkeys([*old.excluded_categories, *fresh.excluded_categories])),
         "marketplace": fresh.marketplace or old.marketplace,
         "terms": tuple(dict.fromkeys(terms)),
-        "wishes": tuple(dict.fromkeys([*old.wishes, *fresh.wishes])),
-        "order": fresh.order if fresh.order is not SortOrder.RELEVANCE else old.order,
+        "preferences": tuple(dict.fromkeys([*old.preferences, *fresh.preferences])),
+        "sort_order": fresh.sort_order if fresh.sort_order is not SortOrder.RELEVANCE else old.sort_order,
     }
     if fresh.categories:
-        update |= {"categories": fresh.categories, "kind": fresh.kind}
+        update |= {"categories": fresh.categories, "category_words": fresh.category_words}
     return old.model_copy(update=update)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from shopassist.assistant.parsing.vocabulary import ACCESSORY_NOUNS
-from shopassist.catalog.attributes import ATTRIBUTE_PREFERENCES, HIGHER_IS_BETTER
+from shopassist.catalog.attributes import PREFERENCES, RANKED_KEYS
 from shopassist.catalog.criteria import Criteria, SortOrder
 from shopassist.catalog.models import Product, words_of
 
@@ -41,7 +41,12 @@ def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Produ
                 place[id(product)],
                 -value(product),
             )
-        return (uncategorised, *_sort_key(product, criteria.order), -_count_stated_wishes(product, criteria), *merit)
+        return (
+            uncategorised,
+            *_sort_key(product, criteria.sort_order),
+            -_count_stated_wishes(product, criteria),
+            *merit,
+        )
 
     return _move_variants_back(sorted(products, key=key))
 
@@ -54,9 +59,9 @@ def is_keyword_search(criteria: Criteria) -> bool:
 
 def build_value_score(products: Sequence[Product], criteria: Criteria) -> Score:
     """How much of what is asked for a product gives for its price, from 0 to 1, among these products."""
-    preferred = {name: sign for wish in criteria.wishes for name, sign in ATTRIBUTE_PREFERENCES.get(wish, ())}
+    preferred = {name: sign for wish in criteria.preferences for name, sign in PREFERENCES.get(wish, ())}
     asked = {bound.name for bound in criteria.bounds if bound.minimum is not None}
-    signs: dict[str, int] = dict.fromkeys(HIGHER_IS_BETTER, 1) | preferred
+    signs: dict[str, int] = dict.fromkeys(RANKED_KEYS, 1) | preferred
     facts = [(id(product), product.attributes) for product in products]
     standings = {name: _relative_scores([(key, a.get(name)) for key, a in facts], sign) for name, sign in signs.items()}
     weights = {name: 1.0 for name in signs if standings[name]}
@@ -87,7 +92,7 @@ def _sort_key(product: Product, order: SortOrder) -> tuple[float, ...]:
     price = float(product.price or 0)
     if order is SortOrder.CHEAPEST:
         return (price,)
-    if order is SortOrder.DEAREST:
+    if order is SortOrder.MOST_EXPENSIVE:
         return (-price,)
     if order is SortOrder.BEST_RATED:
         count = product.rating_count if product.rating_count is not None else 1
@@ -99,7 +104,7 @@ def _sort_key(product: Product, order: SortOrder) -> tuple[float, ...]:
 def _count_stated_wishes(product: Product, criteria: Criteria) -> int:
     """How many wishes the product states in so many words."""
     words = set(product.words)
-    return sum(words.issuperset(words_of(wish)) for wish in criteria.wishes if wish not in ATTRIBUTE_PREFERENCES)
+    return sum(words.issuperset(words_of(wish)) for wish in criteria.preferences if wish not in PREFERENCES)
 
 
 def _has_few_attributes(product: Product) -> bool:
@@ -110,7 +115,7 @@ def _has_few_attributes(product: Product) -> bool:
 def _title_match(product: Product, criteria: Criteria) -> float:
     """The share of what was named that stands in the title."""
     title = set(words_of(f"{product.title} {product.brand or ''}"))
-    named = [[words_of(term)] for term in criteria.terms] + [feature.alternatives() for feature in criteria.features]
+    named = [[words_of(term)] for term in criteria.terms] + [feature.split_wordings() for feature in criteria.features]
     return sum(any(title.issuperset(words) for words in way) for way in named) / len(named) if named else 0.0
 
 

@@ -1,202 +1,304 @@
-"""Tables of product attributes: units, wordings, comparisons, follow-up phrases and limits."""
+"""The table of product attributes: how each is read, limited, compared, ranked, imported and described.
+
+A new attribute needs one row here and one example in its test.
+"""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from decimal import Decimal
 
-MAX_BARE_RAM_GB = 24
-"""A capacity of a phone or a laptop without another word is memory up to here, storage above."""
-
-ATTRIBUTE_BY_SUBJECT = {
-    "ram": "ram_gb", "storage": "storage_gb", "inches": "screen_inches", "mah": "battery_mah", "hz": "refresh_rate_hz",
-    "mp": "main_camera_mp", "front_mp": "front_camera_mp", "watts": "output_watts", "hours": "battery_hours",
-    "litres": "capacity_litres", "grams": "weight_g", "rating": "rating", "reviews": "rating_count",
-}  # fmt: skip
-ATTRIBUTE_BY_SUBJECT_AND_KIND = {
-    ("mah", "power banks"): "capacity_mah",
-    ("watts", "smartphones"): "charging_watts",
-    ("watts", "tablets"): "charging_watts",
-    ("watts", "power banks"): "charging_watts",
-    ("watts", "air fryers"): "power_watts",
-}
-
-
-def find_attribute(subject: str, kinds: tuple[str, ...]) -> str | None:
-    """The attribute that a quantity of this subject limits in products of these kinds."""
-    special = (ATTRIBUTE_BY_SUBJECT_AND_KIND.get((subject, kind)) for kind in kinds)
-    return next((name for name in special if name), None) or ATTRIBUTE_BY_SUBJECT.get(subject)
-
-
-def classify_capacity(gigabytes: int, kinds: tuple[str, ...]) -> str:
-    """Whether a bare capacity means `ram` or `storage`."""
-    return "storage" if "storage" in kinds or "gaming consoles" in kinds or gigabytes > MAX_BARE_RAM_GB else "ram"
-
-
-_STORAGE_WORDS = r"(?:storage|ssd|nvme|rom|hdd|emmc|internal|hard[ -]?(?:disk|drive)|memory card|pen[ -]?drive)"
-"""What follows a capacity of storage; it stays in the text, since it may be what is wanted."""
-
-_OTHER_UNITS = (
-    r"(?:mm|ml|m|ft|feet|met(?:re|er)s?|%|percent|years?|yrs?|months?|weeks?|days?|min|minutes?|ports?|pcs|pieces?|"
-    r"packs?|cores?|dpi|rpm|fps|nits|degrees?|sim|sims|p|mbps|gbps|in[- ]1|th|st|nd|rd|gen)(?![a-z])"
+from shopassist.catalog.attribute_types import (
+    Attribute,
+    Comparison,
+    FastFrom,
+    FeatureWords,
+    FollowUp,
+    IcecatSource,
+    Unit,
+    at_most,
+    near_screen_size,
+    read_screen_size,
+    read_text,
+    read_value,
+    read_wireless,
 )
-UNIT_PATTERNS = (
-    ("ram", r"gb ?\+?(?: of)?(?: (?:ddr\w{1,3}|lpddr\w{1,3}|unified))? ?(?:ram|memory(?! card))"),
-    ("graphics", r"gb(?: of)? (?:graphics?|gpu|vram|video|nvidia|rtx|gtx)(?![a-z])"),
-    ("storage_tb", r"tb(?: of)?(?![a-z])"),
-    ("storage", rf"gb(?: of)?(?= ?(?:internal |nvme |sata |portable |external ){{0,2}}{_STORAGE_WORDS}(?![a-z]))"),
-    ("gb", r"(?:gb|gigs?|gigabytes?)(?![a-z])"),
-    ("inches", r"(?:inch(?:es)?|in(?=[ -](?:screen|display|tv|monitor|laptop|tablet))|''|\"|”|″)(?![a-z])"),
-    ("rating", r"(?:out of 5|/ ?5|stars?(?: (?:customer )?(?:ratings?|reviews?))?|rat(?:ing|ed))(?![a-z])"),
-    ("reviews", r"(?:(?:customer|user|verified|buyer) ){0,2}(?:reviews?|reviewers|ratings|buyers|customers|people)"),
-    ("mah", r"(?:mah|milliamp[ -]hours?)(?![a-z])"),
-    ("front_mp", r"(?:mp|megapixels?) (?:front|selfie)(?: camera)?(?![a-z])"),
-    ("mp", r"(?:mp|megapixels?)(?: (?:main |rear |back |primary )?camera)?(?![a-z])"),
-    ("hz", r"(?:hz|hertz)(?![a-z])"),
-    ("watts", r"(?:w|watts?)(?![a-z])"),
-    ("hours", r"(?:h|hrs?|hours?)(?![a-z])"),
-    ("litres", r"(?:litres?|liters?|ltr)(?![a-z])"),
-    ("kilograms", r"(?:kg|kgs|kilos?|kilograms?)(?![a-z])"),
-    ("grams", r"(?:g|gms?|grams?)(?![a-z])"),
-    ("cm", r"(?:cm|cms|centimet(?:re|er)s?)(?![a-z])"),
-    ("other", _OTHER_UNITS),
+
+PHONES = frozenset({"smartphones", "tablets"})
+WITH_CAMERA = PHONES | {"cameras"}
+WITH_SCREEN = WITH_CAMERA | {"laptops", "televisions", "monitors", "smartwatches"}
+COMPUTERS = frozenset({"computers"})
+"""Laptops, desktop computers and workstations; a group of ICEcat rows, no category."""
+
+GB = Unit("gb", r"(?:gb|gigs?|gigabytes?)(?![a-z])")
+MAH = Unit("mah", r"(?:mah|milliamp[ -]hours?)(?![a-z])")
+WATTS = Unit("watts", r"(?:w|watts?)(?![a-z])")
+BIGGER_BATTERY = r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery\b"
+# Words behind a capacity of storage. They stay in the text, because they may name the product.
+_STORAGE = r"(?:storage|ssd|nvme|rom|hdd|emmc|internal|hard[ -]?(?:disk|drive)|memory card|pen[ -]?drive)"
+
+ATTRIBUTES = (
+    Attribute(
+        "network", "{}", icecat=(IcecatSource("mobile_network_generation", read=read_value, replaced=True),)
+    ),
+    Attribute(
+        "ram_gb", "{} GB RAM", "GB RAM",
+        units=(
+            Unit("ram", r"gb ?\+?(?: of)?(?: (?:ddr\w{1,3}|lpddr\w{1,3}|unified))? ?(?:ram|memory(?! card))",
+                 qualified=True),
+            GB,
+        ),
+        shared_max=24, subject="ram", subject_pattern="ram", max_bare=128, filler="ram", words="ram memory",
+        comparison=Comparison(1, "Most RAM", "{} GB less RAM"), ranked=True,
+        preferences="fast powerful gaming performance memory",
+        follow_ups=(FollowUp(r"\bmore (?:ram|memory)\b", 1, rank=5),),
+        icecat=(
+            IcecatSource("internal_memory", COMPUTERS),
+            IcecatSource("ram_capacity", frozenset({"smartphones"})),
+            IcecatSource("ram_capacity internal_memory", frozenset({"tablets"})),
+        ),
+    ),
+    Attribute(
+        "storage_gb", "{} GB storage", "GB storage", large=(1000, "{} TB storage"),
+        units=(
+            Unit("storage_tb", r"tb(?: of)?(?![a-z])", qualified=True, factor=Decimal(1000), base="storage"),
+            Unit("storage",
+                 rf"gb(?: of)?(?= ?(?:internal |nvme |sata |portable |external ){{0,2}}{_STORAGE}(?![a-z]))",
+                 qualified=True),
+            GB,
+        ),
+        kinds=frozenset({"storage", "gaming consoles"}), subject="storage", subject_pattern="storage", max_bare=4096,
+        filler="storage", words="rom storage capacity internal",
+        comparison=Comparison(2, "Most storage", "{} GB less storage"), ranked=True, preferences="storage",
+        follow_ups=(FollowUp(r"\b(?:more|bigger|larger) storage\b", 1, rank=6),),
+        icecat=(
+            IcecatSource("total_storage_capacity", COMPUTERS),
+            IcecatSource("internal_storage_capacity", PHONES),
+            IcecatSource("ssd_capacity hdd_capacity capacity", frozenset({"storage"})),
+        ),
+    ),
+    Attribute(
+        "battery_mah", "{} mAh battery", "mAh", units=(MAH,), subject="mah", subject_pattern="battery",
+        max_bare=30_000, bare_minimum_only=True, filler="battery", words="battery",
+        comparison=Comparison(3, "Largest battery", "{} mAh less battery"), ranked=True, preferences="battery",
+        follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=1),),
+        icecat=(IcecatSource("battery_capacity", WITH_SCREEN | {"power banks"}),),
+    ),
+    Attribute(
+        "capacity_mah", "{} mAh", "mAh", units=(MAH,), kinds=frozenset({"power banks"}), in_other_kinds=False,
+        comparison=Comparison(4, "Largest capacity", "{} mAh less capacity"), ranked=True, preferences="battery",
+        follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=3),),
+    ),
+    Attribute(
+        "main_camera_mp", "{} MP main camera", "MP camera",
+        units=(Unit("mp", r"(?:mp|megapixels?)(?: (?:main |rear |back |primary )?camera)?(?![a-z])"),),
+        subject="mp", subject_pattern="camera", max_bare=300, words="camera",
+        comparison=Comparison(6, "Highest camera resolution", "{} MP less camera resolution"), ranked=True,
+        preferences="camera photo photography",
+        follow_ups=(FollowUp(r"\b(?:better|higher)\s(?:resolution )?camera\b", 1, rank=4),),
+        icecat=(IcecatSource("rear_camera_resolution_numeric megapixel total_megapixels", WITH_CAMERA),),
+    ),
+    Attribute(
+        "screen_inches", "{}-inch display", "inches", qualifiers=("display_type", "panel"),
+        qualified_fact="{}-inch {} display",
+        units=(
+            Unit("inches",
+                 r"(?:inch(?:es)?|in(?=[ -](?:screen|display|tv|monitor|laptop|tablet))|''|\"|”|″)(?![a-z])"),
+            Unit("cm", r"(?:cm|cms|centimet(?:re|er)s?)(?![a-z])", factor=Decimal("0.3937"), base="inches"),
+        ),
+        subject="inches", subject_pattern="screen|display", max_bare=120, words="display screen", bare=near_screen_size,
+        preferences="display screen big", preferences_less="small compact",
+        follow_ups=(
+            FollowUp(r"\b(?:bigger|larger) (?:screen|display|one)s?\b|^bigger$", 1, rank=7),
+            FollowUp(r"\bsmaller (?:screen|display|one)s?\b|^smaller$", -1, rank=8),
+        ),
+        icecat=(IcecatSource("display_diagonal", WITH_SCREEN | COMPUTERS, read_screen_size),),
+    ),
+    Attribute("processor", "{}", icecat=(IcecatSource("processor_family processor_model", read=read_text),)),
+    Attribute(
+        "refresh_rate_hz", "{} Hz refresh rate", "Hz", units=(Unit("hz", r"(?:hz|hertz)(?![a-z])"),),
+        subject="hz", subject_pattern="refresh rate", max_bare=500, words="refresh rate",
+        comparison=Comparison(7, "Highest refresh rate", "{} Hz lower refresh rate"), ranked=True,
+        preferences="gaming", icecat=(IcecatSource("maximum_refresh_rate", WITH_SCREEN),),
+    ),
+    Attribute(
+        "charging_watts", "{} W charging", "W", units=(WATTS,), kinds=PHONES | {"power banks"}, in_other_kinds=False,
+        words="charging", comparison=Comparison(8, "Fastest charging", "{} W slower charging"), ranked=True,
+        follow_ups=(FollowUp(r"\bfaster charging\b", 1, rank=10),), fast=FastFrom("fast charging", 18, PHONES),
+    ),
+    Attribute(
+        "battery_hours", "{} hours of battery life", "hours", units=(Unit("hours", r"(?:h|hrs?|hours?)(?![a-z])"),),
+        comparison=Comparison(5, "Longest battery life", "{} hours less battery life"), ranked=True,
+        preferences="battery", follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=2),),
+    ),
+    Attribute(
+        "output_watts", "{} W sound", "W", units=(WATTS,),
+        comparison=Comparison(9, "Most powerful sound", "{} W less sound"), ranked=True, preferences="powerful loud",
+    ),
+    Attribute("power_watts", "{} W", "W", units=(WATTS,), kinds=frozenset({"air fryers"}), in_other_kinds=False),
+    Attribute(
+        "capacity_litres", "{} litres", "litres", units=(Unit("litres", r"(?:litres?|liters?|ltr)(?![a-z])"),),
+        comparison=Comparison(10, "Largest capacity", "{} litres less capacity"),
+    ),
+    Attribute(
+        "resolution", "{} pixels", icecat=(IcecatSource("display_resolution", WITH_SCREEN, read_value),)
+    ),
+    Attribute("water_resistance", "{} water resistance"),
+    Attribute(
+        "graphics", "{}",  # its unit has no `limit`: it is recognised only to tell graphics memory from other memory
+        units=(Unit("graphics", r"gb(?: of)? (?:graphics?|gpu|vram|video|nvidia|rtx|gtx)(?![a-z])", qualified=True),),
+    ),
+    Attribute("type", "{}", capitalised=True),
+    Attribute("connection", "{}", capitalised=True),
+    Attribute("bluetooth", "Bluetooth {}"),
+    Attribute("wi_fi", "{}"),
+    Attribute(
+        "front_camera_mp", "{} MP front camera", "MP front camera",
+        units=(Unit("front_mp", r"(?:mp|megapixels?) (?:front|selfie)(?: camera)?(?![a-z])", qualified=True),),
+        preferences="selfie",
+    ),
+    Attribute(
+        "operating_system", "{}", icecat=(IcecatSource("operating_system_installed", read=read_text, replaced=True),)
+    ),
+    Attribute(
+        "weight_g", "{} g", "grams", large=(1000, "{} kg"),
+        units=(
+            Unit("kilograms", r"(?:kg|kgs|kilos?|kilograms?)(?![a-z])", factor=Decimal(1000), base="grams"),
+            Unit("grams", r"(?:g|gms?|grams?)(?![a-z])"),
+        ),
+        bare=at_most, comparison=Comparison(12, "Lightest", "{} g heavier"), direction=-1,
+        preferences_less="light lightweight compact", follow_ups=(FollowUp(r"\blighter\b", -1, rank=9),),
+        icecat=(IcecatSource("weight", replaced=True),),
+    ),
+    Attribute(
+        "read_speed_mb_s", "{} MB/s read speed",
+        comparison=Comparison(11, "Fastest reading", "{} MB/s slower reading"),
+    ),
+    Attribute(
+        "rating", limit="stars", column=True, unknown="rating is not known",
+        units=(
+            Unit("rating", r"(?:out of 5|/ ?5|stars?(?: (?:customer )?(?:ratings?|reviews?))?|rat(?:ing|ed))(?![a-z])"),
+        ),
+        subject="rating", subject_pattern=r"rat(?:ed|ings?)|stars?", filler="rating", excess=(5, "reviews"),
+        comparison=Comparison(13, "Best rated", "{} stars lower rating", fact="{} of 5"),
+    ),
+    Attribute(
+        "rating_count", limit="reviews", column=True, unknown="number of reviews is not known",
+        units=(
+            Unit("reviews",
+                 r"(?:(?:customer|user|verified|buyer) ){0,2}(?:reviews?|reviewers|ratings|buyers|customers|people)"),
+        ),
+        subject="reviews", subject_pattern=r"review(?:s|ed)?|number of reviews",
+    ),
+    Attribute("colour_printing", icecat=(IcecatSource("colour", read=read_value, replaced=True),)),
+    Attribute("colour", icecat=(IcecatSource("product_colour", read=read_value, replaced=True),)),
+    Attribute("wireless_charging", feature=FeatureWords(
+        "wireless charging", "wireless charging|qi charging", "qi wireless")),
+    Attribute(
+        "wireless", feature=FeatureWords("wireless", "wireless|cordless", "bluetooth"),
+        icecat=(IcecatSource("connectivity_technology device_interface", read=read_wireless),)),
+    Attribute("noise_cancelling", feature=FeatureWords(
+        "noise cancelling",
+        "noise cancelling|noise canceling|noise cancellation|noise reduction|active noise cancelling|anc")),
+    Attribute("headphone_jack", feature=FeatureWords(
+        "headphone jack",
+        "headphone jack|audio jack|3.5mm jack|3.5 mm jack|3.5mm headphone jack|3.5mm audio jack|aux port")),
+    Attribute("nfc", feature=FeatureWords("NFC", "nfc")),
+    Attribute("gps", feature=FeatureWords("GPS", "gps")),
+    Attribute("microsd", feature=FeatureWords(
+        "microSD", "microsd|micro sd|memory card slot|sd card slot|expandable storage|expandable memory")),
+    Attribute("fast_charging", feature=FeatureWords(
+        "fast charging", "fast charging|fast charge|quick charge|quick charging|rapid charging")),
+    Attribute("touchscreen", feature=FeatureWords("touchscreen", "touchscreen|touch screen|touch-screen")),
+    Attribute("smart_tv", feature=FeatureWords(
+        "smart TV", "smart tv|smart television", "android tv|google tv|fire tv|webos|tizen")),
 )  # fmt: skip
+"""Facts about a product are listed in this order."""
 
-SUBJECT_BY_PREFIX = {
-    "rat": "rating", "sta": "rating", "rev": "reviews", "num": "reviews", "pri": "price", "cos": "price",
-    "bud": "price", "ram": "ram", "sto": "storage", "bat": "mah", "scr": "inches", "dis": "inches", "cam": "mp",
-    "ref": "hz",
-}  # fmt: skip
-MAX_BARE_VALUES = {"inches": 120, "mp": 300, "hz": 500, "ram": 128, "storage": 4096, "mah": 30_000}
-"""A figure without a unit beyond these is no such measure: "good camera under 20000" is about money."""
-
-ATTRIBUTE_WORDINGS = {
-    "network": "{}",
-    "ram_gb": "{} GB RAM",
-    "storage_gb": "{} GB storage",
-    "battery_mah": "{} mAh battery",
-    "capacity_mah": "{} mAh",
-    "main_camera_mp": "{} MP main camera",
-    "screen_inches": "{}-inch display",
-    "processor": "{}",
-    "refresh_rate_hz": "{} Hz refresh rate",
-    "charging_watts": "{} W charging",
-    "battery_hours": "{} hours of battery life",
-    "output_watts": "{} W sound",
-    "power_watts": "{} W",
-    "capacity_litres": "{} litres",
-    "resolution": "{} pixels",
-    "water_resistance": "{} water resistance",
-    "graphics": "{}",
-    "type": "{}",
-    "connection": "{}",
-    "bluetooth": "Bluetooth {}",
-    "wi_fi": "{}",
-    "front_camera_mp": "{} MP front camera",
-    "operating_system": "{}",
-    "weight_g": "{} g",
-    "read_speed_mb_s": "{} MB/s read speed",
-}
-"""Attributes in the order in which shoppers care about them."""
+OTHER_UNITS = Unit(
+    "other",
+    r"(?:mm|ml|m|ft|feet|met(?:re|er)s?|%|percent|years?|yrs?|months?|weeks?|days?|min|minutes?|ports?|pcs|pieces?|"
+    r"packs?|cores?|dpi|rpm|fps|nits|degrees?|sim|sims|p|mbps|gbps|in[- ]1|th|st|nd|rd|gen)(?![a-z])",
+)
+"""Units of no attribute: a number before one of them is neither a price nor a limit."""
 
 UNIT_SUFFIXES = {
     "gb": "GB", "mb": "MB", "mah": "mAh", "hz": "Hz", "ghz": "GHz", "mhz": "MHz", "mp": "MP", "watts": "W", "w": "W",
     "volts": "V", "v": "V", "g": "g", "kg": "kg", "mm": "mm", "cm": "cm", "m": "m", "inches": "inches",
     "hours": "hours", "litres": "litres", "ml": "ml",
 }  # fmt: skip
-HIDDEN_ATTRIBUTE_WORDS = frozenset(
-    [
-        "package",
-        "packaging",
-        "pallet",
-        "shipping",
-        "master",
-        "outer",
-        "harmonized",
-        "code",
-        "certification",
-        "temperature",
-        "humidity",
-        "ark",
-        "id",
-        "last",
-        "change",
-        "quantity",
-        "layer",
-        "sustainability",
-        "ean",
-    ]
+"""Last words of keys without a row, and the units that they name."""
+
+HIDDEN_WORDS = frozenset({
+    "package", "packaging", "pallet", "shipping", "master", "outer", "harmonized", "code", "certification",
+    "temperature", "humidity", "ark", "id", "last", "change", "quantity", "layer", "sustainability", "ean",
+})  # fmt: skip
+"""Words in keys of attributes for dealers, which answers leave out."""
+
+BY_KEY = {row.key: row for row in ATTRIBUTES}
+UNITS = (
+    *sorted(dict.fromkeys(unit for row in ATTRIBUTES for unit in row.units), key=lambda unit: not unit.qualified),
+    OTHER_UNITS,
 )
-"""Words of attributes that concern dealers rather than shoppers."""
-
-BOUND_UNITS = {
-    "ram_gb": "GB RAM", "storage_gb": "GB storage", "screen_inches": "inches", "battery_mah": "mAh",
-    "capacity_mah": "mAh", "refresh_rate_hz": "Hz", "main_camera_mp": "MP camera", "front_camera_mp": "MP front camera",
-    "output_watts": "W", "charging_watts": "W", "power_watts": "W", "battery_hours": "hours",
-    "capacity_litres": "litres", "weight_g": "grams", "rating": "stars", "rating_count": "reviews",
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedAttribute:
-    """A figure that products are compared by: how the best is called, what a lack of it is called."""
-
-    name: str
-    best: str
-    lack: str
-    sign: int = 1
-
-
-COMPARED_ATTRIBUTES = (
-    ComparedAttribute("ram_gb", "Most RAM", "{} GB less RAM"),
-    ComparedAttribute("storage_gb", "Most storage", "{} GB less storage"),
-    ComparedAttribute("battery_mah", "Largest battery", "{} mAh less battery"),
-    ComparedAttribute("capacity_mah", "Largest capacity", "{} mAh less capacity"),
-    ComparedAttribute("battery_hours", "Longest battery life", "{} hours less battery life"),
-    ComparedAttribute("main_camera_mp", "Highest camera resolution", "{} MP less camera resolution"),
-    ComparedAttribute("refresh_rate_hz", "Highest refresh rate", "{} Hz lower refresh rate"),
-    ComparedAttribute("charging_watts", "Fastest charging", "{} W slower charging"),
-    ComparedAttribute("output_watts", "Most powerful sound", "{} W less sound"),
-    ComparedAttribute("capacity_litres", "Largest capacity", "{} litres less capacity"),
-    ComparedAttribute("read_speed_mb_s", "Fastest reading", "{} MB/s slower reading"),
-    ComparedAttribute("weight_g", "Lightest", "{} g heavier", -1),
-    ComparedAttribute("rating", "Best rated", "{} stars lower rating"),
+UNIT_BY_NAME = {unit.name: unit for unit in UNITS}
+ATTRIBUTE_BY_SUBJECT = {row.subject: row for row in ATTRIBUTES if row.subject}
+COLUMN_KEYS = frozenset(row.key for row in ATTRIBUTES if row.column)
+COLUMN_SUBJECTS = frozenset(row.subject for row in ATTRIBUTES if row.column)
+FACT_KEYS = tuple(row.key for row in ATTRIBUTES if row.fact)
+QUALIFIER_KEYS = {key: row.key for row in ATTRIBUTES for key in row.qualifiers}
+RANKED_KEYS = tuple(row.key for row in ATTRIBUTES if row.ranked)
+MEASURE_WORDS = " ".join(row.words for row in ATTRIBUTES if row.words)
+FILLER_WORDS = tuple(row.filler for row in ATTRIBUTES if row.filler)
+FEATURES = {row.key: row.feature for row in ATTRIBUTES if row.feature}
+FAST_FEATURES = {row.fast.feature: row for row in ATTRIBUTES if row.fast}
+COMPARED = tuple(
+    sorted(((row, row.comparison) for row in ATTRIBUTES if row.comparison), key=lambda compared: compared[1].rank)
 )
 
-COMPARATIVE_PATTERNS = (
-    (re.compile(r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery\b"),
-     ("battery_mah", "battery_hours", "capacity_mah"), 1),
-    (re.compile(r"\b(?:better|higher)\s(?:resolution )?camera\b"), ("main_camera_mp",), 1),
-    (re.compile(r"\bmore (?:ram|memory)\b"), ("ram_gb",), 1),
-    (re.compile(r"\b(?:more|bigger|larger) storage\b"), ("storage_gb",), 1),
-    (re.compile(r"\b(?:bigger|larger) (?:screen|display|one)s?\b|^bigger$"), ("screen_inches",), 1),
-    (re.compile(r"\bsmaller (?:screen|display|one)s?\b|^smaller$"), ("screen_inches",), -1),
-    (re.compile(r"\blighter\b"), ("weight_g",), -1),
-    (re.compile(r"\bfaster charging\b"), ("charging_watts",), 1),
-)  # fmt: skip
 
-HIGHER_IS_BETTER = (
-    "ram_gb", "storage_gb", "battery_mah", "capacity_mah", "main_camera_mp", "refresh_rate_hz", "charging_watts",
-    "battery_hours", "output_watts",
-)  # fmt: skip
+def find_attribute(unit: str, kinds: Sequence[str], amount: int) -> Attribute | None:
+    """Return the attribute that an amount in `unit` limits in products of these kinds."""
+    rows = [row for row in ATTRIBUTES if row.limit and any(unit in {u.name, u.base} for u in row.units)]
+    for kind in kinds:
+        for row in rows:
+            if kind in row.kinds:
+                return row
+    for row in rows:
+        if row.in_other_kinds and (row.shared_max is None or len(rows) == 1 or amount <= row.shared_max):
+            return row
+    return None
 
-ATTRIBUTE_PREFERENCES: dict[str, tuple[tuple[str, int], ...]] = {
-    "camera": (("main_camera_mp", 1),),
-    "selfie": (("front_camera_mp", 1),),
-    "photo": (("main_camera_mp", 1),),
-    "photography": (("main_camera_mp", 1),),
-    "battery": (("battery_mah", 1), ("battery_hours", 1), ("capacity_mah", 1)),
-    "light": (("weight_g", -1),),
-    "lightweight": (("weight_g", -1),),
-    "fast": (("ram_gb", 1),),
-    "powerful": (("ram_gb", 1), ("output_watts", 1)),
-    "gaming": (("ram_gb", 1), ("refresh_rate_hz", 1)),
-    "performance": (("ram_gb", 1),),
-    "memory": (("ram_gb", 1),),
-    "storage": (("storage_gb", 1),),
-    "display": (("screen_inches", 1),),
-    "screen": (("screen_inches", 1),),
-    "big": (("screen_inches", 1),),
-    "small": (("screen_inches", -1),),
-    "compact": (("screen_inches", -1), ("weight_g", -1)),
-    "loud": (("output_watts", 1),),
-}
-"""What a wish means in figures: attributes, and whether more (1) or less (-1) of them is better."""
+
+def _collect_preferences() -> dict[str, tuple[tuple[str, int], ...]]:
+    found: dict[str, list[tuple[str, int]]] = {}
+    for row in ATTRIBUTES:
+        for words, direction in ((row.preferences, 1), (row.preferences_less, -1)):
+            for word in words.split():
+                found.setdefault(word, []).append((row.key, direction))
+    return {word: tuple(pairs) for word, pairs in found.items()}
+
+
+def _collect_follow_ups() -> tuple[tuple[re.Pattern[str], tuple[str, ...], int], ...]:
+    found: dict[tuple[str, int], list[tuple[int, str]]] = {}
+    for row in ATTRIBUTES:
+        for one in row.follow_ups:
+            found.setdefault((one.pattern, one.direction), []).append((one.rank, row.key))
+    ordered = sorted((sorted(ranked), pattern, direction) for (pattern, direction), ranked in found.items())
+    return tuple((re.compile(pattern), tuple(key for _, key in ranked), sign) for ranked, pattern, sign in ordered)
+
+
+PREFERENCES = _collect_preferences()
+"""Attributes that a wish is about, and whether more (1) or less (-1) of them is better."""
+
+FOLLOW_UPS = _collect_follow_ups()
+"""Patterns of phrases that compare with what was shown, the attributes meant by rank, and the direction."""
+
+
+def build_unit_pattern(units: Sequence[Unit] = UNITS) -> str:
+    """Return a pattern of all units with a named group for each."""
+    return "|".join(f"(?P<{unit.name}>{unit.pattern})" for unit in units)
+
+
+def build_subject_pattern(price_words: str) -> str:
+    """Return a pattern of the words before a number that say what it is about, with a named group per subject."""
+    subjects = [(row.subject, row.subject_pattern) for row in ATTRIBUTES if row.subject_pattern]
+    return "|".join(f"(?P<{name}>{pattern})" for name, pattern in [*subjects, ("price", price_words)])

@@ -50,8 +50,8 @@ def show_plan(
         rejects=rejects,
     )
     plan = plan_import(file, options)
-    table = Table("field", "column", "", title=f"{file.name} as {plan.reader.source!r}")
-    for line in plan.shown:
+    table = Table("field", "column", "", title=f"{file.name} as {plan.builder.source!r}")
+    for line in plan.description:
         table.add_row(*line)
     console.print(table)
     return plan

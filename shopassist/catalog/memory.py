@@ -16,12 +16,12 @@ class MemoryCatalogRepository(MemoryRepository):
     """Implements `CatalogRepository`."""
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
-        meeting = [product for product in self.store.products.values() if not criteria.misses(product)]
-        wishes = [frozenset(words_of(wish)) for wish in (*criteria.terms, *criteria.wishes)]
-        meeting.sort(key=lambda product: (*_count_unmatched(product, wishes), *_sort_key(product, criteria.order)))
+        meeting = [product for product in self.store.products.values() if not criteria.find_unmet(product)]
+        wishes = [frozenset(words_of(wish)) for wish in (*criteria.terms, *criteria.preferences)]
+        meeting.sort(key=lambda product: (*_count_unmatched(product, wishes), *_sort_key(product, criteria.sort_order)))
         return [copy_row(product) for product in meeting[:limit]]
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         known = {word for product in self.store.products.values() for word in product.words}
         unknown = {word for word in words if word.isalpha() and len(word) >= MIN_CORRECTED_LENGTH} - known
         titles = [product.title for product in self.store.products.values()] if unknown else []
@@ -45,7 +45,7 @@ class MemoryCatalogRepository(MemoryRepository):
     async def count(self) -> int:
         return len(self.store.products)
 
-    async def vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> Vocabulary:
         products = self.store.products.values()
         return Vocabulary(
             categories=_unique_spellings(product.category for product in products),
@@ -68,7 +68,7 @@ def _sort_key(product: Product, order: SortOrder) -> tuple[Decimal, ...]:
     price, rating, count = product.price or Decimal(0), product.rating, product.rating_count
     if order is SortOrder.CHEAPEST:
         return (price,)
-    if order is SortOrder.DEAREST:
+    if order is SortOrder.MOST_EXPENSIVE:
         return (-price,)
     return Decimal(1) if rating is None else -rating, Decimal(1 if count is None else -count)
 

@@ -11,16 +11,16 @@ class CatalogRepository(Protocol):
     """Products."""
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
-        """Products that meet every hard criterion (`Criteria.misses` is empty), the best text match first."""
+        """Products that meet every hard criterion (`Criteria.find_unmet` is empty), the best text match first."""
 
     async def upsert(self, products: Sequence[Product]) -> UpsertCount:
         """Insert or update by `(source, source_id)`."""
 
     async def count(self) -> int: ...
 
-    async def vocabulary(self) -> Vocabulary: ...
+    async def get_vocabulary(self) -> Vocabulary: ...
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
 
 
@@ -30,8 +30,8 @@ class CatalogReader(Protocol):
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
         """Products that meet every hard criterion, the best text match first."""
 
-    async def vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> Vocabulary:
         """The names that the catalogue knows."""
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""

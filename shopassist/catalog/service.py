@@ -18,10 +18,10 @@ class CatalogService:
         """Products that meet every hard criterion, the best text match first."""
         return await self._unit_of_work.run(lambda work: work.catalog.search(criteria, limit), repeatable=True)
 
-    async def vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> Vocabulary:
         """The names that the catalogue knows."""
-        return await self._unit_of_work.run(lambda work: work.catalog.vocabulary(), repeatable=True)
+        return await self._unit_of_work.run(lambda work: work.catalog.get_vocabulary(), repeatable=True)
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
-        return await self._unit_of_work.run(lambda work: work.catalog.correct(words), repeatable=True)
+        return await self._unit_of_work.run(lambda work: work.catalog.find_corrections(words), repeatable=True)

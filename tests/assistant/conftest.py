@@ -1,4 +1,4 @@
-"""A catalogue in a list, which filters with the one predicate that decides: `Criteria.misses`."""
+"""A catalogue in a list, which filters with the one predicate that decides: `Criteria.find_unmet`."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -30,9 +30,9 @@ class ListCatalog:
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
         self.searches += 1
-        return [product for product in self.products if not criteria.misses(product)][:limit]
+        return [product for product in self.products if not criteria.find_unmet(product)][:limit]
 
-    async def vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> Vocabulary:
         self.vocabularies += 1
         return Vocabulary(
             categories=_distinct(product.category for product in self.products),
@@ -40,7 +40,7 @@ class ListCatalog:
             currencies=_distinct(product.currency for product in self.products),
         )
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         titles = [product.title for product in self.products]
         return {word: nearest for word in words if (nearest := find_nearest_word(word, titles))}
 

@@ -18,7 +18,7 @@ from shopassist.assistant.answering.affiliate_links import AffiliateLinks
 )
 def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
     """A link to the shop gets the tag, in place of another's, and keeps the rest of its query."""
-    assert AffiliateLinks("shop-21").mark(link) == marked
+    assert AffiliateLinks("shop-21").add_tag(link) == marked
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
 )
 def test_other_links_stay_as_they_are(link: str) -> None:
     """No look-alike, no other scheme, no other programme's shop ever carries the tag."""
-    assert AffiliateLinks("shop-21").mark(link) == link
+    assert AffiliateLinks("shop-21").add_tag(link) == link
 
 
 def test_the_program_chooses_the_shop() -> None:
     """The tag belongs to one programme: Flipkart's goes to Flipkart, and `all` means both."""
     flipkart, amazon = "https://www.flipkart.com/p/1?pid=2&affid=x", "https://www.amazon.in/dp/1"
-    assert AffiliateLinks("me", "flipkart").mark(flipkart) == "https://www.flipkart.com/p/1?pid=2&affid=me"
-    assert AffiliateLinks("me", "flipkart").mark(amazon) == amazon
-    assert AffiliateLinks("me", "ALL").mark(amazon) == f"{amazon}?tag=me"
-    assert AffiliateLinks("me", "unknown").mark(amazon) == amazon
+    assert AffiliateLinks("me", "flipkart").add_tag(flipkart) == "https://www.flipkart.com/p/1?pid=2&affid=me"
+    assert AffiliateLinks("me", "flipkart").add_tag(amazon) == amazon
+    assert AffiliateLinks("me", "ALL").add_tag(amazon) == f"{amazon}?tag=me"
+    assert AffiliateLinks("me", "unknown").add_tag(amazon) == amazon
 
 
 def test_a_tag_is_escaped_and_none_changes_nothing() -> None:
     """A tag cannot smuggle parameters in, and without a tag links stay as they are."""
-    assert AffiliateLinks("a&b=c").mark("https://amazon.in/x") == "https://amazon.in/x?tag=a%26b%3Dc"
-    assert AffiliateLinks(None).mark("https://amazon.in/x") == "https://amazon.in/x"
+    assert AffiliateLinks("a&b=c").add_tag("https://amazon.in/x") == "https://amazon.in/x?tag=a%26b%3Dc"
+    assert AffiliateLinks(None).add_tag("https://amazon.in/x") == "https://amazon.in/x"

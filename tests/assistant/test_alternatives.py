@@ -88,7 +88,7 @@ def test_either_feature_will_do(names: VocabularyIndex) -> None:
     """“4G or 5G” asks for neither of them alone."""
     features = parse_question("4g or 5g phone", names).criteria.features
     assert [feature.name for feature in features] == ["4G or 5G"]
-    assert features[0].holds(frozenset({"5g"}), {})
+    assert features[0].is_met_by(frozenset({"5g"}), {})
 
 
 def test_a_feature_that_may_be_denied_is_not_merged(names: VocabularyIndex) -> None:

@@ -35,7 +35,7 @@ def test_any_text_is_read(text: str) -> None:
     if criteria.price_min is not None and criteria.price_max is not None:
         assert criteria.price_min >= 0
     assert (criteria.currency is None) == (criteria.price_min is None and criteria.price_max is None)
-    to_product_criteria(criteria, reading.noun.said if reading.noun else None, KNOWN)
+    to_product_criteria(criteria, reading.noun.text if reading.noun else None, KNOWN)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

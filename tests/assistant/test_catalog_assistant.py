@@ -44,11 +44,11 @@ async def test_no_product_breaks_a_criterion(
 ) -> None:
     """Every recommended product meets what was read, whichever way it was found, and there is one."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
-    known = VocabularyIndex(await sample.vocabulary(), "INR")
+    known = VocabularyIndex(await sample.get_vocabulary(), "INR")
     criteria = parse_question(question, known).criteria
     by_title = {product.title: product for product in sample.products}
     assert answer.products
-    assert [criteria.misses(by_title[shown.title]) for shown in answer.products] == [[] for _ in answer.products]
+    assert [criteria.find_unmet(by_title[shown.title]) for shown in answer.products] == [[] for _ in answer.products]
 
 
 async def test_the_flagship_question(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:

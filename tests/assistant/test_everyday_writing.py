@@ -38,21 +38,21 @@ def test_prices_are_read_as_they_are_said(
 def test_the_cheapest_in_hindi(names: VocabularyIndex) -> None:
     """“Sabse sasta” is an order."""
     criteria = parse_question("sabse sasta 5G phone", names).criteria
-    assert (criteria.order, criteria.terms) == (SortOrder.CHEAPEST, ())
+    assert (criteria.sort_order, criteria.terms) == (SortOrder.CHEAPEST, ())
 
 
 @pytest.mark.parametrize(
-    ("question", "wishes"),
+    ("question", "preferences"),
     [
         ("accha camera wala phone", ("camera",)),
         ("accha camera aur battery wala phone", ("camera", "battery")),
         ("good camera and battery phone", ("camera", "battery")),
     ],
 )
-def test_a_part_is_not_the_product(question: str, wishes: tuple[str, ...], names: VocabularyIndex) -> None:
+def test_a_part_is_not_the_product(question: str, preferences: tuple[str, ...], names: VocabularyIndex) -> None:
     """The noun at the end is wanted, what is joined to it in front only tells which."""
     criteria = parse_question(question, names).criteria
-    assert (criteria.categories, criteria.wishes, criteria.terms) == (("smartphones",), wishes, ())
+    assert (criteria.categories, criteria.preferences, criteria.terms) == (("smartphones",), preferences, ())
 
 
 @pytest.mark.parametrize(

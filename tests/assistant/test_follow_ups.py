@@ -141,11 +141,11 @@ async def test_criteria_that_were_sent_back_take_the_place_of_the_messages(
 def test_criteria_survive_the_client(question: str, names: VocabularyIndex) -> None:
     """What a client is told and sends back is read into the criteria that it came from."""
     reading = parse_question(question, names)
-    sent = to_product_criteria(reading.criteria, reading.noun.said if reading.noun else None, names)
+    sent = to_product_criteria(reading.criteria, reading.noun.text if reading.noun else None, names)
     back = restore_question(ProductCriteria.model_validate_json(sent.model_dump_json()), names).criteria
     assert _unordered(back) == _unordered(reading.criteria)
 
 
 def _unordered(criteria: Any) -> dict[str, Any]:
-    facts = criteria.model_dump(exclude={"kind"})
+    facts = criteria.model_dump(exclude={"category_words"})
     return {name: sorted(map(str, value)) if isinstance(value, tuple) else value for name, value in facts.items()}

@@ -10,7 +10,7 @@ import pytest
 
 from shopassist.assistant.answering.comparison import ProductComparison
 from shopassist.assistant.answering.wording import describe_attribute, select_facts
-from shopassist.catalog.attributes import COMPARED_ATTRIBUTES
+from shopassist.catalog.attributes import COMPARED
 from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import Product
@@ -25,7 +25,7 @@ def test_every_sentence_is_true(category: str, sample_products: list[Product]) -
     shown = fitting[:3]
     for product in fitting:
         comparison = ProductComparison(fitting, [*shown, product], ANYTHING)
-        pros, cons = comparison.pros(product), comparison.cons(product)
+        pros, cons = comparison.list_pros(product), comparison.list_cons(product)
         assert 1 <= len(pros) <= 3
         assert 1 <= len(cons) <= 3
         for sentence in (*pros, *cons):
@@ -50,22 +50,21 @@ def _holds(sentence: str, product: Product, fitting: Sequence[Product], shown: S
 
 
 def _compares(sentence: str, product: Product, fitting: Sequence[Product], shown: Sequence[Product]) -> bool:
-    for aspect in COMPARED_ATTRIBUTES:
-        mine = product.attributes.get(aspect.name)
-        if mine is None:
+    for row, comparison in COMPARED:
+        value = product.attributes.get(row.key)
+        if value is None:
             continue
-        values = [p.attributes[aspect.name] for p in fitting if aspect.name in p.attributes]
-        best = max(values) if aspect.sign > 0 else min(values)
-        if sentence.startswith(f"{aspect.best} of the {len(values)} "):
-            return bool(mine == best) and values.count(mine) == 1
-        if sentence.startswith(f"{describe_attribute(aspect.name, mine)}: none of the {len(values)} compared"):
-            return bool(mine == best)
-        lacking = re.fullmatch(aspect.lack.replace("{}", r"([\d.]+)") + " than (.+)", sentence)
-        other = next((p for p in shown if lacking and p.title == lacking[2]), None)
-        if lacking and other is not None and aspect.name in other.attributes:
-            return (
-                Decimal(lacking[1]) == (Decimal(str(other.attributes[aspect.name])) - Decimal(str(mine))) * aspect.sign
-            )
+        values = [p.attributes[row.key] for p in fitting if row.key in p.attributes]
+        best = max(values) if row.direction > 0 else min(values)
+        if sentence.startswith(f"{comparison.advantage} of the {len(values)} "):
+            return bool(value == best) and values.count(value) == 1
+        if sentence.startswith(f"{describe_attribute(row.key, value)}: none of the {len(values)} compared"):
+            return bool(value == best)
+        drawback = re.fullmatch(comparison.drawback.replace("{}", r"([\d.]+)") + " than (.+)", sentence)
+        other = next((p for p in shown if drawback and p.title == drawback[2]), None)
+        if drawback and other is not None and row.key in other.attributes:
+            difference = (Decimal(str(other.attributes[row.key])) - Decimal(str(value))) * row.direction
+            return Decimal(drawback[1]) == difference
     return False
 
 
@@ -73,14 +72,16 @@ def test_prices_of_another_currency_do_not_count(product: Callable[..., Any]) ->
     """A price in dollars is no cheaper than one in rupees."""
     rupees, dollars = product("A", price="5000"), product("B", price="60", currency="USD")
     comparison = ProductComparison([rupees, dollars], [rupees, dollars], ANYTHING)
-    assert not any("price" in pro.lower() for pro in comparison.pros(dollars))
-    assert not any("cheapest" in con for con in comparison.cons(rupees))
+    assert not any("price" in pro.lower() for pro in comparison.list_pros(dollars))
+    assert not any("cheapest" in con for con in comparison.list_cons(rupees))
 
 
 def test_an_old_price_is_a_drawback(product: Callable[..., Any]) -> None:
     """A price with a date says that it is indicative."""
     dated = product("A", price_as_of=date(2024, 9, 1))
-    assert ProductComparison([dated], [dated], ANYTHING).cons(dated) == ["Price is indicative, as of September 2024"]
+    assert ProductComparison([dated], [dated], ANYTHING).list_cons(dated) == [
+        "Price is indicative, as of September 2024"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,16 +23,16 @@ def understood(reading: ParsedQuestion) -> dict[str, Any]:
         "features": tuple(feature.name for feature in criteria.features),
         "without": tuple(feature.name for feature in criteria.excluded_features),
         "terms": criteria.terms,
-        "wishes": criteria.wishes,
+        "preferences": criteria.preferences,
         "marketplace": criteria.marketplace,
-        "order": None if criteria.order is SortOrder.RELEVANCE else criteria.order.value,
+        "sort_order": None if criteria.sort_order is SortOrder.RELEVANCE else criteria.sort_order.value,
     }
     return {name: value for name, value in words.items() if value}
 
 
 SHOPPERS: list[tuple[str, dict[str, Any]]] = [
     ("4G basic phones with keyboards",
-     {"categories": ("feature phones",), "features": ("4G",), "wishes": ("keyboards",)}),
+     {"categories": ("feature phones",), "features": ("4G",), "preferences": ("keyboards",)}),
     ("4G flip phones under $100 rated above 4 stars with 150+ reviews.",
      {"categories": ("feature phones",), "features": ("4G", "flip")}),
     ("Apple 11 Pro Max", {"brands": ("apple",), "terms": ("11", "pro", "max")}),
@@ -43,9 +43,9 @@ SHOPPERS: list[tuple[str, dict[str, Any]]] = [
      {"terms": ("armorsuit", "z3", "play", "screen", "protector")}),
     ("BLU Vivo 64GB 3GB RAM phone priced below $60", {"categories": PHONES, "brands": ("vivo",), "terms": ("blu",)}),
     ("Best Apple Watch bands between $15 and $30 with large number of reviews.",
-     {"terms": ("apple", "watch", "band"), "order": "best_rated"}),
+     {"terms": ("apple", "watch", "band"), "sort_order": "best_rated"}),
     ("Can you recommend stylish iPhone 8 cases for women rated 4.7 stars or higher and priced between $10 and $20?",
-     {"categories": CASES, "terms": ("iphone", "8"), "wishes": ("stylish", "women")}),
+     {"categories": CASES, "terms": ("iphone", "8"), "preferences": ("stylish", "women")}),
     ("Do a search for iPhone 6s cases rated at least 4.6 stars and with more than 15,000 reviews.",
      {"categories": CASES, "terms": ("iphone", "6s")}),
     ("Dual SIM Galaxy S8 unlocked phones (2000+ reviews)",
@@ -54,7 +54,7 @@ SHOPPERS: list[tuple[str, dict[str, Any]]] = [
      {"terms": ("lg", "q7", "screen", "protector")}),
     ("Find me a Pixel 4 XL for less than $200", {"terms": ("pixel", "4", "xl")}),
     ("Fully unlocked international smartphones between $200 and $500 4+ stars 300+ reviews.",
-     {"categories": PHONES, "terms": ("unlocked",), "wishes": ("international",)}),
+     {"categories": PHONES, "terms": ("unlocked",), "preferences": ("international",)}),
     ("Galaxy S10 Dual SIM. Maximum price $390.", {"features": ("dual SIM",), "terms": ("galaxy", "s10")}),
     ("I am looking for a OtterBox Galaxy A20 case with 4+ stars from over 1000 reviews",
      {"categories": CASES, "terms": ("otterbox", "galaxy", "a20")}),
@@ -66,37 +66,37 @@ SHOPPERS: list[tuple[str, dict[str, Any]]] = [
      {"brands": ("google",), "terms": ("pixel", "3", "unlocked")}),
     ("I want a Samsung Galaxy Note 20 that is rated minimum of 4.3 stars by 1000 plus buyers.",
      {"brands": ("samsung",), "terms": ("galaxy", "note", "20")}),
-    ("I want to find best custom PopSockets.", {"terms": ("popsocket",), "wishes": ("custom",)}),
+    ("I want to find best custom PopSockets.", {"terms": ("popsocket",), "preferences": ("custom",)}),
     ("I'm looking for Apple Watch 44mm bands that cost less than $25 and are highly rated.",
-     {"terms": ("apple", "watch", "44mm", "band"), "order": "best_rated"}),
+     {"terms": ("apple", "watch", "44mm", "band"), "sort_order": "best_rated"}),
     ("I'm looking for a screen protector for the iPhone 11 Pro Max that costs under $20",
      {"terms": ("iphone", "11", "pro", "max", "screen", "protector")}),
     ("I'm searching for Samsung Note 9 glitter cases under $20 that is rated 4 stars or higher.",
      {"categories": CASES, "terms": ("samsung", "note", "9", "glitter")}),
     ("I'm searching for a Bluetooth earphone with a mic that won't fall out, priced under $20.",
-     {"categories": ("earbuds", "headphones"), "features": ("Bluetooth", "microphone"), "wishes": ("fall",)}),
+     {"categories": ("earbuds", "headphones"), "features": ("Bluetooth", "microphone"), "preferences": ("fall",)}),
     ("LG K8 unlocked phones under $70 with 4+ stars.",
      {"categories": PHONES, "brands": ("lg",), "terms": ("k8", "unlocked")}),
     ("OnePlus 7 Pro for under $350 and over 4 star rating", {"brands": ("oneplus",), "terms": ("7", "pro")}),
     ("Redmi Note 7S mobile phone case",
      {"categories": CASES, "terms": ("redmi", "note", "7s", "mobile", "phone")}),
     ("Search for highly rated Apple Watch Series 5 40mm bands",
-     {"terms": ("apple", "watch", "series", "5", "40mm", "band"), "order": "best_rated"}),
+     {"terms": ("apple", "watch", "series", "5", "40mm", "band"), "sort_order": "best_rated"}),
     ("Show me OtterBox 11 Pro Max cases without screen protectors for less than $45 and with over 2000 reviews.",
      {"categories": CASES, "terms": ("otterbox", "11", "pro", "max"), "without": ("screen protectors",)}),
     ("Show me cheap Apple silicone cases for the iPhone 11 Pro Max with excellent ratings.",
      {"categories": CASES, "brands": ("apple",), "terms": ("silicone", "iphone", "11", "pro", "max"),
-      "order": "best_rated"}),
+      "sort_order": "best_rated"}),
     ("Show me iPhone 7 waterproof cases rated 4.3 stars or higher with between 1,000 and 4,000 reviews.",
      {"categories": CASES, "features": ("waterproof",), "terms": ("iphone", "7")}),
     ("Show me premium Anker portable chargers.",
-     {"categories": ("power banks",), "brands": ("anker",), "wishes": ("premium",)}),
+     {"categories": ("power banks",), "brands": ("anker",), "preferences": ("premium",)}),
     ("Show me top rated Samsung Note 10 Plus phones",
-     {"categories": PHONES, "brands": ("samsung",), "terms": ("note", "10", "plus"), "order": "best_rated"}),
+     {"categories": PHONES, "brands": ("samsung",), "terms": ("note", "10", "plus"), "sort_order": "best_rated"}),
     ("Zagg screen protector Galaxy A51", {"terms": ("zagg", "galaxy", "a51", "screen", "protector")}),
     ("brand new iphone 11 pro max", {"terms": ("iphone", "11", "pro", "max")}),
     ("iPhone 11 slim glass screen protector under $20 4.5+ stars",
-     {"terms": ("iphone", "11", "glass", "screen", "protector"), "wishes": ("slim",)}),
+     {"terms": ("iphone", "11", "glass", "screen", "protector"), "preferences": ("slim",)}),
 ]  # fmt: skip
 
 INDIAN: list[tuple[str, dict[str, Any]]] = [
@@ -121,14 +121,14 @@ INDIAN: list[tuple[str, dict[str, Any]]] = [
     ("phone holder", {"terms": ("phone", "holder")}),
     ("case for iphone 15", {"categories": CASES, "terms": ("iphone", "15")}),
     ("phone for my mom under 10000 on amazon",
-     {"categories": PHONES, "wishes": ("mom",), "marketplace": "amazon"}),
+     {"categories": PHONES, "preferences": ("mom",), "marketplace": "amazon"}),
     ("phone with good camera and long battery life",
-     {"categories": PHONES, "wishes": ("camera", "long", "battery", "life")}),
-    ("phone big battery", {"categories": PHONES, "wishes": ("big", "battery")}),
+     {"categories": PHONES, "preferences": ("camera", "long", "battery", "life")}),
+    ("phone big battery", {"categories": PHONES, "preferences": ("big", "battery")}),
     ("ssd 1tb", {"categories": ("storage",), "features": ("SSD",)}),
-    ("laptop i5 16gb ram 1tb ssd", {"categories": ("laptops",), "terms": ("i5",), "wishes": ("ssd",)}),
+    ("laptop i5 16gb ram 1tb ssd", {"categories": ("laptops",), "terms": ("i5",), "preferences": ("ssd",)}),
     ("128gb memory card", {"categories": ("storage",), "features": ("memory card",)}),
-    ("cheapest laptop", {"categories": ("laptops",), "order": "cheapest"}),
+    ("cheapest laptop", {"categories": ("laptops",), "sort_order": "cheapest"}),
     ("wireless mouse under 2000 not logitech",
      {"categories": ("mice",), "features": ("wireless",), "not": ("logitech",)}),
     ("nintendo switch", {"brands": ("nintendo",), "terms": ("switch",)}),
@@ -150,12 +150,12 @@ def test_questions_are_read(question: str, expected: dict[str, Any], names: Voca
 )  # fmt: skip
 def test_other_topics_are_no_questions_for_a_shop(question: str, names: VocabularyIndex) -> None:
     """Where nothing names a product, there is nothing to look for."""
-    assert parse_question(question, names).unanswerable
+    assert parse_question(question, names).is_unanswerable
 
 
 def test_a_kind_of_product_outweighs_another_topic(names: VocabularyIndex) -> None:
     """Somebody who writes poems may still want a laptop."""
-    assert not parse_question("laptop for writing poems about the weather", names).unanswerable
+    assert not parse_question("laptop for writing poems about the weather", names).is_unanswerable
 
 
 def test_a_catalogue_without_categories_is_searched_by_words() -> None:
@@ -164,13 +164,13 @@ def test_a_catalogue_without_categories_is_searched_by_words() -> None:
         "laptop under $500", VocabularyIndex(Vocabulary(brands=("HP",), currencies=("USD",)), "INR")
     ).criteria
     assert criteria.categories == ()
-    assert criteria.kind is None
+    assert criteria.category_words is None
     assert "notebook" in criteria.features[0].wordings
 
 
 def test_a_category_admits_products_without_one_by_their_words(names: VocabularyIndex) -> None:
     """Beside a category stands the way in which a product without one names the kind."""
-    kind = parse_question("laptop", names).criteria.kind
+    kind = parse_question("laptop", names).criteria.category_words
     assert kind is not None
     assert "notebook" in kind.wordings
 

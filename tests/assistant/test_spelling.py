@@ -68,5 +68,5 @@ async def test_spelling_costs_nothing_while_something_fits(
     async def never(words: list[str]) -> dict[str, str]:
         raise AssertionError(words)
 
-    monkeypatch.setattr(sample, "correct", never)
+    monkeypatch.setattr(sample, "find_corrections", never)
     assert (await asking(sample).answer("best 5G phone under ₹12,000 with 8GB RAM", NOTHING_BEFORE)).products

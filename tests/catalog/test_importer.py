@@ -135,7 +135,7 @@ def test_the_guess_is_shown(shop: Shop) -> None:
     """Each field with its column, and in words what was taken for granted."""
     path = shop.file("a.jsonl", [{"id": 1, "title": "t", "price": 5, "supplier": "s", "short_description": "d",
                                   "img_500x500": "http://x/y", "attr_n_weight": 1.0}])  # fmt: skip
-    shown = {name: (column, remark) for name, column, remark in plan_import(path).shown}
+    shown = {name: (column, remark) for name, column, remark in plan_import(path).description}
     assert shown["brand"] == ("supplier", "")
     assert shown["price"] == ("price", "in minor units, as in the ICEcat open catalogue shape")
     assert "USD" in shown["currency"][1]

@@ -48,7 +48,7 @@ FEATURES = st.builds(
     wordings=st.lists(st.sampled_from(["waterproof", "IP68", "gaming mouse", "usb c", "", "red"]), max_size=2).map(
         tuple
     ),
-    attribute=st.sampled_from([None, "waterproof"]),
+    denying_attribute=st.sampled_from([None, "waterproof"]),
 )
 BOUNDS = st.builds(
     Bound,
@@ -77,13 +77,13 @@ CRITERION: dict[str, st.SearchStrategy[Any]] = {
     "excluded_features": FEATURES.map(lambda feature: (feature,)),
     "marketplace": st.sampled_from(["amazon", "amazon.in", "Flipkart", "%"]),
     "terms": few(["mouse", "Laptops", "usb-c", "4.5", "!"]),
-    "wishes": few(["gaming", "waterproof", "the", "!"]),
-    "order": st.sampled_from(SortOrder),
+    "preferences": few(["gaming", "waterproof", "the", "!"]),
+    "sort_order": st.sampled_from(SortOrder),
 }
-TOGETHER = [{"categories", "kind"}, {"price_max", "currency"}, *({name} for name in CRITERION)]
+TOGETHER = [{"categories", "category_words"}, {"price_max", "currency"}, *({name} for name in CRITERION)]
 CRITERIA = (
     st.lists(st.sampled_from(TOGETHER), min_size=1, max_size=2)
-    .map(lambda groups: {name: (CRITERION | {"kind": FEATURES})[name] for group in groups for name in group})
+    .map(lambda groups: {name: (CRITERION | {"category_words": FEATURES})[name] for group in groups for name in group})
     .flatmap(st.fixed_dictionaries)
     .map(lambda values: Criteria(**values))
 )
@@ -94,13 +94,13 @@ CRITERIA = (
 async def test_search_finds_exactly_what_misses_nothing(
     catalog: CatalogRepository, offered: list[dict[str, Any]], asked: list[Criteria]
 ) -> None:
-    """Whatever is offered and asked, both twins return the products that `Criteria.misses` has nothing against."""
+    """Whatever is offered and asked, both twins return the products that `Criteria.find_unmet` has nothing against."""
     products = [product(str(number), **facts) for number, facts in enumerate(offered)]
     products += [product(str(number), price=None, currency=None) for number in range(len(products), 10)]
     await catalog.upsert(products)
     for criteria in asked:
         hits = await catalog.search(criteria, limit=10)
-        expected = sorted(entry.source_id for entry in products if not criteria.misses(entry))
+        expected = sorted(entry.source_id for entry in products if not criteria.find_unmet(entry))
         assert sorted(hit.source_id for hit in hits) == expected, criteria
 
 
@@ -122,11 +122,11 @@ async def test_what_an_import_takes_can_be_stored(
     """Whatever stands in a file: the row is refused, or kept without spoiling its batch."""
     fields = ("title", "price", "brand", "category", "description", "rating", "rating_count", "link")
     mapping = {name: name for name in fields} | {"rating_count": "reviews"}
-    reader = ProductBuilder("wild", mapping, currency="USD")
+    builder = ProductBuilder("wild", mapping, currency="USD")
     taken = []
     for title, values in zip(titles, rows, strict=False):
         with suppress(InvalidRowError):
-            taken.append(reader.product({"title": title, "price": 5} | values))
+            taken.append(builder.build({"title": title, "price": 5} | values))
     await catalog.upsert(taken)
     again = await catalog.upsert(taken)
     assert (again.inserted, again.updated) == (0, 0)

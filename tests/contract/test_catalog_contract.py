@@ -18,7 +18,7 @@ async def found(catalog: CatalogRepository, limit: int = 60, **criteria: Any) ->
 
 async def corrected(catalog: CatalogRepository, words: list[str]) -> dict[str, str]:
     """What spelling correction, which both twins have and the port may one day, says about `words`."""
-    return await cast("MemoryCatalogRepository | PostgresCatalogRepository", catalog).correct(words)
+    return await cast("MemoryCatalogRepository | PostgresCatalogRepository", catalog).find_corrections(words)
 
 
 async def test_upsert_counts_what_it_did(catalog: CatalogRepository) -> None:
@@ -63,7 +63,7 @@ async def test_vocabulary_is_spelled_as_in_the_catalogue(catalog: CatalogReposit
             product("4"),
         ]
     )
-    vocabulary = await catalog.vocabulary()
+    vocabulary = await catalog.get_vocabulary()
     assert set(vocabulary.brands) == {"OnePlus", "boAt"}
     assert set(vocabulary.categories) == {"smartphones", "earbuds"}
     assert set(vocabulary.currencies) == {"USD", "INR"}
@@ -71,9 +71,9 @@ async def test_vocabulary_is_spelled_as_in_the_catalogue(catalog: CatalogReposit
 
 async def test_an_empty_catalogue_answers(catalog: CatalogRepository) -> None:
     """Nothing is found and nothing fails."""
-    assert await found(catalog, terms=("phone",), wishes=("good",)) == []
+    assert await found(catalog, terms=("phone",), preferences=("good",)) == []
     assert await catalog.count() == 0
-    assert (await catalog.vocabulary()).brands == ()
+    assert (await catalog.get_vocabulary()).brands == ()
     assert await corrected(catalog, ["lapto"]) == {}
 
 
@@ -86,7 +86,7 @@ async def test_products_without_a_price_are_not_found(catalog: CatalogRepository
 async def test_wishes_only_move_up(catalog: CatalogRepository) -> None:
     """The more of them a product states the earlier it comes; one that states none still comes."""
     await catalog.upsert([product("0", "Bag"), product("1", "Red mouse"), product("2", "Red gaming mouse")])
-    assert await found(catalog, wishes=("gaming", "mice", "mouse")) == ["2", "1", "0"]
+    assert await found(catalog, preferences=("gaming", "mice", "mouse")) == ["2", "1", "0"]
 
 
 async def test_terms_must_all_be_stated(catalog: CatalogRepository) -> None:
@@ -104,10 +104,10 @@ async def test_orders(catalog: CatalogRepository) -> None:
             product("3", price=Decimal(20)),
         ]
     )
-    assert await found(catalog, order=SortOrder.CHEAPEST) == ["2", "3", "1"]
-    assert await found(catalog, order=SortOrder.DEAREST) == ["1", "3", "2"]
-    assert await found(catalog, order=SortOrder.BEST_RATED) == ["2", "1", "3"]
-    assert await found(catalog, limit=1, order=SortOrder.CHEAPEST) == ["2"]
+    assert await found(catalog, sort_order=SortOrder.CHEAPEST) == ["2", "3", "1"]
+    assert await found(catalog, sort_order=SortOrder.MOST_EXPENSIVE) == ["1", "3", "2"]
+    assert await found(catalog, sort_order=SortOrder.BEST_RATED) == ["2", "1", "3"]
+    assert await found(catalog, limit=1, sort_order=SortOrder.CHEAPEST) == ["2"]
 
 
 async def test_misspelt_words_are_put_right(catalog: CatalogRepository) -> None:
@@ -133,7 +133,7 @@ async def test_hostile_names_are_only_names(catalog: CatalogRepository) -> None:
     assert await found(catalog, brands=("x' or '1'='1",)) == ["1"]
     assert await found(catalog, bounds=(Bound(name="a'b\"$.[*]", minimum=Decimal(3)),)) == ["1"]
     assert await found(catalog, marketplace="%") == []
-    assert await found(catalog, wishes=("a & | !b:* ':",)) == ["1"]
+    assert await found(catalog, preferences=("a & | !b:* ':",)) == ["1"]
 
 
 async def test_a_product_without_a_brand_is_of_no_excluded_brand(catalog: CatalogRepository) -> None:

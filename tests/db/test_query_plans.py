@@ -184,7 +184,7 @@ STEPS = [
     ),
     step("expired cache", lambda _, w: w.cache.cleanup_expired_cache()),
     step("search by term", lambda _, w: w.catalog.search(Criteria(terms=("model77",)))),
-    step("search by wish", lambda _, w: w.catalog.search(Criteria(wishes=("model77",)))),
+    step("search by wish", lambda _, w: w.catalog.search(Criteria(preferences=("model77",)))),
     step("search by brand", lambda _, w: w.catalog.search(Criteria(brands=("brand7",)))),
     step("search by category", lambda _, w: w.catalog.search(Criteria(categories=("category7",)))),
     step(
@@ -203,7 +203,7 @@ STEPS = [
         lambda _, w: w.catalog.search(Criteria(features=(Feature(name="f", wordings=("feature7",)),))),
     ),
     step("search by price", lambda _, w: w.catalog.search(Criteria(price_max=Decimal(1100), currency="INR"))),
-    step("vocabulary", lambda _, w: w.catalog.vocabulary()),
+    step("vocabulary", lambda _, w: w.catalog.get_vocabulary()),
 ]
 
 

@@ -27,9 +27,9 @@ class AffiliateLinks:
     tag: str | None
     program: str = "amazon"
 
-    def mark(self, link: str) -> str:
+    def add_tag(self, link: str) -> str:
         """`link` with the tag where it leads to a shop of the programme, otherwise unchanged."""
-        parameter = self._parameter(link)
+        parameter = self._find_parameter(link)
         if not self.tag or parameter is None:
             return link
         parts = urlsplit(link)
@@ -37,7 +37,7 @@ class AffiliateLinks:
         query = "&".join([*kept, f"{parameter}={quote(self.tag, safe='')}"])
         return urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
 
-    def _parameter(self, link: str) -> str | None:
+    def _find_parameter(self, link: str) -> str | None:
         try:
             parts = urlsplit(link)
         except ValueError:

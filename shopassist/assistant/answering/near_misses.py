@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from shopassist.assistant.answering.wording import (
-    RATING_NAMES,
     describe_attribute,
     describe_bound,
     describe_price_limits,
@@ -13,12 +12,16 @@ from shopassist.assistant.answering.wording import (
 )
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
 from shopassist.assistant.ranking import is_accessory, rank_products
+from shopassist.catalog.attributes import BY_KEY, COLUMN_KEYS
 from shopassist.catalog.criteria import Bound, Criteria, get_numeric_value
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import Product
 from shopassist.catalog.ports import CatalogReader
 
 MAX_COUNTED_PRODUCTS = 100
+RATING_OBSTACLE = "ratings"
+"""The limits on columns of products together."""
+
 Relaxation = tuple[str, str, dict[str, object]]
 MAX_RELAXATIONS = 12
 MAX_TERM_LOOKUPS = 8
@@ -64,7 +67,7 @@ async def find_near_misses(
     """What would fit if one criterion were dropped, or else all figures, or else everything but the kind."""
     found = NearMissResult(unknown=await find_unknown_terms(catalog, criteria))
     pool: dict[tuple[str, str], Product] = {}
-    filed = criteria.model_copy(update={"kind": None})
+    filed = criteria.model_copy(update={"category_words": None})
     for name, words, relaxed in _build_relaxations(filed, names, found.unknown)[:MAX_RELAXATIONS]:
         products = [p for p in await catalog.search(relaxed, MAX_COUNTED_PRODUCTS) if not is_accessory(p, said)]
         if products:
@@ -77,7 +80,7 @@ async def find_near_misses(
         pool = {(p.source, p.source_id): p for p in products if not is_accessory(p, said)}
     order = {id(p): place for place, p in enumerate(rank_products(list(pool.values()), criteria))}
     by_distance = sorted(
-        pool.values(), key=lambda p: (len(criteria.misses(p)), _measure_distance(p, criteria), order[id(p)])
+        pool.values(), key=lambda p: (len(criteria.find_unmet(p)), _measure_distance(p, criteria), order[id(p)])
     )
     found.products = by_distance[:MAX_NEAR_MISSES]
     return found
@@ -111,10 +114,10 @@ def _relax_numbers(criteria: Criteria) -> list[Relaxation]:
     rest: dict[str, object]
     if describe_price_limits(criteria):
         ways.append(("price", f"the price {describe_price_limits(criteria)}", {"price_min": None, "price_max": None}))
-    rated = [bound for bound in criteria.bounds if bound.name in RATING_NAMES]
+    rated = [bound for bound in criteria.bounds if bound.name in COLUMN_KEYS]
     if rated:
         rest = {"bounds": tuple(bound for bound in criteria.bounds if bound not in rated)}
-        ways.append(("rating", " and ".join(describe_bound(bound) for bound in rated), rest))
+        ways.append((RATING_OBSTACLE, " and ".join(describe_bound(bound) for bound in rated), rest))
     for bound in criteria.bounds:
         if bound not in rated:
             rest = {"bounds": tuple(other for other in criteria.bounds if other is not bound)}
@@ -126,13 +129,13 @@ def _relax_names(criteria: Criteria, names: VocabularyIndex, unknown: list[str])
     ways: list[Relaxation] = []
     rest: dict[str, object]
     if criteria.brands:
-        brands = " or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)
+        brands = names.spell_brands(criteria.brands)
         ways.append(("brand", f"the brand {brands}", {"brands": ()}))
     for feature in criteria.features[0 if criteria.categories else 1 :]:
         rest = {"features": tuple(other for other in criteria.features if other is not feature)}
         ways.append((feature.name, feature.name, rest))
     if criteria.excluded_brands or criteria.excluded_features:
-        ruled_out = [names.spelling.get(brand, brand) for brand in criteria.excluded_brands]
+        ruled_out = [names.spell_brand(brand) for brand in criteria.excluded_brands]
         ruled_out += [feature.name for feature in criteria.excluded_features]
         rest = {"excluded_brands": (), "excluded_features": ()}
         ways.append(("without", f"leaving out {' and '.join(ruled_out)}", rest))
@@ -167,11 +170,11 @@ def _measure_distance(product: Product, criteria: Criteria) -> Decimal:
     for bound in criteria.bounds:
         total += _relative_miss(get_numeric_value(product, bound.name), bound)
     figures = {"price", "currency", *(bound.name for bound in criteria.bounds)}
-    return total + sum(name not in figures for name in criteria.misses(product))
+    return total + sum(name not in figures for name in criteria.find_unmet(product))
 
 
 def _relative_miss(value: object, bound: Bound) -> Decimal:
-    if bound.holds(value):
+    if bound.is_met_by(value):
         return Decimal(0)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return Decimal(1)
@@ -182,9 +185,11 @@ def _relative_miss(value: object, bound: Bound) -> Decimal:
 
 def describe_misses(product: Product, criteria: Criteria, names: VocabularyIndex) -> list[str]:
     """What `product` misses, in words for the shopper."""
-    bounds = {bound.name: bound for bound in criteria.bounds if not bound.holds(get_numeric_value(product, bound.name))}
+    bounds = {
+        bound.name: bound for bound in criteria.bounds if not bound.is_met_by(get_numeric_value(product, bound.name))
+    }
     words = []
-    for name in dict.fromkeys(criteria.misses(product)):
+    for name in dict.fromkeys(criteria.find_unmet(product)):
         if name == "price" and product.currency != criteria.currency:
             continue
         if name in bounds:
@@ -197,15 +202,14 @@ def describe_misses(product: Product, criteria: Criteria, names: VocabularyIndex
 def _describe_bound_miss(product: Product, bound: Bound) -> str:
     value = get_numeric_value(product, bound.name)
     if value is None or isinstance(value, bool | str):
-        return {"rating": "rating is not known", "rating_count": "number of reviews is not known"}.get(
-            bound.name, f"{describe_bound(bound)} is not confirmed in its data"
-        )
-    shown = format_number(value) if bound.name in RATING_NAMES else describe_attribute(bound.name, value)
+        row = BY_KEY.get(bound.name)
+        return (row and row.unknown) or f"{describe_bound(bound)} is not confirmed in its data"
+    shown = format_number(value) if bound.name in COLUMN_KEYS else describe_attribute(bound.name, value)
     return f"{shown} instead of {describe_bound(bound)}"
 
 
 def _describe_other_miss(product: Product, criteria: Criteria, name: str, names: VocabularyIndex) -> str:
-    wanted = " or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)
+    wanted = names.spell_brands(criteria.brands)
     known = {
         "price": _describe_price_miss(product, criteria),
         "currency": f"{_describe_price(product)}, which is not compared with {describe_price_limits(criteria)}",

@@ -3,25 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shopassist.assistant.answering.near_misses import NearMissResult
+from shopassist.assistant.answering.near_misses import RATING_OBSTACLE, NearMissResult
 from shopassist.assistant.answering.wording import (
-    RATING_NAMES,
     describe_hard_criteria,
+    describe_noun,
     describe_price_limits,
-    product_noun,
 )
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.catalog.attributes import COLUMN_KEYS
 from shopassist.catalog.criteria import Criteria, SortOrder, get_numeric_value
-from shopassist.catalog.currencies import CURRENCY_NAMES, format_money
+from shopassist.catalog.currencies import find_currency, format_money
 from shopassist.catalog.models import Product
 from shopassist.query.models import Recommendation
 
 OFF_TOPIC_ANSWER = (
     "I can only help with finding products, and I could not find any in that message. Ask me, for example, for a kind "
-    "of product with a price limit, a brand or features: “5G phone under ₹15,000 with 8 GB RAM”."
+    "of product with a price limit, a brand or features: "
+    f"“5G phone under {format_money(15_000, 'INR')} with 8 GB RAM”."
 )
 
-SORT_REASONS = {SortOrder.CHEAPEST: "it has the lowest price", SortOrder.DEAREST: "it is the most expensive"}
+SORT_REASONS = {SortOrder.CHEAPEST: "it has the lowest price", SortOrder.MOST_EXPENSIVE: "it is the most expensive"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,11 @@ class SummaryInput:
     """
 
     criteria: Criteria
-    said: str | None
+    noun_text: str | None
     names: VocabularyIndex
-    first: Criteria
+    stated_criteria: Criteria
     note: str = ""
-    again: bool = False
+    excludes_shown: bool = False
 
 
 def build_summary(told: SummaryInput, products: Sequence[Product], shown: Sequence[Recommendation], count: str) -> str:
@@ -44,7 +45,7 @@ def build_summary(told: SummaryInput, products: Sequence[Product], shown: Sequen
     criteria = told.criteria
     sentences = [told.note] if told.note else []
     sentences.append(f"{_describe_question(told)}: {count} product{' fits' if count == '1' else 's fit'}.")
-    given_up = [term for term in told.first.terms if term not in criteria.terms]
+    given_up = [term for term in told.stated_criteria.terms if term not in criteria.terms]
     if given_up:
         sentences.append(f"None is described as “{' '.join(given_up)}”, so that only moved products up.")
     first = shown[0]
@@ -54,14 +55,14 @@ def build_summary(told: SummaryInput, products: Sequence[Product], shown: Sequen
     dated = [product.price_as_of for product in products if product.price_as_of is not None]
     if dated:
         sentences.append(f"Prices are indicative, the oldest as of {min(dated):%B %Y}: check the shop before buying.")
-    if criteria.order is SortOrder.BEST_RATED and all(product.rating is None for product in products):
+    if criteria.sort_order is SortOrder.BEST_RATED and all(product.rating is None for product in products):
         sentences.append("The catalogue has no ratings for these, so they are ordered by what they offer instead.")
     return " ".join(sentences)
 
 
 def build_empty_summary(told: SummaryInput, near: NearMissResult) -> str:
     """Why nothing fits, and what the near misses are."""
-    what = "nothing else" if told.again else "nothing"
+    what = "nothing else" if told.excludes_shown else "nothing"
     sentences = [
         told.note,
         f"{_describe_question(told)}: {what} in the catalogue fits.",
@@ -80,7 +81,7 @@ def _describe_question(told: SummaryInput) -> str:
         parts.append(price)
     if criteria.marketplace:
         parts.append(f"sold on {criteria.marketplace}")
-    noun = product_noun(criteria, told.said)
+    noun = describe_noun(criteria, told.noun_text)
     return f"You asked for {noun}" + (f" ({', '.join(parts)})" if parts else "")
 
 
@@ -101,8 +102,8 @@ def _describe_obstacles(criteria: Criteria, near: NearMissResult) -> list[str]:
 def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
     currencies = sorted({p.currency for p in near.products if p.currency and p.currency != criteria.currency})
     if describe_price_limits(criteria) and currencies and all(p.currency != criteria.currency for p in near.products):
-        there = " and ".join(CURRENCY_NAMES.get(currency, currency) for currency in currencies)
-        mine = CURRENCY_NAMES.get(criteria.currency or "", criteria.currency)
+        there = " and ".join(find_currency(currency).name or currency for currency in currencies)
+        mine = find_currency(criteria.currency).name or criteria.currency
         return f"The obstacle is the currency: prices here are in {there}, and I do not compare them with {mine}."
     if not near.obstacles:
         return (
@@ -111,8 +112,10 @@ def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
             else "The catalogue has nothing of that kind."
         )
     for obstacle in near.obstacles:
-        rated = [b.name for b in criteria.bounds if b.name in RATING_NAMES]
-        if obstacle.name == "rating" and all(get_numeric_value(p, n) is None for p in obstacle.products for n in rated):
+        rated = [b.name for b in criteria.bounds if b.name in COLUMN_KEYS]
+        if obstacle.name == RATING_OBSTACLE and all(
+            get_numeric_value(p, n) is None for p in obstacle.products for n in rated
+        ):
             return (
                 f"The obstacle is {obstacle.words}: the rating is not known for the {obstacle.count} otherwise fitting "
                 f"product{'' if obstacle.count == '1' else 's'}."
@@ -128,8 +131,8 @@ def _with_price(product: Recommendation) -> str:
 
 
 def _describe_reason(product: Recommendation, criteria: Criteria) -> str:
-    if criteria.order in SORT_REASONS:
-        return SORT_REASONS[criteria.order]
+    if criteria.sort_order in SORT_REASONS:
+        return SORT_REASONS[criteria.sort_order]
     return " and ".join(_to_clause(pro) for pro in product.pros[:2])
 
 

@@ -1,16 +1,15 @@
 """Attributes, limits and criteria in words."""
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 from shopassist.assistant.parsing.lexicon import WISH_WORDS
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
 from shopassist.catalog.attributes import (
-    ATTRIBUTE_PREFERENCES,
-    ATTRIBUTE_WORDINGS,
-    BOUND_UNITS,
-    HIDDEN_ATTRIBUTE_WORDS,
+    BY_KEY,
+    FACT_KEYS,
+    HIDDEN_WORDS,
+    PREFERENCES,
+    QUALIFIER_KEYS,
     UNIT_SUFFIXES,
 )
 from shopassist.catalog.criteria import Bound, Criteria, SortOrder
@@ -19,72 +18,67 @@ from shopassist.catalog.models import ABSENT_VALUES, Product, words_of
 from shopassist.query.models import PriceRange, ProductCriteria
 
 MAX_FACTS = 5
-GB_PER_TB = 1000
-GRAMS_PER_KG = 1000
 MAX_FACT_LENGTH = 80
+MAX_TEXT_LENGTH = 255
+SORT_WORDS = {
+    SortOrder.CHEAPEST: "cheapest",
+    SortOrder.MOST_EXPENSIVE: "most expensive",
+    SortOrder.BEST_RATED: "highly rated",
+}
 
 
 def format_number(value: object) -> str:
-    """A number without needless zeros."""
+    """Format a number without trailing zeros."""
     plain = Decimal(str(value))
     return f"{plain.quantize(Decimal(1))}" if plain == plain.to_integral_value() else f"{plain.normalize():f}"
 
 
-def describe_attribute(key: str, value: object) -> str:
-    """One attribute in words; an empty text where it says nothing."""
+def describe_attribute(key: str, value: object, qualifier: object = None) -> str:
+    """Describe an attribute; empty if the value says that there is none. `qualifier`: a value of its qualifiers."""
     if value is None or value is False or str(value).strip().lower() in ABSENT_VALUES:
         return ""
     if value is True:
         return _capitalise(key.replace("_", " "))
-    shown = format_number(value) if isinstance(value, int | float | Decimal) else str(value).strip()
-    if key == "storage_gb" and isinstance(value, int | float) and value >= GB_PER_TB:
-        return f"{format_number(Decimal(str(value)) / GB_PER_TB)} TB storage"
-    if key == "weight_g" and isinstance(value, int | float) and value >= GRAMS_PER_KG:
-        return f"{format_number(Decimal(str(value)) / GRAMS_PER_KG)} kg"
-    if key in ATTRIBUTE_WORDINGS:
-        return (
-            _capitalise(ATTRIBUTE_WORDINGS[key].format(shown))
-            if key in {"type", "connection"}
-            else ATTRIBUTE_WORDINGS[key].format(shown)
-        )
-    return _describe_unlisted_attribute(key, shown, isinstance(value, int | float))
+    text = format_number(value) if isinstance(value, int | float | Decimal) else str(value).strip()
+    row = BY_KEY.get(key)
+    if row is None or not row.fact:
+        return _describe_unlisted_attribute(key, text, numeric=isinstance(value, int | float))
+    if qualifier:
+        return row.qualified_fact.format(text, qualifier)
+    if row.large and isinstance(value, int | float) and value >= row.large[0]:
+        return row.large[1].format(format_number(Decimal(str(value)) / row.large[0]))
+    fact = row.fact.format(text)
+    return _capitalise(fact) if row.capitalised else fact
+
+
+def _describe_unlisted_attribute(key: str, text: str, *, numeric: bool) -> str:
+    name, _, unit = key.rpartition("_")
+    if numeric and name and unit in UNIT_SUFFIXES:
+        return f"{_capitalise(name.replace('_', ' '))}: {text} {UNIT_SUFFIXES[unit]}"
+    return f"{_capitalise(key.replace('_', ' ').strip())}: {text}"
 
 
 def select_facts(product: Product, criteria: Criteria) -> list[str]:
-    """Up to five facts: those that were asked for first, then those that matter most."""
+    """Return up to five facts about a product: first those that were asked for, then in the order of the table."""
     attributes = {
-        key: value
-        for key, value in product.attributes.items()
-        if not HIDDEN_ATTRIBUTE_WORDS.intersection(key.split("_"))
+        key: value for key, value in product.attributes.items() if not HIDDEN_WORDS.intersection(key.split("_"))
     }
-    wanted = {word for feature in criteria.features for words in feature.alternatives() for word in words}
-    wanted |= {word for term in criteria.terms for word in words_of(term)}
+    asked = {word for feature in criteria.features for words in feature.split_wordings() for word in words}
+    asked |= {word for term in criteria.terms for word in words_of(term)}
     limited = {bound.name for bound in criteria.bounds}
-    known = list(ATTRIBUTE_WORDINGS)
 
-    def place(key: str) -> tuple[bool, bool, int]:
+    def sort_key(key: str) -> tuple[bool, bool, int]:
         words = set(words_of(f"{key.replace('_', ' ')} {attributes[key]}"))
-        return (key not in limited, not wanted & words, known.index(key) if key in known else len(known))
+        return key not in limited, not asked & words, FACT_KEYS.index(key) if key in FACT_KEYS else len(FACT_KEYS)
 
-    facts = [_describe_fact(attributes, key) for key in sorted(attributes, key=place)]
-    told = list(dict.fromkeys(fact for fact in facts if fact and len(fact) <= MAX_FACT_LENGTH))[:MAX_FACTS]
-    return told or [sentence for sentence in [_first_sentence(product.description)] if sentence]
-
-
-def _describe_fact(attributes: Mapping[str, Any], key: str) -> str:
-    display = attributes.get("display_type") or attributes.get("panel")
-    if key == "screen_inches" and display:
-        return f"{format_number(attributes[key])}-inch {display} display"
-    if key in {"display_type", "panel"} and "screen_inches" in attributes:
-        return ""
-    return describe_attribute(key, attributes[key])
-
-
-def _describe_unlisted_attribute(key: str, shown: str, numeric: bool) -> str:
-    name, _, unit = key.rpartition("_")
-    if numeric and name and unit in UNIT_SUFFIXES:
-        return f"{_capitalise(name.replace('_', ' '))}: {shown} {UNIT_SUFFIXES[unit]}"
-    return f"{_capitalise(key.replace('_', ' ').strip())}: {shown}"
+    facts = []
+    for key in sorted(attributes, key=sort_key):
+        if QUALIFIER_KEYS.get(key) not in attributes:
+            row = BY_KEY.get(key)
+            qualifiers = (attributes.get(qualifier) for qualifier in (row.qualifiers if row else ()))
+            facts.append(describe_attribute(key, attributes[key], next(filter(None, qualifiers), None)))
+    facts = list(dict.fromkeys(fact for fact in facts if fact and len(fact) <= MAX_FACT_LENGTH))[:MAX_FACTS]
+    return facts or [sentence for sentence in [_first_sentence(product.description)] if sentence]
 
 
 def _first_sentence(description: str | None) -> str:
@@ -96,13 +90,10 @@ def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-RATING_NAMES = frozenset({"rating", "rating_count"})
-SORT_WORDS = {SortOrder.CHEAPEST: "cheapest", SortOrder.DEAREST: "most expensive", SortOrder.BEST_RATED: "highly rated"}
-
-
 def describe_bound(bound: Bound) -> str:
-    """A limit as "8 GB RAM or more", "under 200 grams", "between 54.5 and 55.5 inches"."""
-    unit = BOUND_UNITS.get(bound.name, bound.name.replace("_", " "))
+    """Describe a limit: "8 GB RAM or more", "under 200 grams", "between 54.5 and 55.5 inches"."""
+    row = BY_KEY.get(bound.name)
+    unit = row.limit if row and row.limit else bound.name.replace("_", " ")
     low = format_number(bound.minimum) if bound.minimum is not None else None
     high = format_number(bound.maximum) if bound.maximum is not None else None
     if low is not None and high is not None:
@@ -113,64 +104,61 @@ def describe_bound(bound: Bound) -> str:
 
 
 def describe_price_limits(criteria: Criteria) -> str:
-    """The price limit as "up to ₹12,000"; empty without one."""
+    """Describe the price limits, as "up to ₹12,000"; empty without any."""
     low, high, currency = criteria.price_min, criteria.price_max, criteria.currency or ""
     if low is not None and high is not None:
-        words = "from {} and up to {}" if low > high else "between {} and {}"
-        return words.format(format_money(low, currency), format_money(high, currency))
+        wording = "from {} and up to {}" if low > high else "between {} and {}"
+        return wording.format(format_money(low, currency), format_money(high, currency))
     if high is not None:
         return f"up to {format_money(high, currency)}"
     return f"from {format_money(low, currency)}" if low is not None else ""
 
 
 def describe_hard_criteria(criteria: Criteria, names: VocabularyIndex) -> list[str]:
-    """Every hard criterion but category and price in words."""
-    words = [" or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)] if criteria.brands else []
-    return words + _describe_features(criteria, names)
+    """Describe every hard criterion but the category, the price and the shop."""
+    brands = names.spell_brands(criteria.brands)
+    return [*([brands] if brands else []), *_describe_features(criteria, names)]
 
 
-def product_noun(criteria: Criteria, said: str | None) -> str:
-    """What the products are called in a sentence, in the plural."""
+def describe_noun(criteria: Criteria, noun_text: str | None) -> str:
+    """Return the plural noun for the products in a sentence."""
     if criteria.categories:
         return " or ".join(criteria.categories).replace("-", " ")
-    return f"products called “{said}”" if said else "products"
+    return f"products called “{noun_text}”" if noun_text else "products"
 
 
-def to_product_criteria(criteria: Criteria, said: str | None, names: VocabularyIndex) -> ProductCriteria:
-    """The criteria in the shape of the HTTP API. A price in another currency than the market's is a feature."""
-    own = criteria.currency in {None, names.currency}
+def to_product_criteria(criteria: Criteria, noun_text: str | None, names: VocabularyIndex) -> ProductCriteria:
+    """Convert criteria to those of the HTTP API, where a price in another than the market's currency is a feature."""
+    in_market_currency = criteria.currency in {None, names.currency}
     low, high = criteria.price_min, criteria.price_max
     features = _describe_features(criteria, names)
-    if not own:
+    if not in_market_currency:
         features.append(describe_price_limits(criteria))
-    if criteria.order in SORT_WORDS:
-        features.append(SORT_WORDS[criteria.order])
-    brand = " or ".join(names.spelling.get(brand, brand) for brand in criteria.brands)
+    if criteria.sort_order in SORT_WORDS:
+        features.append(SORT_WORDS[criteria.sort_order])
+    # Only wishes that are read as wishes in any sentence can be sent back by a client.
+    features += [wish for wish in criteria.preferences if set(words_of(wish)) <= WISH_WORDS | PREFERENCES.keys()]
     return ProductCriteria(
-        category=_truncate(said or " or ".join(criteria.categories)),
-        price_range=PriceRange(min=_to_float(low), max=_to_float(high)) if own and (low or high) else None,
-        features=[feature for feature in (_truncate(f) for f in [*features, *_reparsable_wishes(criteria)]) if feature],
-        brand=_truncate(brand),
+        category=_truncate(noun_text or " or ".join(criteria.categories)),
+        price_range=PriceRange(min=_to_float(low), max=_to_float(high))
+        if in_market_currency and (low or high)
+        else None,
+        features=[text for feature in features if (text := _truncate(feature))],
+        brand=_truncate(names.spell_brands(criteria.brands)),
         marketplace=criteria.marketplace,
     )
 
 
 def _describe_features(criteria: Criteria, names: VocabularyIndex) -> list[str]:
-    kind = criteria.kind.name if criteria.kind else None
-    words = [" ".join(criteria.terms)] if criteria.terms else []
-    words += [describe_bound(bound) for bound in criteria.bounds]
-    words += [feature.name for feature in criteria.features if feature.name != kind]
-    words += [f"without {feature.name}" for feature in criteria.excluded_features]
-    words += [f"not {names.spelling.get(brand, brand)}" for brand in criteria.excluded_brands]
-    return words + [f"not {category}" for category in criteria.excluded_categories]
-
-
-def _reparsable_wishes(criteria: Criteria) -> list[str]:
-    """Wishes that are wishes wherever they stand; others had their meaning from the sentence they stood in."""
-    return [wish for wish in criteria.wishes if set(words_of(wish)) <= WISH_WORDS | ATTRIBUTE_PREFERENCES.keys()]
-
-
-MAX_TEXT_LENGTH = 255
+    kind = criteria.category_words.name if criteria.category_words else None
+    return [
+        *([" ".join(criteria.terms)] if criteria.terms else []),
+        *(describe_bound(bound) for bound in criteria.bounds),
+        *(feature.name for feature in criteria.features if feature.name != kind),
+        *(f"without {feature.name}" for feature in criteria.excluded_features),
+        *(f"not {names.spell_brand(brand)}" for brand in criteria.excluded_brands),
+        *(f"not {category}" for category in criteria.excluded_categories),
+    ]
 
 
 def _truncate(text: str) -> str | None:

@@ -87,7 +87,7 @@ def _names_model(part: RequestedProduct) -> bool:
 
 def _has_several_kinds(parts: Sequence[RequestedProduct]) -> bool:
     """Whether the parts are things of several kinds, which no criteria say together."""
-    return len({part.noun.kinds or part.noun.said for part in parts if part.noun}) > 1
+    return len({part.noun.kinds or part.noun.text for part in parts if part.noun}) > 1
 
 
 def _build_named_product(
@@ -101,7 +101,7 @@ def _build_named_product(
     if thing and part.noun is None:
         brands, terms = (), (*brands, *terms)
     if thing and not thing.categories:
-        terms = tuple(dict.fromkeys([*terms, *thing.said.split()]))
+        terms = tuple(dict.fromkeys([*terms, *thing.text.split()]))
     if before and not brands and terms and all(any(c.isdigit() for c in term) for term in terms):
         lines = (term for term in before.terms if not any(c.isdigit() for c in term))
         return NamedProduct(before.brands, (*lines, *terms), ())

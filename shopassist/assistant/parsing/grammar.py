@@ -18,15 +18,11 @@ from shopassist.assistant.parsing.tokens import (
     tokenise,
 )
 from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
-from shopassist.catalog.attributes import classify_capacity, find_attribute
+from shopassist.catalog.attributes import COLUMN_SUBJECTS, FAST_FEATURES, find_attribute
 from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
 from shopassist.catalog.models import words_of
 
 NEAR_TOLERANCE = Decimal("0.1")
-LARGE_SCREEN_INCHES = 20
-LARGE_TOLERANCE = Decimal("0.5")
-SMALL_TOLERANCE = Decimal("0.15")
-CLASS_TOLERANCE = Decimal("0.65")
 
 PriceLimits = tuple[Decimal | None, Decimal | None, str | None]
 
@@ -52,12 +48,17 @@ def build_bounds(quantities: Iterable[Quantity], kinds: tuple[str, ...]) -> tupl
     """The limits on ratings and attributes that the quantities mean in products of these kinds."""
     bounds: dict[tuple[str, bool], Bound] = {}
     for quantity in quantities:
-        name = find_attribute(_resolve_capacity(quantity, kinds), kinds)
-        if name is None:
+        low, high = quantity.minimum, quantity.maximum
+        row = find_attribute(quantity.subject, kinds, int(high or 0) if low is None else int(low))
+        if row is None:
             continue
-        low, high = _find_limits(quantity)
-        known = bounds.get((name, quantity.exclusive), Bound(name=name, exclusive=quantity.exclusive))
-        bounds[name, quantity.exclusive] = known.model_copy(
+        if quantity.is_bare and low is not None:
+            low, high = row.bare(low)
+        else:
+            near = _widen(quantity)
+            low, high = near.minimum, near.maximum
+        known = bounds.get((row.key, quantity.exclusive), Bound(name=row.key, exclusive=quantity.exclusive))
+        bounds[row.key, quantity.exclusive] = known.model_copy(
             update={
                 "minimum": low if low is not None else known.minimum,
                 "maximum": high if high is not None else known.maximum,
@@ -66,28 +67,8 @@ def build_bounds(quantities: Iterable[Quantity], kinds: tuple[str, ...]) -> tupl
     return tuple(bounds.values())
 
 
-def _resolve_capacity(quantity: Quantity, kinds: tuple[str, ...]) -> str:
-    amount = quantity.minimum if quantity.minimum is not None else quantity.maximum
-    if quantity.subject != "gb" or amount is None:
-        return quantity.subject
-    return classify_capacity(int(amount), kinds)
-
-
-def _find_limits(quantity: Quantity) -> tuple[Decimal | None, Decimal | None]:
-    low = quantity.minimum
-    if quantity.exact and quantity.subject == "inches" and low is not None:
-        if low >= LARGE_SCREEN_INCHES:
-            return low - LARGE_TOLERANCE, low + LARGE_TOLERANCE
-        whole = low == low.to_integral_value()
-        return low - SMALL_TOLERANCE, low + (CLASS_TOLERANCE if whole else SMALL_TOLERANCE)
-    if quantity.exact and quantity.subject == "grams":
-        return None, low
-    near = _widen(quantity)
-    return near.minimum, near.maximum
-
-
 def _widen(quantity: Quantity) -> Quantity:
-    if not quantity.near or quantity.minimum is None or quantity.maximum is None:
+    if not quantity.is_approximate or quantity.minimum is None or quantity.maximum is None:
         return quantity
     return Quantity(
         quantity.subject,
@@ -97,11 +78,10 @@ def _widen(quantity: Quantity) -> Quantity:
     )
 
 
-FAST_CHARGING_WATTS = 18
 CAPITALISED_WORD = re.compile(r"(?<=[\w,] )[A-Z][^\W_]*")
 SORT_PATTERNS = (
     (lexicon.BEST_RATED_PATTERN, SortOrder.BEST_RATED),
-    (lexicon.MOST_EXPENSIVE_PATTERN, SortOrder.DEAREST),
+    (lexicon.MOST_EXPENSIVE_PATTERN, SortOrder.MOST_EXPENSIVE),
     (lexicon.CHEAPEST_PATTERN, SortOrder.CHEAPEST),
 )
 ProductKeys = frozenset[tuple[str, str]]
@@ -114,27 +94,27 @@ class ParsedQuestion:
     text: str
     criteria: Criteria
     noun: ProductNoun | None = None
-    loose: frozenset[str] = frozenset()
+    droppable_terms: frozenset[str] = frozenset()
     """Terms that only describe: they may become wishes when nothing has them all."""
 
     off_topic: bool = False
-    seen: ProductKeys = frozenset()
+    excluded_products: ProductKeys = frozenset()
     """Products that were shown before and are not wanted again, by source and id."""
 
     alternatives: tuple[Criteria, ...] = ()
     """What is looked up in place of `criteria`, where the question names several products."""
 
     @property
-    def understood(self) -> bool:
+    def is_understood(self) -> bool:
         """Whether anything but bare words was recognised."""
         c = self.criteria
         stated = (c.categories, c.brands, c.bounds, c.features, c.excluded_brands, c.excluded_features, c.currency)
         return any(stated) or self.noun is not None or bool(self.alternatives)
 
     @property
-    def unanswerable(self) -> bool:
+    def is_unanswerable(self) -> bool:
         """Whether there is nothing here to look for."""
-        return (self.off_topic and self.noun is None) or not (self.understood or self.criteria.terms)
+        return (self.off_topic and self.noun is None) or not (self.is_understood or self.criteria.terms)
 
 
 def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
@@ -156,7 +136,7 @@ def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
         excluded_brands=excluded.brands,
         excluded_features=excluded.features,
         marketplace=marketplace,
-        order=order,
+        sort_order=order,
     )
     alternatives = parse_alternatives(rest, found, criteria, names)
     return ParsedQuestion(
@@ -172,7 +152,7 @@ def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
 def _droppable_terms(found: RequestedProduct, question: str) -> frozenset[str]:
     """Words with a capital inside a sentence are names, which nothing can stand in for."""
     names = {name.casefold() for name in CAPITALISED_WORD.findall(question[:MAX_QUESTION_LENGTH])}
-    return frozenset(found.loose) - names
+    return frozenset(found.droppable_terms) - names
 
 
 def _extract_marketplace(text: str) -> tuple[str, str | None]:
@@ -194,10 +174,10 @@ def _build_identity_criteria(found: RequestedProduct) -> dict[str, object]:
     if noun is None:
         return {"brands": tuple(found.brands), "terms": tuple(found.terms)}
     if noun.categories:
-        kind: dict[str, object] = {"categories": _narrow_categories(found), "kind": noun.feature()}
+        kind: dict[str, object] = {"categories": _narrow_categories(found), "category_words": noun.to_feature()}
         return kind | {"brands": tuple(found.brands), "terms": tuple(found.terms)}
     if noun.accessory:
-        terms = dict.fromkeys([*found.terms, *noun.said.split()])
+        terms = dict.fromkeys([*found.terms, *noun.text.split()])
         return {"brands": tuple(found.brands), "terms": tuple(terms)}
     return {"brands": tuple(found.brands), "terms": tuple(found.terms)}
 
@@ -205,7 +185,7 @@ def _build_identity_criteria(found: RequestedProduct) -> dict[str, object]:
 def _narrow_categories(found: RequestedProduct) -> tuple[str, ...]:
     """Of "mens-shoes" and "womens-shoes" the one that the question's other words name."""
     categories = found.noun.categories if found.noun else ()
-    said = set(words_of(" ".join([*found.terms, *found.wishes])))
+    said = set(words_of(" ".join([*found.terms, *found.preferences])))
     named = tuple(category for category in categories if said.intersection(words_of(category)))
     return named or categories
 
@@ -218,25 +198,29 @@ def _build_stated_criteria(
     kinds = noun.kinds or noun.categories if noun else ()
     if noun and noun.accessory:
         # "Bag for a 15 inch laptop": the figure is the laptop's.
-        quantities = [quantity for quantity in quantities if quantity.subject in {"rating", "reviews"}]
+        quantities = [quantity for quantity in quantities if quantity.subject in COLUMN_SUBJECTS]
     bounds = build_bounds(quantities, kinds)
     features, more = _split_measurable_features(found.features, kinds)
     if noun and not noun.categories and not noun.accessory:
-        features = [noun.feature(), *features]
+        features = [noun.to_feature(), *features]
     return {
         "price_min": low,
         "price_max": high,
         "currency": currency,
         "bounds": (*bounds, *more),
         "features": tuple(dict.fromkeys(features)),
-        "wishes": tuple(dict.fromkeys(found.wishes)),
+        "preferences": tuple(dict.fromkeys(found.preferences)),
     }
 
 
 def _split_measurable_features(features: list[Feature], kinds: tuple[str, ...]) -> tuple[list[Feature], list[Bound]]:
-    """Phones and tablets state their charging in watts: fast is 18 W or more there."""
-    if not {"smartphones", "tablets"}.intersection(kinds):
-        return features, []
-    fast = [feature for feature in features if feature.name == "fast charging"]
-    limits = [Bound(name="charging_watts", minimum=FAST_CHARGING_WATTS) for _ in fast[:1]]
-    return [feature for feature in features if feature not in fast], limits
+    """Replace features that are a minimum of an attribute in these kinds, such as fast charging of phones."""
+    kept: list[Feature] = []
+    bounds: list[Bound] = []
+    for feature in features:
+        row = FAST_FEATURES.get(feature.name)
+        if row and row.fast and row.fast.kinds.intersection(kinds):
+            bounds.append(Bound(name=row.key, minimum=Decimal(row.fast.minimum)))
+        else:
+            kept.append(feature)
+    return kept, list(dict.fromkeys(bounds))

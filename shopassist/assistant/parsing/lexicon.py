@@ -2,73 +2,68 @@
 
 import re
 
+from shopassist.catalog import attributes
+from shopassist.catalog.attribute_types import FeatureWords
 from shopassist.catalog.criteria import Feature
+from shopassist.catalog.currencies import FILLER_WORDS
 from shopassist.catalog.models import words_of
 
-_FEATURE_TABLE: tuple[tuple[str, str | None, str, str], ...] = (
-    # name, attribute that may deny it, what shoppers say, what catalogues say besides
-    ("5G", None, "5g", ""),
-    ("4G", None, "4g|lte|volte|4g lte|4g volte", ""),
-    ("wireless charging", "wireless_charging", "wireless charging|qi charging", "qi wireless"),
-    ("wireless", "wireless", "wireless|cordless", "bluetooth"),
-    ("Bluetooth", None, "bluetooth", ""),
-    ("noise cancelling", "noise_cancelling",
-     "noise cancelling|noise canceling|noise cancellation|noise reduction|active noise cancelling|anc", ""),
-    ("waterproof", None, "waterproof|water proof", "ipx7|ipx8|ip67|ip68|ip69|5 atm|10 atm"),
-    ("water resistant", None,
-     "water resistant|water resistance|splash proof|splashproof|sweat proof|sweatproof|sweat resistant|water repellent",
-     "waterproof|ipx4|ipx5|ip54|ip55|ipx7|ipx8|ip67|ip68|ip69|5 atm"),
-    ("headphone jack", "headphone_jack",
-     "headphone jack|audio jack|3.5mm jack|3.5 mm jack|3.5mm headphone jack|3.5mm audio jack|aux port", ""),
-    ("NFC", "nfc", "nfc", ""),
-    ("GPS", "gps", "gps", ""),
-    ("microSD", "microsd", "microsd|micro sd|memory card slot|sd card slot|expandable storage|expandable memory", ""),
-    ("fast charging", "fast_charging", "fast charging|fast charge|quick charge|quick charging|rapid charging", ""),
-    ("dual SIM", None, "dual sim|two sim", ""),
-    ("AMOLED", None, "amoled", ""),
-    ("OLED", None, "oled", "amoled|poled|super amoled"),
-    ("4K", None, "4k|4k uhd|uhd|ultra hd|4k ultra hd|2160p", "3840x2160"),
-    ("full HD", None, "full hd|fhd|1080p", "1920x1080|1920x1200"),
-    ("touchscreen", "touchscreen", "touchscreen|touch screen|touch-screen", ""),
-    ("backlit keyboard", None, "backlit keyboard|backlit|backlight keyboard", "backlighting|backlight"),
-    ("USB-C", None, "usb c|type c|usb type c", ""),
-    ("Wi-Fi", None, "wifi|wi fi", ""),
-    ("microphone", None, "mic|microphone|built in mic", ""),
-    ("true wireless", None, "true wireless|truly wireless|tws", ""),
-    ("over-ear", None, "over ear|overear|around ear", ""),
-    ("on-ear", None, "on ear", ""),
-    ("in-ear", None, "in ear", ""),
-    ("neckband", None, "neckband|neck band", ""),
-    ("smart TV", "smart_tv", "smart tv|smart television", "android tv|google tv|fire tv|webos|tizen"),
-    ("flip", None, "flip phone|flip", "clamshell"),
-    ("keypad", None, "keypad phone|keypad mobile|keypad|button phone", ""),
-    ("SSD", None, "ssd", ""),
-    ("external hard disk", None, "external hard drive|external hard disk|portable hard disk", "external hdd"),
-    ("hard disk", None, "hard disk|hard drive|hdd", ""),
-    ("pen drive", None, "pen drive|pendrive|flash drive", ""),
-    ("memory card", None, "memory card|sd card|micro sd card|microsd card", "microsdxc|sdxc|sdhc"),
-    ("DSLR", None, "dslr", ""),
-    ("mirrorless", None, "mirrorless camera|mirrorless", ""),
-    ("action camera", None, "action camera|action cam", ""),
-    ("video camera", None, "video camera|camcorder", ""),
-    ("soundbar", None, "soundbar|sound bar", ""),
-    ("fitness band", None, "fitness band|fitness tracker|smart band", ""),
-    ("dual band", None, "dual band", ""),
-    ("tri band", None, "tri band", ""),
-    ("PlayStation 5", None, "ps5|playstation 5|play station 5", ""),
-    ("PlayStation 4", None, "ps4|playstation 4|play station 4", ""),
-    ("foldable", None, "foldable|folding", "fold|flip"),
-    ("voice assistant", None, "voice assistant", "alexa|siri|google assistant"),
-    ("Bluetooth calling", None, "bluetooth calling", ""),
-    ("multifunction", None, "all in one printer|all in one|multifunction", "scans copies|scanner copier"),
+TEXT_FEATURES = (
+    FeatureWords("5G", "5g"),
+    FeatureWords("4G", "4g|lte|volte|4g lte|4g volte"),
+    FeatureWords("Bluetooth", "bluetooth"),
+    FeatureWords("waterproof", "waterproof|water proof", "ipx7|ipx8|ip67|ip68|ip69|5 atm|10 atm"),
+    FeatureWords("water resistant",
+                 "water resistant|water resistance|splash proof|splashproof|sweat proof|sweatproof|sweat resistant|"
+                 "water repellent",
+                 "waterproof|ipx4|ipx5|ip54|ip55|ipx7|ipx8|ip67|ip68|ip69|5 atm"),
+    FeatureWords("dual SIM", "dual sim|two sim"),
+    FeatureWords("AMOLED", "amoled"),
+    FeatureWords("OLED", "oled", "amoled|poled|super amoled"),
+    FeatureWords("4K", "4k|4k uhd|uhd|ultra hd|4k ultra hd|2160p", "3840x2160"),
+    FeatureWords("full HD", "full hd|fhd|1080p", "1920x1080|1920x1200"),
+    FeatureWords("backlit keyboard", "backlit keyboard|backlit|backlight keyboard", "backlighting|backlight"),
+    FeatureWords("USB-C", "usb c|type c|usb type c"),
+    FeatureWords("Wi-Fi", "wifi|wi fi"),
+    FeatureWords("microphone", "mic|microphone|built in mic"),
+    FeatureWords("true wireless", "true wireless|truly wireless|tws"),
+    FeatureWords("over-ear", "over ear|overear|around ear"),
+    FeatureWords("on-ear", "on ear"),
+    FeatureWords("in-ear", "in ear"),
+    FeatureWords("neckband", "neckband|neck band"),
+    FeatureWords("flip", "flip phone|flip", "clamshell"),
+    FeatureWords("keypad", "keypad phone|keypad mobile|keypad|button phone"),
+    FeatureWords("SSD", "ssd"),
+    FeatureWords("external hard disk", "external hard drive|external hard disk|portable hard disk", "external hdd"),
+    FeatureWords("hard disk", "hard disk|hard drive|hdd"),
+    FeatureWords("pen drive", "pen drive|pendrive|flash drive"),
+    FeatureWords("memory card", "memory card|sd card|micro sd card|microsd card", "microsdxc|sdxc|sdhc"),
+    FeatureWords("DSLR", "dslr"),
+    FeatureWords("mirrorless", "mirrorless camera|mirrorless"),
+    FeatureWords("action camera", "action camera|action cam"),
+    FeatureWords("video camera", "video camera|camcorder"),
+    FeatureWords("soundbar", "soundbar|sound bar"),
+    FeatureWords("fitness band", "fitness band|fitness tracker|smart band"),
+    FeatureWords("dual band", "dual band"),
+    FeatureWords("tri band", "tri band"),
+    FeatureWords("PlayStation 5", "ps5|playstation 5|play station 5"),
+    FeatureWords("PlayStation 4", "ps4|playstation 4|play station 4"),
+    FeatureWords("foldable", "foldable|folding", "fold|flip"),
+    FeatureWords("voice assistant", "voice assistant", "alexa|siri|google assistant"),
+    FeatureWords("Bluetooth calling", "bluetooth calling"),
+    FeatureWords("multifunction", "all in one printer|all in one|multifunction", "scans copies|scanner copier"),
 )  # fmt: skip
+"""Features that products state in their text, without an attribute of their own."""
 
-FEATURE_BY_PHRASE: dict[str, Feature] = {
-    phrase: Feature(name=name, wordings=tuple(w for w in f"{asked}|{stated}".split("|") if w), attribute=attribute)
-    for name, attribute, asked, stated in _FEATURE_TABLE
-    for phrase in asked.split("|")
+FEATURE_BY_PHRASE = {
+    phrase: Feature(
+        name=words.name,
+        wordings=tuple(wording for wording in f"{words.asked}|{words.stated}".split("|") if wording),
+        denying_attribute=key,
+    )
+    for key, words in [*((None, words) for words in TEXT_FEATURES), *attributes.FEATURES.items()]
+    for phrase in words.asked.split("|")
 }
-"""From what shoppers say to the feature."""
 
 
 def _fold_words(paragraph: str) -> frozenset[str]:
@@ -89,8 +84,8 @@ STOP_WORDS = _fold_words(
     during per each every all longer louder bigger larger smaller lighter faster cheaper taller wider stronger
     quieter brighter thinner dearer pricier costlier both either neither nor with for under over above below between
     around within than top best good great better nice decent excellent amazing awesome perfect ideal suitable right
-    latest newest new brand-new recent available price priced prices pricing cost costs costing budget rupee rupees
-    dollar dollars money range ranging rated rating ratings review reviews reviewed star stars customer customers
+    latest newest new brand-new recent available price priced prices pricing cost costs costing budget
+    money range ranging rated rating ratings review reviews reviewed star stars customer customers
     buyer buyers user users feedback people number amount large lot lots minimum maximum higher lower highly
     strongly options option choice choices list product products item items model models brand brands market shop
     store online india indian order deal deals offer offers hi hello hey thanks thank ok okay yes sure currently use
@@ -101,6 +96,7 @@ STOP_WORDS = _fold_words(
     possibly around same similar such well difference differences sabse ka ki ke ko hai hain wala wale wali
     chahiye mujhe accha achha acha acchi achhi achi badhiya bhi dikhao batao koi mein
     """
+    + FILLER_WORDS
 )
 
 WISH_WORDS = _fold_words(
@@ -119,9 +115,7 @@ WISH_WORDS = _fold_words(
 )
 """Words that say how somebody feels about a product or whom it is for: no catalogue states them as facts."""
 
-MEASURE_WORDS = _fold_words(
-    "charging ram rom storage memory display screen battery camera refresh rate capacity internal"
-)
+MEASURE_WORDS = _fold_words(attributes.MEASURE_WORDS)
 """Words that only repeat what a figure beside them is about."""
 
 LIMIT_WORDS = ("under", "below", "above", "over", "between", "within", "around", "budget", "cheapest", "without")

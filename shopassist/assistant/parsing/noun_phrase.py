@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.phrases import Phrase
 from shopassist.assistant.parsing.vocabulary import ProductNoun
-from shopassist.catalog.attributes import ATTRIBUTE_PREFERENCES
+from shopassist.catalog.attributes import PREFERENCES
 from shopassist.catalog.criteria import Feature
 
 SEGMENT_OPENERS = lexicon.CONNECTIVES | lexicon.COMPATIBILITY_WORDS
@@ -21,8 +21,8 @@ class RequestedProduct:
     brands: list[str] = field(default_factory=list)
     features: list[Feature] = field(default_factory=list)
     terms: list[str] = field(default_factory=list)
-    wishes: list[str] = field(default_factory=list)
-    loose: list[str] = field(default_factory=list)
+    preferences: list[str] = field(default_factory=list)
+    droppable_terms: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def find_requested_product(phrases: Sequence[Phrase]) -> RequestedProduct:
                 _add_head_feature(phrase, result)
             elif phrase.brand:
                 _assign_brand(phrase, following, segment, result)
-            elif not phrase.filler:
+            elif not phrase.is_filler:
                 _assign_phrase(phrase, segment, result, aside=reached and segment.opening != "")
     _name_unknown_product(segments, result)
     result.terms = list(dict.fromkeys(result.terms))
@@ -75,7 +75,7 @@ def _merge_alternative_feature(before: Phrase | None, phrase: Phrase, result: Re
     if before is None or before.feature is None or phrase.feature is None or before.feature not in result.features[-1:]:
         return False
     one, other = before.feature, phrase.feature
-    if one.attribute or other.attribute:
+    if one.denying_attribute or other.denying_attribute:
         # A feature that an attribute may deny cannot share its wordings: both stay required rather than too little.
         return False
     if one != other:
@@ -88,11 +88,11 @@ def _split_segments(phrases: Sequence[Phrase]) -> list[Segment]:
     segments: list[Segment] = []
     opening, current = "", list[Phrase]()
     for phrase in phrases:
-        connective = phrase.plain and phrase.word in SEGMENT_OPENERS
-        if (connective or phrase.punctuated) and current:
+        connective = phrase.is_unknown and phrase.word in SEGMENT_OPENERS
+        if (connective or phrase.follows_punctuation) and current:
             segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
             # After a mere punctuation mark the same sentence goes on in the same role.
-            current, opening = [], "" if phrase.punctuated else opening
+            current, opening = [], "" if phrase.follows_punctuation else opening
         if connective:
             opening = phrase.word
         else:
@@ -112,12 +112,12 @@ def _find_head(segments: Sequence[Segment]) -> Phrase | None:
         head: Phrase | None = None
         before: Phrase | None = None
         for phrase in segment.phrases:
-            if head is not None and (phrase.filler or not phrase.joined or _is_part(phrase, before)):
+            if head is not None and (phrase.is_filler or not phrase.is_adjacent or _is_part(phrase, before)):
                 break
             before = phrase
             if phrase.noun is not None:
                 head = phrase
-        if head is not None and head.word not in ATTRIBUTE_PREFERENCES:
+        if head is not None and head.word not in PREFERENCES:
             return head
         # "Good camera and battery phone": what may be a part stands back behind a whole product that is joined to it.
         part = part or head
@@ -141,12 +141,12 @@ def _merge_nouns(one: ProductNoun, two: ProductNoun | None) -> ProductNoun:
     if two is None:
         return one
     kinds, categories = (*one.kinds, *two.kinds), (*one.categories, *two.categories)
-    return ProductNoun(f"{one.said} or {two.said}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
+    return ProductNoun(f"{one.text} or {two.text}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
 
 
 def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
     """Whether, as in "phone big battery", a noun names a part of the product rather than the product."""
-    return phrase.word in ATTRIBUTE_PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
+    return phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
 
 
 def _add_head_feature(phrase: Phrase, result: RequestedProduct) -> None:
@@ -160,7 +160,7 @@ def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment,
     noun = result.noun
     accessory = noun is not None and noun.accessory
     names_device = bool(following) and (
-        following[0].names_model
+        following[0].is_model_name
         or following[0].words[0] in lexicon.PRODUCT_LINES
         or (following[0].noun is not None and not following[0].noun.accessory)
     )
@@ -169,7 +169,7 @@ def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment,
         or (accessory and names_device)
         or (brand in lexicon.CHIP_MAKERS and noun is not None and not accessory)
     ):
-        result.terms.append(phrase.said)
+        result.terms.append(phrase.text)
     elif brand not in result.brands:
         result.brands.append(brand)
 
@@ -177,21 +177,21 @@ def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment,
 def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *, aside: bool) -> None:
     accessory = result.noun is not None and result.noun.accessory
     compatible = segment.opening in lexicon.COMPATIBILITY_WORDS
-    had = aside and not compatible and not phrase.measured
+    had = aside and not compatible and not phrase.beside_number
     if phrase.feature and (had or not _is_other_kind(phrase, result.noun)):
         result.features.append(phrase.feature)
     elif phrase.word in lexicon.WISH_WORDS or segment.opening in lexicon.CLAUSE_OPENERS:
-        result.wishes.append(phrase.said)
+        result.preferences.append(phrase.text)
     elif phrase.noun is not None and not accessory:
-        result.wishes.extend(phrase.said.split())
-    elif (phrase.word in ATTRIBUTE_PREFERENCES and aside) or (
-        compatible and not accessory and result.noun is not None and not phrase.names_model
+        result.preferences.extend(phrase.text.split())
+    elif (phrase.word in PREFERENCES and aside) or (
+        compatible and not accessory and result.noun is not None and not phrase.is_model_name
     ):
-        result.wishes.append(phrase.said)
+        result.preferences.append(phrase.text)
     else:
-        result.terms.extend(phrase.said.split())
+        result.terms.extend(phrase.text.split())
         if phrase.noun is None and phrase.word not in lexicon.COLOURS and id(phrase) not in segment.models:
-            result.loose.append(phrase.said)
+            result.droppable_terms.append(phrase.text)
 
 
 def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
@@ -202,24 +202,24 @@ def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
 def _find_model_phrases(phrases: Sequence[Phrase]) -> frozenset[int]:
     """The plain words that stand in one run with a number or the name of a line ("Note 10 Plus"), by identity."""
     runs = [list(run) for continues, run in itertools.groupby(phrases, _may_belong_to_model) if continues]
-    return frozenset(id(phrase) for run in runs if any(other.names_model for other in run) for phrase in run)
+    return frozenset(id(phrase) for run in runs if any(other.is_model_name for other in run) for phrase in run)
 
 
 def _may_belong_to_model(phrase: Phrase) -> bool:
-    return phrase.plain and not phrase.filler and phrase.word not in lexicon.WISH_WORDS
+    return phrase.is_unknown and not phrase.is_filler and phrase.word not in lexicon.WISH_WORDS
 
 
 def _name_unknown_product(segments: Sequence[Segment], result: RequestedProduct) -> None:
     """Without a known noun the last word of the first words is what is wanted, even where it could be a wish."""
     if result.noun is not None:
         return
-    first = next((s for s in segments if any(not p.filler for p in s.phrases)), None)
-    said = [phrase for phrase in first.phrases if not phrase.filler] if first else []
+    first = next((s for s in segments if any(not p.is_filler for p in s.phrases)), None)
+    said = [phrase for phrase in first.phrases if not phrase.is_filler] if first else []
     last = said[-1] if said else None
-    if last is None or not last.plain:
+    if last is None or not last.is_unknown:
         return
-    if last.said in result.wishes and len(said) > 1:
-        result.wishes.remove(last.said)
-        result.terms.append(last.said)
-    if last.said in result.loose:
-        result.loose.remove(last.said)
+    if last.text in result.preferences and len(said) > 1:
+        result.preferences.remove(last.text)
+        result.terms.append(last.text)
+    if last.text in result.droppable_terms:
+        result.droppable_terms.remove(last.text)

@@ -5,8 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from shopassist.catalog.attributes import MAX_BARE_VALUES, SUBJECT_BY_PREFIX, UNIT_PATTERNS
-from shopassist.catalog.currencies import CURRENCY_BY_MARK
+from shopassist.catalog.attributes import (
+    ATTRIBUTE_BY_SUBJECT,
+    FILLER_WORDS,
+    UNIT_BY_NAME,
+    UNITS,
+    build_subject_pattern,
+    build_unit_pattern,
+)
+from shopassist.catalog.currencies import CODE_BY_MARK, SIGNS, build_mark_pattern
 
 MULTIPLES = {
     "hundred": 100, "k": 1000, "thousand": 1000, "hazaar": 1000, "hazar": 1000, "hajar": 1000, "l": 100_000,
@@ -22,13 +29,13 @@ NUMBER_WORDS = {
     "pandrah": "15", "bees": "20", "pachees": "25", "tees": "30", "chalis": "40", "pachas": "50",
 }  # fmt: skip
 
-UNIT_PATTERN = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in UNIT_PATTERNS))
+UNIT_PATTERN = re.compile(build_unit_pattern())
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{2,3}){1,4}|\d{1,12})(?:\.\d{1,4})?(?![\d])"
-_BEFORE = r"(?:₹|rs\.?|inr|rupees?|us\$|usd|\$|eur|€|gbp|£)"
-_AFTER = r"(?:₹|/-|\$|€|£|(?:rs|inr|rupees?|usd|dollars?|bucks|euros?|eur|pounds?|gbp)(?![a-z]))"
+_BEFORE = build_mark_pattern("before")
+_AFTER = build_mark_pattern("after")
 _MULTIPLE = r"(?:(?:hundred|k|thousand|hazaar|hazar|hajar|l|lakhs?|lacs?|million|cr|crores?)(?![a-z]))"
-_ANY_UNIT = "|".join(pattern for _, pattern in UNIT_PATTERNS)
+_ANY_UNIT = "|".join(unit.pattern for unit in UNITS)
 
 
 def _amount(n: str) -> str:
@@ -49,7 +56,7 @@ _MORE = (
 )
 _LESS = r"(?:less(?:er)? ?th[ae]n|under|below|lower than|smaller than|fewer than|cheaper than|lighter than|beneath|<)"
 # "iPhone XS Max 64GB" is a model's name: the short form counts only before a sum of money.
-_MAX = r"(?<!pro )(?<!xs )(?<!\d )max\.?(?=:? ?(?:price|budget|cost|rs|inr|₹|\$|€|£|\d[\d,]{3}))"
+_MAX = rf"(?<!pro )(?<!xs )(?<!\d )max\.?(?=:? ?(?:price|budget|cost|{build_mark_pattern('max_marks')}|\d[\d,]{{3}}))"
 _LOW = (
     rf"(?P<low>{_NOT}{_LESS}|at ?least|minimum|min\.?|starting (?:at|from)|starts? (?:at|from)|>=|≥|not less than|"
     rf"(?P<strict_low>{_MORE}))"
@@ -61,17 +68,18 @@ _HIGH = (
 _NEAR = r"(?P<near>around|(?<!what )(?<!how )about|approx(?:imately|\.)?|roughly|nearly|near|close to|~)"
 _FOR = r"(?P<budget>for|in|at|or|just|only|cost(?:s|ing)?|priced?(?: at)?)"
 _FILL = (
-    r"(?: ?(?::|=|\bof\b|\bprice\b|\bpriced\b|\bthe\b|\ba\b|\bis\b|\bto\b|\bcosts?\b|\bbudget\b|\brange\b|\brating\b|"
-    r"\btotal\b|\bat\b|\bonly\b|\bram\b|\bstorage\b|\bbattery\b)){0,3} ?"
+    r"(?: ?(?::|=|\bof\b|\bprice\b|\bpriced\b|\bthe\b|\ba\b|\bis\b|\bto\b|\bcosts?\b|\bbudget\b|\brange\b|"
+    rf"\btotal\b|\bat\b|\bonly\b|\b(?:{'|'.join(FILLER_WORDS)})\b)){{0,3}} ?"
 )
 # Hindi puts the comparison behind the sum: "20000 ke andar" is within 20,000.
 _MORE_AFTER = (
     r"(?P<or_more> ?(?:or|and|&) (?:more|higher|above|over|greater|better|up|upwards?|bigger|larger|later)\b"
-    r"(?! ?[\d₹$€£])|"
+    rf"(?! ?[\d{SIGNS}])|"
     r" ?\+(?!\d)| (?:minimum|min|onwards?|upwards|se (?:zyada|jyada|upar|uper))\b)"
 )
 _LESS_AFTER = (
-    r"(?P<or_less> (?:or|and|&) (?:less|lower|under|below|fewer|cheaper|smaller)\b(?! ?[\d₹$€£])|"
+    r"(?P<or_less> (?:or|and|&) (?:less|lower|under|below|fewer|cheaper|smaller)\b"
+    rf"(?! ?[\d{SIGNS}])|"
     r" (?:maximum|tops|max|tak|se (?:kam|niche|neeche)|ke (?:andar|under|niche|neeche))\b)"
 )
 _DASH = r"[-\u2013\u2014]"
@@ -102,13 +110,11 @@ COMPOUND = re.compile(
     r"(?P<few>\d{1,2}) (?P<small>hundred|thousand|hazaar|hazar|hajar|lakhs?|lacs?)\b"
 )
 SUBJECT_PATTERN = re.compile(
-    r"\b(rat(?:ed|ings?)|stars?|review(?:s|ed)?|pric(?:e|ed|es|ing)|cost(?:s|ing)?|budget|ram|storage|battery|screen|"
-    r"display|camera|refresh rate|number of reviews)"
+    rf"\b(?:{build_subject_pattern(r'pric(?:e|ed|es|ing)|cost(?:s|ing)?|budget')})"
     r"(?: ?(?:is|are|of|should|be|must|it|has|by|the|a|an|with|from|at|range|ranging|size|capacity|:|\(|,)){0,4} ?$"
 )
 
 LOOK_BACK_CHARACTERS = 48
-MAX_RATING = 5
 MIN_BARE_PRICE = 1000
 YEARS = (1980, 2040)
 RESOLUTIONS = {"2", "4", "5", "6", "8"}
@@ -122,8 +128,8 @@ class Quantity:
     minimum: Decimal | None = None
     maximum: Decimal | None = None
     exclusive: bool = False
-    exact: bool = False
-    near: bool = False
+    is_bare: bool = False
+    is_approximate: bool = False
     currency: str | None = None
 
 
@@ -172,7 +178,7 @@ def _add_compound(match: re.Match[str]) -> str:
 
 def _read_pair(match: re.Match[str]) -> list[Quantity]:
     storage = Decimal(match["storage"]) * (1000 if match["tb"] else 1)
-    return [Quantity("ram", Decimal(match["ram"]), exact=True), Quantity("storage", storage, exact=True)]
+    return [Quantity("ram", Decimal(match["ram"]), is_bare=True), Quantity("storage", storage, is_bare=True)]
 
 
 def _read_value(match: re.Match[str], n: str, multiple: str | None = None) -> Decimal:
@@ -182,7 +188,7 @@ def _read_value(match: re.Match[str], n: str, multiple: str | None = None) -> De
 
 def _read_currency(match: re.Match[str], *ends: str) -> str | None:
     marks = [match[f"{side}{n}"] for n in ends for side in ("before", "after")]
-    return next((CURRENCY_BY_MARK[mark] for mark in marks if mark), None)
+    return next((CODE_BY_MARK[mark] for mark in marks if mark), None)
 
 
 def _unit_name(unit: str | None) -> str | None:
@@ -193,7 +199,7 @@ def _unit_name(unit: str | None) -> str | None:
 def _find_subject_before(match: re.Match[str]) -> str | None:
     behind = match.string[max(0, match.start() - LOOK_BACK_CHARACTERS) : match.start()]
     subject = SUBJECT_PATTERN.search(behind)
-    return SUBJECT_BY_PREFIX[subject[1][:3]] if subject else None
+    return subject.lastgroup if subject else None
 
 
 def _read_range(match: re.Match[str]) -> list[Quantity]:
@@ -245,9 +251,10 @@ def _find_subject(match: re.Match[str], currency: str | None, unit: str | None, 
     groups = match.groupdict()
     number = Decimal((groups.get("number") or groups.get("number2") or "0").replace(",", ""))
     multiple = groups.get("multiple") or groups.get("multiple2")
-    if subject in MAX_BARE_VALUES and (multiple or number > MAX_BARE_VALUES[subject] or not priced):
+    row = ATTRIBUTE_BY_SUBJECT.get(subject or "")
+    if row and row.max_bare and (multiple or number > row.max_bare or not priced):
         subject = None
-    if subject == "mah" and groups.get("high"):
+    if row and row.bare_minimum_only and groups.get("high"):
         subject = None
     return subject or ("price" if priced else None)
 
@@ -256,27 +263,23 @@ def _build_quantity(match: re.Match[str], subject: str, value: Decimal, currency
     if match["high"] or match["or_less"]:
         return Quantity(subject, None, value, bool(match["strict_high"]), currency=currency)
     if match["near"]:
-        return Quantity(subject, value, value, near=True, currency=currency)
+        return Quantity(subject, value, value, is_approximate=True, currency=currency)
     if match["low"] or match["or_more"] or match["plus"]:
         return Quantity(subject, value, None, bool(match["strict_low"]), currency=currency)
     if subject == "price":
         return Quantity(subject, None, value, currency=currency)
-    return Quantity(subject, value, None, exact=True)
+    return Quantity(subject, value, None, is_bare=True)
 
 
 def _convert_units(quantity: Quantity) -> Quantity:
-    """Ratings above five are counts, terabytes are gigabytes, kilograms grams, centimetres inches."""
-    subject = quantity.subject
-    limits = [limit for limit in (quantity.minimum, quantity.maximum) if limit is not None]
-    if subject == "rating" and max(limits) > MAX_RATING:
-        return replace(quantity, subject="reviews")
-    factor, name = {
-        "storage_tb": (Decimal(1000), "storage"),
-        "kilograms": (Decimal(1000), "grams"),
-        "cm": (Decimal("0.3937"), "inches"),
-    }.get(subject, (Decimal(1), subject))
+    """Convert to the base unit; a value too large for its subject is about another ("100 rating": reviews)."""
+    row, unit = ATTRIBUTE_BY_SUBJECT.get(quantity.subject), UNIT_BY_NAME.get(quantity.subject)
     low, high = quantity.minimum, quantity.maximum
-    return replace(quantity, subject=name, minimum=low and low * factor, maximum=high and high * factor)
+    if row and row.excess and max(limit for limit in (low, high) if limit is not None) > row.excess[0]:
+        return replace(quantity, subject=row.excess[1])
+    if unit is None or not unit.base:
+        return quantity
+    return replace(quantity, subject=unit.base, minimum=low and low * unit.factor, maximum=high and high * unit.factor)
 
 
 def _is_year(value: Decimal) -> bool:

@@ -20,11 +20,11 @@ MAX_BRAND_WORDS = 3
 class Phrase:
     """One or more words with one meaning."""
 
-    said: str
+    text: str
     words: tuple[str, ...]
-    joined: bool
-    punctuated: bool
-    measured: bool
+    is_adjacent: bool
+    follows_punctuation: bool
+    beside_number: bool
     noun: ProductNoun | None = None
     feature: Feature | None = None
     brand: str | None = None
@@ -35,21 +35,21 @@ class Phrase:
         return self.words[0] if len(self.words) == 1 else ""
 
     @property
-    def plain(self) -> bool:
+    def is_unknown(self) -> bool:
         """Whether it is a word that nothing is known about."""
         return self.noun is None and self.feature is None and self.brand is None
 
     @property
-    def filler(self) -> bool:
+    def is_filler(self) -> bool:
         """Whether it says nothing about a product."""
-        return self.plain and (
-            self.word in lexicon.STOP_WORDS or (self.measured and self.word in lexicon.MEASURE_WORDS)
+        return self.is_unknown and (
+            self.word in lexicon.STOP_WORDS or (self.beside_number and self.word in lexicon.MEASURE_WORDS)
         )
 
     @property
-    def names_model(self) -> bool:
+    def is_model_name(self) -> bool:
         """Whether it belongs to the name of a model or a line of products."""
-        return is_model_name(self.word) or is_model_name(self.said)
+        return is_model_name(self.word) or is_model_name(self.text)
 
 
 def is_model_name(word: str) -> bool:
@@ -70,13 +70,13 @@ def parse_phrases(tokens: Sequence[Token], names: VocabularyIndex) -> list[Phras
 def _parse_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> Phrase:
     token = tokens[place]
     # "T-Mobile" is a name, not a mobile.
-    initial = place > 0 and token.joined and len(tokens[place - 1].word) == 1 and tokens[place - 1].word.isalpha()
-    noun = None if initial else names.nouns.at(tokens, place)
-    feature = _FEATURE_PHRASES.at(tokens, place)
+    initial = place > 0 and token.is_adjacent and len(tokens[place - 1].word) == 1 and tokens[place - 1].word.isalpha()
+    noun = None if initial else names.nouns.match_at(tokens, place)
+    feature = _FEATURE_PHRASES.match_at(tokens, place)
     brand = _find_brand(tokens, place, names)
     length = max((found[0] for found in (noun, feature, brand) if found), default=1)
     part = tokens[place : place + length]
-    if length == 1 and token.beside_blank and token.word in lexicon.MEASURE_WORDS:
+    if length == 1 and token.beside_number and token.word in lexicon.MEASURE_WORDS:
         return _join_tokens(part)
     if brand and brand[0] == length:
         return _join_tokens(part, brand=brand[1])
@@ -91,11 +91,11 @@ def _join_tokens(
     part: Sequence[Token], noun: ProductNoun | None = None, feature: Feature | None = None, brand: str | None = None
 ) -> Phrase:
     return Phrase(
-        said=" ".join(token.said for token in part),
+        text=" ".join(token.text for token in part),
         words=tuple(token.word for token in part),
-        joined=part[0].joined,
-        punctuated=part[0].punctuated,
-        measured=any(token.beside_blank for token in part),
+        is_adjacent=part[0].is_adjacent,
+        follows_punctuation=part[0].follows_punctuation,
+        beside_number=any(token.beside_number for token in part),
         noun=noun,
         feature=feature,
         brand=brand,
@@ -103,12 +103,12 @@ def _join_tokens(
 
 
 def _find_brand(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> tuple[int, str] | None:
-    found = names.brands.at(tokens, place) or _find_spaced_brand(tokens, place, names)
+    found = names.brands.match_at(tokens, place) or _find_spaced_brand(tokens, place, names)
     if found is None or found[0] > 1 or tokens[place].word not in lexicon.STOP_WORDS:
         return found
     # "Nothing phone" names a brand, "nothing over 20000" does not.
     following = tokens[place + 1] if place + 1 < len(tokens) else None
-    named = following is not None and following.joined and following.word not in lexicon.STOP_WORDS
+    named = following is not None and following.is_adjacent and following.word not in lexicon.STOP_WORDS
     return found if named else None
 
 
@@ -116,7 +116,7 @@ def _find_spaced_brand(tokens: Sequence[Token], place: int, names: VocabularyInd
     """A brand that was written apart ("one plus")."""
     joined = tokens[place].word
     for length in range(2, MAX_BRAND_WORDS + 1):
-        if place + length > len(tokens) or not tokens[place + length - 1].joined:
+        if place + length > len(tokens) or not tokens[place + length - 1].is_adjacent:
             return None
         joined += tokens[place + length - 1].word
         if joined in names.joined_brands:
@@ -169,7 +169,7 @@ def _read_excluded(phrases: list[Phrase], place: int) -> tuple[list[list[Phrase]
             if things[0][0].brand and not phrases[place + 1].brand:
                 break
             place += 1
-        elif not (place < len(phrases) and phrases[place].brand and phrases[place].punctuated):
+        elif not (place < len(phrases) and phrases[place].brand and phrases[place].follows_punctuation):
             break
     return things, place
 
@@ -178,12 +178,12 @@ def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
     """How many phrases name one thing from here: a known one alone, unknown words together."""
     if place >= len(phrases) or _ends_exclusion(phrases[place]):
         return 0
-    if not phrases[place].plain:
+    if not phrases[place].is_unknown:
         return 1
     length = 1
     while place + length < len(phrases) and length < MAX_UNKNOWN_WORDS:
         following = phrases[place + length]
-        if not following.joined or not following.plain or _ends_exclusion(following):
+        if not following.is_adjacent or not following.is_unknown or _ends_exclusion(following):
             break
         length += 1
     return length
@@ -191,7 +191,7 @@ def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
 
 def _ends_exclusion(phrase: Phrase) -> bool:
     silent = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES
-    return phrase.plain and (phrase.word in silent or phrase.word == NEGATION_MARKER)
+    return phrase.is_unknown and (phrase.word in silent or phrase.word == NEGATION_MARKER)
 
 
 def _build_exclusions(things: list[list[Phrase]]) -> Exclusions:
@@ -207,6 +207,6 @@ def _build_exclusions(things: list[list[Phrase]]) -> Exclusions:
         elif first.noun and first.noun.categories:
             categories += first.noun.categories
         else:
-            said = " ".join(phrase.said for phrase in thing)
+            said = " ".join(phrase.text for phrase in thing)
             features.append(Feature(name=said, wordings=(said,)))
     return Exclusions(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(brands)), tuple(dict.fromkeys(features)))

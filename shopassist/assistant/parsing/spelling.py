@@ -9,7 +9,7 @@ from functools import partial
 from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.lexicon import FEATURE_BY_PHRASE
 from shopassist.assistant.parsing.vocabulary import ACCESSORY_NOUNS, AMBIGUOUS_NOUNS, DEVICE_NOUNS, VocabularyIndex
-from shopassist.catalog.attributes import ATTRIBUTE_PREFERENCES
+from shopassist.catalog.attributes import PREFERENCES
 from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.models import words_of
 from shopassist.catalog.ports import CatalogReader
@@ -22,9 +22,7 @@ MAX_LOOKUPS = 6
 
 _NOUN_WORDS = (phrase for phrases in (DEVICE_NOUNS | ACCESSORY_NOUNS).values() for phrase in phrases)
 KNOWN_WORDS = frozenset(
-    words_of(
-        " ".join([*_NOUN_WORDS, *AMBIGUOUS_NOUNS, *FEATURE_BY_PHRASE, *ATTRIBUTE_PREFERENCES, *lexicon.LIMIT_WORDS])
-    )
+    words_of(" ".join([*_NOUN_WORDS, *AMBIGUOUS_NOUNS, *FEATURE_BY_PHRASE, *PREFERENCES, *lexicon.LIMIT_WORDS]))
 )
 """The assistant's own words for products, features and limits."""
 
@@ -39,13 +37,13 @@ async def find_corrections(catalog: CatalogReader, criteria: Criteria, names: Vo
         w for w in said if w.isalpha() and len(w) >= MIN_WORD_LENGTH and w not in KNOWN_WORDS | lexicon.STOP_WORDS
     ][:MAX_LOOKUPS]
     unknown = [w for w in unknown if not await catalog.search(Criteria(terms=(w,)), 1)]
-    theirs = await catalog.correct(unknown) if unknown else {}
+    theirs = await catalog.find_corrections(unknown) if unknown else {}
     found = {}
     for word in unknown:
         candidates = sorted({*get_close_matches(word, KNOWN_WORDS), theirs.get(word, word)} - {word})
         best = max(candidates, key=partial(_rank_candidate, word), default=word)
         if best != word and get_similarity(word, best) >= MIN_SIMILARITY:
-            found[said[word]] = names.spelling.get(best, best)
+            found[said[word]] = names.spell_brand(best)
     return found
 
 

@@ -30,10 +30,10 @@ class Token:
     """
 
     word: str
-    said: str
-    joined: bool
-    punctuated: bool
-    beside_blank: bool
+    text: str
+    is_adjacent: bool
+    follows_punctuation: bool
+    beside_number: bool
 
 
 def normalise_question(question: str) -> str:
@@ -80,11 +80,11 @@ class PhraseTable(Generic[T]):
         self._table.pop((), None)
         self._longest = max((len(key) for key in self._table), default=0)
 
-    def at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
+    def match_at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
         """The length of the longest phrase that starts at `place`, and its value."""
         words = [tokens[place].word]
         for token in tokens[place + 1 : place + self._longest]:
-            if not token.joined:
+            if not token.is_adjacent:
                 break
             words.append(token.word)
         for length in range(len(words), 0, -1):

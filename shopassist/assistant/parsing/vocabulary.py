@@ -1,6 +1,7 @@
 """Names of product kinds, and an index of the brands, categories and currencies in the catalogue."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shopassist.assistant.parsing.tokens import PhraseTable
@@ -94,9 +95,6 @@ AMBIGUOUS_NOUNS: dict[str, tuple[str, ...]] = {
 }
 """Words that catalogues file under more than one category."""
 
-PHONES_AND_TABLETS = frozenset({"smartphones", "feature phones", "tablets"})
-SCREENS = frozenset({"televisions", "monitors"})
-
 VAGUE_NOUNS = frozenset({"phone", "mobile", "tab", "bud", "watch", "shades", "console", "battery pack"})
 """Nouns that other products' descriptions mention: in a text without a category they count only when asked for."""
 
@@ -105,19 +103,19 @@ VAGUE_NOUNS = frozenset({"phone", "mobile", "tab", "bud", "watch", "shades", "co
 class ProductNoun:
     """What a product is called: the kinds it names, the catalogue's categories for it, its wordings in texts."""
 
-    said: str
+    text: str
     kinds: tuple[str, ...]
     categories: tuple[str, ...]
     accessory: bool
 
-    def feature(self) -> Feature:
+    def to_feature(self) -> Feature:
         """How a text without a category states this noun."""
         phrases = (
             []
             if self.accessory
             else [p for kind in self.kinds for p in DEVICE_NOUNS.get(kind, ()) if p not in VAGUE_NOUNS]
         )
-        return Feature(name=self.said, wordings=tuple(dict.fromkeys([self.said, *phrases])))
+        return Feature(name=self.text, wordings=tuple(dict.fromkeys([self.text, *phrases])))
 
 
 def find_categories(phrase: str, categories: tuple[str, ...]) -> list[str]:
@@ -143,6 +141,14 @@ class VocabularyIndex:
         sole = next(iter(self.currencies)) if len(self.currencies) == 1 else None
         self.currency = sole if sole is not None and market_currency not in self.currencies else market_currency
         self.nouns = PhraseTable(_index_nouns(vocabulary.categories))
+
+    def spell_brand(self, brand: str) -> str:
+        """Return a brand as the catalogue spells it."""
+        return self.spelling.get(brand, brand)
+
+    def spell_brands(self, brands: Iterable[str]) -> str:
+        """Return alternative brands as the catalogue spells them, joined by "or"."""
+        return " or ".join(map(self.spell_brand, brands))
 
 
 def _index_nouns(categories: tuple[str, ...]) -> dict[str, ProductNoun]:

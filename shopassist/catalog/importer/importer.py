@@ -45,11 +45,11 @@ async def import_catalog(
     Raises `InvalidInputError` when the file ends early; what was read before that is stored, and its number told.
     """
     report = ImportReport()
-    rows = plan.file.rows()
+    rows = plan.file.read_rows()
     damage: InvalidInputError | None = None
     with _open_reject_file(plan.rejects) as reject:
         while damage is None:
-            products, read, damage = _read_batch(rows, plan.reader, reject)
+            products, read, damage = _read_batch(rows, plan.builder, reject)
             if not read:
                 break
             report.read += read
@@ -75,13 +75,13 @@ async def load_sample(unit_of_work: UnitOfWork) -> int:
             return 0
     with as_file(files("shopassist") / "data" / "sample-catalogue.jsonl") as path:
         plan = plan_import(path, ImportOptions(source=SAMPLE_SOURCE))
-        products = [plan.reader.product(row.values or {}) for row in plan.file.rows()]
+        products = [plan.builder.build(row.values or {}) for row in plan.file.read_rows()]
     async with unit_of_work() as repositories:
         return (await repositories.catalog.upsert(products)).inserted
 
 
 def _read_batch(
-    rows: Iterator[FileRow], reader: ProductBuilder, reject: RejectRow
+    rows: Iterator[FileRow], builder: ProductBuilder, reject: RejectRow
 ) -> tuple[list[Product], int, InvalidInputError | None]:
     """The next products, how many rows they come from, and what ended the file too early."""
     products: list[Product] = []
@@ -89,7 +89,7 @@ def _read_batch(
     try:
         for row in islice(rows, BATCH_ROWS):
             read += 1
-            product = _build_or_reject(row, reader, reject)
+            product = _build_or_reject(row, builder, reject)
             if product is not None:
                 products.append(product)
     except InvalidInputError as damage:
@@ -97,12 +97,12 @@ def _read_batch(
     return products, read, None
 
 
-def _build_or_reject(row: FileRow, reader: ProductBuilder, reject: RejectRow) -> Product | None:
+def _build_or_reject(row: FileRow, builder: ProductBuilder, reject: RejectRow) -> Product | None:
     if row.values is None:
         reject(row, row.reason)
         return None
     try:
-        return reader.product(row.values)
+        return builder.build(row.values)
     except InvalidRowError as refusal:
         reject(row, str(refusal))
         return None

@@ -49,9 +49,9 @@ class ImportPlan:
     """A file and the way to read it. `shown` are the lines of a table: field, column, remark."""
 
     file: CatalogFile
-    reader: ProductBuilder
+    builder: ProductBuilder
     rejects: Path
-    shown: list[tuple[str, str, str]]
+    description: list[tuple[str, str, str]]
 
 
 def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
@@ -59,7 +59,7 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
     options = options or ImportOptions()
     file = CatalogFile(path)
     try:
-        rows = [row.values for row in islice(file.rows(), SAMPLED_ROWS) if row.values is not None]
+        rows = [row.values for row in islice(file.read_rows(), SAMPLED_ROWS) if row.values is not None]
     except InvalidInputError as damage:
         raise InvalidInputError(f"{damage.detail} No row was taken.") from damage
     file.bytes_read = 0
@@ -68,7 +68,7 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     layout = detect_layout(columns)
     mapping = map_columns(columns, options.columns)
-    reader = ProductBuilder(
+    builder = ProductBuilder(
         source=_choose_source(path, options.source),
         mapping=mapping,
         layout=layout,
@@ -77,7 +77,7 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
         link_template=_check_link_template(options.link_template),
     )
     rejects = options.rejects or path.with_name(f"{path.name}.rejects.jsonl")
-    return ImportPlan(file, reader, rejects, _describe_plan(reader, columns))
+    return ImportPlan(file, builder, rejects, _describe_plan(builder, columns))
 
 
 def _choose_source(path: Path, given: str | None) -> str:

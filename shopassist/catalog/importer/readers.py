@@ -44,9 +44,9 @@ class CatalogFile:
                 self.compressed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         except OSError as error:
             raise InvalidInputError(f"{path} cannot be read: {error.strerror}.") from None
-        self.format = self._format()
+        self.format = self._detect_format()
 
-    def rows(self) -> Iterator[FileRow]:
+    def read_rows(self) -> Iterator[FileRow]:
         """Every row in order; `bytes_read` counts the bytes of the file, compressed as it is, as they are used.
 
         Raises `InvalidInputError` where the file itself ends early or is damaged.
@@ -56,14 +56,14 @@ class CatalogFile:
             "jsonl": _read_json_lines,
             "json": _read_json,
         }[self.format]
-        with self._opened() as (file, content):
+        with self._open() as (file, content):
             rows = read(content)
             while (row := self._next(rows)) is not None:
                 self.bytes_read = min(file.tell(), self.size)
                 yield row
 
     @contextmanager
-    def _opened(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    def _open(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         """The file as it lies there, and its content."""
         with self.path.open("rb") as file:
             if not self.compressed:
@@ -76,26 +76,26 @@ class CatalogFile:
         try:
             return next(rows, None)
         except EOFError:
-            self._damaged("is cut off: its compressed data ends early")
+            self._raise_damaged("is cut off: its compressed data ends early")
         except (gzip.BadGzipFile, zlib.error):
-            self._damaged("is damaged: its compressed data cannot be read further")
+            self._raise_damaged("is damaged: its compressed data cannot be read further")
         except OSError as error:
-            self._damaged(f"cannot be read further: {error.strerror}")
+            self._raise_damaged(f"cannot be read further: {error.strerror}")
 
-    def _damaged(self, what: str) -> NoReturn:
+    def _raise_damaged(self, what: str) -> NoReturn:
         raise InvalidInputError(f"{self.path} {what}.")
 
-    def _format(self) -> str:
+    def _detect_format(self) -> str:
         suffix = Path(self.path.stem).suffix if self.path.suffix.lower() == ".gz" else self.path.suffix
         named = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(suffix.lower())
-        return named or self._format_by_content()
+        return named or self._detect_format_by_content()
 
-    def _format_by_content(self) -> str:
-        with self._opened() as (_, content):
+    def _detect_format_by_content(self) -> str:
+        with self._open() as (_, content):
             try:
                 start = content.read(SNIFFED_BYTES).decode("utf-8-sig", "replace").lstrip()
             except (EOFError, OSError, zlib.error):
-                self._damaged("is damaged: its compressed data cannot be read")
+                self._raise_damaged("is damaged: its compressed data cannot be read")
         if not start.startswith(("{", "[")):
             return "csv"
         first_line = start.partition("\n")[0]

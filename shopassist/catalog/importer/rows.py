@@ -171,7 +171,7 @@ class ProductBuilder:
     minor: bool = False
     link_template: str | None = None
 
-    def product(self, row: Mapping[str, Any]) -> Product:
+    def build(self, row: Mapping[str, Any]) -> Product:
         """Raises `InvalidRowError` with the reason."""
         title = self._text(row, "title")
         if title is None:

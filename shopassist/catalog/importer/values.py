@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
-from shopassist.catalog.currencies import CURRENCIES_BY_SIGN, CURRENCIES_WITHOUT_MINOR_UNIT
+from shopassist.catalog.currencies import CODES_BY_SIGN, find_currency
 from shopassist.text import validate_text
 
 NUMBER_PATTERN = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?")
@@ -112,7 +112,7 @@ def parse_link(value: Any, longest: int) -> str | None:
 def build_store_link(template: str | None, brand: str | None, title: str, currency: str | None) -> str:
     """A search for the product in a store, from `template` with its `{query}`; Amazon's of the currency by default."""
     if template is None:
-        template = f"https://www.amazon.{'in' if currency == 'INR' else 'com'}/s?k={{query}}"
+        template = f"https://www.amazon.{find_currency(currency).store}/s?k={{query}}"
     named = not brand or title.lower().startswith(brand.lower())
     query = title if named else f"{brand} {title}"
     return template.replace("{query}", quote_plus(query[:MAX_SEARCH_LENGTH]))
@@ -170,7 +170,7 @@ def parse_price(
     if stated and signed and stated not in signed:
         raise InvalidRowError(f"price {abbreviate(value)} and its currency {stated} contradict each other")
     currency = stated or (fallback if fallback in signed or not signed else signed[0])
-    if minor and currency not in CURRENCIES_WITHOUT_MINOR_UNIT:
+    if minor and find_currency(currency).has_minor_unit:
         amount /= 100
     if not CENT / 2 <= amount <= MAX_PRICE:
         raise InvalidRowError(f"price {abbreviate(value)} is not above zero and below 10 thousand million")
@@ -209,7 +209,7 @@ def _parse_amount_and_currencies(value: Any) -> tuple[Decimal, tuple[str, ...]]:
 
 
 def _parse_currency_mark(mark: str) -> tuple[str, ...]:
-    known = CURRENCIES_BY_SIGN.get(mark.lower().rstrip("."))
+    known = CODES_BY_SIGN.get(mark.lower().rstrip("."))
     if not known and not CURRENCY_CODE_PATTERN.fullmatch(mark):
         raise InvalidRowError(f"currency {abbreviate(mark)} is unknown: write its ISO code, as USD")
     return known or (mark.upper(),)

@@ -121,17 +121,20 @@ class PostgresCatalogRepository(BaseRepository):
         meeting = select(Product).options(defer(Product.search)).where(*build_conditions(criteria))
         named = build_text_match(criteria)
         if named is None:
-            return await self._products(meeting.order_by(*build_order(criteria.order)).limit(limit))
+            return await self._products(meeting.order_by(*build_order(criteria.sort_order)).limit(limit))
         best = meeting.where(named.matches).order_by(
-            named.count.desc(), *build_requested_order(criteria.order), named.rank.desc(), *build_order(criteria.order)
+            named.count.desc(),
+            *build_requested_order(criteria.sort_order),
+            named.rank.desc(),
+            *build_order(criteria.sort_order),
         )
         found = await self._products(best.limit(limit))
         if len(found) < limit:
             others = meeting.where(col(Product.id).not_in([product.id for product in found]))
-            found += await self._products(others.order_by(*build_order(criteria.order)).limit(limit - len(found)))
+            found += await self._products(others.order_by(*build_order(criteria.sort_order)).limit(limit - len(found)))
         return found
 
-    async def correct(self, words: Sequence[str]) -> dict[str, str]:
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         await self.session.execute(SET_SIMILARITY_THRESHOLD)
         corrected = {}
         for word in {word for word in words if word.isalpha() and len(word) >= MIN_CORRECTED_LENGTH}:
@@ -150,7 +153,7 @@ class PostgresCatalogRepository(BaseRepository):
     async def count(self) -> int:
         return (await self.session.execute(select(func.count(col(Product.id))))).scalar_one()
 
-    async def vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> Vocabulary:
         names = [
             tuple((await self.session.execute(statement)).scalars())
             for statement in (SELECT_CATEGORIES, SELECT_BRANDS, SELECT_CURRENCIES)

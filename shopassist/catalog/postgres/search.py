@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.types import Text
 from sqlmodel import col
 
+from shopassist.catalog.attributes import COLUMN_KEYS
 from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
 from shopassist.catalog.models import BRAND_KEY, CATEGORY_KEY, Product, words_of
 
@@ -21,7 +22,7 @@ LINK_HOST = func.split_part(func.lower(col(Product.link)), "/", 3)
 
 
 def build_conditions(criteria: Criteria) -> list[ColumnElement[bool]]:
-    """What a row must meet so that `criteria.misses` finds nothing."""
+    """What a row must meet so that `criteria.find_unmet` finds nothing."""
     return [
         *_build_identity_conditions(criteria),
         *_build_price_conditions(criteria),
@@ -34,7 +35,11 @@ def build_conditions(criteria: Criteria) -> list[ColumnElement[bool]]:
 
 def _build_identity_conditions(criteria: Criteria) -> Iterator[ColumnElement[bool]]:
     if criteria.categories:
-        kind = and_(CATEGORY_EXPRESSION == "", _build_feature_condition(criteria.kind)) if criteria.kind else false()
+        kind = (
+            and_(CATEGORY_EXPRESSION == "", _build_feature_condition(criteria.category_words))
+            if criteria.category_words
+            else false()
+        )
         yield or_(CATEGORY_EXPRESSION.in_(criteria.categories), kind)
     if criteria.excluded_categories:
         yield CATEGORY_EXPRESSION.not_in(criteria.excluded_categories)
@@ -68,7 +73,7 @@ def _build_bound_condition(bound: Bound) -> ColumnElement[bool]:
 
 
 def _build_number_expression(name: str) -> ColumnElement[Any]:
-    if name in {"rating", "rating_count"}:
+    if name in COLUMN_KEYS:
         column: ColumnElement[Any] = getattr(Product, name)
         return column
     value = col(Product.attributes)[name]
@@ -77,10 +82,10 @@ def _build_number_expression(name: str) -> ColumnElement[Any]:
 
 
 def _build_feature_condition(feature: Feature) -> ColumnElement[bool]:
-    stated = or_(false(), *(contains_words(words) for words in feature.alternatives()))
-    if feature.attribute is None:
+    stated = or_(false(), *(contains_words(words) for words in feature.split_wordings()))
+    if feature.denying_attribute is None:
         return stated
-    return and_(stated, col(Product.attributes)[feature.attribute].is_distinct_from(JSON_FALSE))
+    return and_(stated, col(Product.attributes)[feature.denying_attribute].is_distinct_from(JSON_FALSE))
 
 
 def contains_words(words: list[str]) -> ColumnElement[bool]:
@@ -94,7 +99,7 @@ RANK_BY_LOG_LENGTH = 1
 
 @dataclass(frozen=True, slots=True)
 class TextMatch:
-    """How a product answers to the terms and wishes: `matches` any of them, `count` of them, and how well."""
+    """How a product answers to the terms and preferences: `matches` any of them, `count` of them, and how well."""
 
     matches: ColumnElement[bool]
     count: ColumnElement[int]
@@ -103,7 +108,7 @@ class TextMatch:
 
 def build_text_match(criteria: Criteria) -> TextMatch | None:
     """None when no words were asked for."""
-    phrases = {" ".join(words): words for words in map(words_of, (*criteria.terms, *criteria.wishes)) if words}
+    phrases = {" ".join(words): words for words in map(words_of, (*criteria.terms, *criteria.preferences)) if words}
     if not phrases:
         return None
     told = [
@@ -127,7 +132,7 @@ def build_requested_order(order: SortOrder) -> list[ColumnElement[Any]]:
     """The order that the shopper asked for, nothing when that is relevance."""
     by_order: dict[SortOrder, list[ColumnElement[Any]]] = {
         SortOrder.CHEAPEST: [col(Product.price).asc()],
-        SortOrder.DEAREST: [col(Product.price).desc()],
+        SortOrder.MOST_EXPENSIVE: [col(Product.price).desc()],
         SortOrder.BEST_RATED: [col(Product.rating).desc().nulls_last(), col(Product.rating_count).desc().nulls_last()],
     }
     return by_order.get(order, [])
