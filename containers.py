@@ -4,22 +4,33 @@ Any provider can be overridden, and everything built from it follows: a test rep
 deployment the assistant. Each `Container(settings=…)` is a world of its own.
 """
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any
 
-from dependency_injector import providers
+from dependency_injector import containers, providers
 
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.audit.service import AdminAuditService
 from shopassist.cache.fallback import StaleAnswers
+from shopassist.cache.redis import EntryCodec, RedisAnswers
+from shopassist.cache.redis_client import build_redis_client
 from shopassist.cache.service import QueryCacheService
 from shopassist.catalog.service import CatalogService
 from shopassist.consent.gate import ConsentGate
 from shopassist.consent.notices import NoticeService, PublishedNoticeCache
+from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.purposes import ConsentHistoryService
 from shopassist.consent.service import UserConsentService
+from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.reconciliation import LedgerReconciliationService
 from shopassist.credits.service import AdjustmentService, CreditService
+from shopassist.db.ports import SystemClock
+from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.guests import GuestSessions
 from shopassist.identity.issuers import token_verifier
+from shopassist.identity.key_derivation import derive_key, derive_shared_cache_key
+from shopassist.identity.rate_limits import MemoryRateCounters, RateLimits
 from shopassist.maintenance.jobs import MaintenanceJobs
 from shopassist.maintenance.scheduler import Job, JobScheduler
 from shopassist.metrics.registry import RequestMetrics
@@ -27,13 +38,16 @@ from shopassist.monitoring.health import Availability, HealthService
 from shopassist.privacy.erasure import ErasureService
 from shopassist.privacy.export import ExportService
 from shopassist.privacy.guest_merge import GuestMergeService
+from shopassist.privacy.ports import ErasureCounters
 from shopassist.query.responses import QueryOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
+from shopassist.rollout.container import RolloutStorage
 from shopassist.rollout.controller import RolloutService
-from shopassist.wiring.door import Door
-from shopassist.wiring.sharing import closed
-from shopassist.wiring.state import State
+from shopassist.settings import Settings
+from shopassist.storage.common import CommonParts
+from shopassist.storage.memory import MemoryStorage
+from shopassist.storage.postgres import PostgresStorage
 
 
 def job(name: str, housekeeping: providers.Provider[MaintenanceJobs], **every: float) -> providers.Provider[Job]:
@@ -41,134 +55,194 @@ def job(name: str, housekeeping: providers.Provider[MaintenanceJobs], **every: f
     return providers.Factory(Job, name, timedelta(**every), getattr(housekeeping.provided, name))
 
 
-class Container(Door):
+def port(storage: providers.Provider[Any], name: str) -> providers.Provider[Any]:
+    """Return the provider of the port `name` of the storage that was chosen."""
+    return providers.Singleton(getattr(storage.provided, name).call())
+
+
+async def close_all(*closers: Callable[[], Awaitable[None]]) -> None:
+    """Await each of `closers` in turn."""
+    for close in closers:
+        await close()
+
+
+class Container(containers.DeclarativeContainer):
     """Everything the product is made of."""
+
+    settings = providers.Dependency(instance_of=Settings)
+    clock = providers.Singleton(SystemClock)
+    common = providers.Container(CommonParts, settings=settings, clock=clock)
+    credit_policy = common.credit_policy
+    user_hasher = common.user_hasher
+    ledger_figures = providers.Singleton(LedgerCounters)
+    consent_counters = providers.Singleton(ConsentCounters)
+    erasure_counters = providers.Singleton(ErasureCounters)
+
+    memory = providers.Container(MemoryStorage, common=common, ledger_figures=ledger_figures)
+    mirror = providers.Container(MemoryStorage, common=common, ledger_figures=providers.Singleton(LedgerCounters))
+    postgres = providers.Container(PostgresStorage, common=common, ledger_figures=ledger_figures)
+    rollout_storage = providers.Container(
+        RolloutStorage, settings=settings, memory=memory, mirror=mirror, postgres=postgres
+    )
+    storage = providers.Selector(
+        settings.provided.storage.storage.value, memory=memory, postgres=postgres, rollout=rollout_storage
+    )
+    database_manager = postgres.database_manager
+    resilience = postgres.resilience
+    memory_store = memory.memory_store
+    unit_of_work = port(storage, "unit_of_work")
+    lagging_reads = port(storage, "lagging_reads")
+    credit_ledger = port(storage, "credit_ledger")
+    replays = port(storage, "replays")
+    audit = port(storage, "audit")
+    guest_networks = port(storage, "guest_networks")
+    consent_lookup = port(storage, "consent_lookup")
+    personal_data = port(storage, "personal_data")
+    erasures = port(storage, "erasures")
+    cached_answers = port(storage, "cached_answers")
+    cache_epochs = port(storage, "cache_epochs")
+    leases = port(storage, "leases")
+    maintenance_runs = port(storage, "maintenance_runs")
+    vacuum = port(storage, "vacuum")
+    database = port(storage, "database")
+    replica = port(storage, "replica")
+    rollout = port(storage, "rollout")
+    background_services = port(storage, "background_services")
+
+    networks = providers.Singleton(
+        ClientNetworks,
+        key=providers.Callable(derive_key, settings, "client network"),
+        trusted=settings.provided.server.trusted_proxies,
+        loopback_counts=settings.provided.server.production,
+    )
+    guest_sessions = providers.Singleton(
+        GuestSessions,
+        key=providers.Callable(derive_key, settings, "guest session"),
+        only_signed=settings.provided.guests.only_signed,
+    )
+    rate_counters = providers.Singleton(MemoryRateCounters)
+    rate_limits = providers.Singleton(
+        RateLimits,
+        counters=rate_counters,
+        questions=settings.provided.limits.questions_per_minute,
+        reads=settings.provided.limits.reads_per_minute,
+        network_factor=settings.provided.limits.network_factor,
+    )
+
+    shared_answers = providers.Singleton(
+        RedisAnswers,
+        link=providers.Callable(build_redis_client, settings.provided.shared_cache_url),
+        behind=cached_answers,
+        epochs=cache_epochs,
+        entries=providers.Factory(EntryCodec, providers.Callable(derive_shared_cache_key, settings)),
+        clock=clock,
+    )
 
     credit_service = providers.Factory(
         CreditService,
-        ledger=State.credit_ledger,
-        unit_of_work=State.unit_of_work,
-        policy=State.credit_policy,
-        lagging_reads=State.lagging_reads,
+        ledger=credit_ledger,
+        unit_of_work=unit_of_work,
+        policy=credit_policy,
+        lagging_reads=lagging_reads,
     )
     adjustment_service = providers.Factory(
-        AdjustmentService, ledger=State.credit_ledger, replays=State.replays, unit_of_work=State.unit_of_work
+        AdjustmentService, ledger=credit_ledger, replays=replays, unit_of_work=unit_of_work
     )
-    ledger_audit = providers.Singleton(LedgerReconciliationService, audit=State.audit)
+    ledger_audit = providers.Singleton(LedgerReconciliationService, audit=audit)
     consent_service = providers.Factory(
         UserConsentService,
-        unit_of_work=State.unit_of_work,
-        lagging_reads=State.lagging_reads,
-        counters=State.consent_counters,
+        unit_of_work=unit_of_work,
+        lagging_reads=lagging_reads,
+        counters=consent_counters,
     )
     export_service = providers.Factory(
-        ExportService, personal_data=State.personal_data, unit_of_work=State.unit_of_work, clock=State.clock
+        ExportService, personal_data=personal_data, unit_of_work=unit_of_work, clock=clock
     )
     erasure_service = providers.Factory(
         ErasureService,
-        erasures=State.erasures,
-        personal_data=State.personal_data,
-        hash_user_id=State.user_hasher,
-        counters=State.erasure_counters,
+        erasures=erasures,
+        personal_data=personal_data,
+        hash_user_id=user_hasher,
+        counters=erasure_counters,
     )
-    guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=State.unit_of_work)
+    guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=unit_of_work)
     consent_history_service = providers.Factory(
-        ConsentHistoryService, unit_of_work=State.unit_of_work, counters=State.consent_counters
+        ConsentHistoryService, unit_of_work=unit_of_work, counters=consent_counters
     )
-    published_notices = providers.Singleton(PublishedNoticeCache, read=State.consent_lookup.provided.list_published)
+    published_notices = providers.Singleton(PublishedNoticeCache, read=consent_lookup.provided.list_published)
     notice_service = providers.Factory(
         NoticeService,
-        unit_of_work=State.unit_of_work,
+        unit_of_work=unit_of_work,
         published=published_notices,
-        grace_hours=State.settings.provided.consent.grace_hours,
+        grace_hours=settings.provided.consent.grace_hours,
     )
     consent_gate = providers.Singleton(
         ConsentGate,
-        lookup=State.consent_lookup,
+        lookup=consent_lookup,
         published=published_notices,
         history=consent_history_service,
-        required=State.settings.provided.consent.required,
+        required=settings.provided.consent.required,
     )
-    rollout_service = providers.Factory(RolloutService, rollout=Door.rollout, unit_of_work=State.unit_of_work)
-    admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=State.unit_of_work)
+    rollout_service = providers.Factory(RolloutService, rollout=rollout, unit_of_work=unit_of_work)
+    admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
-        most_answers=providers.Selector(
-            State.storage,
-            postgres=State.settings.provided.cache.stale_answers,
-            rollout=State.settings.provided.cache.stale_answers,
-            memory=providers.Object(0),
-        ),
-        most_bytes=State.settings.provided.cache.stale_bytes,
-        longest=State.settings.provided.cache.stale_lifetime,
-        validity=State.settings.provided.cache.validity,
+        most_answers=settings.provided.max_stale_answers,
+        most_bytes=settings.provided.cache.stale_bytes,
+        longest=settings.provided.cache.stale_lifetime,
+        validity=settings.provided.cache.validity,
     )
     availability = providers.Singleton(
         Availability,
-        epochs=State.cache_epochs,
+        epochs=cache_epochs,
         answers=stale_answers,
-        may_start_without=State.settings.provided.database.start_degraded,
-        fatal_after_seconds=providers.Selector(
-            State.storage,
-            postgres=State.settings.provided.database.fatal_after_seconds,
-            memory=State.settings.provided.database.fatal_after_seconds,
-            # Whoever is in memory has nobody else to answer them.
-            rollout=providers.Object(None),
-        ),
+        may_start_without=settings.provided.database.start_degraded,
+        fatal_after_seconds=settings.provided.fatal_after_seconds,
     )
     query_cache_service = providers.Singleton(
         QueryCacheService,
-        unit_of_work=State.unit_of_work,
-        answers=State.cached_answers,
-        shared=Door.shared_answers,
-        epochs=State.cache_epochs,
+        unit_of_work=unit_of_work,
+        answers=cached_answers,
+        shared=shared_answers,
+        epochs=cache_epochs,
         stale=stale_answers,
-        clock=State.clock,
-        validity=State.settings.provided.cache.validity,
-        lagging_reads=State.lagging_reads,
+        clock=clock,
+        validity=settings.provided.cache.validity,
+        lagging_reads=lagging_reads,
     )
 
-    catalog = providers.Factory(CatalogService, unit_of_work=State.unit_of_work)
-    assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=State.settings.provided.assistant)
+    catalog = providers.Factory(CatalogService, unit_of_work=unit_of_work)
+    assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=settings.provided.assistant)
     flights: providers.Provider[SingleFlight[QueryOutcome]] = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
-    question_seconds = providers.Singleton(float, State.settings.provided.assistant.timeout_seconds)
+    question_seconds = providers.Singleton(float, settings.provided.assistant.timeout_seconds)
     query_service = providers.Factory(
         QueryService,
         cache=query_cache_service,
         credits_=credit_service,
-        ledger=State.credit_ledger,
-        replays=State.replays,
+        ledger=credit_ledger,
+        replays=replays,
         flights=flights,
         stale=stale_answers,
         assistant=assistant,
         timeout_seconds=question_seconds,
     )
 
-    shutdown = providers.Callable(
-        closed,
-        Door.shared_answers.provided.close,
-        providers.Selector(
-            State.storage,
-            postgres=State.database_manager.provided.close,
-            memory=State.memory_store.provided.close,
-            rollout=State.database_manager.provided.close,
-        ),
-    )
+    shutdown = providers.Callable(close_all, shared_answers.provided.close, storage.provided.close.call())
     request_figures = providers.Singleton(RequestMetrics)
-    token_verifier = providers.Singleton(token_verifier, settings=State.settings)
+    token_verifier = providers.Singleton(token_verifier, settings=settings)
     health_service = providers.Factory(
         HealthService,
-        storage=State.settings.provided.storage.storage,
-        database=State.database,
+        storage=settings.provided.storage.storage,
+        database=database,
     )
     housekeeping = providers.Singleton(
         MaintenanceJobs,
-        ledger=State.credit_ledger,
-        replays=State.replays,
-        guest_networks=State.guest_networks,
-        runs=State.maintenance_runs,
-        tables=State.vacuum,
+        ledger=credit_ledger,
+        replays=replays,
+        guest_networks=guest_networks,
+        runs=maintenance_runs,
+        tables=vacuum,
         credits=credit_service,
         cache=query_cache_service,
         erasures=erasure_service,
@@ -176,8 +250,8 @@ class Container(Door):
     )
     jobs = providers.Singleton(
         JobScheduler,
-        leases=State.leases,
-        runs=State.maintenance_runs,
+        leases=leases,
+        runs=maintenance_runs,
         jobs=providers.List(
             job("void_expired_holds", housekeeping, seconds=5),
             job("finish_erasures", housekeeping, seconds=10),

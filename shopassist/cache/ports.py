@@ -81,3 +81,10 @@ class CacheRepository(Protocol):
     async def clear_cache(self) -> None: ...
 
     async def contents(self) -> CacheContents: ...
+
+
+class CacheRepositories(Protocol):
+    """Repositories of the query cache within a unit of work."""
+
+    @property
+    def cache(self) -> CacheRepository: ...

@@ -10,13 +10,12 @@ from pydantic_core import PydanticSerializationError
 
 from shopassist.cache.fallback import StaleAnswers
 from shopassist.cache.models import QueryCache, StoredAnswer
-from shopassist.cache.ports import CachedAnswers, CacheEpochs, SharedAnswers
+from shopassist.cache.ports import CachedAnswers, CacheEpochs, CacheRepositories, SharedAnswers
 from shopassist.db.columns import utc_now
-from shopassist.db.ports import Clock
+from shopassist.db.ports import Clock, ReplicaReads, UnitOfWork
 from shopassist.db.row_batches import run_in_batches
 from shopassist.errors import InvalidInputError
 from shopassist.query.models import Answer
-from shopassist.storage import ReplicaReads, UnitOfWork
 from shopassist.text import validate_text
 
 
@@ -32,14 +31,14 @@ class QueryCacheService:
 
     def __init__(
         self,
-        unit_of_work: UnitOfWork,
+        unit_of_work: UnitOfWork[CacheRepositories],
         answers: CachedAnswers,
         shared: SharedAnswers,
         epochs: CacheEpochs,
         stale: StaleAnswers,
         clock: Clock,
         validity: timedelta,
-        lagging_reads: ReplicaReads | None = None,
+        lagging_reads: ReplicaReads[CacheRepositories] | None = None,
     ) -> None:
         """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well.
 

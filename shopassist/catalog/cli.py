@@ -10,8 +10,9 @@ from rich.table import Table
 
 from shopassist.catalog.importer.importer import ImportReport, import_catalog
 from shopassist.catalog.importer.plan import ImportOptions, ImportPlan, plan_import
+from shopassist.catalog.ports import CatalogRepositories
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
-from shopassist.storage import UnitOfWork
 
 console = Console(stderr=True)
 
@@ -57,7 +58,7 @@ def show_plan(
     return plan
 
 
-async def import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork) -> ImportReport:
+async def import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories]) -> ImportReport:
     """Import the planned file with a progress bar, and say what became of its rows."""
     bar = Progress(
         TextColumn("{task.fields[rows]:,} rows"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console

@@ -35,3 +35,10 @@ class CatalogReader(Protocol):
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         """The catalogue's nearest word for each of `words` that it does not know and that may be a misspelling."""
+
+
+class CatalogRepositories(Protocol):
+    """Repositories of the catalogue within a unit of work."""
+
+    @property
+    def catalog(self) -> CatalogRepository: ...

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.models import Product, Vocabulary
-from shopassist.storage import UnitOfWork
+from shopassist.catalog.ports import CatalogRepositories
+from shopassist.db.ports import UnitOfWork
 
 
 class CatalogService:
     """Looks products up; nothing is held between two calls."""
 
-    def __init__(self, unit_of_work: UnitOfWork) -> None:
+    def __init__(self, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
         """Each call begins one."""
         self._unit_of_work = unit_of_work
 

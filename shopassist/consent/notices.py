@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from shopassist.audit.models import PUBLISH_NOTICE, AdminAct
 from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice, sha256_hex
+from shopassist.consent.ports import ConsentRepositories
 from shopassist.db.columns import utc_now
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, NoticeReference
-from shopassist.storage import Repositories, UnitOfWork
 
 
 def notice_to_reference(notice: PublishedNotice) -> NoticeReference:
@@ -58,7 +59,9 @@ class PublishedNoticeCache:
 class NoticeService:
     """Publishes notices and finds them."""
 
-    def __init__(self, unit_of_work: UnitOfWork, published: PublishedNoticeCache, grace_hours: float) -> None:
+    def __init__(
+        self, unit_of_work: UnitOfWork[ConsentRepositories], published: PublishedNoticeCache, grace_hours: float
+    ) -> None:
         """`grace_hours` is how long a new version may be put off unless its publisher says."""
         self._unit_of_work = unit_of_work
         self._published = published
@@ -73,7 +76,7 @@ class NoticeService:
         newest has, and `NoticeExistsError` when the version has another text in this language.
         """
 
-        async def body(work: Repositories) -> ConsentNotice:
+        async def body(work: ConsentRepositories) -> ConsentNotice:
             await work.notices.lock()
             same_purpose = [
                 notice for notice in await work.notices.list_published() if notice.purpose == publication.purpose
@@ -144,7 +147,9 @@ def get_version_and_locale(notice: ConsentNotice | PublishedNotice) -> tuple[int
     return notice.version, notice.locale
 
 
-async def _get_identical_notice(work: Repositories, there: PublishedNotice, wanted: ConsentNotice) -> ConsentNotice:
+async def _get_identical_notice(
+    work: ConsentRepositories, there: PublishedNotice, wanted: ConsentNotice
+) -> ConsentNotice:
     stored = await work.notices.get_notice(there.id)
     if stored is None or stored.sha256 != wanted.sha256:
         raise NoticeExistsError

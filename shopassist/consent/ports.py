@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
 
+from shopassist.audit.ports import AuditRepositories
 from shopassist.consent.models import (
     MARKETING,
     TERMS,
@@ -101,3 +102,16 @@ class ConsentCounters:
         for event in events:
             purpose = event.purpose if event.purpose in {TERMS, MARKETING} else OTHER_PURPOSE
             self.decisions[purpose, DECISION_LABELS[not event.granted]] += 1
+
+
+class ConsentRepositories(AuditRepositories, Protocol):
+    """Repositories of consent, and the audit that consent writes to, within a unit of work."""
+
+    @property
+    def consents(self) -> ConsentRepository: ...
+
+    @property
+    def consent_history(self) -> ConsentHistory: ...
+
+    @property
+    def notices(self) -> NoticeRepository: ...

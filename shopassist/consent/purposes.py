@@ -16,9 +16,9 @@ from shopassist.consent.models import (
     PublishedNotice,
 )
 from shopassist.consent.notices import get_current_notices, notice_to_reference
-from shopassist.consent.ports import ConsentCounters
+from shopassist.consent.ports import ConsentCounters, ConsentRepositories
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import NotFoundError, NoticeOutdatedError, NoticeReference, PrivacySignalError
-from shopassist.storage import Repositories, UnitOfWork
 
 SIGNAL_PURPOSE = MARKETING
 """The purpose that Global Privacy Control says no to."""
@@ -37,7 +37,7 @@ class ConsentChoice:
 
 
 async def apply_choices(
-    work: Repositories, subject: ConsentSubject, wishes: Sequence[ConsentChoice], origin: ConsentProvenance
+    work: ConsentRepositories, subject: ConsentSubject, wishes: Sequence[ConsentChoice], origin: ConsentProvenance
 ) -> tuple[dict[str, ConsentEvent], list[ConsentEvent]]:
     """The state after `wishes`, and those that are news and were appended; a registered user's record says the same.
 
@@ -118,7 +118,7 @@ def find_notice_reference(event: ConsentEvent, by_id: Mapping[int, PublishedNoti
 class ConsentHistoryService:
     """Decisions of registered users and guests."""
 
-    def __init__(self, unit_of_work: UnitOfWork, counters: ConsentCounters | None = None) -> None:
+    def __init__(self, unit_of_work: UnitOfWork[ConsentRepositories], counters: ConsentCounters | None = None) -> None:
         """Each decision is one unit of work, counted in `counters`."""
         self._unit_of_work = unit_of_work
         self._counters = counters or ConsentCounters()
@@ -139,7 +139,7 @@ class ConsentHistoryService:
             await self.apply_privacy_signal(subject, origin)
             raise PrivacySignalError(purposes=against)
 
-        async def body(work: Repositories) -> tuple[list[ConsentState], list[ConsentEvent]]:
+        async def body(work: ConsentRepositories) -> tuple[list[ConsentState], list[ConsentEvent]]:
             await work.consent_history.lock(subject)
             notices = await work.notices.list_published()
             wishes = [build_choice(decision, notices) for decision in decisions]
@@ -158,7 +158,7 @@ class ConsentHistoryService:
     async def get_states(self, subject: ConsentSubject) -> list[ConsentState]:
         """Where each purpose stands, also those that were never decided."""
 
-        async def body(work: Repositories) -> list[ConsentState]:
+        async def body(work: ConsentRepositories) -> list[ConsentState]:
             return build_states(
                 await work.consent_history.get_latest_events(subject), await work.notices.list_published()
             )
@@ -168,7 +168,7 @@ class ConsentHistoryService:
     async def apply_privacy_signal(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
         """Record what the browser's signal says, if it changes anything."""
 
-        async def body(work: Repositories) -> list[ConsentEvent]:
+        async def body(work: ConsentRepositories) -> list[ConsentEvent]:
             await work.consent_history.lock(subject)
             return (await apply_choices(work, subject, [], origin))[1]
 
@@ -180,7 +180,7 @@ class ConsentHistoryService:
     ) -> list[ConsentHistoryEntry]:
         """Grants and withdrawals, newest first; with `before_id` those older than that one."""
 
-        async def body(work: Repositories) -> list[ConsentHistoryEntry]:
+        async def body(work: ConsentRepositories) -> list[ConsentHistoryEntry]:
             events = await work.consent_history.list_events(subject, limit, before_id)
             by_id = {notice.id: notice for notice in await work.notices.list_published()}
             return [build_history_entry(event, by_id) for event in events]

@@ -14,10 +14,10 @@ from shopassist.consent.models import (
     UserConsentCreate,
     UserConsentUpdate,
 )
-from shopassist.consent.ports import ConsentCounters
+from shopassist.consent.ports import ConsentCounters, ConsentRepositories
 from shopassist.consent.purposes import ConsentChoice, build_event, build_signal_provenance, is_granted, is_new_choice
+from shopassist.db.ports import ReplicaReads, UnitOfWork
 from shopassist.errors import TermsNotAcceptedError
-from shopassist.storage import ReplicaReads, Repositories, UnitOfWork
 from shopassist.text import validate_user_id
 
 DEFAULT_PROVENANCE = ConsentProvenance(ConsentSource.RECORD)
@@ -28,8 +28,8 @@ class UserConsentService:
 
     def __init__(
         self,
-        unit_of_work: UnitOfWork,
-        lagging_reads: ReplicaReads | None = None,
+        unit_of_work: UnitOfWork[ConsentRepositories],
+        lagging_reads: ReplicaReads[ConsentRepositories] | None = None,
         counters: ConsentCounters | None = None,
     ) -> None:
         """Records are kept by `unit_of_work`, which stamps them; `lagging_reads` lists them, or else it does.
@@ -55,7 +55,7 @@ class UserConsentService:
         """What the database stamped the record with, whether or not that was committed."""
         news: list[ConsentEvent] = []
 
-        async def create(work: Repositories) -> UserConsent:
+        async def create(work: ConsentRepositories) -> UserConsent:
             await work.consent_history.lock(subject)
             record = UserConsent(user_id=user_id, terms_accepted=True, marketing_consent=wants_marketing)
             created = await work.consents.create_consent(record)
@@ -72,7 +72,7 @@ class UserConsentService:
             news[:] = events
             return created
 
-        async def recorded(work: Repositories) -> UserConsent | None:
+        async def recorded(work: ConsentRepositories) -> UserConsent | None:
             stored = await work.consents.get_consent(user_id)
             return stored if stored and stored.timestamp in stamps else None
 
@@ -98,7 +98,7 @@ class UserConsentService:
             return await self.get_consent(user_id)
         granted = wanted and not origin.privacy_signal
 
-        async def change(work: Repositories) -> tuple[UserConsent | None, list[ConsentEvent]]:
+        async def change(work: ConsentRepositories) -> tuple[UserConsent | None, list[ConsentEvent]]:
             await work.consent_history.lock(subject)
             record = await work.consents.update_consent(user_id, marketing_consent=granted)
             if record is None:

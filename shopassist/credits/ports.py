@@ -231,3 +231,10 @@ class GuestNetworks(Protocol):
 
     async def forget_old(self, limit: int = 1000) -> int:
         """Remove counts of days before yesterday (UTC), `limit` at the most; how many."""
+
+
+class CreditRepositories(Protocol):
+    """Repositories of credits within a unit of work."""
+
+    @property
+    def credits(self) -> CreditRepository: ...

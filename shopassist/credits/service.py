@@ -19,12 +19,13 @@ from shopassist.credits.ports import (
     Adjustment,
     CompactionBatch,
     CreditLedger,
+    CreditRepositories,
     HistoryFilter,
     IdempotencyStore,
 )
+from shopassist.db.ports import ReplicaReads, UnitOfWork
 from shopassist.db.row_batches import run_in_batches
 from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError, SessionRefusedError, StorageUnavailableError
-from shopassist.storage import ReplicaReads, UnitOfWork
 from shopassist.text import validate_user_id
 
 COMPACTION_BATCH_ROWS = 1000
@@ -37,9 +38,9 @@ class CreditService:
     def __init__(
         self,
         ledger: CreditLedger,
-        unit_of_work: UnitOfWork,
+        unit_of_work: UnitOfWork[CreditRepositories],
         policy: CreditPolicy,
-        lagging_reads: ReplicaReads | None = None,
+        lagging_reads: ReplicaReads[CreditRepositories] | None = None,
     ) -> None:
         """`ledger` moves credits; `lagging_reads` reads history, or else `unit_of_work` does."""
         self._ledger = ledger
@@ -150,7 +151,9 @@ class CreditService:
 class AdjustmentService:
     """Adds credits to accounts and takes them away, once for each idempotency key of an administrator."""
 
-    def __init__(self, ledger: CreditLedger, replays: IdempotencyStore, unit_of_work: UnitOfWork) -> None:
+    def __init__(
+        self, ledger: CreditLedger, replays: IdempotencyStore, unit_of_work: UnitOfWork[CreditRepositories]
+    ) -> None:
         """`replays` holds what was answered under a key."""
         self._ledger = ledger
         self._replays = replays

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from sqlmodel import SQLModel
@@ -21,10 +21,9 @@ from shopassist.credits.models import (
     IdempotentAnswer,
     UserCredits,
 )
-from shopassist.db.ports import Clock
+from shopassist.db.ports import Clock, Repositories, Result, TransactionBody
 from shopassist.maintenance.models import MaintenanceRun
 from shopassist.privacy.models import GuestMerge
-from shopassist.storage import Repositories, RepositoryFactories, Result, TransactionBody
 
 
 class HasOwner(Protocol):
@@ -206,10 +205,10 @@ def copy_row(row: Row, **updates: Any) -> Row:
     return type(row)(**{**values, **updates})
 
 
-class MemoryUnitOfWork:
+class MemoryUnitOfWork(Generic[Repositories]):
     """Implements `UnitOfWork`; one at a time."""
 
-    def __init__(self, store: MemoryStore, repositories: RepositoryFactories[MemorySession]) -> None:
+    def __init__(self, store: MemoryStore, repositories: Callable[[MemorySession], Repositories]) -> None:
         """Each unit has a session of its own."""
         self._store = store
         self._repositories = repositories
@@ -220,13 +219,13 @@ class MemoryUnitOfWork:
         async with self._store.lock:
             session = MemorySession(self._store)
             try:
-                yield self._repositories.within(session)
+                yield self._repositories(session)
             except BaseException:
                 session.rollback()
                 raise
             session.commit()
 
-    async def run(self, body: TransactionBody[Result], *_: object, **__: object) -> Result:
+    async def run(self, body: TransactionBody[Repositories, Result], *_: object, **__: object) -> Result:
         """Run `body` in one; there is no failure after which it would have to be run again."""
         async with self() as work:
             return await body(work)

@@ -9,18 +9,18 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shopassist.db.database import DatabaseManager
 from shopassist.db.failures import BusyError, RolledBackError
+from shopassist.db.ports import Repositories, TransactionBody, UnitOfWork
 from shopassist.db.resilience import Resilience, ResilienceLimits, limit_time
 from shopassist.db.unit_of_work import PostgresUnitOfWork
 from shopassist.errors import StorageUnavailableError
 from shopassist.settings.database import DatabaseConfig
-from shopassist.storage import RepositoryFactories, TransactionBody, UnitOfWork
 
 Result = TypeVar("Result")
 
@@ -246,18 +246,21 @@ async def poll_forever(look: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
 
-class PostgresReplicaReads:
+class PostgresReplicaReads(Generic[Repositories]):
     """Implements `ReplicaReads`."""
 
     def __init__(
-        self, unit_of_work: UnitOfWork, replica: Replica, repositories: RepositoryFactories[AsyncSession]
+        self,
+        unit_of_work: UnitOfWork[Repositories],
+        replica: Replica,
+        repositories: Callable[[AsyncSession], Repositories],
     ) -> None:
         """`unit_of_work` is the primary's."""
         self._unit_of_work = unit_of_work
         self._replica = replica
         self._repositories = repositories
 
-    async def run(self, body: TransactionBody[Result]) -> Result:
+    async def run(self, body: TransactionBody[Repositories, Result]) -> Result:
         replica = self._replica
         if replica.manager is None:
             return await self._unit_of_work.run(body, repeatable=True)
@@ -282,7 +285,7 @@ class PostgresReplicaReads:
             return await self._stale(replica.manager, body, gone)
 
     async def _stale(
-        self, manager: DatabaseManager, body: TransactionBody[Result], gone: StorageUnavailableError
+        self, manager: DatabaseManager, body: TransactionBody[Repositories, Result], gone: StorageUnavailableError
     ) -> Result:
         """However old it is: nobody else can answer."""
         as_of = self._replica.lag.as_of
@@ -294,6 +297,6 @@ class PostgresReplicaReads:
         note_stale(as_of)
         return result
 
-    async def _at_replica(self, manager: DatabaseManager, body: TransactionBody[Result]) -> Result:
+    async def _at_replica(self, manager: DatabaseManager, body: TransactionBody[Repositories, Result]) -> Result:
         with limit_time(manager.resilience.limits.unit_seconds):
             return await PostgresUnitOfWork(manager, self._repositories).run(body, repeatable=True)

@@ -1,19 +1,20 @@
 """Unit of work over PostgreSQL: short READ COMMITTED transactions, retried where that is safe."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Generic
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shopassist.db.database import DatabaseManager
 from shopassist.db.failures import ConnectionLostError, translate_errors
-from shopassist.storage import Repositories, RepositoryFactories, Result, TransactionBody
+from shopassist.db.ports import Repositories, Result, TransactionBody
 
 
-class PostgresUnitOfWork:
+class PostgresUnitOfWork(Generic[Repositories]):
     """Implements `UnitOfWork`, READ COMMITTED."""
 
-    def __init__(self, manager: DatabaseManager, repositories: RepositoryFactories[AsyncSession]) -> None:
+    def __init__(self, manager: DatabaseManager, repositories: Callable[[AsyncSession], Repositories]) -> None:
         """Each unit has a session of its own."""
         self._manager = manager
         self._repositories = repositories
@@ -27,8 +28,8 @@ class PostgresUnitOfWork:
 
     async def run(
         self,
-        body: TransactionBody[Result],
-        happened: TransactionBody[Result | None] | None = None,
+        body: TransactionBody[Repositories, Result],
+        happened: TransactionBody[Repositories, Result | None] | None = None,
         repeatable: bool = False,
     ) -> Result:
         """Run `body` in one, by the policy for failures. Raises domain errors in place of the driver's."""
@@ -44,8 +45,8 @@ class PostgresUnitOfWork:
     @asynccontextmanager
     async def _begun(self) -> AsyncIterator[Repositories]:
         async with self._manager.session() as session:
-            yield self._repositories.within(session)
+            yield self._repositories(session)
 
-    async def _once(self, body: TransactionBody[Result]) -> Result:
+    async def _once(self, body: TransactionBody[Repositories, Result]) -> Result:
         async with self._begun() as work:
             return await body(work)

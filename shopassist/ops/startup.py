@@ -10,17 +10,18 @@ from sqlalchemy import URL
 
 from shopassist.cache.redis_client import build_redis_client
 from shopassist.catalog.importer.importer import load_sample
+from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
 from shopassist.db.dsn import build_dsn, find_session_dsn
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
+from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
 from shopassist.monitoring.services import BackgroundService
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.database import PoolMode
 from shopassist.settings.group import load_settings
-from shopassist.storage import UnitOfWork
 
 logger = structlog.get_logger(__name__)
 
@@ -37,7 +38,7 @@ UNLIMITED_MESSAGE = (
 class StartupServices(Protocol):
     """What preparing takes from the container."""
 
-    def unit_of_work(self) -> UnitOfWork: ...
+    def unit_of_work(self) -> UnitOfWork[CatalogRepositories]: ...
 
     def background_services(self) -> list[BackgroundService]: ...
 
@@ -78,7 +79,7 @@ def running_database() -> Iterator[Settings]:
             embedded.stop()
 
 
-async def prepare(settings: Settings, unit_of_work: UnitOfWork) -> None:
+async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
     """Bring the schema up to date and, outside production, fill an empty catalogue with the sample.
 
     Raises `StartupError` and `MigrationError`.

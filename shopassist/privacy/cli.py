@@ -11,7 +11,9 @@ from uuid import UUID
 import typer
 
 from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct
+from shopassist.audit.ports import AuditRepositories
 from shopassist.audit.postgres import get_operator_name
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.identity.caller import UserHasher
 from shopassist.ops.startup import read_settings
@@ -19,7 +21,6 @@ from shopassist.privacy.erasure import ErasureService, repeat_erasures
 from shopassist.privacy.export import ExportService
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
 from shopassist.settings import Storage
-from shopassist.storage import UnitOfWork
 
 Result = TypeVar("Result")
 
@@ -99,7 +100,7 @@ class PrivacyServices(Protocol):
 
     def user_hasher(self) -> UserHasher: ...
 
-    def unit_of_work(self) -> UnitOfWork: ...
+    def unit_of_work(self) -> UnitOfWork[AuditRepositories]: ...
 
 
 WithServices = Callable[[Callable[[PrivacyServices], Awaitable[Result]]], Result]

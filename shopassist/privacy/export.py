@@ -6,12 +6,11 @@ from typing import Any
 from pydantic_core import to_json
 
 from shopassist.db.columns import utc_now
-from shopassist.db.ports import Clock
+from shopassist.db.ports import Clock, UnitOfWork
 from shopassist.errors import SessionRefusedError
 from shopassist.privacy.models import EXPORT_FORMAT, EXPORT_VERSION
 from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
-from shopassist.privacy.ports import PersonalDataReader, PrimaryKey
-from shopassist.storage import UnitOfWork
+from shopassist.privacy.ports import PersonalDataReader, PrimaryKey, PrivacyRepositories
 from shopassist.text import validate_user_id
 
 PAGE_ROWS = 500
@@ -21,7 +20,9 @@ PAGE_ROWS = 500
 class ExportService:
     """Writes exports (`UserExport`)."""
 
-    def __init__(self, personal_data: PersonalDataReader, unit_of_work: UnitOfWork, clock: Clock) -> None:
+    def __init__(
+        self, personal_data: PersonalDataReader, unit_of_work: UnitOfWork[PrivacyRepositories], clock: Clock
+    ) -> None:
         """`clock` stamps them."""
         self._personal_data = personal_data
         self._unit_of_work = unit_of_work

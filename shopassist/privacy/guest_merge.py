@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from shopassist.consent.models import ConsentEvent, ConsentProvenance, ConsentSource, ConsentSubject
 from shopassist.consent.purposes import ConsentChoice, apply_choices
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError
 from shopassist.privacy.models import GuestMerge, GuestMerged
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
-from shopassist.storage import Repositories, UnitOfWork
+from shopassist.privacy.ports import PrivacyRepositories
 
 MERGE_PROVENANCE = ConsentProvenance(ConsentSource.GUEST_MERGE)
 MOVED_TABLES = tuple(one for one in PERSONAL_DATA_TABLES if one.moves_on_merge)
@@ -17,7 +18,7 @@ UNKNOWN_GUEST = "Nothing is known of this guest session."
 class GuestMergeService:
     """Merges guests into registered users. Whoever has a guest's session id is the guest."""
 
-    def __init__(self, unit_of_work: UnitOfWork) -> None:
+    def __init__(self, unit_of_work: UnitOfWork[PrivacyRepositories]) -> None:
         """All of a merge is one unit of work."""
         self._unit_of_work = unit_of_work
 
@@ -28,7 +29,7 @@ class GuestMergeService:
         when the guest was merged into another account, and `AccountErasedError` while either is erased.
         """
 
-        async def merged(work: Repositories) -> GuestMerge:
+        async def merged(work: PrivacyRepositories) -> GuestMerge:
             await work.guest_merges.lock(guest_id, user_id)
             earlier = await work.guest_merges.find_merge(guest_id)
             if earlier is not None:
@@ -50,7 +51,9 @@ class GuestMergeService:
         return GuestMerged(merged_at=merge.merged_at, moved=merge.moved)
 
 
-async def copy_guest_decisions(work: Repositories, user: ConsentSubject, decided: Mapping[str, ConsentEvent]) -> int:
+async def copy_guest_decisions(
+    work: PrivacyRepositories, user: ConsentSubject, decided: Mapping[str, ConsentEvent]
+) -> int:
     """Let what a guest decided count for the user, but where the user has decided already; how many purposes."""
     await work.consent_history.lock(user)
     own = await work.consent_history.get_latest_events(user)

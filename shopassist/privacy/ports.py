@@ -7,7 +7,9 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from shopassist.consent.ports import ConsentRepositories
 from shopassist.credits.models import Erasure
+from shopassist.credits.ports import CreditRepositories
 from shopassist.privacy.models import ErasureListEntry, ErasureRequest, GuestMerge
 from shopassist.privacy.personal_data import PersonalDataTable
 
@@ -94,3 +96,10 @@ class ErasureCounters:
     def count_erasure(self, erasure: Erasure) -> None:
         """Count a finished erasure."""
         self.erasures[erasure.asked_by] += 1
+
+
+class PrivacyRepositories(ConsentRepositories, CreditRepositories, Protocol):
+    """Repositories of privacy requests within a unit of work."""
+
+    @property
+    def guest_merges(self) -> GuestMergeRepository: ...

@@ -14,6 +14,7 @@ import structlog
 from shopassist.audit.models import READ_ROLLOUT, TURN_ROLLOUT, AdminAct
 from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.models import Product
+from shopassist.db.ports import UnitOfWork
 from shopassist.db.resilience import limit_time
 from shopassist.errors import NoRolloutError, ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.maintenance.ports import Leases
@@ -22,7 +23,7 @@ from shopassist.rollout.background import BackgroundMigration, freeze_garbage_co
 from shopassist.rollout.models import RolloutSide, RolloutStatus, Unmirrored
 from shopassist.rollout.router import Router
 from shopassist.settings import Storage
-from shopassist.storage import UnitOfWork
+from shopassist.storage.repositories import Repositories
 
 logger = structlog.get_logger(__name__)
 
@@ -221,7 +222,7 @@ class Rollout:
 class RolloutService:
     """Shows and controls the rollout. Each method raises `NoRolloutError` where the server does not run one."""
 
-    def __init__(self, rollout: Rollout | None, unit_of_work: UnitOfWork) -> None:
+    def __init__(self, rollout: Rollout | None, unit_of_work: UnitOfWork[Repositories]) -> None:
         """Record what administrators do by `unit_of_work`."""
         self._rollout = rollout
         self._unit_of_work = unit_of_work

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
@@ -35,14 +35,14 @@ StoredRows = TypeVar("StoredRows", MemoryUserRows, PostgresUserRows)
 
 @dataclass(frozen=True, slots=True)
 class Backend(Generic[StoredRows]):
-    """A storage: providers of its ports by name, and the rows of its users."""
+    """A storage container, and the rows of its users."""
 
-    ports: Mapping[str, Callable[[], Any]]
+    storage: Any
     rows: StoredRows
 
     def get(self, port: str) -> Any:
         """Return the port of that name."""
-        return self.ports[port]()
+        return getattr(self.storage, port)()
 
 
 AnyBackend = Backend[MemoryUserRows] | Backend[PostgresUserRows]

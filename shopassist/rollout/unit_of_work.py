@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 from shopassist.consent.models import UserConsent
+from shopassist.db.ports import Result, TransactionBody
 from shopassist.errors import StorageUnavailableError
 from shopassist.rollout.placement import AnyBackend
 from shopassist.rollout.routed_ports import REPOSITORY_USERS
 from shopassist.rollout.router import Router
 from shopassist.settings import Storage
-from shopassist.storage import Repositories, Result, TransactionBody
+from shopassist.storage.repositories import Repositories
 
 
 class FirstCall(BaseException):
@@ -75,13 +76,13 @@ class RoutedUnitOfWork:
 
     async def run(
         self,
-        body: TransactionBody[Result],
-        happened: TransactionBody[Result | None] | None = None,
+        body: TransactionBody[Repositories, Result],
+        happened: TransactionBody[Repositories, Result | None] | None = None,
         repeatable: bool = False,
     ) -> Result:
         first = await find_first_call(body)
 
-        async def run_on(backend: AnyBackend, body: TransactionBody[Result] = body) -> Result:
+        async def run_on(backend: AnyBackend, body: TransactionBody[Repositories, Result] = body) -> Result:
             result: Result = await backend.get("unit_of_work").run(body, happened, repeatable)
             return result
 

@@ -273,6 +273,16 @@ class Settings(BaseModel):
         return self
 
     @property
+    def max_stale_answers(self) -> int:
+        """How many answers are kept for a database outage; memory has none."""
+        return 0 if self.storage.storage is Storage.MEMORY else self.cache.stale_answers
+
+    @property
+    def fatal_after_seconds(self) -> float | None:
+        """After how long without the database the process ends; never in a rollout, which serves from memory."""
+        return None if self.storage.storage is Storage.ROLLOUT else self.database.fatal_after_seconds
+
+    @property
     def fill_with_sample(self) -> bool:
         """Whether an empty catalogue is filled with the sample."""
         wanted = self.assistant.sample_catalogue

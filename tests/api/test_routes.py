@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from containers import Container
 from shopassist import __version__
 from shopassist.app import create_app
-from shopassist.settings import Settings
+from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.database import DatabaseConfig
 
 Bearer = Callable[..., dict[str, str]]
@@ -47,8 +47,8 @@ async def test_health(client: httpx.AsyncClient, settings: Settings) -> None:
 async def test_a_database_that_is_away_is_503_with_retry_after(settings: Settings) -> None:
     """Alive all the same, with a clear sentence and nothing of ours in it."""
     away = DatabaseConfig(database_url=SecretStr("postgresql://user:hidden@127.0.0.1:1/d"))
-    container = Container(settings=settings.model_copy(update={"database": away}))
-    container.storage.override("postgres")
+    storage = StorageSettings(storage=Storage.POSTGRES)
+    container = Container(settings=settings.model_copy(update={"database": away, "storage": storage}))
     transport = httpx.ASGITransport(create_app(container), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         assert (await client.get("/health")).status_code == 200

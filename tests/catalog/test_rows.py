@@ -7,8 +7,9 @@ import pytest
 
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
-from shopassist.storage import UnitOfWork
+from shopassist.storage.repositories import Repositories
 from tests.support.catalog_files import Shop, row
 
 
@@ -82,7 +83,7 @@ async def test_icecat_facts_get_names_with_units(shop: Shop) -> None:
 
 async def test_the_sample_fills_an_empty_catalogue_only(shop: Shop) -> None:
     """It is loaded once, whole, and never beside products of the owner's."""
-    unit_of_work = cast("UnitOfWork", shop.unit_of_work)
+    unit_of_work = cast("UnitOfWork[Repositories]", shop.unit_of_work)
     assert await load_sample(unit_of_work) > 100
     assert await load_sample(unit_of_work) == 0
     assert {product.source for product in shop.store.products.values()} == {"sample"}

@@ -255,7 +255,7 @@ async def test_record_and_history_are_written_together(container: Container, set
         ),
         "decide": lambda: container.consent_history_service().decide(USER, [no(TERMS), no(MARKETING)], API),
     }
-    replaced: Any = container.consent_history_repository.override(providers.Factory(broken, **arguments))
+    replaced: Any = container.storage().consent_history_repository.override(providers.Factory(broken, **arguments))
     with replaced, pytest.raises(StorageUnavailableError):
         await acts[act]()
     assert (await service.get_consent(USER.user_id), await said(container)) == before

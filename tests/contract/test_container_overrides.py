@@ -38,7 +38,7 @@ async def test_a_repository(memory: Container) -> None:
         async def create_consent(self, consent: UserConsent) -> UserConsent:
             raise StorageUnavailableError
 
-    memory.consent_repository.override(providers.Factory(BrokenConsents))
+    memory.storage().consent_repository.override(providers.Factory(BrokenConsents))
     with pytest.raises(StorageUnavailableError):
         await memory.consent_service().create_consent("a", UserConsentCreate())
 
@@ -65,6 +65,6 @@ async def test_every_provider_can_be_built(storage: Storage) -> None:
     for name, provider in container.providers.items():
         if (name, storage) in ABSENT:
             assert provider() is None
-        elif name not in {"storage", "shutdown"} and not name.endswith("_repository"):
+        elif name != "shutdown":
             assert provider() is not None, name
     await container.shutdown()

@@ -9,7 +9,7 @@ import pytest
 from containers import Container
 from shopassist.credits.models import CreditTransaction, Drift, DriftKind
 from shopassist.credits.ports import HoldRequest, Settlement
-from shopassist.storage import Repositories
+from shopassist.storage.repositories import Repositories
 from tests.support.helpers import FixedClock
 
 Plant = Callable[[Repositories], Awaitable[object]]

@@ -30,7 +30,11 @@ UserRows = MemoryUserRows | PostgresUserRows
 
 def get_rows(container: Container) -> UserRows:
     """Return the rows of the storage that a container uses."""
-    backend = container.memory_backend() if container.storage() == "memory" else container.postgres_backend()
+    backend = (
+        container.rollout_storage().memory_backend()
+        if container.settings().storage.storage is Storage.MEMORY
+        else container.rollout_storage().postgres_backend()
+    )
     rows: UserRows = backend.rows
     return rows
 

@@ -24,7 +24,7 @@ from shopassist.db.resilience import limit_time
 from shopassist.errors import ConsentExistsError, StorageUnavailableError
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig
-from shopassist.storage import Repositories
+from shopassist.storage.repositories import Repositories
 from tests.support.databases import OwnPostgres, own_postgres
 from tests.support.helpers import execute, port_of, postgres_settings, through, with_name
 from tests.support.proxy import Proxy

@@ -20,7 +20,7 @@ from shopassist.credits.models import CreditTransaction, TransactionType
 from shopassist.credits.ports import Adjustment, HistoryFilter, HoldRequest, Settlement
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureRequest
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
-from shopassist.storage import Repositories
+from shopassist.storage.repositories import Repositories
 from tests.support.helpers import execute, postgres_settings, with_name
 
 FILL = """

@@ -12,6 +12,7 @@ from containers import Container
 from shopassist.credits.models import CreditTransaction
 from shopassist.privacy.models import UserExport
 from shopassist.query.models import Answer, ConversationContext
+from shopassist.settings import Storage
 from tests.support.helpers import FixedClock
 
 Bearer = Callable[..., dict[str, str]]
@@ -151,7 +152,7 @@ async def test_answers_in_the_cache_hold_nothing_of_who_asked(
 
 async def cached_texts(container: Container) -> list[str]:
     """Every stored answer, as text."""
-    if container.storage() == "memory":
+    if container.settings().storage.storage is Storage.MEMORY:
         return [json.dumps(entry.result) for entry in container.memory_store().cache.values()]
     from sqlalchemy import text  # noqa: PLC0415
 

@@ -423,7 +423,7 @@ async def two(container: Container, settings: Settings, clock: FixedClock) -> As
     other = Container(settings=settings)
     other.clock.override(clock)
     if settings.storage.storage is Storage.MEMORY:
-        other.memory_store.override(container.memory_store())
+        other.memory().memory_store.override(container.memory_store())
     yield [container, other]
     await other.shutdown()
 

@@ -99,7 +99,7 @@ async def test_an_answer_is_not_paid_for_again(begin: Begin, database_url: str) 
     await container.credit_ledger().settle(Settlement(hold.hold_id, USERS[0], "A question", answer))
     container.rollout().set(100)
     await container.credit_service().check_credits(USERS[0])
-    assert container.placement().get_storage(USERS[0]) is Storage.POSTGRES
+    assert container.rollout_storage().placement().get_storage(USERS[0]) is Storage.POSTGRES
     assert await container.cached_answers().find("a" * 64) == {"recommendations_summary": "one"}
 
 
@@ -108,15 +108,15 @@ async def test_shadowing_finds_a_difference(begin: Begin, database_url: str) -> 
     container = await begin(database_url, shadow=True)
     user_id = USERS[0]
     await container.credit_service().deduct_credit(user_id)
-    await container.router().close()
+    await container.rollout_storage().router().close()
     await execute(database_url, "UPDATE user_credits SET available_credits = 7")
     assert await container.credit_service().check_credits(user_id) == 49
-    await container.router().close()
+    await container.rollout_storage().router().close()
     status = await container.rollout().get_status()
     assert status.differences == {"account": 1}
     for _ in range(3):
         await container.credit_service().deduct_credit(user_id)
-    await container.router().close()
+    await container.rollout_storage().router().close()
     assert (await container.rollout().get_status()).differences == {"account": 1}
     assert (await container.rollout().get_status()).compared == 4
 
@@ -126,11 +126,11 @@ async def test_everybody_comes_back_without_the_database(begin: Begin, server: O
     container = await begin(server.url, 100, works=True)
     await spend(container, 3)
     await container.consent_service().create_consent(USERS[1], UserConsentCreate(marketing_consent=True))
-    await container.router().close()
+    await container.rollout_storage().router().close()
     with server.frozen():
         with pytest.raises(StorageUnavailableError):
             await container.credit_service().deduct_credit(USERS[0])
-        await container.router().close()
+        await container.rollout_storage().router().close()
     server.kill()
     async with asyncio.timeout(5):
         await container.rollout().back()
@@ -170,14 +170,14 @@ async def test_a_restart_keeps_who_was_moved(begin: Begin, database_url: str) ->
     """A new process finds those who are in PostgreSQL, wherever the dial is, and moves them by it."""
     first = await begin(database_url, 50)
     await spend(first)
-    await first.router().close()
+    await first.rollout_storage().router().close()
     async with first.rollout().running():
         pass
     moved = [user_id for user_id in USERS if Assignment(50).get_storage(user_id) is Storage.POSTGRES]
     second = await begin(database_url, 0)
-    assert second.placement().in_postgres == set(moved)
+    assert second.rollout_storage().placement().in_postgres == set(moved)
     assert [await second.credit_service().check_credits(user_id) for user_id in moved] == [49] * len(moved)
-    assert second.placement().in_postgres == set()
+    assert second.rollout_storage().placement().in_postgres == set()
 
 
 async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,11 @@ async def test_an_erasure_reaches_what_was_left_behind(begin: Begin, database_ur
     assert set((await balances(container)).values()) == {45}
     receipt = await container.erasure_service().erase(USERS[0], False)
     assert receipt.erased["account"] == 1
-    for backend in (container.memory_backend(), container.mirror_backend(), container.postgres_backend()):
+    for backend in (
+        container.rollout_storage().memory_backend(),
+        container.rollout_storage().mirror_backend(),
+        container.rollout_storage().postgres_backend(),
+    ):
         assert await backend.rows.read([USERS[0]]) == {}
     assert await container.credit_service().check_credits(USERS[0]) == 45
 
@@ -254,7 +258,7 @@ async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url:
         pass
     container.rollout().set(100)
     await container.rollout().back()
-    assert container.placement().in_postgres == set()
+    assert container.rollout_storage().placement().in_postgres == set()
     assert await container.credit_service().check_credits(USERS[1]) == 49
 
 
@@ -274,7 +278,7 @@ async def test_one_who_cannot_be_moved_holds_up_nobody(begin: Begin, database_ur
     await execute(database_url, f"ALTER TABLE user_credits ADD CONSTRAINT refused {refusal}")
     container.rollout().set(100)
     async with asyncio.timeout(20):
-        while len(container.placement().in_postgres) < len(USERS) - 1:
+        while len(container.rollout_storage().placement().in_postgres) < len(USERS) - 1:
             await asyncio.sleep(0.02)
     await spend(container)
     status = await container.rollout().get_status()
@@ -287,17 +291,17 @@ async def test_the_mirror_is_put_right_without_a_request(begin: Begin, server: O
     """Who is listed as unmirrored is so no longer, soon after PostgreSQL can be read again."""
     container = await begin(server.url, 100, works=True)
     await spend(container)
-    await container.router().close()
+    await container.rollout_storage().router().close()
     with server.frozen():
         with pytest.raises(StorageUnavailableError):
             await container.credit_service().deduct_credit(USERS[0])
-        await container.router().close()
-        assert list(container.placement().unmirrored) == [USERS[0]]
+        await container.rollout_storage().router().close()
+        assert list(container.rollout_storage().placement().unmirrored) == [USERS[0]]
     async with asyncio.timeout(20):
-        while container.placement().unmirrored:
+        while container.rollout_storage().placement().unmirrored:
             await asyncio.sleep(0.05)
     account = await container.credit_service().get_user_credits(USERS[0])
-    assert container.placement().is_mirrored(account)
+    assert container.rollout_storage().placement().is_mirrored(account)
 
 
 async def test_going_back_does_not_wait_for_work_that_hangs(
@@ -307,12 +311,12 @@ async def test_going_back_does_not_wait_for_work_that_hangs(
     monkeypatch.setattr(background, "BACK_SECONDS", 0.2)
     container = await begin(database_url, 100, works=True)
     await spend(container)
-    async with container.router().locks.hold(USERS[0]):
+    async with container.rollout_storage().router().locks.hold(USERS[0]):
         async with asyncio.timeout(5):
             await container.rollout().back()
-        assert container.placement().in_postgres == {USERS[0]}
+        assert container.rollout_storage().placement().in_postgres == {USERS[0]}
     async with asyncio.timeout(5):
-        while container.placement().in_postgres:
+        while container.rollout_storage().placement().in_postgres:
             await asyncio.sleep(0.02)
     assert set((await balances(container)).values()) == {49}
 

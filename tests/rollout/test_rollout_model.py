@@ -160,8 +160,8 @@ async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], cloc
     assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
     assert status.compared > 20
     for user_id in GUESTS + USERS:
-        there = rollout.placement().get_backend(user_id).rows
-        mine, same = await held(there, user_id), await held(alone.memory_backend().rows, user_id)
+        there = rollout.rollout_storage().placement().get_backend(user_id).rows
+        mine, same = await held(there, user_id), await held(alone.rollout_storage().memory_backend().rows, user_id)
         for table in {*mine, *same}:
             assert mine.get(table) == same.get(table), (user_id, table)
     report = await rollout.ledger_audit().verify()

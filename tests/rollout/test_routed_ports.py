@@ -11,7 +11,7 @@ from shopassist.credits.ports import CreditLedger, GuestNetworks, IdempotencySto
 from shopassist.privacy.ports import ErasureRepository, PersonalDataReader
 from shopassist.rollout.routed_ports import REPOSITORY_USERS, ROUTES
 from shopassist.rollout.unit_of_work import find_first_call
-from shopassist.storage import Repositories
+from shopassist.storage.repositories import Repositories
 
 PORTS = {
     "credit_ledger": CreditLedger,

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +12,8 @@ from shopassist.catalog.importer.plan import ImportOptions, plan_import
 from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.catalog.models import Product
 from shopassist.db.memory import MemorySession, MemoryStore
-from shopassist.db.ports import SystemClock
-from shopassist.storage import Repositories, UnitOfWork
+from shopassist.db.ports import SystemClock, UnitOfWork
+from shopassist.storage.repositories import Repositories
 
 
 @dataclass
@@ -26,9 +26,7 @@ class Shop:
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[Repositories]:
         """A unit of work that knows the catalogue alone."""
-        unused = cast("Any", None)
-        known = {"catalog": MemoryCatalogRepository(MemorySession(self.store))}
-        yield Repositories(**{each.name: known.get(each.name, unused) for each in fields(Repositories)})
+        yield Repositories(MemorySession(self.store), catalog=MemoryCatalogRepository)
 
     def file(self, name: str, content: str | bytes | list[Any]) -> Path:
         """A file of this content; a list becomes JSON lines."""
@@ -41,7 +39,7 @@ class Shop:
     async def take(self, path: Path, **options: Any) -> ImportReport:
         """Import a file."""
         plan = plan_import(path, ImportOptions(**options))
-        return await import_catalog(plan, cast("UnitOfWork", self.unit_of_work))
+        return await import_catalog(plan, cast("UnitOfWork[Repositories]", self.unit_of_work))
 
     def product(self, source_id: str) -> Product:
         """The one stored product of this id."""

@@ -15,8 +15,9 @@ from shopassist.catalog.importer.readers import FileRow
 from shopassist.catalog.importer.rows import ProductBuilder
 from shopassist.catalog.importer.values import InvalidRowError
 from shopassist.catalog.models import Product
+from shopassist.catalog.ports import CatalogRepositories
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
-from shopassist.storage import UnitOfWork
 
 BATCH_ROWS = 500
 SAMPLE_SOURCE = "sample"
@@ -38,7 +39,9 @@ class ImportReport:
 
 
 async def import_catalog(
-    plan: ImportPlan, unit_of_work: UnitOfWork, on_progress: Callable[[ImportReport], None] | None = None
+    plan: ImportPlan,
+    unit_of_work: UnitOfWork[CatalogRepositories],
+    on_progress: Callable[[ImportReport], None] | None = None,
 ) -> ImportReport:
     """Store the file in transactions of `BATCH` rows and tell about each.
 
@@ -64,7 +67,7 @@ async def import_catalog(
     return report
 
 
-async def load_sample(unit_of_work: UnitOfWork) -> int:
+async def load_sample(unit_of_work: UnitOfWork[CatalogRepositories]) -> int:
     """Fill an empty catalogue with the sample that comes with the product; how many products that were.
 
     Nobody wants samples among products of their own: a catalogue that holds any is left as it is, which costs one
@@ -108,7 +111,9 @@ def _build_or_reject(row: FileRow, builder: ProductBuilder, reject: RejectRow) -
         return None
 
 
-async def _store_batch(products: list[Product], unit_of_work: UnitOfWork, report: ImportReport) -> None:
+async def _store_batch(
+    products: list[Product], unit_of_work: UnitOfWork[CatalogRepositories], report: ImportReport
+) -> None:
     async with unit_of_work() as repositories:
         count = await repositories.catalog.upsert(products)
     report.inserted += count.inserted

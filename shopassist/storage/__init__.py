@@ -1,0 +1,1 @@
+"""Where state is kept: one container of ports for each storage, with the same attributes."""

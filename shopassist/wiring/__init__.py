@@ -1,1 +1,0 @@
-"""Parts of the container, by what they wire; `containers.py` joins them."""
