@@ -47,7 +47,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         ):
             for service in container.background_services():
                 await background.enter_async_context(service.running())
-            await background.enter_async_context(container.jobs().running(availability.prepared))
+            await background.enter_async_context(container.jobs().run_while(availability.prepared))
             app.state.began()
             yield
     finally:

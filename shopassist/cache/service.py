@@ -98,7 +98,7 @@ class QueryCacheService:
 
     async def clear_expired_cache(self) -> int:
         """Remove answers past their validity; how many."""
-        return (await run_in_batches(self.clear_expired_batch, seconds=inf)).did
+        return (await run_in_batches(self.clear_expired_batch, seconds=inf)).rows
 
     async def clear_expired_batch(self, limit: int) -> int:
         """The same for `limit` answers at the most."""

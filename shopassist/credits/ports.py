@@ -20,10 +20,10 @@ class LedgerCounters:
     deducted: int = 0
     refused: int = 0
 
-    def count(self, grant: "Grant", is_hold: bool) -> "Grant":
+    def record(self, grant: "Grant", is_hold: bool) -> "Grant":
         """Count the outcome of asking for credits, which is returned."""
         if not grant.granted:
-            self.refused += not (grant.in_flight or grant.answered)
+            self.refused += not (grant.is_in_progress or grant.already_answered)
         elif is_hold:
             self.held += 1
         else:
@@ -36,7 +36,7 @@ class HoldRequest:
     """Credits to set aside for answering one question of one user, at most once at a time.
 
     `question_hash` and `idempotency_key` are each unique among the user's open holds. `network` is where a guest comes
-    from, as `CreditLedger.account` takes it.
+    from, as `CreditLedger.get_or_create_account` takes it.
     """
 
     hold_id: UUID
@@ -50,16 +50,16 @@ class HoldRequest:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The outcome of asking for credits: whether they were granted, and the account after it.
+    """Outcome of a request for credits: whether it was granted, and the account afterwards.
 
-    `in_flight`: they were not, since an open hold of the user has the same question or key. `answered`: a hold was not,
-    since its question or key has an answer by now; None when it was granted before that could be told.
+    `is_in_progress`: refused because an open hold of the user has the same question or key. `already_answered`: a hold
+    was refused because its question or key has an answer by now; None if it was granted without checking that.
     """
 
     granted: bool
     account: UserCredits
-    in_flight: bool = False
-    answered: bool | None = False
+    is_in_progress: bool = False
+    already_answered: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class HistoryFilter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def wants(self, row: CreditTransaction) -> bool:
+    def matches(self, row: CreditTransaction) -> bool:
         """Whether `row` is one of them."""
         return (
             (self.transaction_type is None or row.transaction_type == self.transaction_type)
@@ -132,32 +132,32 @@ class CompactionBatch:
     `last_id` is None when nothing it looked at was old enough, so that going on would find nothing either.
     """
 
-    folded: int
+    compacted: int
     last_id: int | None
 
 
 class CreditLedger(Protocol):
     """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
 
-    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+    async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one.
 
         A new guest counts for their `network` (a keyed hash), if any; `GuestLimitError` past its most of a day.
         """
 
-    async def register(self, user_id: str) -> UserCredits:
+    async def register_guest(self, user_id: str) -> UserCredits:
         """Make a guest's account a registered user's, filled up to its maximum; others stay as they are."""
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         """Spend `amount` (> 0) credits now, or change nothing."""
 
-    async def hold(self, request: HoldRequest) -> Grant:
+    async def place_hold(self, request: HoldRequest) -> Grant:
         """Set credits aside for work in progress, until `settle`, `void` or the end of the hold's lifetime.
 
         None for what is in flight or answered by now. Where the grant leaves open whether it is answered, callers look.
         """
 
-    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+    async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         """The user's open holds for that question or under that key: two at the most."""
 
     async def settle(self, settlement: Settlement) -> bool:
@@ -175,27 +175,27 @@ class CreditLedger(Protocol):
     async def reset(self, user_id: str) -> None:
         """Refill one registered account now; nothing for guests and strangers."""
 
-    async def reset_due(self, limit: int = 1000) -> int:
+    async def reset_due_accounts(self, limit: int = 1000) -> int:
         """Refill registered accounts whose period is over, `limit` at the most; how many were moved on."""
 
 
 class IdempotencyStore(Protocol):
     """Answers that are given again to whoever asks with the same idempotency key."""
 
-    async def find(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+    async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         """What the caller was answered under this key, while it is kept."""
 
-    async def remember(self, replay: IdempotencyRecord) -> None:
+    async def store(self, replay: IdempotencyRecord) -> None:
         """Keep an answer that cost nothing; one that is kept already stays."""
 
-    async def forget_expired(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         """Remove answers past their time, `limit` at the most; how many."""
 
 
 class LedgerReconciliation(Protocol):
     """Recomputes balances, a page at a time, outside any unit of work and without holding a lock."""
 
-    async def page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
+    async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
         """The next `limit` accounts by user id, and the ledger rows and holds in between that have no account."""
 
 
@@ -215,21 +215,21 @@ class CreditRepository(Protocol):
         user_id: str,
         limit: int = 100,
         before_id: int | None = None,
-        wanted: HistoryFilter = UNFILTERED,
+        filter_: HistoryFilter = UNFILTERED,
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row (the keyset cursor)."""
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         """Fold transactions older than `days` into one `opening` row per user, so that sums stay true; how many."""
 
-    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
+    async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
         """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
 
 
 class GuestNetworks(Protocol):
     """How many new guests came from where; they are counted where their accounts are opened."""
 
-    async def forget_old(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         """Remove counts of days before yesterday (UTC), `limit` at the most; how many."""
 
 

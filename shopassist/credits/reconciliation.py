@@ -29,7 +29,7 @@ class LedgerReconciliationService:
         accounts, drifting = 0, 0
         last_user_id: str | None = ""
         while last_user_id is not None:
-            page = await self._audit.page(last_user_id, ACCOUNTS_PER_PAGE)
+            page = await self._audit.reconcile_page(last_user_id, ACCOUNTS_PER_PAGE)
             accounts += page.accounts
             drifting += len({drift.user_id for drift in page.drifts})
             last_user_id = page.last_user_id
@@ -43,7 +43,7 @@ class LedgerReconciliationService:
         self._tell()
         return self.last
 
-    async def verify_for(self, seconds: float) -> JobResult:
+    async def verify_within(self, seconds: float) -> JobResult:
         """Verify for so long, from where the last turn in this process ended; how many accounts."""
         give_up_at = time.monotonic() + seconds
         # Whatever happens to it on the way, a walk that broke off begins anew.
@@ -53,7 +53,7 @@ class LedgerReconciliationService:
             accounts += page.accounts
             if page.last_user_id is not None and time.monotonic() >= give_up_at:
                 self._walk = walk
-                return JobResult.cut_short(accounts)
+                return JobResult.incomplete(accounts)
         drifting = self._tell()
         return JobResult(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`" if drifting else None)
 

@@ -80,8 +80,8 @@ CreditServiceDep = Annotated[CreditService, Depends(take_from_container("credit_
 @router.get("/credits/status", name="read_status_of_credits", response_model=UserCreditStatus)
 async def read_credits(caller: CallerDep, service: CreditServiceDep) -> Response:
     """What the caller may spend, and when it comes back."""
-    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
-    status = service.status_of(account)
+    account = await service.get_caller_account(caller.user_id, caller.is_guest, caller.network)
+    status = service.build_status(account)
     return build_json_response(UserCreditStatus(user_id=account.user_id, **status.__dict__))
 
 
@@ -139,7 +139,7 @@ async def list_transactions(
 
     CSV to clients that prefer it. What is past its retention is one row of type `opening`.
     """
-    rows = await service.own_history(
+    rows = await service.get_caller_history(
         caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.wanted, caller.network
     )
     page = rows[: query.limit]
@@ -182,8 +182,8 @@ async def begin_session(request: Request, service: CreditServiceDep) -> GuestSes
     network = container.networks().of(get_peer_address(request.scope), request.scope["headers"])
     caller, session_id = container.guest_sessions().issue(network)
     await consume_quota(request, container.rate_limits(), RateLimitKind.READS, caller)
-    account = await service.own_account(caller.user_id, caller.is_guest, network)
-    status = service.status_of(account)
+    account = await service.get_caller_account(caller.user_id, caller.is_guest, network)
+    status = service.build_status(account)
     return GuestSession(session_id=session_id, user_id=account.user_id, **status.__dict__)
 
 
@@ -205,11 +205,11 @@ class Profile(BaseModel):
 @profile_router.get("/me")
 async def read_profile(caller: RegisteredDep, service: CreditServiceDep) -> Profile:
     """Who the caller is."""
-    account = await service.own_account(caller.user_id, caller.is_guest, caller.network)
+    account = await service.get_caller_account(caller.user_id, caller.is_guest, caller.network)
     return Profile(
         user_id=caller.user_id,
         email=caller.email,
         name=caller.name,
         picture=caller.picture,
-        credits=service.status_of(account),
+        credits=service.build_status(account),
     )

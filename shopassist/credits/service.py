@@ -50,20 +50,20 @@ class CreditService:
 
     async def get_user_credits(self, user_id: str, is_guest: bool = False) -> UserCredits:
         """The account, created with its first credits on first sight, after a reset that was due."""
-        return await self._ledger.account(validate_user_id(user_id), is_guest)
+        return await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest)
 
-    async def own_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+    async def get_caller_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         """The account of a caller who proved to be `user_id`, or who is a guest of that session id.
 
         Raises `SessionRefusedError` when a session id names a registered account, and `GuestLimitError` when it is new
         and `network`, a keyed hash, has had as many new guests as it may have today. A registered user whose id a guest
         session had taken before gets the account, filled up to a registered user's credits.
         """
-        account = await self._ledger.account(validate_user_id(user_id), is_guest, network)
+        account = await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest, network)
         if is_guest and not account.is_guest:
             raise SessionRefusedError
         if account.is_guest and not is_guest:
-            return await self._ledger.register(user_id)
+            return await self._ledger.register_guest(user_id)
         return account
 
     async def check_credits(self, user_id: str, is_guest: bool = False) -> int:
@@ -76,7 +76,7 @@ class CreditService:
             return False
         account = validate_user_id(user_id)
         if amount == 0 or amount > self._policy.largest_amount:
-            await self._ledger.account(account, is_guest)
+            await self._ledger.get_or_create_account(account, is_guest)
             return amount == 0
         return (await self._ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
 
@@ -85,13 +85,13 @@ class CreditService:
         if user_id is not None:
             await self._ledger.reset(validate_user_id(user_id))
             return
-        await run_in_batches(self._ledger.reset_due, seconds=inf)
+        await run_in_batches(self._ledger.reset_due_accounts, seconds=inf)
 
     async def get_credit_status(self, user_id: str, is_guest: bool = False) -> CreditStatus:
         """What can be spent, and when it comes back."""
-        return self.status_of(await self.get_user_credits(user_id, is_guest))
+        return self.build_status(await self.get_user_credits(user_id, is_guest))
 
-    def status_of(self, account: UserCredits) -> CreditStatus:
+    def build_status(self, account: UserCredits) -> CreditStatus:
         """The status that an account shows."""
         return CreditStatus(
             available_credits=account.available_credits,
@@ -106,46 +106,49 @@ class CreditService:
         user_id: str,
         limit: int = 100,
         before_id: int | None = None,
-        wanted: HistoryFilter = UNFILTERED,
+        filter_: HistoryFilter = UNFILTERED,
     ) -> list[CreditTransaction]:
         """Newest first; with `before_id` those older than that row."""
         validate_user_id(user_id)
         return await self._lagging_reads.run(
-            lambda work: work.credits.get_user_transactions(user_id, limit, before_id, wanted)
+            lambda work: work.credits.get_user_transactions(user_id, limit, before_id, filter_)
         )
 
-    async def own_history(
+    async def get_caller_history(
         self,
         user_id: str,
         is_guest: bool,
         limit: int = 100,
         before_id: int | None = None,
-        wanted: HistoryFilter = UNFILTERED,
+        filter_: HistoryFilter = UNFILTERED,
         network: str | None = None,
     ) -> Sequence[CreditTransaction]:
-        """The history of a caller as in `own_account`, which with the primary gone is only looked at and not opened."""
+        """Return the history of a caller, as `get_caller_account`.
+
+        While the primary is down, the account is only read from a replica, never created.
+        """
         try:
-            await self.own_account(user_id, is_guest, network)
+            await self.get_caller_account(user_id, is_guest, network)
         except StorageUnavailableError:
             account = await self._lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:
                 raise SessionRefusedError from None
-        return await self.get_user_transactions(user_id, limit, before_id, wanted)
+        return await self.get_user_transactions(user_id, limit, before_id, filter_)
 
-    async def fold_old_transactions(self) -> int:
+    async def compact_old_transactions(self) -> int:
         """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""
         folded, last_id = 0, 0
         while True:
-            fold = await self.fold_batch(last_id)
-            folded += fold.folded
+            fold = await self.compact_batch(last_id)
+            folded += fold.compacted
             if fold.last_id is None:
                 return folded
             last_id = fold.last_id
 
-    async def fold_batch(self, after_id: int) -> CompactionBatch:
+    async def compact_batch(self, after_id: int) -> CompactionBatch:
         """One batch of `fold_old_transactions`, behind the row `after_id`."""
         async with self._unit_of_work() as work:
-            return await work.credits.fold_transactions(self._policy.retention_days, after_id, COMPACTION_BATCH_ROWS)
+            return await work.credits.compact_transactions(self._policy.retention_days, after_id, COMPACTION_BATCH_ROWS)
 
 
 class AdjustmentService:
@@ -204,7 +207,7 @@ class AdjustmentService:
     async def _earlier(self, adjustment: Adjustment) -> CreditAdjusted | None:
         if adjustment.idempotency_key is None:
             return None
-        replay = await self._replays.find(adjustment.actor, adjustment.idempotency_key)
+        replay = await self._replays.get(adjustment.actor, adjustment.idempotency_key)
         if replay is None:
             return None
         if replay.request_hash != adjustment.request_hash:

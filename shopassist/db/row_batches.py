@@ -6,37 +6,37 @@ from dataclasses import dataclass
 from typing import Self
 
 ROWS_PER_BATCH = 1000
-"""Rows of one statement: tens of milliseconds, a second at the very most."""
+"""Rows of one statement, which takes tens of milliseconds and never more than a second."""
 
 JOB_TIME_LIMIT_SECONDS = 5.0
-"""How long a turn of a job goes on; what is left then is done at its next."""
+"""Time limit of one run of a job. The next run continues with the rest."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What a turn of a job did: how many rows or the like, whether there is more, and what an operator should know."""
+    """Result of one run of a job: rows processed, whether more are left, and a note for the operator."""
 
-    did: int = 0
+    rows: int = 0
     has_more: bool = False
     note: str | None = None
 
     @classmethod
-    def cut_short(cls, did: int) -> Self:
-        """What a turn did whose time was up."""
-        return cls(did, has_more=True, note=TIME_LIMIT_NOTE)
+    def incomplete(cls, rows: int) -> Self:
+        """Return the result of a run that reached its time limit."""
+        return cls(rows, has_more=True, note=TIME_LIMIT_NOTE)
 
 
 async def run_in_batches(
     batch: Callable[[int], Awaitable[int]], limit: int = ROWS_PER_BATCH, seconds: float = JOB_TIME_LIMIT_SECONDS
 ) -> JobResult:
-    """`batch` with its most of rows, again and again until it does fewer; how many altogether."""
+    """Call `batch(limit)` until it processes fewer rows than `limit`, or `seconds` have passed; return the total."""
     give_up_at = time.monotonic() + seconds
-    did = 0
-    while (done := await batch(limit)) >= limit:
-        did += done
+    total = 0
+    while (rows := await batch(limit)) >= limit:
+        total += rows
         if time.monotonic() >= give_up_at:
-            return JobResult.cut_short(did)
-    return JobResult(did + done)
+            return JobResult.incomplete(total)
+    return JobResult(total + rows)
 
 
 TIME_LIMIT_NOTE = "its time was up; the rest is left for the next turn"

@@ -106,13 +106,13 @@ async def run_to_end(jobs: JobScheduler, job: Job) -> RunReport:
     with console.status(job.name) as shown:
         while True:
             report = await jobs.run(job, StartedBy.OPERATOR)
-            did, seconds = did + report.work.did, seconds + report.seconds
+            did, seconds = did + report.result.rows, seconds + report.seconds
             shown.update(f"{job.name}: {did:,}")
-            if not report.work.has_more:
+            if not report.result.has_more:
                 break
-    note = f"  ({report.work.note})" if report.work.note else ""
+    note = f"  ({report.result.note})" if report.result.note else ""
     create_output_console().print(f"{job.name}: {report.outcome}, {did:,} in {seconds:.2f} s{note}")
-    return RunReport(job.name, report.outcome, JobResult(did, note=report.work.note), seconds, StartedBy.OPERATOR)
+    return RunReport(job.name, report.outcome, JobResult(did, note=report.result.note), seconds, StartedBy.OPERATOR)
 
 
 def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None) -> bool:
@@ -141,7 +141,7 @@ def build_row_cells(job: Job, record: JobRecord | None, complaint: str | None, n
     if record is None:
         yield from ("never", complaint or "", "", "", format_duration(job.every), "", "")
         return
-    newest = record.newest
+    newest = record.last_run
     by = "" if newest.started_by == StartedBy.SCHEDULER else f" by {newest.started_by}"
     yield f"{newest.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{by}"
     yield complaint or (newest.outcome if newest.repeats == 1 else f"{newest.outcome}, {newest.repeats:,} times")
@@ -155,9 +155,9 @@ def find_problem(job: Job, record: JobRecord | None, now: datetime) -> str | Non
     """What is wrong with a job: its last run failed, or it missed turns."""
     if record is None:
         return "overdue: it never ran"
-    if record.newest.outcome != DONE:
-        return f"failing: {record.newest.outcome}, {record.newest.repeats:,} times"
-    if now - record.newest.finished_at > MAX_MISSED_RUNS * job.every + OVERDUE_GRACE:
+    if record.last_run.outcome != DONE:
+        return f"failing: {record.last_run.outcome}, {record.last_run.repeats:,} times"
+    if now - record.last_run.finished_at > MAX_MISSED_RUNS * job.every + OVERDUE_GRACE:
         return "overdue"
     return None
 

@@ -33,15 +33,15 @@ class MaintenanceJobs:
 
     async def reset_due_credits(self) -> JobResult:
         """Refill accounts whose period is over."""
-        return await run_in_batches(self.ledger.reset_due)
+        return await run_in_batches(self.ledger.reset_due_accounts)
 
     async def forget_idempotent_answers(self) -> JobResult:
         """Remove answers kept by key that are past their time."""
-        return await run_in_batches(self.replays.forget_expired)
+        return await run_in_batches(self.replays.delete_expired)
 
     async def forget_guest_networks(self) -> JobResult:
         """Remove counts of new guests of days that are over."""
-        return await run_in_batches(self.guest_networks.forget_old)
+        return await run_in_batches(self.guest_networks.delete_old)
 
     async def clear_expired_cache(self) -> JobResult:
         """Remove cached answers past their validity."""
@@ -52,13 +52,13 @@ class MaintenanceJobs:
         give_up_at = time.monotonic() + JOB_TIME_LIMIT_SECONDS
         folded = 0
         while True:
-            fold = await self.credits.fold_batch(self._folded_to)
-            folded += fold.folded
+            fold = await self.credits.compact_batch(self._folded_to)
+            folded += fold.compacted
             self._folded_to = fold.last_id or 0
             if fold.last_id is None:
                 return JobResult(folded)
             if time.monotonic() >= give_up_at:
-                return JobResult.cut_short(folded)
+                return JobResult.incomplete(folded)
 
     async def finish_erasures(self) -> JobResult:
         """Finish erasures that are under way."""
@@ -70,11 +70,11 @@ class MaintenanceJobs:
 
     async def verify_ledger(self) -> JobResult:
         """Recompute balances."""
-        return await self.audit.verify_for(JOB_TIME_LIMIT_SECONDS)
+        return await self.audit.verify_within(JOB_TIME_LIMIT_SECONDS)
 
     async def forget_runs(self) -> JobResult:
         """Remove records of runs of long ago."""
-        return await run_in_batches(self.runs.forget)
+        return await run_in_batches(self.runs.delete_old)
 
     async def vacuum(self) -> JobResult:
         """Vacuum the tables whose figures call for it."""

@@ -49,14 +49,14 @@ class MemoryMaintenanceRuns:
         self._store = store
 
     async def record(self, report: RunReport) -> None:
-        now, note = self._store.now(), report.work.note and report.work.note[:NOTE_LENGTH]
+        now, note = self._store.now(), report.result.note and report.result.note[:NOTE_LENGTH]
         run = MaintenanceRun(
             id=None,
             job=report.job,
             began_at=now - timedelta(seconds=report.seconds),
             finished_at=now,
             outcome=report.outcome,
-            did=report.work.did,
+            did=report.result.rows,
             seconds=report.seconds,
             started_by=report.started_by.value,
             note=note,
@@ -73,12 +73,12 @@ class MemoryMaintenanceRuns:
         jobs: dict[str, JobRecord] = {}
         for run in self._store.maintenance_runs.values():
             before = jobs.get(run.job)
-            earlier = before.done_at if before else None
+            earlier = before.last_success_at if before else None
             done_at = run.finished_at if run.outcome == DONE else earlier
             jobs[run.job] = JobRecord(copy_row(run), done_at)
         return MaintenanceOverview(self._store.now(), jobs)
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         oldest, places, outcomes = self._store.ago(RUN_RETENTION), Counter[str](), Counter[tuple[str, str]]()
         gone: list[int] = []
         for key, run in reversed(self._store.maintenance_runs.items()):

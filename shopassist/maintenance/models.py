@@ -56,7 +56,7 @@ class RunReport:
 
     job: str
     outcome: str
-    work: JobResult
+    result: JobResult
     seconds: float
     started_by: StartedBy = StartedBy.SCHEDULER
 
@@ -70,8 +70,8 @@ class RunReport:
 class JobRecord:
     """The newest run of a job, and when one last ended well."""
 
-    newest: MaintenanceRun
-    done_at: datetime | None
+    last_run: MaintenanceRun
+    last_success_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class MaintenanceRuns(Protocol):
     async def overview(self) -> MaintenanceOverview:
         """How each job stands that ever ran."""
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         """Remove up to `limit` runs, old ones and those beyond the newest of their job; how many.
 
         The newest of each outcome of a job stays.

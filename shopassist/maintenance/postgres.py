@@ -120,10 +120,10 @@ class PostgresMaintenanceRuns:
             INSERT_RUN,
             job=report.job,
             outcome=report.outcome,
-            did=report.work.did,
+            did=report.result.rows,
             seconds=report.seconds,
             started_by=report.started_by.value,
-            note=report.work.note and report.work.note[:NOTE_LENGTH],
+            note=report.result.note and report.result.note[:NOTE_LENGTH],
             instant=self._clock.instant(),
         )
 
@@ -136,7 +136,7 @@ class PostgresMaintenanceRuns:
             moment["now"], {run.job: JobRecord(run, at) for run, at in zip(newest, done_at, strict=True)}
         )
 
-    async def forget(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         parameters = {"kept": RUNS_KEPT_PER_JOB, "age": RUN_RETENTION, "instant": self._clock.instant(), "limit": limit}
         return len(await fetch_without_deadline(self._manager, DELETE_OLD_RUNS, **parameters))
 

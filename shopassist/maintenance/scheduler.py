@@ -43,15 +43,15 @@ class Job:
 
 @dataclass(slots=True)
 class JobState:
-    """Where a job stands in this process; `done_at` in seconds since the epoch, 0 for never."""
+    """Where a job stands in this process; `last_success_at` in seconds since the epoch, 0 for never."""
 
     due_at: float = 0.0
     task: asyncio.Task[None] | None = None
     last: str = "not run here"
     outcomes: Counter[str] = field(default_factory=Counter)
-    done_at: float = 0.0
+    last_success_at: float = 0.0
     seconds: float = 0.0
-    did: int = 0
+    rows: int = 0
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class JobScheduler:
     _unrecorded: bool = False
 
     @asynccontextmanager
-    async def running(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def run_while(self, ready: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Run the jobs for the length of the block, once `ready` is over; the lease is given back at its end."""
         loop = asyncio.create_task(self._loop(ready))
         try:
@@ -86,11 +86,11 @@ class JobScheduler:
         return {"leading": self._leading, **{name: turn.last for name, turn in self._turns.items()}}
 
     @property
-    def leading(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process does the scheduled work."""
         return self._leading
 
-    def turns(self) -> dict[str, JobState]:
+    def states(self) -> dict[str, JobState]:
         """What came of each job in this process so far."""
         return self._turns
 
@@ -139,12 +139,12 @@ class JobScheduler:
         try:
             report = await run_job(job, StartedBy.SCHEDULER)
             turn.last = outcome = report.outcome
-            turn.did += report.work.did
+            turn.rows += report.result.rows
             if report.is_done:
-                turn.done_at = time.time()
+                turn.last_success_at = time.time()
             else:
                 turn.due_at = min(turn.due_at, time.monotonic() + RETRY_SECONDS)
-            if report.work.has_more:
+            if report.result.has_more:
                 turn.due_at = 0.0
         finally:
             turn.outcomes[outcome] += 1
@@ -162,7 +162,7 @@ class JobScheduler:
         except Exception as error:  # noqa: BLE001 - work that was done does not fail for want of a record
             failure = type(error).__name__
         if failure and not self._unrecorded:
-            logger.warning("run_unrecorded", job=report.job, error_type=failure)
+            logger.warning("job_run_not_recorded", job=report.job, error_type=failure)
         self._unrecorded = failure is not None
 
     async def _stand_down(self) -> None:

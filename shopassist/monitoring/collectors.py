@@ -156,15 +156,17 @@ def _collect_shared_cache(figures: SharedCacheMetrics, link: RedisClient) -> Ite
 
 def _collect_jobs(container: Services) -> Iterator[MetricFamily]:
     jobs = container.jobs()
-    turns = jobs.turns()
+    turns = jobs.states()
     runs: dict[Labels, SampleValue] = {
         (name, outcome): float(count) for name, turn in turns.items() for outcome, count in turn.outcomes.items()
     }
-    done: dict[Labels, SampleValue] = {(name,): turn.done_at for name, turn in turns.items() if turn.done_at}
-    did: dict[Labels, SampleValue] = {(name,): float(turn.did) for name, turn in turns.items()}
+    done: dict[Labels, SampleValue] = {
+        (name,): turn.last_success_at for name, turn in turns.items() if turn.last_success_at
+    }
+    did: dict[Labels, SampleValue] = {(name,): float(turn.rows) for name, turn in turns.items()}
     every: dict[Labels, SampleValue] = {(job.name,): job.every.total_seconds() for job in jobs.jobs}
     took: dict[Labels, SampleValue] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
-    yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.leading)
+    yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.is_leader)
     yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
     yield counter(
         *("shopassist_job_work", "What scheduled work did: rows removed or refilled, accounts verified.", did, "name")

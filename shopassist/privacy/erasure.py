@@ -68,7 +68,7 @@ class ErasureService:
         while unfinished := await self._erasures.list_unfinished():
             for erasure_id in unfinished:
                 if not await self._finish(erasure_id, give_up_at):
-                    return JobResult.cut_short(finished)
+                    return JobResult.incomplete(finished)
                 finished += 1
         return JobResult(finished)
 

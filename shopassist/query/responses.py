@@ -86,7 +86,7 @@ def build_replay(question: Question, response: QueryResponse) -> IdempotencyReco
 
 def build_exhausted_error(credits_: CreditService, account: UserCredits) -> CreditsExhaustedError:
     """The error for a caller without credits, who is told how to get some."""
-    status = credits_.status_of(account)
+    status = credits_.build_status(account)
     when = status.next_reset_time
     description = (
         "You have used all your guest credits. Log in to get more."
@@ -117,7 +117,7 @@ def build_response(question: Question, outcome: QueryOutcome, credits_: CreditSe
             user_id=outcome.account.user_id,
             near_misses=outcome.answer.near_misses,
             criteria=outcome.answer.criteria,
-            **credits_.status_of(outcome.account).__dict__,
+            **credits_.build_status(outcome.account).__dict__,
         ),
     )
 

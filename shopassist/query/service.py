@@ -152,7 +152,7 @@ class QueryService:
                 return QueryReply(await self._worked_out(question, gone))
             except RetryQuestionError:
                 continue
-        account = await self._credits.own_account(user_id, is_guest, network)
+        account = await self._credits.get_caller_account(user_id, is_guest, network)
         return QueryReply(
             build_response(question, QueryOutcome(FAILED_ANSWER, account, error=ASSISTANT_FAILED), self._credits)
         )
@@ -166,7 +166,7 @@ class QueryService:
         except RateLimitedError:
             with suppress(StorageUnavailableError):
                 key = question.idempotency_key
-                if await self._ledger.open_holds(question.user_id, question.query_hash, key):
+                if await self._ledger.list_open_holds(question.user_id, question.query_hash, key):
                     return
             raise
 
@@ -178,13 +178,13 @@ class QueryService:
             return None
         answer = Answer.model_validate(stored)
         self._stale.keep_found(question.query_hash, answer, epoch)
-        account = await self._credits.own_account(question.user_id, question.is_guest, question.network)
+        account = await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
         return QueryReply(await self._remembered(question, QueryOutcome(answer, account, cached=True)))
 
     async def _replayed(self, question: Question) -> QueryResponse | None:
         if question.idempotency_key is None:
             return None
-        replay = await self._replays.find(question.user_id, question.idempotency_key)
+        replay = await self._replays.get(question.user_id, question.idempotency_key)
         if replay is None:
             return None
         if replay.request_hash != question.query_hash:
@@ -195,7 +195,7 @@ class QueryService:
         """The response, kept under the question's key, which no settlement did."""
         response = build_response(question, outcome, self._credits)
         if question.idempotency_key is not None:
-            await self._replays.remember(build_replay(question, response))
+            await self._replays.store(build_replay(question, response))
         return response
 
     async def _worked_out(self, question: Question, gone: DisconnectWait | None) -> QueryResponse:
@@ -229,13 +229,13 @@ class QueryService:
             idempotency_key=question.idempotency_key,
             network=question.network,
         )
-        grant = await self._ledger.hold(hold)
-        if grant.answered:
+        grant = await self._ledger.place_hold(hold)
+        if grant.already_answered:
             raise RetryQuestionError  # work that was under way at the last look ended just before
         if not grant.granted:
             await self._refuse(question, grant, abandoned)
         try:
-            if grant.answered is None and await self._is_answered(question):
+            if grant.already_answered is None and await self._is_answered(question):
                 raise RetryQuestionError  # noqa: TRY301 - the hold is given back first
             with span("assistant"):
                 answer = await self._ask(question, abandoned)
@@ -252,9 +252,9 @@ class QueryService:
     async def _refuse(self, question: Question, grant: Grant, abandoned: asyncio.Future[None]) -> NoReturn:
         """Say that no credit is left, but for work on the question in another process: that is waited for."""
         account = grant.account
-        if not grant.in_flight:
-            account = await self._credits.own_account(question.user_id, question.is_guest, question.network)
-        waited = grant.in_flight
+        if not grant.is_in_progress:
+            account = await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
+        waited = grant.is_in_progress
         while await self._refuse_key_in_flight(question):
             if abandoned.done():
                 break
@@ -266,7 +266,7 @@ class QueryService:
 
     async def _refuse_key_in_flight(self, question: Question) -> bool:
         """Whether the question is in flight under no key or another one. Raises when the question's key is."""
-        holds = await self._ledger.open_holds(question.user_id, question.query_hash, question.idempotency_key)
+        holds = await self._ledger.list_open_holds(question.user_id, question.query_hash, question.idempotency_key)
         for hold in holds:
             if hold.idempotency_key is not None and hold.idempotency_key == question.idempotency_key:
                 raise KeyInFlightError if hold.question_hash == question.query_hash else KeyReusedError

@@ -170,20 +170,20 @@ in_memory, in_postgres = PortCall.run_in_memory, PortCall.run_in_postgres
 
 ROUTES: dict[str, dict[str, Handler]] = {
     "credit_ledger": {
-        "account": get_account,
-        "register": by_user(by_id),
+        "get_or_create_account": get_account,
+        "register_guest": by_user(by_id),
         "deduct": by_user(by_id),
-        "hold": by_user(by_owner),
-        "open_holds": by_user(by_id, writes=False),
+        "place_hold": by_user(by_owner),
+        "list_open_holds": by_user(by_id, writes=False),
         "settle": settle,
         "void": by_user(lambda hold_id, user_id: (user_id,)),  # noqa: ARG005 - the port's arguments
         "void_expired": sum_both,
         # The response to the administrator is stored with the adjustment. It is not repeated: the audit has it once.
         "adjust": by_user(lambda adjustment: (adjustment.actor, adjustment.user_id), is_compared=False),
         "reset": by_user(by_id),
-        "reset_due": sum_both,
+        "reset_due_accounts": sum_both,
     },
-    "replays": {"find": by_user(by_id, writes=False), "remember": by_user(by_owner), "forget_expired": sum_both},
+    "replays": {"get": by_user(by_id, writes=False), "store": by_user(by_owner), "delete_expired": sum_both},
     "consent_lookup": {"list_published": in_memory, "get_latest_decision": by_user(by_owner, writes=False)},
     "personal_data": {"read_page": read_personal_data, "list_owners": in_postgres},
     "erasures": {
@@ -195,8 +195,8 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     "cached_answers": {"find": find_answer},
     "cache_epochs": {"current": in_postgres, "advance": advance_epoch},
-    "guest_networks": {"forget_old": sum_both},
-    "audit": {"page": reconcile_page},
+    "guest_networks": {"delete_old": sum_both},
+    "audit": {"reconcile_page": reconcile_page},
 }
 """Where the calls of each port go."""
 
@@ -208,7 +208,7 @@ REPOSITORY_USERS: dict[str, dict[str, Users]] = {
         "create_transaction": by_owner,
         "get_user_transactions": by_id,
         "cleanup_old_transactions": no_user,
-        "fold_transactions": no_user,
+        "compact_transactions": no_user,
     },
     "consents": {
         "get_consent": by_id,

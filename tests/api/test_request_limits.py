@@ -271,7 +271,7 @@ async def test_a_join_in_another_process_is_not_refused(container: Container, as
     await container.credit_service().get_user_credits("g2wsht", is_guest=True)
     question_hash = container.query_cache_service().generate_query_hash("elsewhere")
     hold = HoldRequest(uuid4(), "g2wsht", True, question_hash=question_hash)
-    assert (await container.credit_ledger().hold(hold)).granted
+    assert (await container.credit_ledger().place_hold(hold)).granted
     waiting = asyncio.create_task(service.answer("g2wsht", True, request, admit=refuse))
     await asyncio.sleep(0.2)
     assert not waiting.done()

@@ -258,7 +258,7 @@ class TestRequired:
         for _ in range(2):
             answer = await client.post("/api/query", headers={**who, "Idempotency-Key": "k"}, json=QUESTION)
             assert answer.status_code == 403
-        assert (await container.audit().page()).accounts == 0
+        assert (await container.audit().reconcile_page()).accounts == 0
 
     async def test_a_new_version_asks_again_after_its_grace(
         self, client: httpx.AsyncClient, container: Container, who: dict[str, str], clock: FixedClock

@@ -45,19 +45,19 @@ async def test_an_account_is_neither_overdrawn_nor_overfilled(container: Contain
 
 async def test_held_credits_cannot_be_taken(container: Container) -> None:
     """Work in progress keeps what was set aside for it."""
-    await container.credit_ledger().hold(HoldRequest(uuid4(), USER, is_guest=False, amount=10))
+    await container.credit_ledger().place_hold(HoldRequest(uuid4(), USER, is_guest=False, amount=10))
     with pytest.raises(OverdrawError):
         await container.adjustment_service().adjust(USER, change(-41), ADMIN)
     adjusted, _ = await container.adjustment_service().adjust(USER, change(-40), ADMIN)
     assert adjusted.available_credits == 0
-    assert (await container.audit().page()).drifts == ()
+    assert (await container.audit().reconcile_page()).drifts == ()
 
 
 async def test_strangers_are_not_adjusted(container: Container) -> None:
     """No account is made by an adjustment."""
     with pytest.raises(NotFoundError):
         await container.adjustment_service().adjust("nobody", change(5), ADMIN, "key")
-    assert (await container.audit().page()).accounts == 0
+    assert (await container.audit().reconcile_page()).accounts == 0
 
 
 async def test_a_key_adjusts_once(container: Container, clock: FixedClock) -> None:
@@ -99,7 +99,7 @@ async def test_adjustments_and_debits_never_take_a_credit_twice(container: Conta
     assert sum(outcome is True or isinstance(outcome, tuple) for outcome in outcomes) == 50
     assert all(outcome is False or isinstance(outcome, bool | tuple | OverdrawError) for outcome in outcomes)
     assert await service.check_credits(USER) == 0
-    assert (await container.audit().page()).drifts == ()
+    assert (await container.audit().reconcile_page()).drifts == ()
 
 
 async def test_one_reset_at_the_boundary_of_a_period(container: Container, clock: FixedClock) -> None:
@@ -113,9 +113,9 @@ async def test_one_reset_at_the_boundary_of_a_period(container: Container, clock
         *[service.check_credits(USER) for _ in range(20)],
     )
     assert await service.check_credits(USER) == 30
-    resets = await service.get_user_transactions(USER, wanted=HistoryFilter(TransactionType.RESET))
+    resets = await service.get_user_transactions(USER, filter_=HistoryFilter(TransactionType.RESET))
     assert len(resets) == 1
-    assert (await container.audit().page()).drifts == ()
+    assert (await container.audit().reconcile_page()).drifts == ()
 
 
 async def test_a_user_idle_for_a_month_works_at_once(container: Container, clock: FixedClock) -> None:
@@ -147,5 +147,5 @@ async def test_history_is_filtered(container: Container, clock: FixedClock) -> N
     assert await amounts(HistoryFilter(since=times[1])) == [-3, -2]
     assert await amounts(HistoryFilter(until=times[1])) == [-1, 50]
     assert await amounts(HistoryFilter(TransactionType.DEDUCT, times[1], times[2])) == [-2]
-    first = await service.get_user_transactions(USER, 2, wanted=deducted)
+    first = await service.get_user_transactions(USER, 2, filter_=deducted)
     assert await amounts(deducted, 2, first[-1].id) == [-1]

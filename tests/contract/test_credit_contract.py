@@ -176,7 +176,7 @@ async def test_holds_settle_void_and_expire(container: Container, clock: FixedCl
     ledger = container.credit_ledger()
     settled, voided, expired = uuid4(), uuid4(), uuid4()
     for hold_id in (settled, voided, expired):
-        assert (await ledger.hold(HoldRequest(hold_id, USER, is_guest=False))).granted
+        assert (await ledger.place_hold(HoldRequest(hold_id, USER, is_guest=False))).granted
     assert await balance_of_ledger(container, USER) == 50
     assert await container.credit_service().check_credits(USER) == 47
     assert await ledger.settle(Settlement(settled, USER, "spent"))
@@ -197,26 +197,26 @@ async def test_what_is_answered_is_not_held_for(container: Container, clock: Fix
     ledger, replay = container.credit_ledger(), IdempotencyRecord(USER, "k", "q", {"a": 1})
 
     async def hold(user_id: str, question: str | None, key: str | None = None) -> Grant:
-        grant: Grant = await ledger.hold(HoldRequest(uuid4(), user_id, False, 1, question, key))
+        grant: Grant = await ledger.place_hold(HoldRequest(uuid4(), user_id, False, 1, question, key))
         return grant
 
     first = HoldRequest(uuid4(), USER, is_guest=False, question_hash="q", idempotency_key="k")
-    assert (await ledger.hold(first)).granted
+    assert (await ledger.place_hold(first)).granted
     answer = StoredAnswer("q", "{}", timedelta(hours=1))
     assert await ledger.settle(Settlement(first.hold_id, USER, "spent", answer, replay))
     for user_id, question, key in ((USER, "q", None), ("other", "q", None), (USER, "another", "k"), (USER, None, "k")):
         grant = await hold(user_id, question, key)
-        assert (grant.granted, grant.in_flight, grant.answered) == (False, False, True)
+        assert (grant.granted, grant.is_in_progress, grant.already_answered) == (False, False, True)
         assert grant.account.held_credits == 0
     for user_id, question, key in (("other", "another", "k"), (USER, "another", "l"), (USER, None, None)):
         grant = await hold(user_id, question, key)
-        assert (grant.granted, grant.answered) == (True, False)
-    assert not (await hold(USER, "another")).answered
+        assert (grant.granted, grant.already_answered) == (True, False)
+    assert not (await hold(USER, "another")).already_answered
     clock.move(hours=1)
-    assert (await hold(USER, "q")).answered
+    assert (await hold(USER, "q")).already_answered
     clock.move(seconds=1)
     assert (await hold(USER, "q")).granted
-    assert (await hold(USER, "third", "k")).answered
+    assert (await hold(USER, "third", "k")).already_answered
     clock.move(hours=23)
     assert (await hold(USER, "third", "k")).granted
 
@@ -226,7 +226,7 @@ async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClo
     ledger, service = container.credit_ledger(), container.credit_service()
     hold_id = uuid4()
     await service.deduct_credit(USER, amount=10)
-    await ledger.hold(HoldRequest(hold_id, USER, is_guest=False))
+    await ledger.place_hold(HoldRequest(hold_id, USER, is_guest=False))
     clock.move(hours=24)
     assert await service.check_credits(USER) == 49
     await ledger.void(hold_id, USER)
@@ -238,15 +238,15 @@ async def test_a_guest_session_cannot_reach_a_registered_account(container: Cont
     service = container.credit_service()
     await service.get_user_credits("someone")
     with pytest.raises(SessionRefusedError):
-        await service.own_account("someone", is_guest=True)
-    assert not (await container.credit_ledger().hold(HoldRequest(uuid4(), "someone", is_guest=True))).granted
+        await service.get_caller_account("someone", is_guest=True)
+    assert not (await container.credit_ledger().place_hold(HoldRequest(uuid4(), "someone", is_guest=True))).granted
 
 
 async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(container: Container) -> None:
     """Whoever proves to be that user gets it, filled up to a registered user's credits."""
     service = container.credit_service()
     await service.deduct_credit("someone", is_guest=True, amount=4)
-    account = await service.own_account("someone", is_guest=False)
+    account = await service.get_caller_account("someone", is_guest=False)
     assert (account.available_credits, account.max_credits, account.is_guest) == (50, 50, False)
     assert await balance_of_ledger(container, "someone") == 50
 

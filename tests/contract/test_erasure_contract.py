@@ -23,10 +23,10 @@ GUEST = "guest-erased-marker"
 async def use(container: Container, user_id: str = USER, is_guest: bool = False) -> None:
     """Leave something in every store: rows of the ledger, a hold, a consent, answers by key, an adjustment."""
     ledger = container.credit_ledger()
-    await ledger.account(user_id, is_guest)
+    await ledger.get_or_create_account(user_id, is_guest)
     await ledger.deduct(user_id, is_guest, 3, "Credit deducted for message")
-    await ledger.hold(HoldRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
-    await container.replays().remember(IdempotencyRecord(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
+    await ledger.place_hold(HoldRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
+    await container.replays().store(IdempotencyRecord(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
     change = CreditAdjustment(amount=1, reason=f"Sorry, {user_id}")
     await container.adjustment_service().adjust(user_id, change, "auth0|administrator", f"sorry-{user_id}")
     if not is_guest:
@@ -97,7 +97,7 @@ async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container:
     assert rows[-1].transaction_type == TransactionType.ERASE
     assert [row.id for row in rows[:-1]] == [row.id for row in store_before[::-1]]
     assert [row.description for row in rows[:-1]] == [None] * 3
-    account = await container.credit_ledger().account(pseudonym, is_guest=True)
+    account = await container.credit_ledger().get_or_create_account(pseudonym, is_guest=True)
     assert (account.available_credits, account.held_credits) == (0, 0)
 
 
@@ -132,7 +132,7 @@ async def test_coming_back_within_the_period_refills_nothing(container: Containe
     await use(container)
     await erase(container)
     clock.move(hours=1)
-    account = await container.credit_ledger().account(USER, is_guest=False)
+    account = await container.credit_ledger().get_or_create_account(USER, is_guest=False)
     assert (account.available_credits, account.max_credits, account.held_credits) == (48, 50, 0)
     assert account.last_reset_timestamp == clock.time - timedelta(hours=1)
     assert await drifts(container) == 0
@@ -161,17 +161,17 @@ async def test_balances_are_forgotten_when_their_period_is_over(container: Conta
     await erase(container)
     await erase(container, GUEST, True)
     service = container.erasure_service()
-    assert (await service.delete_expired()).did == 0
+    assert (await service.delete_expired()).rows == 0
     clock.move(hours=24)
-    assert (await service.delete_expired()).did == 1
+    assert (await service.delete_expired()).rows == 1
     assert await container.credit_service().check_credits(USER) == 50
     assert await container.credit_service().check_credits(GUEST, True) == 0
     await erase(container, GUEST, True)
     clock.move(days=90)
-    assert (await service.delete_expired()).did == 1
+    assert (await service.delete_expired()).rows == 1
     assert await container.credit_service().check_credits(GUEST, True) == 10
     clock.move(days=365)
-    assert (await service.delete_expired()).did == 3
+    assert (await service.delete_expired()).rows == 3
     assert [one async for one in service.iterate_list()] == []
 
 
@@ -179,20 +179,20 @@ async def test_a_request_of_before_brings_nothing_back(container: Container, clo
     """Work under way ends without a trace; whoever asked before the erasure cannot open the account again."""
     hold = HoldRequest(uuid4(), USER, False, 1, "q" * 64, "key")
     with limit_time(60):
-        await container.credit_ledger().hold(hold)
+        await container.credit_ledger().place_hold(hold)
         await erase(container)
         replay = IdempotencyRecord(USER, "key", "q" * 64, {})
         assert not await container.credit_ledger().settle(Settlement(hold.hold_id, USER, "x", None, replay))
         assert not await container.credit_ledger().void(hold.hold_id, USER)
-        await container.replays().remember(replay)
+        await container.replays().store(replay)
         with pytest.raises(AccountErasedError):
-            await container.credit_ledger().account(USER, False)
+            await container.credit_ledger().get_or_create_account(USER, False)
         with pytest.raises(AccountErasedError):
-            await container.credit_ledger().hold(hold)
+            await container.credit_ledger().place_hold(hold)
     assert all(not rows for rows in (await document(container, USER, False)).values())
     clock.move(seconds=1)
     with limit_time(60):
-        assert (await container.credit_ledger().account(USER, False)).available_credits == 50
+        assert (await container.credit_ledger().get_or_create_account(USER, False)).available_credits == 50
 
 
 async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Container) -> None:
@@ -208,12 +208,12 @@ async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Co
         assert await drifts(container) == 0
         assert (await erasures.advance(begun.id, limit=2)).finished_at is None
         with pytest.raises(AccountErasedError):
-            await container.credit_ledger().account(USER, False)
+            await container.credit_ledger().get_or_create_account(USER, False)
     again = await erasures.begin(request)
     assert again is not None
     assert again.id == begun.id
-    assert (await container.erasure_service().finish_pending()).did == 1
-    assert (await container.erasure_service().finish_pending()).did == 0
+    assert (await container.erasure_service().finish_pending()).rows == 1
+    assert (await container.erasure_service().finish_pending()).rows == 0
     receipt = await erase(container)
     assert receipt.receipt_id == begun.id
     assert receipt.pseudonymised == {"transactions": 9, "administrators_acts": 1}
@@ -244,8 +244,8 @@ async def test_a_guest_cannot_take_the_id_of_an_erased_user(container: Container
     await erase(container, "plain-subject")
     clock.move(seconds=1)
     with pytest.raises(SessionRefusedError):
-        await container.credit_service().own_account("plain-subject", is_guest=True)
-    assert (await container.credit_service().own_account("plain-subject", is_guest=False)).available_credits == 0
+        await container.credit_service().get_caller_account("plain-subject", is_guest=True)
+    assert (await container.credit_service().get_caller_account("plain-subject", is_guest=False)).available_credits == 0
 
 
 async def test_a_guest_of_an_id_does_not_empty_the_users_account(container: Container, clock: FixedClock) -> None:
@@ -253,7 +253,9 @@ async def test_a_guest_of_an_id_does_not_empty_the_users_account(container: Cont
     await container.credit_ledger().deduct("plain-subject", True, 10, "x")
     await erase(container, "plain-subject", True)
     clock.move(seconds=1)
-    assert (await container.credit_service().own_account("plain-subject", is_guest=False)).available_credits == 50
+    assert (
+        await container.credit_service().get_caller_account("plain-subject", is_guest=False)
+    ).available_credits == 50
 
 
 async def test_an_operator_erases_whoever_the_account_is(container: Container) -> None:
@@ -269,10 +271,10 @@ async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: 
     """Who is on the list and came back from a backup goes again; others, and who came later, stay."""
     subjects = container.user_hasher()
     await use(container)
-    await container.credit_ledger().account("auth0|other", False)
+    await container.credit_ledger().get_or_create_account("auth0|other", False)
     await container.consent_service().create_consent("auth0|consent-only", UserConsentCreate())
     clock.move(hours=1)
-    await container.credit_ledger().account("auth0|returned", False)
+    await container.credit_ledger().get_or_create_account("auth0|returned", False)
     erased_at = clock.time - timedelta(minutes=30)
     names = (USER, "auth0|consent-only", "auth0|returned")
     listed = {subjects(name): ErasureListEntry(uuid4(), subjects(name), erased_at) for name in names}

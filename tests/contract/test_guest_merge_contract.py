@@ -19,21 +19,21 @@ async def guest_with_answers(container: Container, *keys: str) -> None:
     """A guest who asked under these keys and has 7 credits left."""
     await container.credit_ledger().deduct(GUEST, True, 3, "Credit deducted for message")
     for key in keys:
-        await container.replays().remember(IdempotencyRecord(GUEST, key, "h" * 64, {"of": "guest"}))
+        await container.replays().store(IdempotencyRecord(GUEST, key, "h" * 64, {"of": "guest"}))
 
 
 async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container: Container) -> None:
     """Answers move; both accounts and their ledgers stay what they were."""
     await guest_with_answers(container, "one", "two")
-    await container.credit_ledger().account(USER, False)
-    await container.replays().remember(IdempotencyRecord(USER, "two", "h" * 64, {"of": "user"}))
+    await container.credit_ledger().get_or_create_account(USER, False)
+    await container.replays().store(IdempotencyRecord(USER, "two", "h" * 64, {"of": "user"}))
     merged = await container.guest_merge_service().merge(GUEST, USER)
     assert merged.moved == {"remembered_answers": 1, "consents": 0}
-    one, two = [await container.replays().find(USER, key) for key in ("one", "two")]
+    one, two = [await container.replays().get(USER, key) for key in ("one", "two")]
     assert one is not None
     assert two is not None
     assert (one.response, two.response) == ({"of": "guest"}, {"of": "user"})
-    assert await container.replays().find(GUEST, "one") is None
+    assert await container.replays().get(GUEST, "one") is None
     assert await container.credit_service().check_credits(USER) == 50
     assert await container.credit_service().check_credits(GUEST, True) == 7
     assert len(await container.credit_service().get_user_transactions(USER)) == 1
@@ -65,9 +65,9 @@ async def test_it_is_done_once(container: Container) -> None:
     await guest_with_answers(container, "one")
     service = container.guest_merge_service()
     first = await service.merge(GUEST, USER)
-    await container.replays().remember(IdempotencyRecord(GUEST, "later", "h" * 64, {}))
+    await container.replays().store(IdempotencyRecord(GUEST, "later", "h" * 64, {}))
     assert await service.merge(GUEST, USER) == first
-    assert await container.replays().find(USER, "later") is None
+    assert await container.replays().get(USER, "later") is None
     with pytest.raises(GuestMergedError):
         await service.merge(GUEST, "auth0|other")
 
@@ -81,18 +81,18 @@ async def test_two_at_once_are_one(container: Container) -> None:
     )
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["GuestMerged"] + ["GuestMergedError"] * 4
     [winner] = [name for name, outcome in zip(names, outcomes, strict=True) if not isinstance(outcome, Exception)]
-    assert await container.replays().find(winner, "one") is not None
+    assert await container.replays().get(winner, "one") is not None
 
 
 @pytest.mark.parametrize("named", ["auth0|victim", "victim", "nobody", USER])
 async def test_only_a_guest_can_be_merged(container: Container, named: str) -> None:
     """A registered account, whatever its id looks like, is as unknown as nobody is: nothing tells them apart."""
     for victim in ("auth0|victim", "victim", USER):
-        await container.credit_ledger().account(victim, False)
-        await container.replays().remember(IdempotencyRecord(victim, "key", "h" * 64, {}))
+        await container.credit_ledger().get_or_create_account(victim, False)
+        await container.replays().store(IdempotencyRecord(victim, "key", "h" * 64, {}))
     with pytest.raises(NotFoundError):
         await container.guest_merge_service().merge(named, USER)
-    assert await container.replays().find("victim", "key") is not None
+    assert await container.replays().get("victim", "key") is not None
 
 
 async def test_nothing_is_merged_while_either_is_erased(container: Container) -> None:
@@ -111,7 +111,7 @@ async def test_nothing_is_merged_while_either_is_erased(container: Container) ->
 async def test_a_merge_outlives_the_user_without_their_name(container: Container) -> None:
     """After the user's erasure the guest cannot be merged again; after the guest's nothing is left of it."""
     await guest_with_answers(container, "one")
-    await container.credit_ledger().account(USER, False)
+    await container.credit_ledger().get_or_create_account(USER, False)
     service = container.guest_merge_service()
     await service.merge(GUEST, USER)
     receipt = await container.erasure_service().erase(USER, False)

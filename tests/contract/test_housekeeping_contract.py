@@ -17,9 +17,9 @@ USER, GUEST = "auth0|1", "guest-1"
 async def fill(container: Container) -> None:
     """Something for each job to do, all of it still to come to its time."""
     ledger, cache = container.credit_ledger(), container.query_cache_service()
-    await ledger.account(GUEST, True, "network")
+    await ledger.get_or_create_account(GUEST, True, "network")
     await ledger.deduct(USER, False, 5, "question")
-    await ledger.hold(HoldRequest(uuid4(), USER, is_guest=False))
+    await ledger.place_hold(HoldRequest(uuid4(), USER, is_guest=False))
     for letter in "abc":
         await cache.cache_result(letter * 64, {"n": 1})
     change = CreditAdjustment(amount=1, reason="goodwill")
@@ -30,13 +30,13 @@ async def did(container: Container, name: str) -> int:
     """What the job of that name does."""
     work: JobResult = await getattr(container.housekeeping(), name)()
     assert not work.has_more
-    return work.did
+    return work.rows
 
 
 async def test_nothing_is_done_before_its_time(container: Container) -> None:
     """Fresh state is left alone by every job; verification looks at every account."""
     await fill(container)
-    done = {job.name: (await job.work()).did for job in container.jobs().jobs}
+    done = {job.name: (await job.work()).rows for job in container.jobs().jobs}
     assert done == {**dict.fromkeys(done, 0), "verify_ledger": 2}
     assert len(done) == 11
 
@@ -79,9 +79,9 @@ async def test_a_turn_ends_when_its_time_is_up_and_says_so(container: Container,
     clock.move(hours=2)
     batch = container.query_cache_service().clear_expired_batch
     first = await run_in_batches(batch, limit=2, seconds=0)
-    assert (first.did, first.has_more, first.note) == (2, True, TIME_LIMIT_NOTE)
+    assert (first.rows, first.has_more, first.note) == (2, True, TIME_LIMIT_NOTE)
     second = await run_in_batches(batch, limit=2)
-    assert (second.did, second.has_more, second.note) == (3, False, None)
+    assert (second.rows, second.has_more, second.note) == (3, False, None)
 
 
 @pytest.mark.parametrize("name", ["fold_old_transactions", "verify_ledger"])
@@ -98,12 +98,12 @@ async def test_long_walks_go_on_where_they_were_left(
     while turns[-1].has_more:
         assert len(turns) < 10
         turns.append(await work())
-    assert sum(turn.did for turn in turns) == {"fold_old_transactions": 6, "verify_ledger": 3}[name]
+    assert sum(turn.rows for turn in turns) == {"fold_old_transactions": 6, "verify_ledger": 3}[name]
 
 
 async def test_an_erasure_without_time_is_finished_by_later_turns(container: Container) -> None:
     """None is counted before it is done."""
-    await container.credit_ledger().account(USER, False)
+    await container.credit_ledger().get_or_create_account(USER, False)
     await container.erasure_service().erase(USER, False, patience_seconds=-1)
     counters = container.erasure_counters()
     turns = 0

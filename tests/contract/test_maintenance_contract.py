@@ -18,7 +18,7 @@ def report(did: int = 0, outcome: str = DONE, note: str | None = None, job: str 
 async def count(runs: MaintenanceRuns) -> int:
     """How many there are; they are gone after that."""
     forgotten = 0
-    while some := await runs.forget(7):
+    while some := await runs.delete_old(7):
         assert some <= 7
         forgotten += some
     return forgotten + len((await runs.overview()).jobs)
@@ -33,7 +33,7 @@ async def test_a_run_is_recorded_as_it_was(container: Container, clock: FixedClo
     overview = await runs.overview()
     assert overview.now == clock.time
     assert set(overview.jobs) == {"sweep"}
-    newest, done_at = overview.jobs["sweep"].newest, overview.jobs["sweep"].done_at
+    newest, done_at = overview.jobs["sweep"].last_run, overview.jobs["sweep"].last_success_at
     assert (newest.began_at, newest.finished_at) == (clock.time - timedelta(seconds=0.5), clock.time)
     assert (newest.outcome, newest.did, newest.seconds, newest.repeats) == (DONE, 3, 0.5, 1)
     assert (newest.started_by, newest.note, done_at) == ("operator", note[:NOTE_LENGTH], clock.time)
@@ -46,7 +46,7 @@ async def test_runs_that_did_nothing_are_counted_together(container: Container, 
     for _ in range(3):
         await runs.record(report())
         clock.move(seconds=5)
-    newest = (await runs.overview()).jobs["sweep"].newest
+    newest = (await runs.overview()).jobs["sweep"].last_run
     assert (newest.repeats, newest.began_at, newest.finished_at) == (3, began, clock.time - timedelta(seconds=5))
     for other in (
         report(did=1),
@@ -57,9 +57,9 @@ async def test_runs_that_did_nothing_are_counted_together(container: Container, 
         RunReport("sweep", "failed", JobResult(), 0.5, StartedBy.OPERATOR),
     ):
         await runs.record(other)
-        assert (await runs.overview()).jobs["sweep"].newest.repeats == 1
+        assert (await runs.overview()).jobs["sweep"].last_run.repeats == 1
     await runs.record(report(job="another"))
-    assert (await runs.overview()).jobs["another"].newest.repeats == 1
+    assert (await runs.overview()).jobs["another"].last_run.repeats == 1
 
 
 async def test_when_a_job_last_ended_well_outlives_its_failures(container: Container, clock: FixedClock) -> None:
@@ -71,8 +71,8 @@ async def test_when_a_job_last_ended_well_outlives_its_failures(container: Conta
     await runs.record(report(outcome="storage_unavailable"))
     await runs.record(report(outcome="failed", job="broken"))
     jobs = (await runs.overview()).jobs
-    assert (jobs["sweep"].newest.outcome, jobs["sweep"].done_at) == ("storage_unavailable", done_at)
-    assert jobs["broken"].done_at is None
+    assert (jobs["sweep"].last_run.outcome, jobs["sweep"].last_success_at) == ("storage_unavailable", done_at)
+    assert jobs["broken"].last_success_at is None
 
 
 async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: FixedClock) -> None:
@@ -82,15 +82,15 @@ async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: 
     for _ in range(RUNS_KEPT_PER_JOB + 9):
         await runs.record(report(did=1))
     await runs.record(report(job="rare"))
-    assert await runs.forget(6) == 6
-    assert await runs.forget() == 3
-    assert await runs.forget() == 0
+    assert await runs.delete_old(6) == 6
+    assert await runs.delete_old() == 3
+    assert await runs.delete_old() == 0
     clock.move(days=91)
-    assert await runs.forget() == RUNS_KEPT_PER_JOB - 1
-    assert await runs.forget() == 0
+    assert await runs.delete_old() == RUNS_KEPT_PER_JOB - 1
+    assert await runs.delete_old() == 0
     await runs.record(report(did=1))
     assert await count(runs) == 3
-    assert (await runs.overview()).jobs["sweep"].done_at == clock.time
+    assert (await runs.overview()).jobs["sweep"].last_success_at == clock.time
 
 
 async def test_whoever_holds_a_lease_is_named_until_it_ends(container: Container, clock: FixedClock) -> None:
@@ -120,6 +120,6 @@ async def test_a_run_by_hand_is_recorded_also_when_it_fails(container: Container
     for job in (Job("broken", every, fail), Job("sound", every, work)):
         await jobs.run(job, StartedBy.OPERATOR)
     recorded = (await container.maintenance_runs().overview()).jobs
-    broken, sound = recorded["broken"].newest, recorded["sound"].newest
+    broken, sound = recorded["broken"].last_run, recorded["sound"].last_run
     assert (broken.outcome, broken.note, broken.started_by) == ("failed", "ZeroDivisionError", "operator")
     assert (sound.outcome, sound.did) == (DONE, 4)

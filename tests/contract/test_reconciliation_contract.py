@@ -20,7 +20,7 @@ async def all_drifts(container: Container, limit: int = 2) -> list[Drift]:
     drifts: list[Drift] = []
     last: str | None = ""
     while last is not None:
-        page = await container.audit().page(last, limit)
+        page = await container.audit().reconcile_page(last, limit)
         drifts += page.drifts
         last = page.last_user_id
     return drifts
@@ -77,14 +77,14 @@ async def test_whatever_the_ledger_does_is_no_drift(container: Container, clock:
     service, ledger = container.credit_service(), container.credit_ledger()
     holds = [HoldRequest(uuid4(), "u", is_guest=False, question_hash=f"{number}") for number in range(3)]
     for hold in holds:
-        await ledger.hold(hold)
+        await ledger.place_hold(hold)
     await ledger.settle(Settlement(holds[0].hold_id, "u", "spent"))
     await ledger.void(holds[1].hold_id, "u")
-    await service.own_account("g", is_guest=True)
-    await service.own_account("g", is_guest=False)
+    await service.get_caller_account("g", is_guest=True)
+    await service.get_caller_account("g", is_guest=False)
     await service.deduct_credit("s", is_guest=True, amount=10)
     clock.move(days=100)
-    await service.fold_old_transactions()
+    await service.compact_old_transactions()
     await service.reset_credits()
     assert await all_drifts(container) == []
 
@@ -99,7 +99,7 @@ async def test_work_under_way_is_no_drift(container: Container, clock: FixedCloc
 
     async def question(user_id: str) -> None:
         hold = HoldRequest(uuid4(), user_id, is_guest=False)
-        await ledger.hold(hold)
+        await ledger.place_hold(hold)
         await ledger.settle(Settlement(hold.hold_id, user_id, "spent"))
         await service.deduct_credit(user_id)
 
@@ -108,7 +108,7 @@ async def test_work_under_way_is_no_drift(container: Container, clock: FixedCloc
 
     work = [question(user_id) for user_id in users * 10]
     _, _, *found = await asyncio.gather(
-        asyncio.gather(*work), service.fold_old_transactions(), *[verify() for _ in range(4)]
+        asyncio.gather(*work), service.compact_old_transactions(), *[verify() for _ in range(4)]
     )
     assert found == [[], [], [], []]
 

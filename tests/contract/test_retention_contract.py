@@ -19,7 +19,7 @@ async def history(container: Container, user_id: str = USER) -> list[tuple[str, 
 async def fold(container: Container, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
     """One batch."""
     async with container.unit_of_work()() as work:
-        batch: CompactionBatch = await work.credits.fold_transactions(90, after_id, limit)
+        batch: CompactionBatch = await work.credits.compact_transactions(90, after_id, limit)
     return batch
 
 
@@ -30,12 +30,12 @@ async def test_a_fold_absorbs_the_opening_row_of_the_one_before(container: Conta
     clock.move(days=60)
     await service.deduct_credit("g", is_guest=True, amount=3)
     clock.move(days=60)
-    assert await service.fold_old_transactions() == 2
+    assert await service.compact_old_transactions() == 2
     assert await history(container, "g") == [("deduct", -3, 5), ("opening", 8, 8)]
     clock.move(days=60)
-    assert await service.fold_old_transactions() == 1
+    assert await service.compact_old_transactions() == 1
     assert await history(container, "g") == [("opening", 5, 5)]
-    assert await service.fold_old_transactions() == 0
+    assert await service.compact_old_transactions() == 0
     assert await history(container, "g") == [("opening", 5, 5)]
 
 
@@ -44,7 +44,7 @@ async def test_a_fold_of_nothing_leaves_no_row(container: Container, clock: Fixe
     service = container.credit_service()
     await service.deduct_credit("g", is_guest=True, amount=10)
     clock.move(days=91)
-    assert await service.fold_old_transactions() == 2
+    assert await service.compact_old_transactions() == 2
     assert await history(container, "g") == []
     assert await service.check_credits("g", is_guest=True) == 0
 
@@ -54,7 +54,7 @@ async def test_a_fold_forgets_who_did_what(container: Container, clock: FixedClo
     await container.credit_service().deduct_credit(USER)
     written = clock.time
     clock.move(days=91)
-    await container.credit_service().fold_old_transactions()
+    await container.credit_service().compact_old_transactions()
     [row] = await container.credit_service().get_user_transactions(USER)
     assert (row.operation_id, row.actor, row.timestamp) == (None, None, written)
     assert row.description == "Balance of older transactions"
@@ -70,11 +70,11 @@ async def test_batches_look_at_a_few_rows_and_say_where_they_ended(container: Co
     clock.move(days=91)
     await service.deduct_credit(users[0], amount=4)
     first = await fold(container, limit=7)
-    assert first.folded == 7
-    folded, last_id, batches = first.folded, first.last_id, 1
+    assert first.compacted == 7
+    folded, last_id, batches = first.compacted, first.last_id, 1
     while last_id is not None:
         batch = await fold(container, last_id, limit=7)
-        folded, last_id, batches = folded + batch.folded, batch.last_id, batches + 1
+        folded, last_id, batches = folded + batch.compacted, batch.last_id, batches + 1
     # 22 rows in windows of 7; the fourth has the newest alone.
     assert (folded, batches) == (20, 4)
     assert await history(container, users[0]) == [("deduct", -4, 46), ("reset", 3, 50), ("opening", 47, 47)]
@@ -90,11 +90,11 @@ async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container
         await work.credits.create_transaction(
             CreditTransaction(user_id=USER, transaction_type="adjust", amount=5, timestamp=clock.time, balance_after=99)
         )
-    before = (await container.audit().page()).drifts
+    before = (await container.audit().reconcile_page()).drifts
     clock.move(days=91)
-    assert await container.credit_service().fold_old_transactions() == 2
+    assert await container.credit_service().compact_old_transactions() == 2
     assert await history(container) == [("opening", 55, 99)]
-    assert (await container.audit().page()).drifts == before != ()
+    assert (await container.audit().reconcile_page()).drifts == before != ()
 
 
 async def test_sums_stay_true_while_credits_are_spent(container: Container, clock: FixedClock) -> None:
@@ -105,10 +105,10 @@ async def test_sums_stay_true_while_credits_are_spent(container: Container, cloc
         await service.deduct_credit(user_id)
     clock.move(days=91)
     spending = [service.deduct_credit(user_id) for user_id in users * 20]
-    folding = [service.fold_old_transactions() for _ in range(4)]
+    folding = [service.compact_old_transactions() for _ in range(4)]
     outcomes = await asyncio.gather(*spending, *folding)
     assert sum(int(outcome) for outcome in outcomes[:200]) == 200
     assert sum(int(outcome) for outcome in outcomes[200:]) == 40
     assert {row[0][2] for row in [await history(container, user_id) for user_id in users]} == {30}
-    page = await container.audit().page()
+    page = await container.audit().reconcile_page()
     assert (page.accounts, page.drifts) == (10, ())

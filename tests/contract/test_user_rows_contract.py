@@ -54,12 +54,12 @@ def elsewhere() -> UserRows:
 async def use(container: Container) -> None:
     """Store rows of the user in every table that migrates."""
     ledger = container.credit_ledger()
-    await ledger.account(USER, False)
+    await ledger.get_or_create_account(USER, False)
     await ledger.deduct(USER, False, 3, "Credit deducted for message")
-    await ledger.hold(HoldRequest(uuid4(), USER, False, 2, "q" * 64, "key-held"))
-    await container.replays().remember(IdempotencyRecord(USER, "key", "h" * 64, {"metadata": {"user_id": USER}}))
+    await ledger.place_hold(HoldRequest(uuid4(), USER, False, 2, "q" * 64, "key-held"))
+    await container.replays().store(IdempotencyRecord(USER, "key", "h" * 64, {"metadata": {"user_id": USER}}))
     await container.consent_service().create_consent(USER, UserConsentCreate(marketing_consent=True))
-    await ledger.account(GUEST, True)
+    await ledger.get_or_create_account(GUEST, True)
     await container.guest_merge_service().merge(GUEST, USER)
 
 
@@ -122,7 +122,7 @@ async def test_consent_events_stay_in_postgresql(database_url: str) -> None:
 async def test_owners_are_listed_in_pages(container: Container, rows_of_users: UserRows) -> None:
     """Each user once, by user id, even with a single row."""
     for number in range(5):
-        await container.credit_ledger().account(f"guest-{number}", True)
+        await container.credit_ledger().get_or_create_account(f"guest-{number}", True)
     await container.consent_service().create_consent(USER, UserConsentCreate())
     assert await rows_of_users.list_owners(4) == [USER, "guest-0", "guest-1", "guest-2"]
     assert await rows_of_users.list_owners(4, "guest-2") == ["guest-3", "guest-4"]

@@ -66,7 +66,7 @@ async def test_neither_verification_nor_retention_waits_for_an_account(used: str
         async with connection.transaction():
             await connection.execute("SELECT FROM user_credits FOR UPDATE")
             async with asyncio.timeout(10):
-                assert (await container.audit().page()).accounts == 1
+                assert (await container.audit().reconcile_page()).accounts == 1
                 async with container.unit_of_work()() as work:
                     assert await work.credits.cleanup_old_transactions(days=0) == 2
     finally:

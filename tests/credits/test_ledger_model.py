@@ -128,7 +128,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def look(self, user: int, is_guest: bool) -> None:
         """The first touch makes the account, a later one resets what is due."""
         user_id = self.users[user]
-        account = self.do(self.world.ledger(user).account(user_id, is_guest))
+        account = self.do(self.world.ledger(user).get_or_create_account(user_id, is_guest))
         expected = self.touched(user_id, is_guest)
         assert (account.is_guest, account.available_credits) == (expected.is_guest, expected.available)
 
@@ -148,14 +148,14 @@ class LedgerMachine(RuleBasedStateMachine):
         """Set aside, unless the question or the key is in flight."""
         user_id = self.users[user]
         request = HoldRequest(uuid4(), user_id, is_guest, amount, question, key)
-        grant = self.do(self.world.ledger(user).hold(request))
+        grant = self.do(self.world.ledger(user).place_hold(request))
         account = self.touched(user_id, is_guest)
         affordable = not account.refuses(is_guest, amount)
         in_flight = any(
             (question is not None and hold.question == question) or (key is not None and hold.key == key)
             for hold in account.holds.values()
         )
-        assert (grant.granted, grant.in_flight) == (affordable and not in_flight, affordable and in_flight)
+        assert (grant.granted, grant.is_in_progress) == (affordable and not in_flight, affordable and in_flight)
         if grant.granted:
             account.available -= amount
             account.holds[request.hold_id] = ModelHold(amount, self.world.clock.time + LIFETIME, question, key)
@@ -241,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def reset_due(self) -> None:
         """Each account whose period is over is filled."""
-        moved = self.do(self.world.ledger().reset_due(100_000))
+        moved = self.do(self.world.ledger().reset_due_accounts(100_000))
         due = [account for account in self.model.values() if self.is_due(account)]
         for account in due:
             account.fill("reset", self.world.clock.time)
@@ -251,7 +251,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def register(self, user: int) -> None:
         """A guest becomes a registered user with a registered user's credits."""
         user_id = self.users[user]
-        account = self.do(self.world.ledger().register(user_id))
+        account = self.do(self.world.ledger().register_guest(user_id))
         expected = self.touched(user_id, is_guest=False)
         if expected.is_guest:
             expected.is_guest = False
@@ -302,15 +302,15 @@ class LedgerMachine(RuleBasedStateMachine):
         if kind == "hold":
             self.known_holds = [*self.known_holds, (request.hold_id, user_id)][-HOLDS_KEPT:]
         works: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
-            "look": lambda: ledger.account(user_id, is_guest),
+            "look": lambda: ledger.get_or_create_account(user_id, is_guest),
             "deduct": lambda: ledger.deduct(user_id, is_guest, amount, "spent"),
-            "hold": lambda: ledger.hold(request),
+            "hold": lambda: ledger.place_hold(request),
             "settle": lambda: ledger.settle(self.settlement(hold_id, owner)),
             "void": lambda: ledger.void(hold_id, owner),
             "sweep": ledger.void_expired,
             "reset": lambda: ledger.reset(user_id),
-            "reset due": lambda: ledger.reset_due(100_000),
-            "register": lambda: ledger.register(user_id),
+            "reset due": lambda: ledger.reset_due_accounts(100_000),
+            "register": lambda: ledger.register_guest(user_id),
             "adjust": lambda: ledger.adjust(Adjustment(uuid4(), user_id, change, "why", "admin")),
         }
         return Operation(kind, works[kind], hold_id if kind in {"settle", "void"} else None)
@@ -379,7 +379,7 @@ class LedgerMachine(RuleBasedStateMachine):
             found = self.do(container.cached_answers().find(settlement.answer.query_hash))
             assert found == (json.loads(settlement.answer.result) if settled else None)
         if settlement.replay:
-            kept = self.do(container.replays().find(settlement.user_id, settlement.replay.idempotency_key))
+            kept = self.do(container.replays().get(settlement.user_id, settlement.replay.idempotency_key))
             assert kept == (settlement.replay if settled else None)
 
     def adopt(self) -> None:

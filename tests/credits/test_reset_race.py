@@ -58,7 +58,7 @@ def callers_of(world: World, user_id: str, random: Random) -> list[Coroutine[Any
         if kind == "look":
             await service.get_user_credits(user_id)
         elif kind == "reset due":
-            await container.credit_ledger().reset_due(7)
+            await container.credit_ledger().reset_due_accounts(7)
         else:
             await service.reset_credits()
         return user_id, 0

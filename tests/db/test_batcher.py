@@ -172,7 +172,7 @@ async def test_one_bad_request_fails_alone(ledgers: Ledgers, database_url: str) 
     """The batch falls back to singles: the neighbours of an id that PostgreSQL cannot take are served, each once."""
     ledger = ledgers()
     for user in ("a", "b"):
-        await ledger.account(user, is_guest=False)
+        await ledger.get_or_create_account(user, is_guest=False)
     async with locked(database_url, "a"):
         under_way = spend(ledger, "a")
         await asyncio.sleep(0.05)
@@ -192,7 +192,7 @@ async def test_one_bad_request_fails_alone(ledgers: Ledgers, database_url: str) 
 async def test_a_cancelled_caller_neither_loses_nor_doubles(ledgers: Ledgers, database_url: str) -> None:
     """Callers who give up, under way or waiting, are debited once as they asked; their neighbours get their answers."""
     ledger = ledgers()
-    await ledger.account("a", is_guest=False)
+    await ledger.get_or_create_account("a", is_guest=False)
     async with locked(database_url, "a"):
         tasks = [spend(ledger, "a")]
         await asyncio.sleep(0.05)
@@ -213,7 +213,7 @@ async def test_grants_are_handed_out_in_arrival_order(ledgers: Ledgers) -> None:
     ledger = ledgers()
     users = [f"guest{n % 3}" for n in range(90)]
     for user in set(users):
-        await ledger.account(user, is_guest=True)
+        await ledger.get_or_create_account(user, is_guest=True)
     grants = await asyncio.gather(*(ledger.deduct(user, True, 1, "test") for user in users))
     assert [grant.granted for grant in grants] == [True] * 30 + [False] * 60
     assert {grant.account.available_credits for grant in grants[-3:]} == {0}
@@ -222,7 +222,7 @@ async def test_grants_are_handed_out_in_arrival_order(ledgers: Ledgers) -> None:
 async def test_different_amounts_of_one_user_never_share_a_batch(ledgers: Ledgers) -> None:
     """So that each is judged by what those before it left, as if they had come one after the other."""
     ledger = ledgers()
-    await ledger.account("guest", is_guest=True)
+    await ledger.get_or_create_account("guest", is_guest=True)
     amounts = [4, 4, 3, 2, 1, 1, 1]
     grants = await asyncio.gather(*(ledger.deduct("guest", True, amount, "test") for amount in amounts))
     assert [grant.granted for grant in grants] == [True, True, False, True, False, False, False]
@@ -291,7 +291,7 @@ def cut(request: pytest.FixtureRequest, ledgers: Ledgers, database_url: str) -> 
 async def test_debits_whose_connection_is_lost_are_done_once(cut: Cut, ledgers: Ledgers, database_url: str) -> None:
     """By their operation ids it is known which happened; all are answered, and each is debited once."""
     for user in ("a", "b"):
-        await ledgers().account(user, is_guest=False)
+        await ledgers().get_or_create_account(user, is_guest=False)
 
     async def work(ledger: PostgresCreditLedger) -> None:
         grants = await asyncio.gather(*(ledger.deduct(user, False, 1, "cut here") for user in "aabab"))
@@ -306,11 +306,11 @@ async def test_a_hold_and_its_settlement_whose_connections_are_lost_are_done_onc
     cut: Cut, ledgers: Ledgers, database_url: str
 ) -> None:
     """The hold is granted once, and the settlement deducts and stores once."""
-    await ledgers().account("a", is_guest=False)
+    await ledgers().get_or_create_account("a", is_guest=False)
     hold = HoldRequest(uuid4(), "a", is_guest=False, question_hash="hold-cut")
 
     async def take(ledger: PostgresCreditLedger) -> None:
-        assert (await ledger.hold(hold)).granted
+        assert (await ledger.place_hold(hold)).granted
 
     await cut("hold-cut", take)
     assert await balance(database_url, "a") == (49, 1, 50, 0)
@@ -328,7 +328,7 @@ async def test_an_adjustment_whose_connection_is_lost_is_made_once(
     cut: Cut, ledgers: Ledgers, database_url: str, key: str | None
 ) -> None:
     """With or without a key, the administrator gets the account as it is then."""
-    await ledgers().account("a", is_guest=False)
+    await ledgers().get_or_create_account("a", is_guest=False)
     adjustment = Adjustment(uuid4(), "a", -7, "adjust-cut", "admin", key, "h" * 64)
 
     async def adjust(ledger: PostgresCreditLedger) -> None:
@@ -343,7 +343,7 @@ async def test_an_adjustment_whose_connection_is_lost_is_made_once(
 async def test_terminated_backends_cost_nobody_anything(ledgers: Ledgers, database_url: str) -> None:
     """An administrator ends every backend while debits wait for a lock: each is done once all the same."""
     ledger = ledgers()
-    await ledger.account("a", is_guest=False)
+    await ledger.get_or_create_account("a", is_guest=False)
     async with locked(database_url, "a"):
         tasks = [spend(ledger, "a") for _ in range(5)]
         await asyncio.sleep(0.1)
@@ -360,7 +360,7 @@ async def test_terminated_backends_cost_nobody_anything(ledgers: Ledgers, databa
 async def test_connections_that_died_while_idle_are_passed_over(ledgers: Ledgers, database_url: str) -> None:
     """Whoever comes first after the backends were ended is served, without an error."""
     ledger = ledgers()
-    await asyncio.gather(*(ledger.account(f"user{n}", is_guest=False) for n in range(20)))
+    await asyncio.gather(*(ledger.get_or_create_account(f"user{n}", is_guest=False) for n in range(20)))
     await execute(
         database_url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -376,7 +376,7 @@ async def test_hot_users_are_granted_exactly_what_they_have(ledgers: Ledgers, da
     four = [ledgers(manager=manager) for manager in managers for _ in range(2)]
     users = [f"user{n}" for n in range(20)]
     for user in users:
-        await four[0].account(user, is_guest=False)
+        await four[0].get_or_create_account(user, is_guest=False)
     granted: Counter[str] = Counter()
 
     async def through_ledger(turn: int) -> None:
@@ -407,7 +407,7 @@ async def test_hot_users_are_granted_exactly_what_they_have(ledgers: Ledgers, da
 async def test_each_debit_leaves_one_row_in_arrival_order(ledgers: Ledgers, database_url: str) -> None:
     """With an operation id of its own and the balance after it, however the debits were batched."""
     ledger = ledgers()
-    await ledger.account("a", is_guest=False)
+    await ledger.get_or_create_account("a", is_guest=False)
     await asyncio.gather(*(ledger.deduct("a", False, 1, f"debit {n}") for n in range(40)))
     connection = await asyncpg.connect(database_url)
     rows = await connection.fetch(

@@ -178,7 +178,7 @@ async def test_a_password_that_is_no_longer_right_is_an_absent_database(database
 async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:
     """Its operation id tells whether it had."""
     ledger = container.credit_ledger()
-    await ledger.account("a", is_guest=False)
+    await ledger.get_or_create_account("a", is_guest=False)
     async with locked(database_url, "SELECT FROM user_credits WHERE user_id = 'a' FOR UPDATE"):
         task = asyncio.create_task(ledger.adjust(Adjustment(uuid4(), "a", 7, "a gift", "someone")))
         await asyncio.sleep(0.2)
@@ -216,7 +216,7 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
 
 async def test_only_the_backend_that_is_meant_is_ended(container: Container, database_url: str) -> None:
     """After a restart or a promotion its number may be somebody else's, who began at another time and lives on."""
-    await container.credit_ledger().account("a", is_guest=False)
+    await container.credit_ledger().get_or_create_account("a", is_guest=False)
     takes = CreditRequestHandler(
         container.database_manager(), container.credit_policy(), container.clock(), container.user_hasher()
     )
@@ -298,7 +298,7 @@ async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_se
         except StorageUnavailableError:
             await asyncio.sleep(0.05)
     assert time.monotonic() - began < 5
-    page = await container.audit().page()
+    page = await container.audit().reconcile_page()
     assert page.drifts == ()
     assert 50 - 21 <= await credits_.check_credits("a") <= 49
     await container.shutdown()

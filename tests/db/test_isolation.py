@@ -48,11 +48,11 @@ async def test_the_audit_sees_each_page_at_one_instant(container: Container, dat
     One statement for those that are there, and one, after the last page, for those that are being erased.
     """
     ledger, audit = container.credit_ledger(), container.audit()
-    await ledger.account("a", is_guest=False)
+    await ledger.get_or_create_account("a", is_guest=False)
     seen: list[str] = []
     async with container.database_manager().driver_connection() as driver:
         driver.add_query_logger(lambda record: seen.append(record.query))
-    page = await audit.page()
+    page = await audit.reconcile_page()
     await asyncio.sleep(0)  # loggers are told one turn later
     assert (page.accounts, page.drifts) == (1, ())
     judging = [query for query in seen if "credit_transactions" in query or "credit_holds" in query]

@@ -102,7 +102,9 @@ async def test_debits_holds_and_consents_side_by_side(container: Container, pool
         for turn in range(ROUNDS):
             assert await credits_.deduct_credit(user)
             hold = uuid4()
-            assert (await ledger.hold(HoldRequest(hold, user, is_guest=False, question_hash=f"{turn:064}"))).granted
+            assert (
+                await ledger.place_hold(HoldRequest(hold, user, is_guest=False, question_hash=f"{turn:064}"))
+            ).granted
             assert await ledger.void(hold, user)
             assert (await consents.get_consent(user)) is not None
         history[user] = -sum(row.amount for row in await credits_.get_user_transactions(user) if row.amount < 0)

@@ -107,11 +107,12 @@ async def erased(container: Container) -> None:
 
 
 STEPS = [
-    step("account", lambda c, _: c.credit_ledger().account("user 7", is_guest=False)),
-    step("first sight", lambda c, _: c.credit_ledger().account("new", is_guest=False)),
+    step("account", lambda c, _: c.credit_ledger().get_or_create_account("user 7", is_guest=False)),
+    step("first sight", lambda c, _: c.credit_ledger().get_or_create_account("new", is_guest=False)),
     step("deduct", lambda c, _: c.credit_ledger().deduct("user 7", False, 1, "x")),
     step(
-        "hold", lambda c, _: c.credit_ledger().hold(HoldRequest(uuid4(), "user 7", is_guest=False, question_hash="q"))
+        "hold",
+        lambda c, _: c.credit_ledger().place_hold(HoldRequest(uuid4(), "user 7", is_guest=False, question_hash="q")),
     ),
     step(
         "settle",
@@ -120,15 +121,15 @@ STEPS = [
         ),
     ),
     step("void", lambda c, _: c.credit_ledger().void(uuid4(), "user 7")),
-    step("open holds", lambda c, _: c.credit_ledger().open_holds("user 7", "q", "key")),
+    step("open holds", lambda c, _: c.credit_ledger().list_open_holds("user 7", "q", "key")),
     step("adjust", lambda c, _: c.credit_ledger().adjust(Adjustment(uuid4(), "user 7", 5, "x", "admin", "key"))),
-    step("replay", lambda c, _: c.replays().find("user 7", "key")),
-    step("forget", lambda c, _: c.replays().forget_expired()),
+    step("replay", lambda c, _: c.replays().get("user 7", "key")),
+    step("forget", lambda c, _: c.replays().delete_expired()),
     step("find answer", lambda c, _: c.cached_answers().find("0" * 64)),
     step("void expired", lambda c, _: c.credit_ledger().void_expired()),
     step("reset", lambda c, _: c.credit_ledger().reset("user 7")),
-    step("reset due", lambda c, _: c.credit_ledger().reset_due(100)),
-    step("register", lambda c, _: c.credit_ledger().register("user 9")),
+    step("reset due", lambda c, _: c.credit_ledger().reset_due_accounts(100)),
+    step("register", lambda c, _: c.credit_ledger().register_guest("user 9")),
     step("credits", lambda _, w: w.credits.get_user_credits("user 7")),
     step("update credits", lambda _, w: w.credits.update_user_credits("user 7", max_credits=60)),
     step(
@@ -139,14 +140,14 @@ STEPS = [
     ),
     step("history", lambda _, w: w.credits.get_user_transactions("user 7", 10, before_id=100_000)),
     step("retention", lambda _, w: w.credits.cleanup_old_transactions(days=135)),
-    step("fold", lambda _, w: w.credits.fold_transactions(135, after_id=2000)),
+    step("fold", lambda _, w: w.credits.compact_transactions(135, after_id=2000)),
     step(
         "filtered history",
         lambda _, w: w.credits.get_user_transactions(
             "user 7",
             10,
             before_id=100_000,
-            wanted=HistoryFilter(TransactionType.DEDUCT, datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)),
+            filter_=HistoryFilter(TransactionType.DEDUCT, datetime(2020, 1, 1, tzinfo=UTC), datetime.now(UTC)),
         ),
     ),
     step("merge", lambda _, w: merged(w, "guest 9", "user 9")),
@@ -293,7 +294,7 @@ async def test_export_and_erasure_read_what_is_the_users(filled: Container, step
 
 async def test_a_page_of_verification_reads_its_own_range(filled: Container) -> None:
     """Of accounts and ledger; the open holds are few, since none outlives a minute, and read as a whole."""
-    statements = await executed(filled, lambda c, _: c.audit().page("user 12", limit=500))
+    statements = await executed(filled, lambda c, _: c.audit().reconcile_page("user 12", limit=500))
     assert [scans(plan) for plan in await plans(filled, statements)] == [[], ["credit_holds"]]
 
 

@@ -123,7 +123,7 @@ async def test_a_role_that_may_not_vacuum_is_told_so(provisioned: str, roles: Ro
     link = normalise_dsn(provisioned).set(username=roles.app.name, password=roles.app.password)
     config = DatabaseConfig(database_url=SecretStr(link.render_as_string(hide_password=False)))
     work = await PostgresVacuum(config).vacuum()
-    assert work.did == 0
+    assert work.rows == 0
     assert work.note is not None
     assert work.note.startswith("may not vacuum query_cache: run `shopassist db provision`")
 

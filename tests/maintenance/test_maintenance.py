@@ -78,19 +78,19 @@ async def test_of_two_processes_one_works_and_the_other_follows_it(database_url:
     wanted = {job.name for job in one.jobs().jobs}
 
     async def has_done_all(jobs: JobScheduler) -> bool:
-        return {name for name, turn in jobs.turns().items() if turn.done_at} == wanted
+        return {name for name, turn in jobs.states().items() if turn.last_success_at} == wanted
 
     async with AsyncExitStack() as second:
-        async with one.jobs().running(at_once):
+        async with one.jobs().run_while(at_once):
             await until(lambda: has_done_all(one.jobs()))
-            await second.enter_async_context(other.jobs().running(at_once))
+            await second.enter_async_context(other.jobs().run_while(at_once))
             await asyncio.sleep(2)
-            assert (one.jobs().leading, other.jobs().leading) == (True, False)
-            assert other.jobs().turns() == {}
+            assert (one.jobs().is_leader, other.jobs().is_leader) == (True, False)
+            assert other.jobs().states() == {}
             assert await one.leases().holder("scheduler") == await other.leases().holder("scheduler")
         await until(lambda: has_done_all(other.jobs()))
     overview = await one.maintenance_runs().overview()
-    assert {name for name, record in overview.jobs.items() if record.newest.outcome == DONE} == wanted
+    assert {name for name, record in overview.jobs.items() if record.last_run.outcome == DONE} == wanted
     assert await one.leases().holder("scheduler") is None
     await one.shutdown()
     await other.shutdown()
@@ -119,13 +119,13 @@ async def test_a_job_that_fails_stops_no_other_and_is_tried_again_soon(container
     async def recorded() -> bool:
         return len((await container.maintenance_runs().overview()).jobs) == 3
 
-    async with jobs.running(at_once):
+    async with jobs.run_while(at_once):
         await until(recorded)
-    runs = {name: record.newest for name, record in (await container.maintenance_runs().overview()).jobs.items()}
+    runs = {name: record.last_run for name, record in (await container.maintenance_runs().overview()).jobs.items()}
     assert (runs["refused"].outcome, runs["refused"].note) == (ShopAssistError.code, None)
     assert (runs["broken"].outcome, runs["broken"].note) == ("failed", "ZeroDivisionError")
     assert (runs["sound"].outcome, runs["sound"].did) == (DONE, 7)
-    turns = jobs.turns()
+    turns = jobs.states()
     assert all(turns[name].due_at - began < 400 for name in ("refused", "broken"))
     assert turns["sound"].due_at - began > 80_000
     assert turns["broken"].outcomes == {"failed": 1}
@@ -142,7 +142,7 @@ async def test_a_backlog_is_done_over_turns_of_bounded_time(
     left = "SELECT count(*) FROM query_cache"
     batch = container.query_cache_service().clear_expired_batch
     turn = await run_in_batches(batch, seconds=0)
-    assert (turn.did, turn.note) == (1000, TIME_LIMIT_NOTE)
+    assert (turn.rows, turn.note) == (1000, TIME_LIMIT_NOTE)
     assert await connection.fetchval(left) == 4500
 
     async def slowly(limit: int) -> int:
@@ -152,10 +152,10 @@ async def test_a_backlog_is_done_over_turns_of_bounded_time(
     began = time.monotonic()
     turn = await run_in_batches(slowly, limit=500, seconds=0.5)
     assert turn.has_more
-    assert 500 <= turn.did <= 1500
+    assert 500 <= turn.rows <= 1500
     assert time.monotonic() - began < 5  # of which a busy machine takes its part
     rest = await run_in_batches(batch)
-    assert (rest.did, rest.has_more) == (4500 - turn.did, False)
+    assert (rest.rows, rest.has_more) == (4500 - turn.rows, False)
     assert await connection.fetchval(left) == 0
 
 
@@ -171,9 +171,9 @@ async def test_a_leader_goes_on_with_what_a_turn_left(container: Container, conn
     jobs = JobScheduler(container.leases(), [Job("sweep", timedelta(days=1), turn)], runs)
 
     async def is_done() -> bool:
-        return jobs.turns()["sweep"].did == 5500 if "sweep" in jobs.turns() else False
+        return jobs.states()["sweep"].rows == 5500 if "sweep" in jobs.states() else False
 
-    async with jobs.running(at_once):
+    async with jobs.run_while(at_once):
         await until(is_done)
         await until(lambda: _count_is(connection, 3))
     rows = await connection.fetch("SELECT did, note FROM maintenance_runs ORDER BY id")
@@ -189,12 +189,12 @@ async def test_verification_goes_on_where_its_time_was_up(container: Container, 
     await connection.execute(ACCOUNTS)
     await connection.execute("UPDATE user_credits SET available_credits = 4 WHERE user_id IN ('user 1', 'user 9999')")
     audit = container.ledger_audit()
-    turns = [await audit.verify_for(0)]
+    turns = [await audit.verify_within(0)]
     while turns[-1].has_more:
-        turns.append(await audit.verify_for(0))
-    assert [turn.did for turn in turns] == [5000, 5000, 500]
+        turns.append(await audit.verify_within(0))
+    assert [turn.rows for turn in turns] == [5000, 5000, 500]
     assert turns[-1].note == "2 accounts drift: `shopassist credits verify`"
-    assert (await audit.verify_for(60)).did == 10_500
+    assert (await audit.verify_within(60)).rows == 10_500
 
 
 # Vacuum.

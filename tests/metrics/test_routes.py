@@ -105,7 +105,7 @@ async def test_expired_holds_and_deductions_are_counted(
 ) -> None:
     """The job that gives holds back, and spending without a hold."""
     ledger = container.credit_ledger()
-    await ledger.hold(HoldRequest(uuid4(), "g2wsht", True))
+    await ledger.place_hold(HoldRequest(uuid4(), "g2wsht", True))
     clock.move(minutes=2)
     assert await ledger.void_expired() == 1
     await container.credit_service().deduct_credit("g2wsht", True)

@@ -169,7 +169,7 @@ async def test_opening_waits_for_an_erasure_that_has_begun(database_url: str, co
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 19))", subject)
-        opening = asyncio.create_task(container.credit_ledger().account("user", False))
+        opening = asyncio.create_task(container.credit_ledger().get_or_create_account("user", False))
         async with asyncio.timeout(20):
             while not await value_of(database_url, "SELECT count(*) FROM pg_locks WHERE NOT granted"):
                 await asyncio.sleep(0.01)
@@ -186,7 +186,7 @@ async def test_what_an_administrator_was_answered_about_the_person_goes_too(
     """Nothing in any table names an erased person."""
     from shopassist.credits.models import CreditAdjustment  # noqa: PLC0415
 
-    await container.credit_ledger().account("marker-person", False)
+    await container.credit_ledger().get_or_create_account("marker-person", False)
     await container.consent_service().create_consent("marker-person", UserConsentCreate())
     change = CreditAdjustment(amount=1, reason="marker-person wrote a letter")
     await container.adjustment_service().adjust("marker-person", change, "admin", "key")

@@ -125,13 +125,13 @@ async def test_a_hold_says_when_it_cannot_tell(processes: list[Container], datab
             async with connection.transaction():
                 await connection.execute(change)
                 request = HoldRequest(uuid4(), GUEST, is_guest=True, question_hash=change[:9])
-                holding = asyncio.create_task(processes[0].credit_ledger().hold(request))
+                holding = asyncio.create_task(processes[0].credit_ledger().place_hold(request))
                 await until(watch, WAITING)
             grants.append(await holding)
     finally:
         await connection.close()
         await watch.close()
-    assert [(grant.granted, grant.answered) for grant in grants] == [(True, None), (True, False)]
+    assert [(grant.granted, grant.already_answered) for grant in grants] == [(True, None), (True, False)]
 
 
 @pytest.mark.parametrize("keyed", [False, True])

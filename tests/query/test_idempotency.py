@@ -397,7 +397,7 @@ async def test_a_hold_that_ran_out_costs_nothing_and_is_not_kept(
         assert reply.response.products
         assert (reply.response.metadata.charged, reply.response.metadata.available_credits) == (0, 10)
     for key in ("k-1", "k-2"):
-        assert await container.replays().find(GUEST, key) is None
+        assert await container.replays().get(GUEST, key) is None
     assert await spent(container) == 0
 
 
@@ -498,7 +498,7 @@ async def test_a_hold_whose_process_died_is_waited_for_and_then_replaced(
     two[1].assistant.override(assistant)
     service = two[1].query_cache_service()
     dead = HoldRequest(HOLD_ID, GUEST, is_guest=True, question_hash=service.generate_query_hash(QUESTION))
-    assert (await two[0].credit_ledger().hold(dead)).granted
+    assert (await two[0].credit_ledger().place_hold(dead)).granted
     asking = asyncio.create_task(asked(two[1]))
     await asyncio.sleep(0.2)
     assert assistant.asked == 0

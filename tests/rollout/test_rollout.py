@@ -75,7 +75,7 @@ async def test_people_move_without_asking(begin: Begin, database_url: str) -> No
     await spend(container)
     holds = [HoldRequest(uuid4(), user_id, False, 2) for user_id in USERS]
     for hold in holds:
-        assert (await container.credit_ledger().hold(hold)).granted
+        assert (await container.credit_ledger().place_hold(hold)).granted
     container.rollout().set(100)
     await until_moved(container)
     assert (await container.rollout().get_status()).postgres.users == len(USERS)
@@ -95,7 +95,7 @@ async def test_an_answer_is_not_paid_for_again(begin: Begin, database_url: str) 
     container = await begin(database_url)
     answer = StoredAnswer("a" * 64, '{"recommendations_summary": "one"}', container.settings().cache.validity)
     hold = HoldRequest(uuid4(), USERS[0], False)
-    await container.credit_ledger().hold(hold)
+    await container.credit_ledger().place_hold(hold)
     await container.credit_ledger().settle(Settlement(hold.hold_id, USERS[0], "A question", answer))
     container.rollout().set(100)
     await container.credit_service().check_credits(USERS[0])

@@ -47,7 +47,7 @@ class Script:
         is_guest = user_id in GUESTS
         number = self.random.randrange(4)
         acts: dict[str, Act] = {
-            "account": lambda world: world.credit_service().own_account(user_id, is_guest),
+            "account": lambda world: world.credit_service().get_caller_account(user_id, is_guest),
             "status": lambda world: world.credit_service().get_credit_status(user_id, is_guest),
             "deduct": lambda world: world.credit_service().deduct_credit(user_id, is_guest, number),
             "history": lambda world: world.credit_service().get_user_transactions(user_id),
@@ -56,7 +56,7 @@ class Script:
             "hold": self._hold(user_id, is_guest, number),
             "settle": self._settle(),
             "void": self._void(),
-            "replay": lambda world: world.replays().find(user_id, f"key-{number}"),
+            "replay": lambda world: world.replays().get(user_id, f"key-{number}"),
             "create consent": lambda world: world.consent_service().create_consent(user_id, UserConsentCreate()),
             "change consent": lambda world: world.consent_service().update_consent(
                 user_id, UserConsentUpdate(marketing_consent=number % 2 == 0)
@@ -84,7 +84,7 @@ class Script:
         hold_id = uuid4()
         self.holds.append((hold_id, user_id))
         request = HoldRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
-        return lambda world: world.credit_ledger().hold(request)
+        return lambda world: world.credit_ledger().place_hold(request)
 
     def _any_hold(self) -> tuple[UUID, str]:
         return self.random.choice(self.holds) if self.holds else (uuid4(), USERS[0])

@@ -129,11 +129,11 @@ class MemoryCreditLedger(MemoryAccounts):
         super().__init__(store, policy, subjects)
         self._figures = figures
 
-    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+    async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         async with self._store.lock:
             return copy_row(self._touch(user_id, is_guest, network))
 
-    async def register(self, user_id: str) -> UserCredits:
+    async def register_guest(self, user_id: str) -> UserCredits:
         async with self._store.lock:
             account = self._touch(user_id, is_guest=False)
             if account.is_guest:
@@ -149,17 +149,17 @@ class MemoryCreditLedger(MemoryAccounts):
             if granted and amount:
                 account.available_credits -= amount
                 self._record(account, TransactionType.DEDUCT, -amount, description)
-            return self._figures.count(Grant(granted, copy_row(account)), is_hold=False)
+            return self._figures.record(Grant(granted, copy_row(account)), is_hold=False)
 
-    async def hold(self, request: HoldRequest) -> Grant:
+    async def place_hold(self, request: HoldRequest) -> Grant:
         async with self._store.lock:
             account = self._touch(request.user_id, request.is_guest, request.network)
             if self._is_answered(request):
-                return Grant(False, copy_row(account), answered=True)
+                return Grant(False, copy_row(account), already_answered=True)
             if not self._may_take(account, request.is_guest, request.amount):
-                return self._figures.count(Grant(False, copy_row(account)), is_hold=True)
-            if self._in_flight(request):
-                return Grant(False, copy_row(account), in_flight=True)
+                return self._figures.record(Grant(False, copy_row(account)), is_hold=True)
+            if self._find_open_holds(request):
+                return Grant(False, copy_row(account), is_in_progress=True)
             account.available_credits -= request.amount
             account.held_credits += request.amount
             now = self._store.now()
@@ -172,11 +172,11 @@ class MemoryCreditLedger(MemoryAccounts):
                 question_hash=request.question_hash,
                 idempotency_key=request.idempotency_key,
             )
-            return self._figures.count(Grant(True, copy_row(account)), is_hold=True)
+            return self._figures.record(Grant(True, copy_row(account)), is_hold=True)
 
-    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+    async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         wanted = HoldRequest(UUID(int=0), user_id, False, 0, question_hash, idempotency_key)
-        return [OpenHold(hold.question_hash, hold.idempotency_key) for hold in self._in_flight(wanted)]
+        return [OpenHold(hold.question_hash, hold.idempotency_key) for hold in self._find_open_holds(wanted)]
 
     async def settle(self, settlement: Settlement) -> bool:
         async with self._store.lock:
@@ -237,7 +237,7 @@ class MemoryCreditLedger(MemoryAccounts):
             if account and not account.is_guest:
                 self._reset(account, "Credit reset")
 
-    async def reset_due(self, limit: int = 1000) -> int:
+    async def reset_due_accounts(self, limit: int = 1000) -> int:
         async with self._store.lock:
             due = [account for account in self._store.accounts.values() if self._is_due(account)][:limit]
             for account in due:
@@ -250,7 +250,7 @@ class MemoryCreditLedger(MemoryAccounts):
     def _most(self, account: UserCredits) -> int:
         return self._policy.largest_amount - account.held_credits
 
-    def _in_flight(self, request: HoldRequest) -> list[CreditHold]:
+    def _find_open_holds(self, request: HoldRequest) -> list[CreditHold]:
         """Open holds of the same user for the same question, or under the same key."""
         question, key = request.question_hash, request.idempotency_key
         mine = self._store.holds.of(request.user_id).values()

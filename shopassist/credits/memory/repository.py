@@ -54,22 +54,22 @@ class MemoryCreditRepository(MemoryRepository):
         user_id: str,
         limit: int = 100,
         before_id: int | None = None,
-        wanted: HistoryFilter = UNFILTERED,
+        filter_: HistoryFilter = UNFILTERED,
     ) -> list[CreditTransaction]:
         rows = sorted(self.store.transactions.of(user_id).items(), reverse=True)
         mine = [row for key, row in rows if before_id is None or key < before_id]
-        return [copy_row(row) for row in mine if wanted.wants(row)][:limit]
+        return [copy_row(row) for row in mine if filter_.matches(row)][:limit]
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         folded, last_id = 0, 0
         while True:
-            fold = await self.fold_transactions(days, last_id)
-            folded += fold.folded
+            fold = await self.compact_transactions(days, last_id)
+            folded += fold.compacted
             if fold.last_id is None:
                 return folded
             last_id = fold.last_id
 
-    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
+    async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
         cutoff = self.store.ago(timedelta(days=days))
         seen = sorted(key for key in self.store.transactions if key > after_id)[:limit]
         rows = [(key, self.store.transactions[key]) for key in seen]
@@ -113,7 +113,7 @@ class MemoryLedgerReconciliation:
         """Looks at `store`."""
         self._store = store
 
-    async def page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
+    async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
         async with self._store.lock:
             accounts = sorted(user_id for user_id in self._store.accounts if user_id > after_user_id)[:limit]
             last = accounts[-1] if len(accounts) == limit else None
@@ -161,18 +161,18 @@ class MemoryIdempotencyStore:
         self._store = store
         self._policy = policy
 
-    async def find(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+    async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         kept = self._store.replays.get((user_id, idempotency_key))
         if kept is None or kept.expires_at < self._store.now():
             return None
         return IdempotencyRecord(kept.user_id, kept.idempotency_key, kept.request_hash, kept.response)
 
-    async def remember(self, replay: IdempotencyRecord) -> None:
+    async def store(self, replay: IdempotencyRecord) -> None:
         has_account = replay.user_id in self._store.accounts
-        if has_account and await self.find(replay.user_id, replay.idempotency_key) is None:
+        if has_account and await self.get(replay.user_id, replay.idempotency_key) is None:
             store_idempotent_answer(self._store, self._policy, replay)
 
-    async def forget_expired(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         now = self._store.now()
         expired = [key for key, kept in self._store.replays.items() if kept.expires_at < now][:limit]
         for key in expired:
@@ -198,7 +198,7 @@ class MemoryGuestNetworks:
         """The store's clock says which day it is."""
         self._store = store
 
-    async def forget_old(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         yesterday = self._store.ago(timedelta(days=1)).astimezone(UTC).date()
         old = [key for key in self._store.guest_networks if key[0] < yesterday][:limit]
         for key in old:

@@ -47,22 +47,22 @@ class PostgresCreditLedger:
             self._close, kind=lambda close: (close.hold_id, object()), took=lambda size: took(size, "close")
         )
 
-    async def account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+    async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         account = await self._reads.submit(user_id)
         if account is not None:
             return account
         return (await self._taken.submit(CreditRequest(user_id, is_guest, 0, uuid4(), network=network))).account
 
-    async def register(self, user_id: str) -> UserCredits:
+    async def register_guest(self, user_id: str) -> UserCredits:
         credits_ = self._policy.max_registered_credits
         await self._surely(account_sql.REGISTER_ACCOUNT, user_id=user_id, credits=credits_)
-        return await self.account(user_id, is_guest=False)
+        return await self.get_or_create_account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         grant = await self._taken.submit(CreditRequest(user_id, is_guest, amount, uuid4(), description=description))
-        return self._figures.count(grant, is_hold=False)
+        return self._figures.record(grant, is_hold=False)
 
-    async def hold(self, request: HoldRequest) -> Grant:
+    async def place_hold(self, request: HoldRequest) -> Grant:
         take = CreditRequest(
             request.user_id,
             request.is_guest,
@@ -73,9 +73,9 @@ class PostgresCreditLedger:
             idempotency_key=request.idempotency_key,
             network=request.network,
         )
-        return self._figures.count(await self._taken.submit(take), is_hold=True)
+        return self._figures.record(await self._taken.submit(take), is_hold=True)
 
-    async def open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+    async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         rows = await self._surely(
             ledger_sql.SELECT_OPEN_HOLDS, user_id=user_id, question_hash=question_hash, key=idempotency_key
         )
@@ -103,12 +103,12 @@ class PostgresCreditLedger:
         except ConnectionLostError as lost:
             if not await self._takes.happened({adjustment.operation_id: adjustment.user_id}, lost.backend):
                 return await self._adjust_once(adjustment)
-        return await self.account(adjustment.user_id, is_guest=False)
+        return await self.get_or_create_account(adjustment.user_id, is_guest=False)
 
     async def reset(self, user_id: str) -> None:
         await self._surely(account_sql.RESET_ACCOUNT, user_id=user_id)
 
-    async def reset_due(self, limit: int = 1000) -> int:
+    async def reset_due_accounts(self, limit: int = 1000) -> int:
         interval = self._policy.reset_interval
         [row] = await self._surely(account_sql.RESET_DUE_ACCOUNTS, interval=interval, limit=limit)
         return int(row[0])

@@ -57,30 +57,30 @@ class PostgresCreditRepository(BaseRepository):
         user_id: str,
         limit: int = 100,
         before_id: int | None = None,
-        wanted: HistoryFilter = UNFILTERED,
+        filter_: HistoryFilter = UNFILTERED,
     ) -> list[CreditTransaction]:
         row = CreditTransaction
         statement = select(row).where(col(row.user_id) == user_id).order_by(col(row.id).desc()).limit(limit)
         if before_id is not None:
             statement = statement.where(col(row.id) < before_id)
-        if wanted.transaction_type is not None:
-            statement = statement.where(col(row.transaction_type) == wanted.transaction_type.value)
-        if wanted.since is not None:
-            statement = statement.where(col(row.timestamp) >= wanted.since)
-        if wanted.until is not None:
-            statement = statement.where(col(row.timestamp) < wanted.until)
+        if filter_.transaction_type is not None:
+            statement = statement.where(col(row.transaction_type) == filter_.transaction_type.value)
+        if filter_.since is not None:
+            statement = statement.where(col(row.timestamp) >= filter_.since)
+        if filter_.until is not None:
+            statement = statement.where(col(row.timestamp) < filter_.until)
         return list((await self.session.execute(statement)).scalars())
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         folded, last_id = 0, 0
         while True:
-            fold = await self.fold_transactions(days, last_id)
-            folded += fold.folded
+            fold = await self.compact_transactions(days, last_id)
+            folded += fold.compacted
             if fold.last_id is None:
                 return folded
             last_id = fold.last_id
 
-    async def fold_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
+    async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
         await self.session.execute(ALLOW_COMPACTION)
         parameters = {
             "instant": self.clock.instant(),
@@ -151,7 +151,7 @@ class PostgresLedgerReconciliation:
         """Each statement is a transaction of its own."""
         self._manager = manager
 
-    async def page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
+    async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
         [page] = await fetch_without_deadline(self._manager, SELECT_ACCOUNT_PAGE, after=after_user_id, limit=limit)
         last = page["last_user_id"] if page["accounts"] == limit else None
         rows = list(await fetch_without_deadline(self._manager, RECONCILE_ACCOUNTS, after=after_user_id, last=last))
@@ -200,11 +200,11 @@ class PostgresIdempotencyStore:
         self._policy = policy
         self._clock = clock
 
-    async def find(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+    async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         rows = await self._run(SELECT_IDEMPOTENT_ANSWER, user_id=user_id, idempotency_key=idempotency_key)
         return IdempotencyRecord(*rows[0].values()) if rows else None
 
-    async def remember(self, replay: IdempotencyRecord) -> None:
+    async def store(self, replay: IdempotencyRecord) -> None:
         await self._run(
             UPSERT_IDEMPOTENT_ANSWER,
             user_id=replay.user_id,
@@ -214,7 +214,7 @@ class PostgresIdempotencyStore:
             replay_lifetime=self._policy.replay_lifetime,
         )
 
-    async def forget_expired(self, limit: int = 1000) -> int:
+    async def delete_expired(self, limit: int = 1000) -> int:
         return len(await self._run(DELETE_EXPIRED_IDEMPOTENT_ANSWERS, limit=limit))
 
     async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
@@ -229,7 +229,7 @@ class PostgresGuestNetworks:
         self._manager = manager
         self._clock = clock
 
-    async def forget_old(self, limit: int = 1000) -> int:
+    async def delete_old(self, limit: int = 1000) -> int:
         [row] = await fetch_without_deadline(
             self._manager, DELETE_OLD_GUEST_COUNTS, limit=limit, instant=self._clock.instant()
         )

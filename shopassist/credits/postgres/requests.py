@@ -232,7 +232,7 @@ class CreditRequestHandler:
         rows = await self._run(ledger_sql.SELECT_ACCOUNTS, repeatable=True, user_ids=user_ids, interval=interval)
         accounts = {row["user_id"]: row for row in rows}
         grants: GrantsByOperation = {
-            request.operation_id: Grant(True, row_to_account(accounts[request.user_id]), answered=None)
+            request.operation_id: Grant(True, row_to_account(accounts[request.user_id]), already_answered=None)
             for request in done
         }
         rest = [request for request in requests if request.operation_id not in happened]
