@@ -113,11 +113,11 @@ async def test_shadowing_finds_a_difference(begin: Begin, database_url: str) -> 
     assert await container.credit_service().check_credits(user_id) == 49
     await container.rollout_storage().router().close()
     status = await container.rollout().get_status()
-    assert status.differences == {"account": 1}
+    assert status.differences == {"get_or_create_account": 1}
     for _ in range(3):
         await container.credit_service().deduct_credit(user_id)
     await container.rollout_storage().router().close()
-    assert (await container.rollout().get_status()).differences == {"account": 1}
+    assert (await container.rollout().get_status()).differences == {"get_or_create_account": 1}
     assert (await container.rollout().get_status()).compared == 4
 
 
