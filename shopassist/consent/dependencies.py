@@ -7,8 +7,7 @@ from fastapi import Depends, Request
 from shopassist.api.dependencies import get_container, get_request_id, identify_caller, take_from_container
 from shopassist.consent.models import ROUTE_LENGTH, ConsentProvenance, ConsentSource, ConsentSubject
 from shopassist.consent.notices import NoticeService
-from shopassist.consent.purposes import ConsentHistoryService
-from shopassist.consent.service import UserConsentService
+from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.identity.caller import Caller
 
 SIGNAL_HEADER = "Sec-GPC"

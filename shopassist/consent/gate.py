@@ -9,7 +9,7 @@ from cachetools import TTLCache
 from shopassist.consent.models import TERMS, ConsentProvenance, ConsentSubject, PublishedNotice
 from shopassist.consent.notices import PublishedNoticeCache, get_current_notices, notice_to_reference
 from shopassist.consent.ports import ConsentLookup
-from shopassist.consent.purposes import SIGNAL_PURPOSE, ConsentHistoryService
+from shopassist.consent.service import SIGNAL_PURPOSE, ConsentHistoryService
 from shopassist.errors import ConsentRequiredError, StorageUnavailableError
 
 logger = structlog.get_logger(__name__)

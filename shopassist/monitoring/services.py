@@ -11,8 +11,7 @@ from shopassist.cache.service import QueryCacheService
 from shopassist.consent.gate import ConsentGate
 from shopassist.consent.notices import NoticeService
 from shopassist.consent.ports import ConsentCounters
-from shopassist.consent.purposes import ConsentHistoryService
-from shopassist.consent.service import UserConsentService
+from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.reconciliation import LedgerReconciliationService
 from shopassist.credits.service import AdjustmentService, CreditService

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from shopassist.consent.models import ConsentEvent, ConsentProvenance, ConsentSource, ConsentSubject
-from shopassist.consent.purposes import ConsentChoice, apply_choices
+from shopassist.consent.service import ConsentChoice, apply_choices, lock_latest_events
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError
 from shopassist.privacy.models import GuestMerge, GuestMerged
@@ -54,13 +54,12 @@ class GuestMergeService:
 async def copy_guest_decisions(
     work: PrivacyRepositories, user: ConsentSubject, decided: Mapping[str, ConsentEvent]
 ) -> int:
-    """Let what a guest decided count for the user, but where the user has decided already; how many purposes."""
-    await work.consent_history.lock(user)
-    own = await work.consent_history.get_latest_events(user)
-    wishes = [
+    """Copy a guest's decisions to the user except for purposes the user decided; return how many were copied."""
+    latest = await lock_latest_events(work, user)
+    choices = [
         ConsentChoice(event.purpose, event.granted, event.notice_id)
         for event in decided.values()
-        if event.purpose not in own
+        if event.purpose not in latest
     ]
-    await apply_choices(work, user, wishes, MERGE_PROVENANCE)
-    return len(wishes)
+    await apply_choices(work, user, latest, choices, MERGE_PROVENANCE)
+    return len(choices)

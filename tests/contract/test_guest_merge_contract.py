@@ -6,7 +6,7 @@ import pytest
 
 from containers import Container
 from shopassist.consent.models import ConsentProvenance, ConsentSource, ConsentSubject
-from shopassist.consent.purposes import ConsentChoice, apply_choices
+from shopassist.consent.service import ConsentChoice, apply_choices, lock_latest_events
 from shopassist.credits.ports import IdempotencyRecord
 from shopassist.errors import AccountErasedError, GuestMergedError, NotFoundError
 from shopassist.privacy.models import AskedBy, ErasureRequest
@@ -43,7 +43,8 @@ async def decided(container: Container, subject: ConsentSubject, **granted: bool
     """Somebody's decisions by purpose."""
     async with container.unit_of_work()() as work:
         wishes = [ConsentChoice(purpose, yes) for purpose, yes in granted.items()]
-        await apply_choices(work, subject, wishes, ConsentProvenance(ConsentSource.CONSENTS))
+        latest = await lock_latest_events(work, subject)
+        await apply_choices(work, subject, latest, wishes, ConsentProvenance(ConsentSource.CONSENTS))
 
 
 async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) -> None:
