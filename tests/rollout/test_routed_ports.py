@@ -1,5 +1,6 @@
 """The tables that route port methods are complete, and find the users of a unit of work."""
 
+from functools import cached_property
 from typing import Any, get_type_hints
 
 import pytest
@@ -40,7 +41,14 @@ def test_every_port_method_is_routed(port: str) -> None:
     assert set(ROUTES[port]) == list_methods(PORTS[port])
 
 
-@pytest.mark.parametrize(("repository", "port"), get_type_hints(Repositories).items())
+REPOSITORIES = {
+    name: get_type_hints(attribute.func)["return"]
+    for name, attribute in vars(Repositories).items()
+    if isinstance(attribute, cached_property)
+}
+
+
+@pytest.mark.parametrize(("repository", "port"), REPOSITORIES.items())
 def test_every_repository_method_names_its_users(repository: str, port: type) -> None:
     """So does a method that is added to a repository."""
     assert set(REPOSITORY_USERS[repository]) == list_methods(port)
