@@ -227,7 +227,7 @@ REPOSITORY_USERS: dict[str, dict[str, Users]] = {
     "cache": dict.fromkeys(
         ("get_cached_result", "cache_result", "cleanup_expired_cache", "clear_cache", "contents"), no_user
     ),
-    "catalog": dict.fromkeys(("search", "upsert", "count", "vocabulary", "correct"), no_user),
+    "catalog": dict.fromkeys(("search", "upsert", "count", "get_vocabulary", "find_corrections"), no_user),
     "guest_merges": {
         "lock": lambda guest_id, user_id: (guest_id, user_id),
         "find_merge": by_id,

@@ -68,7 +68,7 @@ async def test_the_first_call_of_a_body_names_the_users() -> None:
         (lambda work: work.credits.get_user_credits("auth0|1"), ("auth0|1",)),
         (lambda work: work.consent_history.list_events(subject, limit=3), ("auth0|1",)),
         (lambda work: work.consents.update_consent(user_id="auth0|1"), ("auth0|1",)),
-        (lambda work: work.catalog.vocabulary(), ()),
+        (lambda work: work.catalog.get_vocabulary(), ()),
         (merge, ("guest", "auth0|1")),
     ):
         found: Any = await find_first_call(body)
