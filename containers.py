@@ -149,10 +149,7 @@ class Container(containers.DeclarativeContainer):
     )
     ledger_audit = providers.Singleton(LedgerReconciliationService, audit=audit)
     consent_service = providers.Factory(
-        UserConsentService,
-        unit_of_work=unit_of_work,
-        lagging_reads=lagging_reads,
-        counters=consent_counters,
+        UserConsentService, unit_of_work=unit_of_work, lagging_reads=lagging_reads, counters=consent_counters
     )
     export_service = providers.Factory(
         ExportService, personal_data=personal_data, unit_of_work=unit_of_work, clock=clock
@@ -230,11 +227,7 @@ class Container(containers.DeclarativeContainer):
     shutdown = providers.Callable(close_all, shared_answers.provided.close, storage.provided.close.call())
     request_figures = providers.Singleton(RequestMetrics)
     token_verifier = providers.Singleton(token_verifier, settings=settings)
-    health_service = providers.Factory(
-        HealthService,
-        storage=settings.provided.storage.storage,
-        database=database,
-    )
+    health_service = providers.Factory(HealthService, storage=settings.provided.storage.storage, database=database)
     housekeeping = providers.Singleton(
         MaintenanceJobs,
         ledger=credit_ledger,
