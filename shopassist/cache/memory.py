@@ -12,25 +12,26 @@ class MemoryCacheRepository(MemoryRepository):
     """Implements `CacheRepository`."""
 
     async def get_cached_result(self, query_hash: str) -> QueryCache | None:
-        entry = self.store.cache.get(query_hash)
+        entry = self.store.table(QueryCache).get(query_hash)
         return copy_row(entry) if entry and entry.expires_at >= self.store.now() else None
 
     async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
-        self.session.put(self.store.cache, cache_entry.query_hash, copy_row(cache_entry))
+        self.session.put(self.store.table(QueryCache), cache_entry.query_hash, copy_row(cache_entry))
         return cache_entry
 
     async def cleanup_expired_cache(self, limit: int = 1000) -> int:
-        expired = [key for key, entry in self.store.cache.items() if entry.expires_at < self.store.now()][:limit]
+        now, entries = self.store.now(), self.store.table(QueryCache)
+        expired = [key for key, entry in entries.items() if entry.expires_at < now][:limit]
         for key in expired:
-            self.session.remove(self.store.cache, key)
+            self.session.remove(self.store.table(QueryCache), key)
         return len(expired)
 
     async def clear_cache(self) -> None:
-        for key in list(self.store.cache):
-            self.session.remove(self.store.cache, key)
+        for key in list(self.store.table(QueryCache)):
+            self.session.remove(self.store.table(QueryCache), key)
 
     async def contents(self) -> CacheContents:
-        entries, now = list(self.store.cache.values()), self.store.now()
+        entries, now = list(self.store.table(QueryCache).values()), self.store.now()
         expired = sum(entry.expires_at < now for entry in entries)
         return CacheContents(
             cache_size=len(entries),
@@ -52,14 +53,14 @@ class MemoryCachedAnswers:
         self._store = store
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
-        entry = self._store.cache.get(query_hash)
+        entry = self._store.table(QueryCache).get(query_hash)
         return entry.result if entry and entry.expires_at >= self._store.now() else None
 
 
 def keep_answer(store: MemoryStore, answer: StoredAnswer) -> None:
     """Keep an answer from now on."""
     now = store.now()
-    store.cache[answer.query_hash] = QueryCache(
+    store.table(QueryCache)[answer.query_hash] = QueryCache(
         query_hash=answer.query_hash,
         result=json.loads(answer.result),
         cached_at=now,

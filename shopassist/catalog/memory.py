@@ -16,37 +16,39 @@ class MemoryCatalogRepository(MemoryRepository):
     """Implements `CatalogRepository`."""
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
-        meeting = [product for product in self.store.products.values() if not criteria.find_unmet(product)]
+        meeting = [product for product in self.store.table(Product).values() if not criteria.find_unmet(product)]
         wishes = [frozenset(words_of(wish)) for wish in (*criteria.terms, *criteria.preferences)]
         meeting.sort(key=lambda product: (*_count_unmatched(product, wishes), *_sort_key(product, criteria.sort_order)))
         return [copy_row(product) for product in meeting[:limit]]
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
-        known = {word for product in self.store.products.values() for word in product.words}
+        known = {word for product in self.store.table(Product).values() for word in product.words}
         unknown = {word for word in words if word.isalpha() and len(word) >= MIN_CORRECTED_LENGTH} - known
-        titles = [product.title for product in self.store.products.values()] if unknown else []
+        titles = [product.title for product in self.store.table(Product).values()] if unknown else []
         return {word: nearest for word in unknown if (nearest := find_nearest_word(word, titles))}
 
     async def upsert(self, products: Sequence[Product]) -> UpsertCount:
         count = UpsertCount()
         for key, product in {(product.source, product.source_id): product for product in products}.items():
-            stored = self.store.products.get(key)
+            stored = self.store.table(Product).get(key)
             if stored is None:
                 count.inserted += 1
-                self.session.put(self.store.products, key, copy_row(product, id=len(self.store.products) + 1))
+                self.session.put(
+                    self.store.table(Product), key, copy_row(product, id=len(self.store.table(Product)) + 1)
+                )
             elif _comparable_fields(stored) != _comparable_fields(product):
                 count.updated += 1
                 kept = {"id": stored.id, "created_at": stored.created_at, "updated_at": self.store.now()}
-                self.session.put(self.store.products, key, copy_row(product, **kept))
+                self.session.put(self.store.table(Product), key, copy_row(product, **kept))
             else:
                 count.unchanged += 1
         return count
 
     async def count(self) -> int:
-        return len(self.store.products)
+        return len(self.store.table(Product))
 
     async def get_vocabulary(self) -> Vocabulary:
-        products = self.store.products.values()
+        products = self.store.table(Product).values()
         return Vocabulary(
             categories=_unique_spellings(product.category for product in products),
             brands=_unique_spellings(product.brand for product in products),

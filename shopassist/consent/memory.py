@@ -20,33 +20,33 @@ class MemoryConsentRepository(MemoryRepository):
     """Implements `ConsentRepository`."""
 
     async def get_consent(self, user_id: str) -> UserConsent | None:
-        consent = self.store.consents.get(user_id)
+        consent = self.store.table(UserConsent).get(user_id)
         return consent and copy_row(consent)
 
     async def create_consent(self, consent: UserConsent) -> UserConsent:
-        if consent.user_id in self.store.consents:
+        if consent.user_id in self.store.table(UserConsent):
             raise ConsentExistsError
         now = self.store.now()
         created = copy_row(consent, timestamp=now, updated_at=now)
-        self.session.put(self.store.consents, consent.user_id, created)
+        self.session.put(self.store.table(UserConsent), consent.user_id, created)
         return copy_row(created)
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
-        consent = self.store.consents.get(user_id)
+        consent = self.store.table(UserConsent).get(user_id)
         if consent is None or not updates:
             return consent and copy_row(consent)
         changed = copy_row(consent, **updates, updated_at=self.store.now())
-        self.session.put(self.store.consents, user_id, changed)
+        self.session.put(self.store.table(UserConsent), user_id, changed)
         return copy_row(changed)
 
     async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        behind = sorted(key for key in self.store.consents if after_user_id is None or key > after_user_id)
-        return [copy_row(self.store.consents[key]) for key in behind[:limit]]
+        behind = sorted(key for key in self.store.table(UserConsent) if after_user_id is None or key > after_user_id)
+        return [copy_row(self.store.table(UserConsent)[key]) for key in behind[:limit]]
 
 
 def get_events(store: MemoryStore, subject: ConsentSubject) -> list[ConsentEvent]:
     """Oldest first."""
-    events = sorted(store.consent_events.of(subject.user_id).items())
+    events = sorted(store.user_rows(ConsentEvent, subject.user_id).items())
     return [event for _, event in events if event.is_guest == subject.is_guest]
 
 
@@ -62,9 +62,9 @@ class MemoryConsentHistory(MemoryRepository):
     async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
         stored = []
         for event in events:
-            key = self.store.next_id("consent_events")
+            key = self.store.next_id(ConsentEvent)
             row = copy_row(event, id=key, timestamp=self.store.now())
-            self.session.put(self.store.consent_events, key, row)
+            self.session.put(self.store.table(ConsentEvent), key, row)
             stored.append(copy_row(row))
         return stored
 
@@ -90,7 +90,7 @@ class MemoryConsentLookup:
         event = get_latest_events(self._store, subject).get(purpose)
         if event is None:
             return None
-        notice = self._store.notices.get(event.notice_id or 0)
+        notice = self._store.table(ConsentNotice).get(event.notice_id or 0)
         return LatestDecision(event.granted, notice.version if notice else None)
 
 
@@ -102,7 +102,7 @@ def get_latest_events(store: MemoryStore, subject: ConsentSubject) -> dict[str, 
 def list_published_notices(store: MemoryStore) -> list[PublishedNotice]:
     """All notices without their texts, by purpose, version and id."""
     now = store.now()
-    rows = sorted(store.notices.values(), key=lambda notice: (notice.purpose, notice.version, notice.id))
+    rows = sorted(store.table(ConsentNotice).values(), key=lambda notice: (notice.purpose, notice.version, notice.id))
     return [
         PublishedNotice(**notice.model_dump(exclude={"text"}), is_binding=notice.binding_from <= now) for notice in rows
     ]
@@ -117,23 +117,23 @@ class MemoryNoticeRepository(MemoryRepository):
     async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         same = [
             other
-            for other in self.store.notices.values()
+            for other in self.store.table(ConsentNotice).values()
             if (other.purpose, other.version) == (notice.purpose, notice.version)
         ]
         if notice.locale in {other.locale for other in same}:
             raise NoticeExistsError
-        now, key = self.store.now(), self.store.next_id("consent_notices")
+        now, key = self.store.now(), self.store.next_id(ConsentNotice)
         binding_from = min((other.binding_from for other in same), default=now + timedelta(hours=grace_hours))
         row = copy_row(notice, id=key, published_at=now, binding_from=binding_from)
-        self.session.put(self.store.notices, key, row)
+        self.session.put(self.store.table(ConsentNotice), key, row)
         return copy_row(row)
 
     async def get_notice(self, notice_id: int) -> ConsentNotice | None:
-        notice = self.store.notices.get(notice_id)
+        notice = self.store.table(ConsentNotice).get(notice_id)
         return notice and copy_row(notice)
 
     async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
-        rows = [self.store.notices[key] for key in notice_ids if key in self.store.notices]
+        rows = [self.store.table(ConsentNotice)[key] for key in notice_ids if key in self.store.table(ConsentNotice)]
         return [copy_row(row) for row in sorted(rows, key=lambda notice: (notice.purpose, notice.id))]
 
     async def list_published(self) -> list[PublishedNotice]:

@@ -1,146 +1,116 @@
 """In-memory storage: the store, sessions with rollback, the unit of work, and the base repository."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
-from typing import Any, Generic, Protocol, TypeVar
-from uuid import UUID
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
 
 from sqlmodel import SQLModel
 
-from shopassist.audit.models import AdminAct
-from shopassist.cache.models import QueryCache
-from shopassist.catalog.models import Product
-from shopassist.consent.models import ConsentEvent, ConsentNotice, UserConsent
-from shopassist.credits.models import (
-    CreditHold,
-    CreditTransaction,
-    ErasedBalance,
-    Erasure,
-    IdempotentAnswer,
-    UserCredits,
-)
 from shopassist.db.ports import Clock, Repositories, Result, TransactionBody
-from shopassist.maintenance.models import MaintenanceRun
-from shopassist.privacy.models import GuestMerge
-
-
-class HasOwner(Protocol):
-    """A row that has an owner, who never changes: another owner is another row in its place."""
-
-    user_id: Any
-
-
-OwnedRow = TypeVar("OwnedRow", bound=HasOwner)
 
 Row = TypeVar("Row", bound=SQLModel)
-
-RowKey = TypeVar("RowKey")
-
-
-class RowsByUser(dict[RowKey, OwnedRow]):
-    """Rows by primary key, as any table's, and by owner."""
-
-    def __init__(self) -> None:
-        """No rows."""
-        super().__init__()
-        self._by_owner: dict[Any, dict[RowKey, OwnedRow]] = {}
-
-    def of(self, user_id: str) -> dict[RowKey, OwnedRow]:
-        """The rows of one owner, in the order in which they came."""
-        return self._by_owner.get(user_id, {})
-
-    def owners(self) -> set[str]:
-        """Everybody who has rows."""
-        return set(self._by_owner)
-
-    def disown_all(self, user_id: str) -> None:
-        """Remove the rows of one owner."""
-        for key in self._by_owner.pop(user_id, {}):
-            super().__delitem__(key)
-
-    def __setitem__(self, key: RowKey, row: OwnedRow) -> None:
-        self._disown(key)
-        super().__setitem__(key, row)
-        self._by_owner.setdefault(row.user_id, {})[key] = row
-
-    def __delitem__(self, key: RowKey) -> None:
-        self._disown(key)
-        super().__delitem__(key)
-
-    def pop(self, key: RowKey, default: Any = None) -> Any:
-        """Remove the row, if it is there."""
-        self._disown(key)
-        return super().pop(key, default)
-
-    def _disown(self, key: RowKey) -> None:
-        row = self.get(key)
-        if row is not None:
-            rows = self._by_owner[row.user_id]
-            del rows[key]
-            if not rows:
-                del self._by_owner[row.user_id]
-
-
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
+class RowsByUser(dict[Any, Value]):
+    """Rows of a table by primary key, with an index by user id. Change it by key only: `update` skips the index."""
+
+    def __init__(self) -> None:
+        """Start without rows."""
+        super().__init__()
+        self._by_user: dict[Any, dict[Any, Value]] = {}
+
+    def get_for_user(self, user_id: str) -> dict[Any, Value]:
+        """Return the rows of one user by primary key, oldest first."""
+        return self._by_user.get(user_id, {})
+
+    def list_users(self) -> set[str]:
+        """Return the ids of all users who have rows."""
+        return set(self._by_user)
+
+    def remove_user(self, user_id: str) -> None:
+        """Remove all rows of one user."""
+        for key in self._by_user.pop(user_id, {}):
+            super().__delitem__(key)
+
+    def __setitem__(self, key: Any, row: Value) -> None:
+        self._remove_from_index(key)
+        super().__setitem__(key, row)
+        self._by_user.setdefault(_get_user(row), {})[key] = row
+
+    def __delitem__(self, key: Any) -> None:
+        self._remove_from_index(key)
+        super().__delitem__(key)
+
+    def pop(self, key: Any, default: Any = None) -> Any:
+        """Remove the row and return it, or `default` if there is none."""
+        self._remove_from_index(key)
+        return super().pop(key, default)
+
+    def _remove_from_index(self, key: Any) -> None:
+        row = self.get(key)
+        if row is not None:
+            rows = self._by_user[_get_user(row)]
+            del rows[key]
+            if not rows:
+                del self._by_user[_get_user(row)]
+
+
+def _get_user(row: Any) -> Any:
+    return row.user_id
+
+
 class MemoryStore:
-    """Everything the in-memory twin keeps. `lock` serialises ledger calls and units of work."""
+    """The rows of the in-memory storage. `lock` serialises ledger calls and units of work."""
 
     def __init__(self, clock: Clock) -> None:
-        """`clock` decides about resets and expiry; without an instant of its own, the process's clock does."""
+        """`clock` decides about resets and expiry; if it has no instant, the process's clock does."""
         self.clock = clock
         self.lock = asyncio.Lock()
-        self.accounts: dict[str, UserCredits] = {}
-        self.transactions: RowsByUser[int, CreditTransaction] = RowsByUser()
-        self.holds: RowsByUser[UUID, CreditHold] = RowsByUser()
-        self.consents: dict[str, UserConsent] = {}
-        self.consent_events: RowsByUser[int, ConsentEvent] = RowsByUser()
-        self.notices: dict[int, ConsentNotice] = {}
-        self.admin_acts: dict[int, AdminAct] = {}
-        self.cache: dict[str, QueryCache] = {}
-        self.products: dict[tuple[str, str], Product] = {}
-        self.replays: RowsByUser[tuple[str, str], IdempotentAnswer] = RowsByUser()
-        self.erasures: dict[UUID, Erasure] = {}
-        self.erased_balances: dict[str, ErasedBalance] = {}
-        self.guest_merges: dict[str, GuestMerge] = {}
-        self.leases: dict[str, tuple[str, datetime]] = {}
-        self.guest_networks: dict[tuple[date, str], int] = {}
-        self.maintenance_runs: dict[int, MaintenanceRun] = {}
-        self._last_ids: dict[str, int] = {}
+        self._tables: dict[type[SQLModel], dict[Any, Any]] = {}
+        self._last_ids = Counter[type[SQLModel]]()
 
-    def rows(self, table: type[SQLModel]) -> dict[Any, Any]:
-        """The rows of a table in which something is held of people, by primary key."""
-        tables: dict[type[SQLModel], dict[Any, Any]] = {
-            UserCredits: self.accounts,
-            CreditHold: self.holds,
-            CreditTransaction: self.transactions,
-            UserConsent: self.consents,
-            IdempotentAnswer: self.replays,
-            GuestMerge: self.guest_merges,
-            ConsentEvent: self.consent_events,
-            AdminAct: self.admin_acts,
-        }
-        return tables[table]
+    def table(self, model: type[Row]) -> dict[Any, Row]:
+        """Return the rows of a table by primary key."""
+        if model not in self._tables:
+            self._tables[model] = RowsByUser() if has_user_id(model) else {}
+        return self._tables[model]
+
+    def user_table(self, model: type[Row]) -> RowsByUser[Row]:
+        """Return the rows of a table whose `user_id` is never null."""
+        rows = self.table(model)
+        assert isinstance(rows, RowsByUser)  # noqa: S101 - a mistake of the caller
+        return rows
+
+    def user_rows(self, model: type[Row], user_id: str) -> dict[Any, Row]:
+        """Return one user's rows of such a table by primary key."""
+        return self.user_table(model).get_for_user(user_id)
 
     def now(self) -> datetime:
-        """The deciding instant."""
+        """Return the deciding instant."""
         return self.clock.instant() or datetime.now(UTC)
 
-    def next_id(self, table: str) -> int:
-        """Ids of a table grow and are never used twice, as a sequence's."""
-        self._last_ids[table] = self._last_ids.get(table, 0) + 1
-        return self._last_ids[table]
-
-    def ago(self, span: timedelta) -> datetime:
-        """The instant `span` before now."""
+    def get_time_before(self, span: timedelta) -> datetime:
+        """Return the instant `span` before now."""
         return self.now() - span
 
+    def next_id(self, model: type[SQLModel]) -> int:
+        """Return a new id for a table: like those of a sequence, ids grow and are never reused."""
+        self._last_ids[model] += 1
+        return self._last_ids[model]
+
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
+
+
+def has_user_id(model: type[SQLModel]) -> bool:
+    """Return whether every row of a table belongs to a user."""
+    field = model.model_fields.get("user_id")
+    return field is not None and field.annotation is str
 
 
 class MemorySession:

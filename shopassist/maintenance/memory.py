@@ -11,6 +11,7 @@ from shopassist.maintenance.models import (
     RUN_RETENTION,
     RUNS_KEPT_PER_JOB,
     JobRecord,
+    Lease,
     MaintenanceOverview,
     MaintenanceRun,
     RunReport,
@@ -26,19 +27,20 @@ class MemoryLeases:
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
         now = self._store.now()
-        current, expires_at = self._store.leases.get(name, (holder, now))
-        if current != holder and expires_at > now:
+        lease = self._store.table(Lease).get(name)
+        if lease is not None and lease.holder != holder and lease.expires_at > now:
             return False
-        self._store.leases[name] = (holder, now + lifetime)
+        self._store.table(Lease)[name] = Lease(name=name, holder=holder, expires_at=now + lifetime)
         return True
 
     async def release(self, name: str, holder: str) -> None:
-        if self._store.leases.get(name, ("", None))[0] == holder:
-            del self._store.leases[name]
+        lease = self._store.table(Lease).get(name)
+        if lease is not None and lease.holder == holder:
+            del self._store.table(Lease)[name]
 
     async def holder(self, name: str) -> str | None:
-        holder, expires_at = self._store.leases.get(name, (None, self._store.now()))
-        return holder if expires_at > self._store.now() else None
+        lease = self._store.table(Lease).get(name)
+        return lease.holder if lease is not None and lease.expires_at > self._store.now() else None
 
 
 class MemoryMaintenanceRuns:
@@ -61,17 +63,17 @@ class MemoryMaintenanceRuns:
             started_by=report.started_by.value,
             note=note,
         )
-        runs = self._store.maintenance_runs
+        runs = self._store.table(MaintenanceRun)
         newest = next((runs[key] for key in reversed(runs) if runs[key].job == run.job), None)
         if newest is not None and run.did == 0 and _repeat_key(newest) == _repeat_key(run):
             newest.finished_at, newest.seconds, newest.repeats = now, run.seconds, newest.repeats + 1
             return
-        run.id = self._store.next_id("maintenance_runs")
+        run.id = self._store.next_id(MaintenanceRun)
         runs[run.id] = run
 
     async def overview(self) -> MaintenanceOverview:
         jobs: dict[str, JobRecord] = {}
-        for run in self._store.maintenance_runs.values():
+        for run in self._store.table(MaintenanceRun).values():
             before = jobs.get(run.job)
             earlier = before.last_success_at if before else None
             done_at = run.finished_at if run.outcome == DONE else earlier
@@ -79,16 +81,20 @@ class MemoryMaintenanceRuns:
         return MaintenanceOverview(self._store.now(), jobs)
 
     async def delete_old(self, limit: int = 1000) -> int:
-        oldest, places, outcomes = self._store.ago(RUN_RETENTION), Counter[str](), Counter[tuple[str, str]]()
+        oldest, places, outcomes = (
+            self._store.get_time_before(RUN_RETENTION),
+            Counter[str](),
+            Counter[tuple[str, str]](),
+        )
         gone: list[int] = []
-        for key, run in reversed(self._store.maintenance_runs.items()):
+        for key, run in reversed(self._store.table(MaintenanceRun).items()):
             places[run.job] += 1
             outcomes[run.job, run.outcome] += 1
             is_beyond = places[run.job] > RUNS_KEPT_PER_JOB or run.finished_at < oldest
             if is_beyond and outcomes[run.job, run.outcome] > 1:
                 gone.append(key)
         for key in gone[::-1][:limit]:
-            del self._store.maintenance_runs[key]
+            del self._store.table(MaintenanceRun)[key]
         return min(len(gone), limit)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from shopassist.credits.memory.ledger import find_last_erasure
-from shopassist.credits.models import Erasure, UserCredits
+from shopassist.credits.models import CreditHold, CreditTransaction, ErasedBalance, Erasure, UserCredits
 from shopassist.db.memory import MemoryRepository, MemorySession, MemoryStore, copy_row
 from shopassist.db.ports import UserHashFunction
 from shopassist.errors import AccountErasedError, IntegrityError
@@ -42,7 +42,7 @@ def find_owned_rows(
     """The rows of that user with their places, by primary key."""
     found = [
         (place, row)
-        for place, row in store.rows(holding.model).items()
+        for place, row in store.table(holding.model).items()
         if get_owner(holding, row) == user_id
         and (not holding.guest_column or getattr(row, holding.guest_column) == is_guest)
     ]
@@ -53,7 +53,7 @@ def erase_rows(
     store: MemoryStore, holding: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
     """Erase up to `limit` rows by the holding's own rule; how many."""
-    rows, chosen = store.rows(holding.model), find_owned_rows(store, holding, user_id, is_guest)[:limit]
+    rows, chosen = store.table(holding.model), find_owned_rows(store, holding, user_id, is_guest)[:limit]
     for place, row in chosen:
         if holding.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
             del rows[place]
@@ -65,7 +65,7 @@ def erase_rows(
 
 def move_rows(session: MemorySession, holding: PersonalDataTable, guest_id: str, user_id: str) -> int:
     """Make a guest's rows the user's, but those whose key the user has already; how many."""
-    rows, moved = session.store.rows(holding.model), 0
+    rows, moved = session.store.table(holding.model), 0
     for place, row in find_owned_rows(session.store, holding, guest_id, is_guest=True):
         changed = copy_row(
             row, **{holding.owner_path[0]: user_id, **({holding.guest_column: False} if holding.guest_column else {})}
@@ -100,7 +100,7 @@ class MemoryPersonalDataReader:
     async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         async with self._store.lock:
             oldest: dict[str, DataOwner] = {}
-            for row in self._store.rows(holding.model).values():
+            for row in self._store.table(holding.model).values():
                 owner, since = get_owner(holding, row), getattr(row, holding.created_column or "")
                 if owner > after_user_id and (owner not in oldest or since < oldest[owner].since):
                     oldest[owner] = DataOwner(
@@ -120,7 +120,7 @@ class MemoryErasureRepository:
     async def begin(self, request: ErasureRequest) -> Erasure | None:
         async with self._store.lock:
             last = find_last_erasure(self._store, request.subject_hash)
-            account = self._store.accounts.get(request.user_id)
+            account = self._store.table(UserCredits).get(request.user_id)
             is_guest = is_guest_erasure(request, account, last)
             if last is not None and last.finished_at is None:
                 return copy_row(last)
@@ -132,12 +132,12 @@ class MemoryErasureRepository:
             erasure = build_erasure(request, is_guest, account is not None, self._store.now())
             if account is not None:
                 self._close(account, erasure)
-            self._store.erasures[erasure.id] = erasure
+            self._store.table(Erasure)[erasure.id] = erasure
             return copy_row(erasure)
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
         async with self._store.lock:
-            erasure = self._store.erasures[erasure_id]
+            erasure = self._store.table(Erasure)[erasure_id]
             if erasure.user_id is None or erasure.pseudonym is None:
                 return copy_row(erasure)
             left, counts = limit, dict(erasure.counts)
@@ -154,13 +154,14 @@ class MemoryErasureRepository:
 
     async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         async with self._store.lock:
-            rows = [row for row in self._store.erasures.values() if row.finished_at is None]
+            rows = [row for row in self._store.table(Erasure).values() if row.finished_at is None]
             return [row.id for row in sorted(rows, key=lambda row: row.requested_at)][:limit]
 
     async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         async with self._store.lock:
             rows = [
-                ErasureListEntry(row.id, row.subject_hash, row.requested_at) for row in self._store.erasures.values()
+                ErasureListEntry(row.id, row.subject_hash, row.requested_at)
+                for row in self._store.table(Erasure).values()
             ]
             rows.sort(key=lambda row: (row.erased_at, row.id))
             return [row for row in rows if after is None or (row.erased_at, row.id) > (after.erased_at, after.id)][
@@ -169,30 +170,30 @@ class MemoryErasureRepository:
 
     async def delete_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
-            now, oldest = self._store.now(), self._store.ago(self._policy.list_lifetime)
-            balances = [key for key, row in self._store.erased_balances.items() if row.forget_at <= now][:limit]
+            now, oldest = self._store.now(), self._store.get_time_before(self._policy.list_lifetime)
+            balances = [key for key, row in self._store.table(ErasedBalance).items() if row.forget_at <= now][:limit]
             for key in balances:
-                del self._store.erased_balances[key]
-            rows = self._store.erasures.values()
+                del self._store.table(ErasedBalance)[key]
+            rows = self._store.table(Erasure).values()
             past = [row.id for row in rows if row.finished_at is not None and row.requested_at < oldest][:limit]
             for erasure_id in past:
-                del self._store.erasures[erasure_id]
+                del self._store.table(Erasure)[erasure_id]
             return len(balances) + len(past)
 
     def _close(self, account: UserCredits, erasure: Erasure) -> None:
         """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
         store = self._store
-        holds = list(store.holds.of(account.user_id))
+        holds = list(store.user_rows(CreditHold, account.user_id))
         for hold_id in holds:
-            del store.holds[hold_id]
+            del store.table(CreditHold)[hold_id]
         erasure.counts = {"account": 1, "holds": len(holds)}
-        store.erased_balances[erasure.subject_hash] = build_erased_balance(account, erasure, self._policy)
-        del store.accounts[account.user_id]
-        store.accounts[erasure.pseudonym or ""] = build_closed_account(account, erasure)
+        store.table(ErasedBalance)[erasure.subject_hash] = build_erased_balance(account, erasure, self._policy)
+        del store.table(UserCredits)[account.user_id]
+        store.table(UserCredits)[erasure.pseudonym or ""] = build_closed_account(account, erasure)
         last_row = build_closing_entry(account, erasure)
         if last_row is not None:
-            last_row.id = store.next_id("credit_transactions")
-            store.transactions[last_row.id] = last_row
+            last_row.id = store.next_id(CreditTransaction)
+            store.table(CreditTransaction)[last_row.id] = last_row
 
 
 class MemoryGuestMergeRepository(MemoryRepository):
@@ -210,19 +211,19 @@ class MemoryGuestMergeRepository(MemoryRepository):
                 raise AccountErasedError
 
     async def find_merge(self, guest_id: str) -> GuestMerge | None:
-        merge = self.store.guest_merges.get(guest_id)
+        merge = self.store.table(GuestMerge).get(guest_id)
         return merge and copy_row(merge)
 
     async def is_guest(self, guest_id: str) -> bool | None:
-        account = self.store.accounts.get(guest_id)
+        account = self.store.table(UserCredits).get(guest_id)
         return None if account is None else account.is_guest
 
     async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
         return {one.name: move_rows(self.session, one, guest_id, user_id) for one in holdings}
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
-        if guest_id in self.store.guest_merges:
+        if guest_id in self.store.table(GuestMerge):
             raise IntegrityError
         merge = GuestMerge(guest_id=guest_id, user_id=user_id, merged_at=self.store.now(), moved=moved)
-        self.session.put(self.store.guest_merges, guest_id, copy_row(merge))
+        self.session.put(self.store.table(GuestMerge), guest_id, copy_row(merge))
         return merge

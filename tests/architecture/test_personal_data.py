@@ -98,7 +98,7 @@ def test_the_memory_twin_keeps_every_holding() -> None:
     """It knows where the rows are."""
     store = MemoryStore(SystemClock())
     for one in PERSONAL_DATA_TABLES:
-        assert store.rows(one.model) == {}
+        assert store.table(one.model) == {}
 
 
 def test_no_list_names_a_table_that_is_gone() -> None:

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.models import Product
 from shopassist.errors import InvalidInputError
 from tests.support.catalog_files import Shop, row
 
@@ -115,7 +116,7 @@ async def test_prices_without_a_currency_stop_before_the_first_row(shop: Shop) -
     path = shop.file("a.jsonl", rows)
     with pytest.raises(InvalidInputError, match="name no currency: say --currency"):
         await shop.take(path)
-    assert not shop.store.products
+    assert not shop.store.table(Product)
     assert (await shop.take(path, currency="eur")).inserted == 1
     assert shop.product("1").currency == "EUR"
 
@@ -148,7 +149,7 @@ async def test_a_file_that_is_cut_off(shop: Shop) -> None:
     path = shop.file("a.jsonl.gz", whole[: len(whole) // 2])
     with pytest.raises(InvalidInputError, match=r"is cut off.* The [\d,]+ good rows before that were taken"):
         await shop.take(path)
-    assert 1000 < len(shop.store.products) < 20_000
+    assert 1000 < len(shop.store.table(Product)) < 20_000
     with pytest.raises(InvalidInputError, match="No row was taken"):
         await shop.take(shop.file("b.jsonl.gz", whole[:100]))
 

@@ -7,6 +7,7 @@ import pytest
 
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.models import Product
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
 from shopassist.storage.repositories import Repositories
@@ -86,4 +87,4 @@ async def test_the_sample_fills_an_empty_catalogue_only(shop: Shop) -> None:
     unit_of_work = cast("UnitOfWork[Repositories]", shop.unit_of_work)
     assert await load_sample(unit_of_work) > 100
     assert await load_sample(unit_of_work) == 0
-    assert {product.source for product in shop.store.products.values()} == {"sample"}
+    assert {product.source for product in shop.store.table(Product).values()} == {"sample"}

@@ -64,7 +64,7 @@ class World:
     async def holds(self, user_id: str) -> list[CreditHold]:
         """A user's open holds."""
         if self.in_memory:
-            return [hold for hold in self.containers[0].memory_store().holds.values() if hold.user_id == user_id]
+            return list(self.containers[0].memory_store().user_rows(CreditHold, user_id).values())
         async with self.containers[0].database_manager().session_factory() as session:
             return list(await session.scalars(select(CreditHold).where(col(CreditHold.user_id) == user_id)))
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from containers import Container
+from shopassist.cache.models import QueryCache
 from shopassist.credits.models import CreditTransaction
 from shopassist.privacy.models import UserExport
 from shopassist.query.models import Answer, ConversationContext
@@ -153,7 +154,7 @@ async def test_answers_in_the_cache_hold_nothing_of_who_asked(
 async def cached_texts(container: Container) -> list[str]:
     """Every stored answer, as text."""
     if container.settings().storage.storage is Storage.MEMORY:
-        return [json.dumps(entry.result) for entry in container.memory_store().cache.values()]
+        return [json.dumps(entry.result) for entry in container.memory_store().table(QueryCache).values()]
     from sqlalchemy import text  # noqa: PLC0415
 
     async with container.database_manager().session() as session:

@@ -43,7 +43,7 @@ class Shop:
 
     def product(self, source_id: str) -> Product:
         """The one stored product of this id."""
-        [product] = [entry for entry in self.store.products.values() if entry.source_id == source_id]
+        [product] = [entry for entry in self.store.table(Product).values() if entry.source_id == source_id]
         return product
 
     def rejects(self, path: Path) -> list[dict[str, Any]]:

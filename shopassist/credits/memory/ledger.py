@@ -6,13 +6,16 @@ from uuid import UUID
 
 from shopassist.audit.models import ADJUST_CREDITS, AdminAct
 from shopassist.cache.memory import keep_answer
+from shopassist.cache.models import QueryCache
 from shopassist.credits.memory.repository import count_guest, store_idempotent_answer
 from shopassist.credits.models import (
     CreditHold,
     CreditPolicy,
     CreditTransaction,
+    ErasedBalance,
     Erasure,
     ErasureHistory,
+    IdempotentAnswer,
     TransactionType,
     UserCredits,
     compute_initial_balance,
@@ -52,7 +55,7 @@ class MemoryAccounts:
         self._subjects = subjects
 
     def _touch(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
-        account = self._store.accounts.get(user_id)
+        account = self._store.table(UserCredits).get(user_id)
         if account is None:
             asked_since = timedelta(seconds=time.monotonic() - get_request_start())
             begins = compute_initial_balance(
@@ -71,7 +74,7 @@ class MemoryAccounts:
                 created_at=now,
                 updated_at=now,
             )
-            self._store.accounts[user_id] = account
+            self._store.table(UserCredits)[user_id] = account
             if account.available_credits:
                 self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
             return self._touch(user_id, is_guest)
@@ -102,8 +105,8 @@ class MemoryAccounts:
         description: str,
         operation_id: UUID | None = None,
     ) -> CreditTransaction:
-        key = self._store.next_id("credit_transactions")
-        row = self._store.transactions[key] = CreditTransaction(
+        key = self._store.next_id(CreditTransaction)
+        row = self._store.table(CreditTransaction)[key] = CreditTransaction(
             id=key,
             user_id=account.user_id,
             transaction_type=transaction_type.value,
@@ -163,7 +166,7 @@ class MemoryCreditLedger(MemoryAccounts):
             account.available_credits -= request.amount
             account.held_credits += request.amount
             now = self._store.now()
-            self._store.holds[request.hold_id] = CreditHold(
+            self._store.table(CreditHold)[request.hold_id] = CreditHold(
                 hold_id=request.hold_id,
                 user_id=request.user_id,
                 amount=request.amount,
@@ -183,7 +186,7 @@ class MemoryCreditLedger(MemoryAccounts):
             hold = self._close(settlement.hold_id, settlement.user_id)
             if hold is None:
                 return False
-            account = self._store.accounts[hold.user_id]
+            account = self._store.table(UserCredits)[hold.user_id]
             self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
             if settlement.answer is not None:
                 keep_answer(self._store, settlement.answer)
@@ -201,18 +204,18 @@ class MemoryCreditLedger(MemoryAccounts):
     async def void_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
             now = self._store.now()
-            expired = [hold for hold in self._store.holds.values() if hold.expires_at <= now][:limit]
+            expired = [hold for hold in self._store.table(CreditHold).values() if hold.expires_at <= now][:limit]
             self._figures.expired += len(expired)
             return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
         async with self._store.lock:
-            account = self._store.accounts.get(adjustment.user_id)
+            account = self._store.table(UserCredits).get(adjustment.user_id)
             if account is None or not 0 <= account.available_credits + adjustment.amount <= self._most(account):
                 return None
             if adjustment.idempotency_key is not None:
                 key = (adjustment.actor, adjustment.idempotency_key)
-                kept = self._store.replays.get(key)
+                kept = self._store.table(IdempotentAnswer).get(key)
                 if kept is not None and kept.expires_at >= self._store.now():
                     return None
                 balance = account.available_credits + adjustment.amount
@@ -225,21 +228,21 @@ class MemoryCreditLedger(MemoryAccounts):
             self._record(
                 account, TransactionType.ADJUST, adjustment.amount, adjustment.reason, adjustment.operation_id
             ).actor = adjustment.actor
-            key_ = self._store.next_id("admin_audit")
-            self._store.admin_acts[key_] = copy_row(
+            key_ = self._store.next_id(AdminAct)
+            self._store.table(AdminAct)[key_] = copy_row(
                 adjustment_to_audit_entry(adjustment), id=key_, timestamp=self._store.now()
             )
             return copy_row(account)
 
     async def reset(self, user_id: str) -> None:
         async with self._store.lock:
-            account = self._store.accounts.get(user_id)
+            account = self._store.table(UserCredits).get(user_id)
             if account and not account.is_guest:
                 self._reset(account, "Credit reset")
 
     async def reset_due_accounts(self, limit: int = 1000) -> int:
         async with self._store.lock:
-            due = [account for account in self._store.accounts.values() if self._is_due(account)][:limit]
+            due = [account for account in self._store.table(UserCredits).values() if self._is_due(account)][:limit]
             for account in due:
                 self._reset(account)
             return len(due)
@@ -253,7 +256,7 @@ class MemoryCreditLedger(MemoryAccounts):
     def _find_open_holds(self, request: HoldRequest) -> list[CreditHold]:
         """Open holds of the same user for the same question, or under the same key."""
         question, key = request.question_hash, request.idempotency_key
-        mine = self._store.holds.of(request.user_id).values()
+        mine = self._store.user_rows(CreditHold, request.user_id).values()
         return [
             hold
             for hold in mine
@@ -263,22 +266,22 @@ class MemoryCreditLedger(MemoryAccounts):
 
     def _is_answered(self, request: HoldRequest) -> bool:
         """Whether the question has a valid answer, or the key one that is kept."""
-        stored = self._store.cache.get(request.question_hash or "")
-        kept = self._store.replays.get((request.user_id, request.idempotency_key or ""))
+        stored = self._store.table(QueryCache).get(request.question_hash or "")
+        kept = self._store.table(IdempotentAnswer).get((request.user_id, request.idempotency_key or ""))
         return any(entry is not None and entry.expires_at >= self._store.now() for entry in (stored, kept))
 
     def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
-        hold = self._store.holds.get(hold_id)
+        hold = self._store.table(CreditHold).get(hold_id)
         if hold is None or hold.user_id != user_id:
             return None
-        del self._store.holds[hold_id]
-        self._store.accounts[user_id].held_credits -= hold.amount
+        del self._store.table(CreditHold)[hold_id]
+        self._store.table(UserCredits)[user_id].held_credits -= hold.amount
         return hold
 
     def _void(self, hold_id: UUID, user_id: str) -> bool:
         hold = self._close(hold_id, user_id)
         if hold is not None:
-            self._store.accounts[user_id].available_credits += hold.amount
+            self._store.table(UserCredits)[user_id].available_credits += hold.amount
         return hold is not None
 
 
@@ -299,13 +302,14 @@ def adjustment_to_idempotency_record(
 
 def find_last_erasure(store: MemoryStore, subject_hash: str) -> Erasure | None:
     """The unfinished erasure of a subject, else the last one."""
-    rows = [row for row in store.erasures.values() if row.subject_hash == subject_hash]
+    rows = [row for row in store.table(Erasure).values() if row.subject_hash == subject_hash]
     return max(rows, key=lambda row: (row.finished_at is None, row.requested_at), default=None)
 
 
 def get_erasure_history(store: MemoryStore, subject_hash: str) -> ErasureHistory:
     """What is known of a subject that wants an account."""
-    last, now, balance = find_last_erasure(store, subject_hash), store.now(), store.erased_balances.get(subject_hash)
+    last, now = find_last_erasure(store, subject_hash), store.now()
+    balance = store.table(ErasedBalance).get(subject_hash)
     return ErasureHistory(
         now,
         last is not None and last.finished_at is None,
