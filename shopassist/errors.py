@@ -2,17 +2,20 @@
 
 from typing import Any, ClassVar
 
-from sqlmodel import SQLModel
+from sqlmodel import Field, SQLModel
+
+PURPOSE_LENGTH = 64
+LOCALE_LENGTH = 35
 
 
 class NoticeReference(SQLModel):
     """Identifies one published text and proves its content."""
 
     id: int
-    purpose: str
+    purpose: str = Field(max_length=PURPOSE_LENGTH)
     version: int
-    locale: str
-    sha256: str
+    locale: str = Field(max_length=LOCALE_LENGTH)
+    sha256: str = Field(max_length=64)
 
 
 class ShopAssistError(Exception):

@@ -14,15 +14,16 @@ from sqlmodel import Field, SQLModel
 
 from shopassist.audit.models import REQUEST_ID_LENGTH
 from shopassist.db.columns import Timestamp, private_timestamp_column, timestamp_column
-from shopassist.errors import NoticeReference
-from shopassist.text import HASH_LENGTH, USER_ID_LENGTH, validate_text
+from shopassist.errors import LOCALE_LENGTH, PURPOSE_LENGTH, NoticeReference
+from shopassist.text import USER_ID_LENGTH, validate_text
 
 TERMS = "terms"
 MARKETING = "marketing"
-"""The two purposes that the consent record of the first API knows; others are the operator's to name."""
+"""The two purposes of the consent record; operators may publish notices for others."""
 
-PURPOSE_LENGTH = 64
-LOCALE_LENGTH = 35
+ROUTE_LENGTH = 128
+SOURCE_LENGTH = 32
+MAX_DECISIONS = 20
 NOTICE_TEXT_LENGTH = 200_000
 MAX_GRACE_HOURS = 24 * 366
 
@@ -30,15 +31,15 @@ LOCALE_PATTERN = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3
 
 
 def canonical_locale(tag: str) -> str:
-    """A language tag in its usual letters, as `hi`, `en-IN` or `zh-Hant-TW` (RFC 5646, section 2.1.1).
+    """Return a language tag in canonical case, such as `hi`, `en-IN` or `zh-Hant-TW` (RFC 5646, section 2.1.1).
 
-    Raises `ValueError` for what is no such tag.
+    Raises `ValueError` for other text.
     """
     if len(tag) > LOCALE_LENGTH or not LOCALE_PATTERN.fullmatch(tag):
         raise ValueError("must be a language tag such as en or hi-IN")
     language, *others = tag.split("-")
-    usual = {2: str.upper, 4: str.title}
-    return "-".join([language.lower(), *(usual.get(len(part), str.lower)(part) for part in others)])
+    change_case = {2: str.upper, 4: str.title}
+    return "-".join([language.lower(), *(change_case.get(len(part), str.lower)(part) for part in others)])
 
 
 Purpose = Annotated[
@@ -57,14 +58,21 @@ GraceHours = Annotated[float, PydanticField(ge=0, le=MAX_GRACE_HOURS)]
 
 
 def sha256_hex(text: str) -> str:
-    """SHA-256 of the text in UTF-8, 64 hex characters: what `sha256sum` says of a file that holds just the text."""
+    """Return the SHA-256 of the UTF-8 text as 64 hex characters, as `sha256sum` prints it for a file of the text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class ConsentNotice(SQLModel, table=True):
-    """One published text of one version in one language; it never changes.
+class NoticeBase(NoticeReference):
+    """Public fields of a notice except its text."""
 
-    Whoever agreed to an earlier version must agree to this one from `binding_from` on.
+    published_at: datetime = timestamp_column()
+    binding_from: datetime = Field(sa_type=Timestamp)
+
+
+class ConsentNotice(NoticeBase, table=True):
+    """Published text of one version in one language; it never changes.
+
+    From `binding_from` on, an agreement to an earlier version is no longer enough.
     """
 
     __tablename__ = "consent_notices"
@@ -77,26 +85,18 @@ class ConsentNotice(SQLModel, table=True):
         UniqueConstraint("purpose", "version", "locale", name="uq_consent_notices_purpose_version_locale"),
     )
 
-    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    purpose: str = Field(max_length=PURPOSE_LENGTH)
-    version: int
-    locale: str = Field(max_length=LOCALE_LENGTH)
-    sha256: str = Field(max_length=HASH_LENGTH)
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))  # type: ignore[assignment]
     text: str = Field(sa_type=Text)
-    published_at: datetime = timestamp_column()
-    binding_from: datetime = Field(sa_type=Timestamp)
 
 
-class PublishedNotice(NoticeReference):
-    """A published text but for its words. `is_binding`: an earlier version does not do any more."""
+class PublishedNotice(NoticeBase):
+    """A notice without its text. `is_binding`: agreements to earlier versions are no longer enough."""
 
-    published_at: datetime
-    binding_from: datetime
     is_binding: bool
 
 
 class NoticePublication(SQLModel):
-    """A text to publish. Without a version it is the next one; the newest version's number adds a translation."""
+    """Text to publish. `version` defaults to the next one; the newest version's number adds a translation."""
 
     purpose: Purpose
     locale: Locale
@@ -110,56 +110,53 @@ class NoticePublication(SQLModel):
     ] = None
 
 
-class UserConsentCreate(SQLModel):
-    """What a user sends to agree to the terms."""
+class UserConsentBase(SQLModel):
+    """Decisions of a consent record."""
 
     terms_accepted: bool = True
     marketing_consent: bool = False
 
 
-class UserConsentUpdate(SQLModel):
-    """What may be changed later; a field that is absent or null stays as it is."""
-
-    marketing_consent: bool | None = None
-
-
-class UserConsent(SQLModel, table=True):
-    """The consent record of one user."""
+class UserConsent(UserConsentBase, table=True):
+    """Consent record of one registered user."""
 
     __tablename__ = "user_consents"
 
     user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
-    terms_accepted: bool = True
-    marketing_consent: bool = False
     timestamp: datetime = timestamp_column()
     updated_at: datetime = private_timestamp_column()
 
 
-ROUTE_LENGTH = 128
+class UserConsentCreate(UserConsentBase):
+    """Request to create a consent record."""
 
-MAX_DECISIONS = 20
+
+class UserConsentUpdate(SQLModel):
+    """Change of a consent record; a field that is absent or null stays as it is."""
+
+    marketing_consent: bool | None = None
 
 
 class ConsentSource(StrEnum):
-    """How a grant or withdrawal came about."""
+    """Source of a grant or withdrawal."""
 
     CONSENTS = "consents"
-    """The person said so by `/api/consents`, of a text that is named."""
+    """A decision by `/api/consents`; grants name the notice."""
     RECORD = "record"
-    """The person said so by `/api/consent`, which does not tell what was shown."""
+    """A decision by `/api/consent`, which does not name a notice."""
     PRIVACY_SIGNAL = "privacy_signal"
-    """The person's browser said so: Global Privacy Control."""
+    """The browser's Global Privacy Control signal."""
     EARLIER_RECORD = "earlier_record"
-    """A record that was there before the history was."""
+    """A consent record that is older than the history."""
     GUEST_MERGE = "guest_merge"
-    """What a guest had said, who is a registered user now."""
+    """A decision of a guest who was merged into the user."""
     ADMINISTRATOR = "administrator"
-    """An administrator at the person's request."""
+    """An administrator, at the user's request."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsentSubject:
-    """Whose consent it is. A guest never is the registered user of the same id."""
+    """User or guest whose consent is meant. A guest is never the registered user of the same id."""
 
     user_id: str
     is_guest: bool
@@ -167,7 +164,7 @@ class ConsentSubject:
 
 @dataclass(frozen=True, slots=True)
 class ConsentProvenance:
-    """How a decision reached us. `privacy_signal`: the request carried `Sec-GPC: 1`."""
+    """Origin of a decision. `privacy_signal`: the request carried `Sec-GPC: 1`."""
 
     source: ConsentSource
     route: str | None = None
@@ -177,16 +174,26 @@ class ConsentProvenance:
 
 @dataclass(frozen=True, slots=True)
 class LatestDecision:
-    """What somebody last said about a purpose, and about which version; None where that is not known."""
+    """Latest decision about a purpose, and the version of its notice; None where the notice is not known."""
 
     granted: bool
     version: int | None
 
 
-class ConsentEvent(SQLModel, table=True):
-    """One grant or withdrawal by one person for one purpose; it never changes.
+class ConsentEventBase(SQLModel):
+    """Public fields of a consent event."""
 
-    `notice_id` is the text that was shown, null where a route did not say.
+    purpose: str = Field(max_length=PURPOSE_LENGTH)
+    granted: bool
+    source: str = Field(max_length=SOURCE_LENGTH)
+    route: str | None = Field(default=None, max_length=ROUTE_LENGTH)
+    timestamp: datetime = timestamp_column()
+
+
+class ConsentEvent(ConsentEventBase, table=True):
+    """One grant or withdrawal of a subject for one purpose; it never changes.
+
+    `notice_id` is the notice that was shown, null where the route did not name one.
     """
 
     __tablename__ = "consent_events"
@@ -195,22 +202,17 @@ class ConsentEvent(SQLModel, table=True):
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     user_id: str = Field(max_length=USER_ID_LENGTH)
     is_guest: bool
-    purpose: str = Field(max_length=PURPOSE_LENGTH)
-    granted: bool
     notice_id: int | None = Field(
         default=None,
         sa_column=Column(
             BigInteger, ForeignKey("consent_notices.id", name="fk_consent_events_notice_id_consent_notices")
         ),
     )
-    source: str = Field(max_length=32)
-    route: str | None = Field(default=None, max_length=ROUTE_LENGTH)
     request_id: str | None = Field(default=None, max_length=REQUEST_ID_LENGTH)
-    timestamp: datetime = timestamp_column()
 
 
 class ConsentDecision(SQLModel):
-    """Yes or no to one purpose. Yes names the text that was shown."""
+    """Yes or no to one purpose. A grant names the notice that was shown."""
 
     purpose: Purpose
     granted: Annotated[StrictBool, PydanticField(description="Always said, never assumed.")]
@@ -222,26 +224,26 @@ class ConsentDecision(SQLModel):
     ] = None
 
     @model_validator(mode="after")
-    def _names_what_was_shown(self) -> Self:
+    def _require_notice_of_grant(self) -> Self:
         if self.granted and self.notice_id is None:
             raise ValueError("a grant must name the notice that was shown")
         return self
 
 
 class ConsentDecisions(SQLModel):
-    """What a person says, each purpose for itself."""
+    """Decisions of a subject, one for each purpose."""
 
     consents: Annotated[list[ConsentDecision], PydanticField(min_length=1, max_length=MAX_DECISIONS)]
 
     @model_validator(mode="after")
-    def _once_for_each_purpose(self) -> Self:
+    def _require_distinct_purposes(self) -> Self:
         if len({decision.purpose for decision in self.consents}) < len(self.consents):
             raise ValueError("each purpose must be named once")
         return self
 
 
 class ConsentState(SQLModel):
-    """Where a purpose stands: granted, withdrawn, or, without a `timestamp`, never decided."""
+    """State of a purpose: granted, withdrawn, or, without a `timestamp`, never decided."""
 
     purpose: str
     granted: bool
@@ -251,13 +253,10 @@ class ConsentState(SQLModel):
     current_version: int | None = None
 
 
-class ConsentHistoryEntry(SQLModel):
-    """One grant or withdrawal, when and how it came, and the text that was shown where that is known."""
+class ConsentHistoryEntry(ConsentEventBase):
+    """One grant or withdrawal as its subject sees it; `notice` is the text that was shown, where it is known."""
+
+    model_config = {"json_schema_serialization_defaults_required": True}
 
     id: int
-    purpose: str
-    granted: bool
-    timestamp: datetime
-    source: str
-    route: str | None
     notice: NoticeReference | None
