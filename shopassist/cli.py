@@ -11,8 +11,7 @@ import typer
 
 from shopassist import __version__
 from shopassist.catalog import cli as command
-from shopassist.consent import cli as notice
-from shopassist.consent.notices import NoticeService
+from shopassist.consent import cli as consent_cli
 from shopassist.credits.cli import verify_ledger
 from shopassist.credits.reconciliation import LedgerReconciliationService
 from shopassist.db.embedded.process import die_with_parent
@@ -35,7 +34,6 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledger.")
-consents = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
 app.add_typer(database_app, name="db")
 app.add_typer(ledger, name="credits")
 app.add_typer(catalogue, name="catalog")
@@ -44,15 +42,13 @@ app.add_typer(privacy_cli.app, name="user")
 app.add_typer(rollout_cli.app, name="rollout")
 app.add_typer(snapshot_cli.app, name="state")
 app.add_typer(maintenance_cli.app, name="maintenance")
-app.add_typer(consents, name="consent")
+app.add_typer(consent_cli.app, name="consent")
 
 
 class CommandServices(privacy_cli.PrivacyServices, maintenance_cli.MaintenanceServices, Protocol):
     """What commands take from the container."""
 
     def ledger_audit(self) -> LedgerReconciliationService: ...
-
-    def notice_service(self) -> NoticeService: ...
 
 
 @app.command()
@@ -171,26 +167,6 @@ def verify() -> None:
     """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
     if not with_services(lambda services: verify_ledger(services.ledger_audit())):
         raise typer.Exit(1)
-
-
-@consents.command()
-def publish(
-    purpose: notice.PurposeArgument,
-    file: notice.FileArgument,
-    locale: notice.LocaleOption,
-    version: notice.VersionOption = None,
-    grace_hours: notice.GraceOption = None,
-    reason: notice.ReasonOption = None,
-) -> None:
-    """Publish the text in FILE, for good, as what people are shown when they are asked to agree to PURPOSE."""
-    publication = notice.build_publication(purpose, file, locale, version, grace_hours)
-    with_services(lambda services: notice.publish_notice(services.notice_service(), publication, reason))
-
-
-@consents.command()
-def notices() -> None:
-    """List what is published."""
-    with_services(lambda services: notice.print_notices(services.notice_service()))
 
 
 def run() -> None:

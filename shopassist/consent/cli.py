@@ -1,4 +1,4 @@
-"""Output of `shopassist consent publish` and `shopassist consent notices`."""
+"""Commands `shopassist consent …`: publish a notice, and list the published ones."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,8 @@ from shopassist.audit.postgres import get_operator_name
 from shopassist.consent.models import NoticePublication
 from shopassist.consent.notices import NoticeService
 from shopassist.errors import InvalidInputError
+
+app = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
 
 output = Console(soft_wrap=True, highlight=False, markup=False)
 NOTICE_LINE_FORMAT = "{:>6}  {:<16} {:>7}  {:<10} {:<23}  {:<23}  {}"
@@ -32,7 +34,7 @@ ReasonOption = Annotated[str | None, typer.Option(help="Why, for the audit.")]
 def build_publication(
     purpose: str, file: Path, locale: str, version: int | None, grace_hours: float | None
 ) -> NoticePublication:
-    """What is to be published. Raises `InvalidInputError`."""
+    """Build the publication of the text in `file`. Raises `InvalidInputError`."""
     try:
         text = file.read_bytes().decode()
     except UnicodeDecodeError:
@@ -45,7 +47,7 @@ def build_publication(
 
 
 async def publish_notice(service: NoticeService, publication: NoticePublication, reason: str | None) -> None:
-    """Publish it, and show what proves which text it was."""
+    """Publish the text, and print its version, SHA-256 and times."""
     if reason is not None and not 0 < len(reason) <= REASON_LENGTH:
         raise InvalidInputError(f"--reason takes 1 to {REASON_LENGTH} characters.")
     notice = await service.publish(publication, get_operator_name(), reason)
@@ -55,15 +57,36 @@ async def publish_notice(service: NoticeService, publication: NoticePublication,
 
 
 def format_instant(instant: datetime) -> str:
-    """An instant in UTC."""
+    """Format an instant in UTC."""
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 async def print_notices(service: NoticeService) -> None:
-    """A line for each notice, whole whatever the width of the terminal."""
+    """Print one line per notice, without wrapping at the width of the terminal."""
     output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
     for notice in await service.list_notices():
         times = format_instant(notice.published_at), format_instant(notice.binding_from)
         output.print(
             NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)
         )
+
+
+@app.command()
+def publish(
+    context: typer.Context,
+    purpose: PurposeArgument,
+    file: FileArgument,
+    locale: LocaleOption,
+    version: VersionOption = None,
+    grace_hours: GraceOption = None,
+    reason: ReasonOption = None,
+) -> None:
+    """Publish the text in FILE, for good, as what people are shown when they are asked to agree to PURPOSE."""
+    publication = build_publication(purpose, file, locale, version, grace_hours)
+    context.obj.with_services(lambda services: publish_notice(services.notice_service(), publication, reason))
+
+
+@app.command()
+def notices(context: typer.Context) -> None:
+    """List what is published."""
+    context.obj.with_services(lambda services: print_notices(services.notice_service()))

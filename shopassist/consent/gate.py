@@ -22,12 +22,12 @@ TERMS_NOT_PUBLISHED = (
 )
 
 SIGNAL_TTL_SECONDS = 60.0
-"""How long a signal that changed nothing is not looked into again."""
+"""Time during which the signal of a subject is not checked again."""
 MAX_CACHED_SIGNALS = 10_000
 
 
 class ConsentGate:
-    """Lets those pass who agreed. Without `required` and without a signal it asks the database nothing."""
+    """Refuses callers who must agree to the terms first; without `required` or a signal it reads nothing."""
 
     def __init__(
         self,
@@ -37,56 +37,58 @@ class ConsentGate:
         required: bool,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`published` and what was heeded are the process's."""
+        """Share `published` with the other services of this process."""
         self._lookup = lookup
         self._published = published
         self._history = history
         self.required = required
-        self._is_told = False
-        self._heeded: TTLCache[ConsentSubject, bool] = TTLCache(MAX_CACHED_SIGNALS, SIGNAL_TTL_SECONDS, timer=monotonic)
+        self._has_logged_missing_terms = False
+        self._recent_signals: TTLCache[ConsentSubject, bool] = TTLCache(
+            MAX_CACHED_SIGNALS, SIGNAL_TTL_SECONDS, timer=monotonic
+        )
 
-    async def check(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
-        """Heed the signal of a question and see that its asker has agreed.
+    async def check(self, subject: ConsentSubject, provenance: ConsentProvenance) -> None:
+        """Apply the privacy signal of the request and, where consent is required, check it.
 
         Raises `ConsentRequiredError` when the terms are not agreed to, and `StorageUnavailableError` when that cannot
-        be known: who might not have agreed is not served.
+        be read: a caller who might not have agreed is not served.
         """
-        if origin.privacy_signal and subject not in self._heeded:
-            await self._heed(subject, origin)
+        if provenance.privacy_signal and subject not in self._recent_signals:
+            await self._apply_signal(subject, provenance)
         if self.required:
-            await self._require(subject)
+            await self._require_terms(subject)
 
     def forget_signal(self, subject: ConsentSubject) -> None:
-        """Look into the next signal again: the subject decides anew."""
-        self._heeded.pop(subject, None)
+        """Check the next signal of the subject again, since it is about to decide."""
+        self._recent_signals.pop(subject, None)
 
-    async def _heed(self, subject: ConsentSubject, origin: ConsentProvenance) -> None:
+    async def _apply_signal(self, subject: ConsentSubject, provenance: ConsentProvenance) -> None:
         try:
-            agreement = await self._lookup.get_latest_decision(subject, SIGNAL_PURPOSE)
-            if agreement is not None and agreement.granted:
-                await self._history.apply_privacy_signal(subject, origin)
+            decision = await self._lookup.get_latest_decision(subject, SIGNAL_PURPOSE)
+            if decision is not None and decision.granted:
+                await self._history.apply_privacy_signal(subject, provenance)
         except StorageUnavailableError:
-            # It comes with the next request as well; whether this one can be served is not the signal's question.
+            # The next request carries the signal too, and this one may be answered from memory.
             return
-        self._heeded[subject] = True
+        self._recent_signals[subject] = True
 
-    async def _require(self, subject: ConsentSubject) -> None:
+    async def _require_terms(self, subject: ConsentSubject) -> None:
         notices = [notice for notice in await self._published.get() if notice.purpose == TERMS]
-        agreement = await self._lookup.get_latest_decision(subject, TERMS)
-        if not notices and not self._is_told:
+        decision = await self._lookup.get_latest_decision(subject, TERMS)
+        if not notices and not self._has_logged_missing_terms:
             logger.error("terms_not_published", reason=TERMS_NOT_PUBLISHED)
-        self._is_told = not notices
-        if agreement is None or not agreement.granted or (agreement.version or 0) < get_binding_version(notices):
+        self._has_logged_missing_terms = not notices
+        if decision is None or not decision.granted or (decision.version or 0) < get_binding_version(notices):
             raise build_consent_error(notices)
 
 
 def get_binding_version(notices: list[PublishedNotice]) -> int:
-    """The version below which an agreement does not do. The first binds at once, so it is 1 at the least."""
+    """Return the lowest version that is still enough: the newest binding one, at least 1."""
     return max((notice.version for notice in notices if notice.is_binding), default=1)
 
 
 def build_consent_error(notices: list[PublishedNotice]) -> ConsentRequiredError:
-    """The error for somebody who has to agree, who is told to what and where."""
+    """Build the error that names the notices to agree to and the paths for it."""
     current = get_current_notices(notices).get(TERMS, [])
     return ConsentRequiredError(
         notices=[notice_to_reference(notice).model_dump() for notice in current], agree_at=AGREE_PATH, read_at=READ_PATH

@@ -40,12 +40,12 @@ class MemoryConsentRepository(MemoryRepository):
         return copy_row(changed)
 
     async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        behind = sorted(key for key in self.store.table(UserConsent) if after_user_id is None or key > after_user_id)
-        return [copy_row(self.store.table(UserConsent)[key]) for key in behind[:limit]]
+        keys = sorted(key for key in self.store.table(UserConsent) if after_user_id is None or key > after_user_id)
+        return [copy_row(self.store.table(UserConsent)[key]) for key in keys[:limit]]
 
 
 def get_events(store: MemoryStore, subject: ConsentSubject) -> list[ConsentEvent]:
-    """Oldest first."""
+    """Return the events of a subject, oldest first."""
     events = sorted(store.user_rows(ConsentEvent, subject.user_id).items())
     return [event for _, event in events if event.is_guest == subject.is_guest]
 
@@ -54,7 +54,7 @@ class MemoryConsentHistory(MemoryRepository):
     """Implements `ConsentHistory`."""
 
     async def lock(self, subject: ConsentSubject) -> None:
-        """Units of work come one at a time."""
+        """Do nothing: units of work run one at a time."""
 
     async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
         return {purpose: copy_row(event) for purpose, event in get_latest_events(self.store, subject).items()}
@@ -80,7 +80,7 @@ class MemoryConsentLookup:
     """Implements `ConsentLookup`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """Looks into `store`."""
+        """Read `store`."""
         self._store = store
 
     async def list_published(self) -> list[PublishedNotice]:
@@ -95,12 +95,12 @@ class MemoryConsentLookup:
 
 
 def get_latest_events(store: MemoryStore, subject: ConsentSubject) -> dict[str, ConsentEvent]:
-    """The newest event of each purpose."""
+    """Return the newest event of each purpose."""
     return {event.purpose: event for event in get_events(store, subject)}
 
 
 def list_published_notices(store: MemoryStore) -> list[PublishedNotice]:
-    """All notices without their texts, by purpose, version and id."""
+    """Return all notices without their texts, by purpose, version and id."""
     now = store.now()
     rows = sorted(store.table(ConsentNotice).values(), key=lambda notice: (notice.purpose, notice.version, notice.id))
     return [
@@ -112,7 +112,7 @@ class MemoryNoticeRepository(MemoryRepository):
     """Implements `NoticeRepository`."""
 
     async def lock(self) -> None:
-        """Units of work come one at a time."""
+        """Do nothing: units of work run one at a time."""
 
     async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         same = [

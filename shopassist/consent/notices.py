@@ -12,57 +12,57 @@ from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsErro
 
 
 def notice_to_reference(notice: PublishedNotice) -> NoticeReference:
-    """Which text, without its words."""
+    """Return the reference of a notice."""
     return NoticeReference(**notice.model_dump(include=set(NoticeReference.model_fields)))
 
 
 PUBLISHED_TTL_SECONDS = 2.0
-"""How old a process's knowledge of what is published may be."""
+"""Maximum age of the cached list of notices."""
 
 
 class PublishedNoticeCache:
-    """What is published, as this process knows it; texts are not kept."""
+    """Cached list of the published notices, without their texts."""
 
     def __init__(
         self,
         read: Callable[[], Awaitable[list[PublishedNotice]]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read` asks the database."""
+        """`read` reads the list from the database."""
         self._read = read
         self._monotonic = monotonic
         self._notices: list[PublishedNotice] = []
         self._fresh_until = float("-inf")
-        self._asking = False
+        self._is_reading = False
 
     async def get(self) -> list[PublishedNotice]:
-        """By purpose, version and id, at most `FRESH_SECONDS` old. Raises `StorageUnavailableError`.
+        """Return notices by purpose, version and id, at most `PUBLISHED_TTL_SECONDS` old.
 
-        While one caller asks the database others make do with what was known, and not each asks as well.
+        While one caller reads the database, others get the previous list. Raises `StorageUnavailableError`.
         """
-        asked_at = self._monotonic()
-        if asked_at < self._fresh_until or (self._asking and self._notices):
+        started_at = self._monotonic()
+        if started_at < self._fresh_until or (self._is_reading and self._notices):
             return self._notices
-        self._asking = True
+        self._is_reading = True
         try:
             self._notices = await self._read()
         finally:
-            self._asking = False
-        self._fresh_until = asked_at + PUBLISHED_TTL_SECONDS
+            self._is_reading = False
+        self._fresh_until = started_at + PUBLISHED_TTL_SECONDS
         return self._notices
 
     def invalidate(self) -> None:
-        """Ask the database the next time."""
+        """Make the next `get` read the database."""
         self._fresh_until = float("-inf")
 
 
 class NoticeService:
-    """Publishes notices and finds them."""
+    """Publishes and finds notices."""
 
     def __init__(
         self, unit_of_work: UnitOfWork[ConsentRepositories], published: PublishedNoticeCache, grace_hours: float
     ) -> None:
-        """`grace_hours` is how long a new version may be put off unless its publisher says."""
+        """`grace_hours`: default time until a new version is binding."""
         self._unit_of_work = unit_of_work
         self._published = published
         self._grace_hours = grace_hours
@@ -70,22 +70,22 @@ class NoticeService:
     async def publish(
         self, publication: NoticePublication, actor: str, reason: str | None = None, request_id: str | None = None
     ) -> ConsentNotice:
-        """Publish a text for good; the act goes to the audit with it. The same again changes nothing.
+        """Publish a text with an audit entry; a repetition changes nothing.
 
-        Raises `InvalidInputError` for a version that is neither the newest nor the next, or a next one whose text the
-        newest has, and `NoticeExistsError` when the version has another text in this language.
+        Raises `InvalidInputError` for a version that is neither the newest nor the next, or whose text the newest
+        version has already, and `NoticeExistsError` when the version has another text in this language.
         """
 
-        async def body(work: ConsentRepositories) -> ConsentNotice:
+        async def insert(work: ConsentRepositories) -> ConsentNotice:
             await work.notices.lock()
             same_purpose = [
                 notice for notice in await work.notices.list_published() if notice.purpose == publication.purpose
             ]
             notice = build_notice(publication, same_purpose)
-            there = [other for other in same_purpose if get_version_and_locale(other) == get_version_and_locale(notice)]
-            if there:
-                return await _get_identical_notice(work, there[0], notice)
-            # The first version binds at once: nobody has agreed to one before it.
+            for other in same_purpose:
+                if (other.version, other.locale) == (notice.version, notice.locale):
+                    return await _get_identical_notice(work, other, notice)
+            # The first version is binding at once, since there is no agreement to an earlier one.
             grace = self._grace_hours if publication.grace_hours is None else publication.grace_hours
             stored = await work.notices.insert_notice(notice, grace if notice.version > 1 else 0)
             target = f"{notice.purpose} {notice.version} {notice.locale}"
@@ -94,16 +94,16 @@ class NoticeService:
             )
             return stored
 
-        notice = await self._unit_of_work.run(body, repeatable=True)
+        notice = await self._unit_of_work.run(insert, repeatable=True)
         self._published.invalidate()
         return notice
 
     async def list_notices(self) -> list[PublishedNotice]:
-        """Every notice without its text, by purpose, version and id."""
+        """Return all notices without their texts, by purpose, version and id."""
         return await self._unit_of_work.run(lambda work: work.notices.list_published(), repeatable=True)
 
     async def get_current(self, locales: Sequence[str]) -> list[ConsentNotice]:
-        """The newest text for each purpose, in the first of `locales` that it has or else its first language."""
+        """Return the newest text for each purpose in the first available of `locales`, or its first language."""
         chosen = [
             select_by_locale(notices, locales).id
             for notices in get_current_notices(await self._published.get()).values()
@@ -115,7 +115,7 @@ class NoticeService:
         )
 
     async def get_notice(self, notice_id: int) -> ConsentNotice:
-        """One text, whether current or not. Raises `NotFoundError`."""
+        """Return a notice, current or not. Raises `NotFoundError`."""
         notice = await self._unit_of_work.run(lambda work: work.notices.get_notice(notice_id), repeatable=True)
         if notice is None:
             raise NotFoundError("There is no such notice.")
@@ -123,7 +123,7 @@ class NoticeService:
 
 
 def build_notice(publication: NoticePublication, published: Sequence[PublishedNotice]) -> ConsentNotice:
-    """The notice to store, beside those of its purpose. Raises `InvalidInputError`."""
+    """Build the notice to insert; `published` are the notices of its purpose. Raises `InvalidInputError`."""
     newest = max((notice.version for notice in published), default=0)
     digest = sha256_hex(publication.text)
     is_known = digest in {notice.sha256 for notice in published if notice.version == newest}
@@ -131,7 +131,7 @@ def build_notice(publication: NoticePublication, published: Sequence[PublishedNo
     if version not in {newest, newest + 1}:
         raise InvalidInputError(f"version must be {newest + 1}, or {newest} for a translation; not {version}.")
     if version > newest and is_known:
-        raise InvalidInputError(f"Version {newest} has this very text: nobody needs to be asked again.")
+        raise InvalidInputError(f"Version {newest} has this very text: users need not be asked again.")
     return ConsentNotice(
         purpose=publication.purpose,
         version=version,
@@ -142,22 +142,17 @@ def build_notice(publication: NoticePublication, published: Sequence[PublishedNo
     )
 
 
-def get_version_and_locale(notice: ConsentNotice | PublishedNotice) -> tuple[int, str]:
-    """What a purpose has one text for."""
-    return notice.version, notice.locale
-
-
 async def _get_identical_notice(
-    work: ConsentRepositories, there: PublishedNotice, wanted: ConsentNotice
+    work: ConsentRepositories, existing: PublishedNotice, notice: ConsentNotice
 ) -> ConsentNotice:
-    stored = await work.notices.get_notice(there.id)
-    if stored is None or stored.sha256 != wanted.sha256:
+    stored = await work.notices.get_notice(existing.id)
+    if stored is None or stored.sha256 != notice.sha256:
         raise NoticeExistsError
     return stored
 
 
 def get_current_notices(notices: Iterable[PublishedNotice]) -> dict[str, list[PublishedNotice]]:
-    """The newest version of each purpose in all its languages, the first published first."""
+    """Return the newest version of each purpose in all its languages, the first published first."""
     found: dict[str, list[PublishedNotice]] = {}
     for notice in notices:
         others = found.setdefault(notice.purpose, [])
@@ -168,14 +163,14 @@ def get_current_notices(notices: Iterable[PublishedNotice]) -> dict[str, list[Pu
 
 
 def select_by_locale(notices: Sequence[PublishedNotice], locales: Sequence[str]) -> PublishedNotice:
-    """The one in the language that is wanted most: `hi` does for `hi-IN`, and any `hi-…` for `hi`."""
+    """Return the notice in the most preferred language: `hi` matches `hi-IN`, and any `hi-…` matches `hi`."""
     for locale in locales:
-        wanted = locale.lower()
-        while wanted:
+        prefix = locale.lower()
+        while prefix:
             for notice in notices:
-                if notice.locale.lower() == wanted:
+                if notice.locale.lower() == prefix:
                     return notice
-            wanted = wanted.rpartition("-")[0]
+            prefix = prefix.rpartition("-")[0]
         for notice in notices:
             if notice.locale.lower().startswith(f"{locale.lower()}-"):
                 return notice

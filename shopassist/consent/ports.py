@@ -1,4 +1,4 @@
-"""Storage ports of consent, and counters of privacy events."""
+"""Storage ports of consent, and the counters of decisions."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,66 +25,65 @@ class ConsentRepository(Protocol):
     async def get_consent(self, user_id: str) -> UserConsent | None: ...
 
     async def create_consent(self, consent: UserConsent) -> UserConsent:
-        """The record, stamped with the deciding instant. Raises `ConsentExistsError` when the user has one."""
+        """Insert the record with the current time. Raises `ConsentExistsError` when the user has one."""
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None: ...
 
     async def list_consents(self, limit: int | None = None, after_user_id: str | None = None) -> list[UserConsent]:
-        """By user id; with `after_user_id` those behind it (the keyset cursor)."""
+        """Return records by user id, after `after_user_id` (the keyset cursor)."""
 
 
 class ConsentHistory(Protocol):
-    """Every grant and withdrawal. It only grows."""
+    """Append-only history of grants and withdrawals."""
 
     async def lock(self, subject: ConsentSubject) -> None:
-        """Let nobody else change what `subject` has agreed to until the unit of work ends."""
+        """Lock the consent of `subject` against other writers until the unit of work ends."""
 
     async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
-        """The newest event of each purpose."""
+        """Return the newest event of each purpose."""
 
     async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
-        """Add events in their order, stamped by the deciding clock; those that were stored."""
+        """Insert events in this order with the current time, and return the stored rows."""
 
     async def list_events(
         self, subject: ConsentSubject, limit: int, before_id: int | None = None
     ) -> list[ConsentEvent]:
-        """Newest first; with `before_id` those older than that event (the keyset cursor)."""
+        """Return events newest first, before the event `before_id` (the keyset cursor)."""
 
 
 class NoticeRepository(Protocol):
-    """The texts that people are shown. What is published stays as it is."""
+    """Published notices; they never change."""
 
     async def lock(self) -> None:
-        """Let nobody else publish until the unit of work ends."""
+        """Lock notices against other publishers until the unit of work ends."""
 
     async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
-        """Store a text, binding those who agreed to an earlier version `grace_hours` from now.
+        """Insert a notice that is binding `grace_hours` from now, or from the time its version is binding.
 
-        A translation binds from when its version does. Raises `NoticeExistsError` for a text in the same place.
+        Raises `NoticeExistsError` when the version has a text in this language.
         """
 
     async def get_notice(self, notice_id: int) -> ConsentNotice | None: ...
 
     async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
-        """Those notices, by purpose."""
+        """Return these notices by purpose."""
 
     async def list_published(self) -> list[PublishedNotice]:
-        """All without their texts, by purpose, version and id."""
+        """Return all notices without their texts, by purpose, version and id."""
 
 
 class ConsentLookup(Protocol):
-    """What is asked about consent on the way of a question, outside any unit of work."""
+    """Reads of consent while a question is answered, outside any unit of work."""
 
     async def list_published(self) -> list[PublishedNotice]:
-        """All notices without their texts, by purpose, version and id."""
+        """Return all notices without their texts, by purpose, version and id."""
 
     async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
-        """What the subject last said about a purpose, or None."""
+        """Return the latest decision of the subject about a purpose, or None."""
 
 
 OTHER_PURPOSE = "other"
-"""Purposes that an operator has named: one value, so that nobody but us decides how many series there are."""
-
+"""Label of all purposes that an operator named, which bounds the number of series."""
 
 DECISION_LABELS = ("granted", "withdrawn")
 

@@ -40,7 +40,7 @@ class PostgresNoticeRepository(BaseRepository):
 
     async def insert_notice(self, notice: ConsentNotice, grace_hours: float) -> ConsentNotice:
         row = ConsentNotice
-        since = (
+        version_binding_from = (
             select(func.min(col(row.binding_from)))
             .where(col(row.purpose) == notice.purpose, col(row.version) == notice.version)
             .scalar_subquery()
@@ -48,7 +48,7 @@ class PostgresNoticeRepository(BaseRepository):
         values = {
             **notice.model_dump(exclude={"id", "published_at", "binding_from"}),
             "published_at": self.now(),
-            "binding_from": func.coalesce(since, self.now() + timedelta(hours=grace_hours)),
+            "binding_from": func.coalesce(version_binding_from, self.now() + timedelta(hours=grace_hours)),
         }
         statement = insert(row).values(values).returning(row)
         return (await self.session.execute(statement)).scalar_one()
@@ -63,12 +63,7 @@ class PostgresNoticeRepository(BaseRepository):
 
     async def list_published(self) -> list[PublishedNotice]:
         rows = (await self.session.execute(SELECT_PUBLISHED_NOTICES, {"instant": self.clock.instant()})).all()
-        return [row_to_published_notice(row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a public thing
-
-
-def row_to_published_notice(row: Any) -> PublishedNotice:
-    """A row of `PUBLISHED`."""
-    return PublishedNotice(**dict(row))
+        return [PublishedNotice(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a public thing
 
 
 class PostgresConsentRepository(BaseRepository):
@@ -122,7 +117,7 @@ class PostgresConsentHistory(BaseRepository):
         return {found.purpose: found for found in (await self.session.execute(statement)).scalars()}
 
     async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
-        # Not now(), which is when the transaction began: who waited for the lock would seem to have come first.
+        # now() is the start of the transaction, which may be before an event of a transaction that held the lock.
         instant = self.clock.instant()
         moment = func.clock_timestamp() if instant is None else cast(literal(instant), Timestamp)
         rows = [{**event.model_dump(exclude={"id", "timestamp"}), "timestamp": moment} for event in events]
@@ -163,20 +158,20 @@ class PostgresConsentLookup:
     """Implements `ConsentLookup`."""
 
     def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """The database's clock decides unless `clock` binds an instant."""
+        """Without an instant of `clock` the database's clock decides."""
         self._manager = manager
         self._clock = clock
-        self._agreements = Batcher(self._read)
+        self._decisions = Batcher(self._read)
 
     async def list_published(self) -> list[PublishedNotice]:
         rows = await fetch(self._manager, SELECT_PUBLISHED_NOTICES, repeatable=True, instant=self._clock.instant())
-        return [row_to_published_notice(row) for row in rows]
+        return [PublishedNotice(**dict(row)) for row in rows]
 
     async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
-        return await self._agreements.submit((subject, purpose))
+        return await self._decisions.submit((subject, purpose))
 
-    async def _read(self, asked: Sequence[SubjectAndPurpose]) -> list[LatestDecision | None]:
-        distinct = list(set(asked))
+    async def _read(self, requests: Sequence[SubjectAndPurpose]) -> list[LatestDecision | None]:
+        distinct = list(set(requests))
         rows = await fetch(
             self._manager,
             SELECT_LATEST_DECISIONS,
@@ -191,4 +186,4 @@ class PostgresConsentLookup:
             )
             for row in rows
         }
-        return [found.get(each) for each in asked]
+        return [found.get(request) for request in requests]

@@ -1,4 +1,4 @@
-"""Routes of consent records, consent decisions, notices and the GPC support resource."""
+"""Routes of consent records, decisions and notices, and the dependency that requires consent to the terms."""
 
 from typing import Annotated, Any
 
@@ -10,22 +10,18 @@ from shopassist.api.dependencies import (
     AdministratorDep,
     CallerDep,
     RegisteredDep,
-    get_container,
     get_request_id,
+    identify_caller,
+    take_from_container,
 )
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.api.headers import STALE_RESPONSE, parse_languages
 from shopassist.api.pagination import build_next_link, decode_cursor, decode_id_cursor
 from shopassist.audit.models import READ_CONSENTS, AccessReason, AdminAct
 from shopassist.audit.routes import admin_router
-from shopassist.consent.dependencies import (
-    ConsentHistoryDep,
-    ConsentServiceDep,
-    NoticeServiceDep,
-    build_provenance,
-    caller_to_subject,
-)
+from shopassist.consent.gate import ConsentGate
 from shopassist.consent.models import (
+    ROUTE_LENGTH,
     ConsentDecisions,
     ConsentHistoryEntry,
     ConsentNotice,
@@ -40,7 +36,48 @@ from shopassist.consent.models import (
     UserConsentCreate,
     UserConsentUpdate,
 )
+from shopassist.consent.notices import NoticeService
+from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.errors import NotFoundError, NoticeExistsError, NoticeOutdatedError, TermsNotAcceptedError
+from shopassist.identity.caller import Caller
+
+SIGNAL_HEADER = "Sec-GPC"
+"""Header of Global Privacy Control."""
+
+take_consent_gate = take_from_container("consent_gate")
+
+ConsentGateDep = Annotated[ConsentGate, Depends(take_consent_gate)]
+ConsentServiceDep = Annotated[UserConsentService, Depends(take_from_container("consent_service"))]
+ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(take_from_container("consent_history_service"))]
+NoticeServiceDep = Annotated[NoticeService, Depends(take_from_container("notice_service"))]
+
+
+def has_privacy_signal(request: Request) -> bool:
+    """Return whether the request carries the privacy signal."""
+    return request.headers.get(SIGNAL_HEADER) == "1"
+
+
+def build_provenance(request: Request, source: ConsentSource) -> ConsentProvenance:
+    """Build the provenance of a decision that the request makes."""
+    route = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
+    return ConsentProvenance(source, route[:ROUTE_LENGTH], get_request_id(), has_privacy_signal(request))
+
+
+def caller_to_subject(caller: Caller) -> ConsentSubject:
+    """Return the consent subject of a caller."""
+    return ConsentSubject(caller.user_id, caller.is_guest)
+
+
+async def require_consent(request: Request) -> Caller:
+    """Return the caller. Raises `ConsentRequiredError` when the caller must agree to the terms first."""
+    caller = await identify_caller(request)
+    gate: ConsentGate = await take_consent_gate(request)
+    if gate.required or has_privacy_signal(request):
+        await gate.check(caller_to_subject(caller), build_provenance(request, ConsentSource.CONSENTS))
+    return caller
+
+
+ConsentingCallerDep = Annotated[Caller, Depends(require_consent)]
 
 
 @admin_router.post("/notices", responses=document_errors(*ADMIN_ERRORS, *BODY_ERRORS, NoticeExistsError))
@@ -57,13 +94,15 @@ async def publish_notice(
 record_router = APIRouter(prefix="/api/consent", tags=["consent"], dependencies=REGISTERED_SECURITY)
 
 
-async def record_signal(request: Request, caller: RegisteredDep) -> ConsentProvenance:
-    """How what is recorded reached us; what the browser's signal says is recorded first."""
-    subject, how = caller_to_subject(caller), build_provenance(request, ConsentSource.RECORD)
-    get_container(request).consent_gate().forget_signal(subject)
-    if how.privacy_signal:
-        await get_container(request).consent_history_service().apply_privacy_signal(subject, how)
-    return how
+async def record_signal(
+    request: Request, caller: RegisteredDep, gate: ConsentGateDep, history: ConsentHistoryDep
+) -> ConsentProvenance:
+    """Record the privacy signal of the request, and return the provenance of its decision."""
+    subject, provenance = caller_to_subject(caller), build_provenance(request, ConsentSource.RECORD)
+    gate.forget_signal(subject)
+    if provenance.privacy_signal:
+        await history.apply_privacy_signal(subject, provenance)
+    return provenance
 
 
 RecordProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal)]
@@ -74,26 +113,26 @@ NO_CONSENT_RECORD = "There is no consent record for this user."
 @record_router.post("", responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, TermsNotAcceptedError))
 @record_router.post("/", include_in_schema=False)
 async def create_consent(
-    consent: UserConsentCreate, how: RecordProvenanceDep, caller: RegisteredDep, service: ConsentServiceDep
+    consent: UserConsentCreate, provenance: RecordProvenanceDep, caller: RegisteredDep, service: ConsentServiceDep
 ) -> UserConsent:
     """Agree to the terms, once. With `Sec-GPC: 1` marketing is off whatever is sent."""
-    return await service.create_consent(caller.user_id, consent, how)
+    return await service.create_consent(caller.user_id, consent, provenance)
 
 
 @record_router.get(
     "/me", responses=document_errors(*IDENTITY_ERRORS, NotFoundError), dependencies=[Depends(record_signal)]
 )
 async def read_consent(caller: RegisteredDep, service: ConsentServiceDep) -> UserConsent:
-    """What the caller has agreed to."""
+    """Return the consent record of the caller."""
     return _require_record(await service.get_consent(caller.user_id))
 
 
 @record_router.put("/me", responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError))
 async def update_consent(
-    update: UserConsentUpdate, how: RecordProvenanceDep, caller: RegisteredDep, service: ConsentServiceDep
+    update: UserConsentUpdate, provenance: RecordProvenanceDep, caller: RegisteredDep, service: ConsentServiceDep
 ) -> UserConsent:
     """Give or withdraw consent to marketing. With `Sec-GPC: 1` it is off whatever is sent."""
-    return _require_record(await service.update_consent(caller.user_id, update, how))
+    return _require_record(await service.update_consent(caller.user_id, update, provenance))
 
 
 @record_router.get("/admin/all", responses={200: STALE_RESPONSE, **document_errors(*ADMIN_ERRORS)})
@@ -106,7 +145,7 @@ async def list_consents(
     cursor: Annotated[str | None, Query(max_length=1024, description="From the `Link` header.")] = None,
     reason: Annotated[AccessReason | None, Query()] = None,
 ) -> list[UserConsent]:
-    """All records, a page at a time; the `Link` header has the next page (RFC 8288). Looking goes to the audit."""
+    """List all records in pages; the `Link` header has the next page (RFC 8288). Each read is in the audit log."""
     act = AdminAct(actor=administrator.user_id, act=READ_CONSENTS, reason=reason, request_id=get_request_id())
     records = await service.list_consents(limit + 1, decode_cursor(cursor), act)
     page = records[:limit]
@@ -124,35 +163,47 @@ def _require_record(consent: UserConsent | None) -> UserConsent:
 purpose_router = APIRouter(prefix="/api/consents", tags=["consent"], dependencies=CALLER_SECURITY)
 
 
-async def get_subject_and_provenance(request: Request, caller: CallerDep) -> tuple[ConsentSubject, ConsentProvenance]:
-    """Whose consent the request is about, and how it reached us; the next signal of theirs is looked into again."""
+async def get_subject_and_provenance(
+    request: Request, caller: CallerDep, gate: ConsentGateDep
+) -> tuple[ConsentSubject, ConsentProvenance]:
+    """Return the subject and the provenance of the request; the gate will check the subject's next signal again."""
     subject = caller_to_subject(caller)
-    get_container(request).consent_gate().forget_signal(subject)
+    gate.forget_signal(subject)
     return subject, build_provenance(request, ConsentSource.CONSENTS)
 
 
 SubjectAndProvenanceDep = Annotated[tuple[ConsentSubject, ConsentProvenance], Depends(get_subject_and_provenance)]
 
 
+async def get_subject_after_signal(
+    subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
+) -> ConsentSubject:
+    """Record the privacy signal of the request, and return its subject."""
+    subject, provenance = subject_and_provenance
+    if provenance.privacy_signal:
+        await service.apply_privacy_signal(subject, provenance)
+    return subject
+
+
+SubjectDep = Annotated[ConsentSubject, Depends(get_subject_after_signal)]
+
+
 @purpose_router.post("", responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, NoticeOutdatedError))
 async def decide(
-    decisions: ConsentDecisions, deciding: SubjectAndProvenanceDep, service: ConsentHistoryDep
+    decisions: ConsentDecisions, subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
 ) -> list[ConsentState]:
-    """Say yes or no, each purpose for itself: all is recorded or nothing. Where every purpose stands after that.
+    """Say yes or no, each purpose for itself: all is recorded or nothing. Returns the state of every purpose.
 
     A yes names the notice that was shown, by its `id` from `/api/notices`. With `Sec-GPC: 1` marketing is turned off,
     and a yes to it is refused.
     """
-    subject, how = deciding
-    return await service.decide(subject, decisions.consents, how)
+    subject, provenance = subject_and_provenance
+    return await service.decide(subject, decisions.consents, provenance)
 
 
 @purpose_router.get("", responses=document_errors(*IDENTITY_ERRORS))
-async def read_state(deciding: SubjectAndProvenanceDep, service: ConsentHistoryDep) -> list[ConsentState]:
-    """Where each purpose stands, and the notice it refers to. Without a `timestamp` nothing was decided: that is no."""
-    subject, how = deciding
-    if how.privacy_signal:
-        await service.apply_privacy_signal(subject, how)
+async def read_state(subject: SubjectDep, service: ConsentHistoryDep) -> list[ConsentState]:
+    """List the state of each purpose and its notice. Without a `timestamp` nothing was decided, which counts as no."""
     return await service.get_states(subject)
 
 
@@ -160,15 +211,12 @@ async def read_state(deciding: SubjectAndProvenanceDep, service: ConsentHistoryD
 async def read_history(
     request: Request,
     response: Response,
-    deciding: SubjectAndProvenanceDep,
+    subject: SubjectDep,
     service: ConsentHistoryDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=64, description="From the `Link` header.")] = None,
 ) -> list[ConsentHistoryEntry]:
-    """Every grant and withdrawal, newest first, a page at a time; the `Link` header has the next (RFC 8288)."""
-    subject, how = deciding
-    if how.privacy_signal:
-        await service.apply_privacy_signal(subject, how)
+    """List grants and withdrawals, newest first, in pages; the `Link` header has the next page (RFC 8288)."""
     entries = await service.list_history(subject, limit + 1, decode_id_cursor(cursor))
     page = entries[:limit]
     if len(entries) > limit:
@@ -177,10 +225,12 @@ async def read_history(
 
 
 @purpose_router.delete("/{purpose}", responses=document_errors(*IDENTITY_ERRORS, NotFoundError))
-async def withdraw(purpose: Purpose, deciding: SubjectAndProvenanceDep, service: ConsentHistoryDep) -> ConsentState:
+async def withdraw(
+    purpose: Purpose, subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
+) -> ConsentState:
     """Take consent back, at once. Doing it again changes nothing."""
-    subject, how = deciding
-    return await service.withdraw(subject, purpose, how)
+    subject, provenance = subject_and_provenance
+    return await service.withdraw(subject, purpose, provenance)
 
 
 GPC_LAST_UPDATE = "2026-11-25"
@@ -195,18 +245,18 @@ async def read_notices(
     locale: Annotated[Locale | None, Query()] = None,
     accept_language: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> list[ConsentNotice]:
-    """The current text for each purpose, in `locale` or by `Accept-Language`, else in its first language."""
+    """List the current text for each purpose, in `locale` or by `Accept-Language`, else in its first language."""
     response.headers["Vary"] = "Accept-Language"
     return await service.get_current([locale] if locale else parse_languages(accept_language))
 
 
 @notice_router.get("/api/notices/{notice_id}", responses=document_errors(NotFoundError))
 async def read_notice(notice_id: Annotated[int, Path(ge=1, le=2**63 - 1)], service: NoticeServiceDep) -> ConsentNotice:
-    """One text, as it was published: also one that is not current any more."""
+    """Return one text as it was published, including one that is no longer current."""
     return await service.get_notice(notice_id)
 
 
 @notice_router.get("/.well-known/gpc.json")
 async def read_privacy_control() -> dict[str, Any]:
-    """That `Sec-GPC: 1` is heeded here (Global Privacy Control, support resource)."""
+    """Declare support for `Sec-GPC: 1` (Global Privacy Control, support resource)."""
     return {"gpc": True, "lastUpdate": GPC_LAST_UPDATE}

@@ -13,7 +13,7 @@ from shopassist.api.dependencies import (
 )
 from shopassist.api.error_handlers import BODY_ERRORS, GUEST_ERRORS, document_errors
 from shopassist.api.fast_route import FastRoute, build_json_response
-from shopassist.consent.dependencies import ConsentingCallerDep
+from shopassist.consent.routes import ConsentingCallerDep
 from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyInFlightError
 from shopassist.identity.rate_limits import RateLimitKind
 from shopassist.query.models import QueryRequest, QueryResponse

@@ -56,7 +56,7 @@ async def test_versions_and_translations(container: Container, clock: FixedClock
             await publish(container, text("x", version=wrong))
     with pytest.raises(NoticeExistsError):
         await publish(container, text("another two", version=2))
-    with pytest.raises(InvalidInputError, match="nobody needs to be asked again"):
+    with pytest.raises(InvalidInputError, match="users need not be asked again"):
         await publish(container, text("two", version=3))
     other = await publish(container, text("one", purpose="marketing"))
     assert other.version == 1
