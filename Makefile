@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help serve test test-slow test-kill test-migrations test-fuzz test-fuzz-quick matrix check format bench bench-quick \
-  bench-import bench-tune lock tools test-external clean
+  bench-import lock tools test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -73,9 +73,6 @@ bench: .venv/development  ## Measure how fast it is, each figure beside a plain 
 
 bench-quick: .venv/development  ## The same, smaller, in under two minutes
 	$(BIN)/python -m benchmarks.speed --quick
-
-bench-tune: .venv/development  ## Measure PostgreSQL's defaults beside what `shopassist db tune` advises
-	$(BIN)/python -m benchmarks.tuned
 
 bench-import: .venv/development  ## Measure importing a million users and five million transactions
 	$(BIN)/python -m benchmarks.moving_in $(ARGS)

@@ -19,7 +19,6 @@ from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
 from shopassist.ops.backup.create import get_backup_dsn
 from shopassist.ops.startup import running_database
-from shopassist.ops.tuning import parse_machine, print_advice
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
 
@@ -61,18 +60,6 @@ def history() -> None:
     """Show every revision, oldest first."""
     for revision, title in migrate.list_revisions():
         typer.echo(f"{revision}  {title}")
-
-
-@database_app.command()
-def tune(
-    memory: Annotated[str | None, typer.Option(help="That PostgreSQL may have, such as 8GB; unless said, all.")] = None,
-    cores: Annotated[int | None, typer.Option(help="Unless said, those of this machine.", min=1)] = None,
-    spinning: Annotated[bool, typer.Option("--spinning", help="Its disk is no solid-state one.")] = False,
-    as_sql: Annotated[bool, typer.Option("--sql", help="As statements for psql.")] = False,
-) -> None:
-    """Print what to set in PostgreSQL for its machine and for this product, and why."""
-    with running_database() as settings:
-        asyncio.run(print_advice(settings, parse_machine(memory, cores, spinning=spinning), as_sql=as_sql))
 
 
 @database_app.command("provision")
