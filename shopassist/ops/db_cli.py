@@ -13,11 +13,10 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.database import get_role_settings
-from shopassist.db.dsn import apply_tls_settings, normalise_dsn
+from shopassist.db.dsn import apply_tls_settings, normalise_dsn, require_session_dsn
 from shopassist.db.migrate import connect
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
-from shopassist.ops.backup.create import get_backup_dsn
 from shopassist.ops.startup import running_database
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
@@ -29,7 +28,7 @@ database_app = typer.Typer(no_args_is_help=True, help="The schema of the databas
 def running_session_dsn() -> Iterator[URL]:
     """The owner's link to the database that runs, else its link past any pooler. Raises `StartupError` for none."""
     with running_database() as settings:
-        yield get_backup_dsn(settings)
+        yield require_session_dsn(settings)
 
 
 @database_app.command()

@@ -464,7 +464,6 @@ HELD = """
 SELECT count(*) FROM pg_locks
 WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-PHASE = "SELECT phase, (SELECT count(*) FROM {0}.chunks), (SELECT count(*) FROM {0}.ranges) FROM {0}.begun"
 
 
 @pytest.mark.slow
@@ -495,29 +494,25 @@ async def test_a_killed_import_is_finished(
     assert "0 added" in (await ran(run, "state", "import", large)).output
 
 
-LOADING = """
-SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-AND query LIKE '%INSERT INTO public.%credit_transactions%'
+RUNNING = """
+SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE $1)
 """
+MOMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "staging": (RUNNING, ("COPY %staged_%",)),
+    "checking": (RUNNING, ("%INSERT INTO rejected%",)),
+    "prepared": ("SELECT EXISTS (SELECT FROM query_cache WHERE query_hash <> 'aa')", ()),
+    "loading": (RUNNING, ("%INSERT INTO public.%credit_transactions%",)),
+    "moving": ("SELECT count(*) > 1000 FROM user_credits", ()),
+}
 
 
 async def wait_for(moment: str, url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until an import is at that moment."""
+    """Wait until an import reaches a moment."""
+    statement, values = MOMENTS[moment]
     connection = await asyncpg.connect(url)
     try:
         while process.poll() is None:
-            try:
-                [(phase, chunks, ranges)] = await connection.fetch(PHASE.format("state_import"))
-            except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, ValueError):
-                phase, chunks, ranges = "", 0, 0
-            reached = {
-                "staging": chunks > 0,
-                "checking": chunks == 7,
-                "prepared": phase == "prepared",
-                "loading": bool(await connection.fetchval(LOADING)),
-                "moving": ranges > 2,
-            }
-            if reached[moment]:
+            if await connection.fetchval(statement, *values):
                 return
             await asyncio.sleep(0.005)
     finally:

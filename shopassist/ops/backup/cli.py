@@ -14,13 +14,13 @@ from sqlalchemy import URL
 
 from shopassist.audit.postgres import insert_operator_entry
 from shopassist.db.database import get_role_settings
-from shopassist.db.dsn import build_dsn
+from shopassist.db.dsn import build_dsn, require_session_dsn
 from shopassist.db.migrate import connect, ensure_current
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
 from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
-from shopassist.ops.backup.create import back_up, get_backup_dsn, get_backup_folder
+from shopassist.ops.backup.create import back_up, get_backup_folder
 from shopassist.ops.startup import read_settings, running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.erasure import repeat_erasures
@@ -47,7 +47,7 @@ class RunOnDatabase(Protocol):
 def get_administrator_dsn(settings: Settings) -> URL:
     """The link that may make databases: the administrator's, else as for backing up."""
     link = load_settings(ProvisioningSettings).admin_url
-    return get_backup_dsn(settings) if link is None else build_dsn(settings, link, "DATABASE_ADMIN_URL")
+    return require_session_dsn(settings) if link is None else build_dsn(settings, link, "DATABASE_ADMIN_URL")
 
 
 @app.command()

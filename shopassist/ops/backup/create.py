@@ -199,14 +199,9 @@ def get_backup_folder(settings: Settings) -> Path:
     return settings.backup.folder or settings.database.data_folder / "backups"
 
 
-def get_backup_dsn(settings: Settings) -> URL:
-    """The link that backups are made over: the owner's, else the app's past any pooler. Raises `StartupError`."""
-    return require_session_dsn(settings)
-
-
 async def back_up(settings: Settings) -> BackupManifest:
     """Make a backup and remove the oldest beyond BACKUP_KEEP. Raises `BackupError` and `StartupError`."""
     folder = get_backup_folder(settings)
-    made = await create_backup(get_backup_dsn(settings), folder, settings.backup.recipient)
+    made = await create_backup(require_session_dsn(settings), folder, settings.backup.recipient)
     prune_backups(folder, settings.backup.keep)
     return made

@@ -13,133 +13,131 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from sqlalchemy import URL
 
+from shopassist.db.dsn import require_session_dsn
 from shopassist.errors import StartupError
 from shopassist.identity.caller import UserHasher
-from shopassist.ops.backup.create import get_backup_dsn
-from shopassist.ops.snapshot import compare, importing
-from shopassist.ops.snapshot.file import ShowProgress, export_snapshot, scan_file
+from shopassist.ops.snapshot.compare import TableComparison, compare_snapshot
+from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
+from shopassist.ops.snapshot.importing import import_snapshot
+from shopassist.ops.snapshot.staging import SnapshotProgress
 from shopassist.ops.snapshot.tables import TABLE_SPECS
 from shopassist.ops.startup import read_settings, running_database
 from shopassist.settings import Storage
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
 TOTALS_HEADINGS = ("file: rows", "credits", "database: rows", "credits")
-SECONDS_BETWEEN_LINES = 10.0
+REPORT_INTERVAL_SECONDS = 10.0
 console = Console(stderr=True)
 output = Console(soft_wrap=True, highlight=False, markup=False)
 
 FileArgument = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A snapshot: JSON lines.")]
-ToArgument = Annotated[Path, typer.Argument(dir_okay=False, help="Where to write; a file of that name is replaced.")]
-RejectsOption = Annotated[Path | None, typer.Option(help="Where refused rows go; FILE.rejects.jsonl unless given.")]
-DiscardOption = Annotated[bool, typer.Option("--discard", help="Forget an import that has not ended, and begin anew.")]
+ToArgument = Annotated[Path, typer.Argument(dir_okay=False, help="Where to write; an existing file is replaced.")]
+RejectsOption = Annotated[Path | None, typer.Option(help="File for refused rows; FILE.rejects.jsonl by default.")]
+DiscardOption = Annotated[bool, typer.Option("--discard", help="Forget an unfinished import of another file.")]
 
 
 @app.callback()
 def refuse_rollout_storage() -> None:
-    """Refuse during a rollout: what is in the server's memory is neither seen nor changed from here."""
+    """Refuse during a rollout, because users may be in the memory of the server."""
     if read_settings().storage.storage is Storage.ROLLOUT:
         raise StartupError("STORAGE=rollout: users may be in the server's memory. Import before it, export after it.")
 
 
 @app.command("export")
 def export_(file: ToArgument) -> None:
-    """Write all of it into FILE, as it is at one instant. It holds personal data: keep it as a backup is kept."""
-    with _open_database() as (url, subject), _show_progress() as progress:
-        rows = asyncio.run(export_snapshot(url, file, subject.fingerprint, progress.begin("rows")))
+    """Write all rows to FILE as of one instant. It holds personal data: protect it like a backup."""
+    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
+        rows = asyncio.run(export_snapshot(dsn, file, user_hasher.fingerprint, progress.start_step("rows")))
     for kind, count in rows.items():
         output.print(f"{kind}: {count:,}")
 
 
 @app.command("import")
 def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardOption = False) -> None:
-    """Add what is in FILE and not there yet. May be ended and given again at any time, and done again."""
-    where = rejects or file.with_name(f"{file.name}.rejects.jsonl")
-    with _open_database() as (url, subject), _show_progress() as progress:
-        snapshot = scan_file(file, progress.begin("looking the file over"))
+    """Add the rows of FILE that are not there yet. If it is interrupted, give the same command again."""
+    path = rejects or file.with_name(f"{file.name}.rejects.jsonl")
+    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
+        snapshot = scan_file(file, progress.start_step("checking the file"))
         report = asyncio.run(
-            importing.import_snapshot(url, snapshot, subject, subject.fingerprint, where, progress, discard=discard)
+            import_snapshot(dsn, snapshot, user_hasher, user_hasher.fingerprint, path, progress, discard=discard)
         )
-    if report.resumed:
+    if report.is_resumed:
         output.print("an import of this file that had not ended was gone on with")
-    for kind in TABLE_SPECS:
-        if count := report.imported.get(kind.name, 0):
-            output.print(f"{kind.name}: {count:,} added")
+    for spec in TABLE_SPECS:
+        if count := report.inserted[spec.name]:
+            output.print(f"{spec.name}: {count:,} added")
+    hint = f" (see {path})" if report.rejected + report.differing else ""
     output.print(
-        f"{report.rows:,} rows in the file: {sum(report.imported.values()):,} added, {report.rejected:,} refused, "
-        f"{report.differing:,} there already and different"
-        + _format_file_hint(where, report.rejected + report.differing)
+        f"{report.rows:,} rows in the file: {sum(report.inserted.values()):,} added, {report.rejected:,} refused, "
+        f"{report.differing:,} there already and different{hint}"
     )
 
 
 @app.command()
 def verify(file: FileArgument) -> None:
     """Compare FILE with the database: counts, sums, checksums; exit code 1 when anything differs."""
-    with _open_database() as (url, subject), _show_progress() as progress:
-        snapshot = scan_file(file, progress.begin("looking the file over"))
-        found = asyncio.run(compare.compare_snapshot(url, snapshot, subject, subject.fingerprint, progress))
+    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
+        snapshot = scan_file(file, progress.start_step("checking the file"))
+        comparison = asyncio.run(compare_snapshot(dsn, snapshot, user_hasher, user_hasher.fingerprint, progress))
     table = Table(Column("kind", no_wrap=True), *TOTALS_HEADINGS, "checksums", box=None)
-    for kind in found.kinds:
-        if not kind.file.rows and not kind.database.rows:
-            continue
-        sides = kind.file, kind.database
-        figures = [figure for side in sides for figure in (f"{side.rows:,}", _format_credits(side))]
-        table.add_row(kind.kind, *figures, "equal" if kind.file.checksum == kind.database.checksum else "differ")
+    for compared in comparison.tables:
+        if compared.file.rows or compared.database.rows:
+            table.add_row(*_format_comparison(compared))
     Console().print(table)
-    for kind in found.kinds:
-        if not kind.agrees:
-            output.print(f"{kind.kind} differs: {', '.join(kind.differing)}")
-    if found.erased:
-        output.print(f"{found.erased:,} rows are of people who were erased here, and are left out")
-    if found.refused:
-        output.print(f"{found.refused:,} rows of the file are refused by an import: they are not in the database")
-    output.print("no difference" if found.agrees else "not the same")
-    if not found.agrees:
+    for compared in comparison.tables:
+        if not compared.is_equal:
+            output.print(f"{compared.kind} differs: {', '.join(compared.differing)}")
+    if comparison.erased:
+        output.print(f"{comparison.erased:,} rows are of people who were erased here, and are left out")
+    if comparison.refused:
+        output.print(f"{comparison.refused:,} rows of the file are refused by an import: they are not in the database")
+    output.print("no difference" if comparison.is_equal else "not the same")
+    if not comparison.is_equal:
         raise typer.Exit(1)
 
 
-def _format_credits(side: compare.TableTotals) -> str:
-    return "" if side.credits is None else f"{side.credits:,}"
-
-
-def _format_file_hint(file: Path, count: int) -> str:
-    return f" (see {file})" if count else ""
+def _format_comparison(table: TableComparison) -> list[str]:
+    cells = [table.kind]
+    for totals in (table.file, table.database):
+        cells += [f"{totals.rows:,}", "" if totals.credits is None else f"{totals.credits:,}"]
+    return [*cells, "equal" if table.file.checksum == table.database.checksum else "differ"]
 
 
 @contextmanager
 def _open_database() -> Iterator[tuple[URL, UserHasher]]:
-    """The link to the database that runs, and who is who under its key."""
+    """Start the database; give its DSN and the hasher of user ids."""
     with running_database() as settings:
-        yield get_backup_dsn(settings), UserHasher(settings)
+        yield require_session_dsn(settings), UserHasher(settings)
 
 
 @contextmanager
-def _show_progress() -> Iterator[importing.SnapshotProgress]:
-    """A bar in a terminal, else a line for each step and, while it lasts, every ten seconds."""
+def _show_progress() -> Iterator[SnapshotProgress]:
+    """Show a bar in a terminal, otherwise a line for each step and every ten seconds."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     times = TimeElapsedColumn(), TimeRemainingColumn()
-    began = time.monotonic()
+    started_at = time.monotonic()
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
-        def say(words: str) -> None:
+        def print_line(text: str) -> None:
             if not console.is_terminal:
-                console.print(f"{time.monotonic() - began:6.1f} s  {words}", soft_wrap=True, highlight=False)
+                console.print(f"{time.monotonic() - started_at:6.1f} s  {text}", soft_wrap=True, highlight=False)
 
-        def said(step: str) -> None:
+        def report_step(step: str) -> None:
             bar.update(task, description=step, total=None)
-            say(step)
+            print_line(step)
 
-        def begin(step: str) -> ShowProgress:
-            said(step)
-            spoken = time.monotonic()
+        def start_step(step: str) -> ReportProgress:
+            report_step(step)
+            printed_at = time.monotonic()
 
-            def shown(done: int, total: int) -> None:
-                nonlocal spoken
+            def report(done: int, total: int) -> None:
+                nonlocal printed_at
                 bar.update(task, completed=done, total=total)
-                if time.monotonic() - spoken > SECONDS_BETWEEN_LINES:
-                    spoken = time.monotonic()
-                    say(f"{step}: {done / max(total, 1):.0%}")
+                if time.monotonic() - printed_at > REPORT_INTERVAL_SECONDS:
+                    printed_at = time.monotonic()
+                    print_line(f"{step}: {done / max(total, 1):.0%}")
 
-            return shown
+            return report
 
-        yield importing.SnapshotProgress(begin, said)
+        yield SnapshotProgress(start_step, report_step)

@@ -7,16 +7,14 @@ from sqlalchemy import URL
 
 from shopassist.db import statements
 from shopassist.db.migrate import require_current
-from shopassist.ops.snapshot import staging
 from shopassist.ops.snapshot.file import Snapshot
-from shopassist.ops.snapshot.importing import SnapshotProgress, stage_snapshot
-from shopassist.ops.snapshot.insert import MAP_NOTICES, format_columns, format_keys
-from shopassist.ops.snapshot.staging import get_staging_table
-from shopassist.ops.snapshot.tables import TABLE_SPECS, USER_SPECS, TableSpec
+from shopassist.ops.snapshot.importing import MAP_NOTICES
+from shopassist.ops.snapshot.staging import SnapshotProgress, open_session, stage_snapshot
+from shopassist.ops.snapshot.tables import TABLE_SPECS, TableSpec
 from shopassist.ops.snapshot.validate_file import SET_MEMORY, HashUserId
 
+VERIFY_LOCK_KEY = 0x5B0FA553
 MAX_DIFFERING_KEYS = 5
-"""So many keys that differ are named."""
 
 CREATE_OWNERS = """
 CREATE TEMPORARY TABLE owners ON COMMIT DROP AS
@@ -27,8 +25,8 @@ TOTALS_QUERY = """
 SELECT count(*) AS rows, sum(%s)::bigint AS credits, COALESCE(sum(hash_record_extended(ROW(%s), 0)), 0) AS checksum
 FROM %s WHERE %s
 """
-OWNERS_FILTER = "user_id IN (SELECT user_id FROM owners)"
-KEYS_FILTER = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %I)"
+OWNERS_CONDITION = "user_id IN (SELECT user_id FROM owners)"
+KEYS_CONDITION = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %I)"
 DIFFERING_QUERY = """
 SELECT key FROM (
     SELECT CAST(ROW(%s) AS text) AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash
@@ -39,13 +37,16 @@ SELECT key FROM (
 ) AS d USING (key)
 WHERE (f.rows, f.hash) IS DISTINCT FROM (d.rows, d.hash) ORDER BY key LIMIT %s
 """
-COUNT_REFUSED = "SELECT count(*) FROM rejected WHERE line <= $1 AND reason <> 'the person was erased'"
-COUNT_ERASED = "SELECT count(*) FROM rejected WHERE line <= $1 AND reason = 'the person was erased'"
+COUNT_REJECTED = """
+SELECT count(*) FILTER (WHERE reason <> 'the person was erased') AS refused,
+       count(*) FILTER (WHERE reason = 'the person was erased') AS erased
+FROM rejected WHERE line <= $1
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class TableTotals:
-    """What one side holds of a kind. `credits` is None for what has none."""
+    """Totals of a table in the file or the database. `credits` is None for tables without credits."""
 
     rows: int
     credits: int | None
@@ -54,86 +55,73 @@ class TableTotals:
 
 @dataclass(frozen=True, slots=True)
 class TableComparison:
-    """A kind on both sides: in the file, and of the same people or keys in the database."""
+    """Totals of a table in the file, and those of the same users or keys in the database."""
 
     kind: str
     file: TableTotals
     database: TableTotals
     differing: tuple[str, ...]
-    """Some of the keys that differ, as PostgreSQL writes a row."""
+    """Some of the keys that differ, in PostgreSQL's notation for rows."""
 
     @property
-    def agrees(self) -> bool:
-        """Whether there is no difference."""
+    def is_equal(self) -> bool:
         return self.file == self.database
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotComparison:
-    """All kinds, how many rows an import refuses, and how many are of people who were erased here."""
+    """All tables, the number of rows that an import refuses, and of rows of users who were erased here."""
 
-    kinds: tuple[TableComparison, ...]
+    tables: tuple[TableComparison, ...]
     refused: int
     erased: int
 
     @property
-    def agrees(self) -> bool:
-        """Whether all of the file is in the database as it stands in the file."""
-        return not self.refused and all(kind.agrees for kind in self.kinds)
+    def is_equal(self) -> bool:
+        return not self.refused and all(table.is_equal for table in self.tables)
 
 
 async def compare_snapshot(
-    url: URL, snapshot: Snapshot, subject: HashUserId, key: str, progress: SnapshotProgress
+    dsn: URL, snapshot: Snapshot, hash_user_id: HashUserId, key: str, progress: SnapshotProgress
 ) -> SnapshotComparison:
-    """Compare a snapshot with the database of `url`, whose state is not changed.
-
-    Raises `StateError`, `MigrationError` and `StartupError`.
-    """
-    await require_current(url)
-    async with staging.open_session(url, staging.VERIFY_SCHEMA) as connection:
-        await staging.create_tables(connection, staging.VERIFY_SCHEMA, snapshot)
-        try:
-            await stage_snapshot(connection, url, staging.VERIFY_SCHEMA, snapshot, subject, key, progress)
-            async with connection.transaction():
-                return await _compare_tables(connection, snapshot, progress)
-        finally:
-            if not connection.is_closed():
-                await staging.drop_tables(connection, staging.VERIFY_SCHEMA)
-
-
-async def _compare_tables(
-    connection: asyncpg.Connection, snapshot: Snapshot, progress: SnapshotProgress
-) -> SnapshotComparison:
-    await connection.execute(SET_MEMORY)
-    await connection.execute(MAP_NOTICES)
-    await connection.execute(CREATE_OWNERS)
-    await connection.execute("ANALYZE owners")
-    kinds = []
-    for kind in TABLE_SPECS:
-        progress.said(f"comparing {kind.name}")
-        kinds.append(await _compare_table(connection, kind))
-    refused = await connection.fetchval(COUNT_REFUSED, snapshot.lines)
-    return SnapshotComparison(tuple(kinds), refused, await connection.fetchval(COUNT_ERASED, snapshot.lines))
+    """Compare a snapshot with a database without changing it. Raises `StateError`, `MigrationError`, `StartupError`."""
+    await require_current(dsn)
+    async with open_session(dsn, VERIFY_LOCK_KEY) as connection:
+        await stage_snapshot(connection, snapshot, hash_user_id, key, progress)
+        async with connection.transaction():
+            await connection.execute(SET_MEMORY)
+            await connection.execute(MAP_NOTICES)
+            await connection.execute(CREATE_OWNERS)
+            await connection.execute("ANALYZE owners")
+            tables = []
+            for spec in TABLE_SPECS:
+                progress.report(f"comparing {spec.name}")
+                tables.append(await _compare_table(connection, spec))
+            rejected = await connection.fetchrow(COUNT_REJECTED, snapshot.lines)
+            return SnapshotComparison(tuple(tables), **rejected)
 
 
-async def _compare_table(connection: asyncpg.Connection, kind: TableSpec) -> TableComparison:
-    columns, summed = format_columns(kind), kind.credits or "NULL::bigint"
-    where = OWNERS_FILTER if kind in USER_SPECS else await _build_keys_filter(connection, kind)
-    [file] = await statements.fetch_quoted_rows(
-        connection, TOTALS_QUERY, summed, columns, f'"{get_staging_table(kind)}"', "true"
-    )
-    [there] = await statements.fetch_quoted_rows(
-        connection, TOTALS_QUERY, summed, columns, f'public."{kind.name}"', where
-    )
-    sides = TableTotals(**file), TableTotals(**there)
+async def _compare_table(connection: asyncpg.Connection, spec: TableSpec) -> TableComparison:
+    columns, key, condition = spec.format_columns(), spec.format_key(), OWNERS_CONDITION
+    if spec.is_per_user:
+        key = '"user_id"'
+    else:
+        condition = await connection.fetchval(statements.FORMAT_QUERY, KEYS_CONDITION, (key, key, spec.staging_table))
+    file, database = [
+        await _fetch_totals(connection, spec, table, where)
+        for table, where in ((f'"{spec.staging_table}"', "true"), (f'public."{spec.name}"', condition))
+    ]
     differing: tuple[str, ...] = ()
-    if sides[0] != sides[1]:
-        key = '"user_id"' if kind in USER_SPECS else format_keys(kind)
-        names = key, columns, get_staging_table(kind), key, columns, kind.name, where, str(MAX_DIFFERING_KEYS)
-        differing = tuple(row["key"] for row in await statements.fetch_quoted_rows(connection, DIFFERING_QUERY, *names))
-    return TableComparison(kind.name, *sides, differing)
+    if file != database:
+        parts = key, columns, spec.staging_table, key, columns, spec.name, condition, str(MAX_DIFFERING_KEYS)
+        rows = await statements.fetch_quoted_rows(connection, DIFFERING_QUERY, *parts)
+        differing = tuple(row["key"] for row in rows)
+    return TableComparison(spec.name, file, database, differing)
 
 
-async def _build_keys_filter(connection: asyncpg.Connection, kind: TableSpec) -> str:
-    names = format_keys(kind), format_keys(kind), get_staging_table(kind)
-    return str(await connection.fetchval(statements.FORMAT_QUERY, KEYS_FILTER, names))
+async def _fetch_totals(connection: asyncpg.Connection, spec: TableSpec, table: str, condition: str) -> TableTotals:
+    credits_sql = spec.credits_sql or "NULL::bigint"
+    [totals] = await statements.fetch_quoted_rows(
+        connection, TOTALS_QUERY, credits_sql, spec.format_columns(), table, condition
+    )
+    return TableTotals(**totals)

@@ -1,91 +1,88 @@
-"""Validates the staged rows as a whole: constraints, references, sums and erased users."""
+"""Validates staged rows as a whole: constraints, references, sums and erased users."""
 
 from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 
 from shopassist.db import statements
-from shopassist.ops.snapshot.staging import get_staging_table, set_phase
-from shopassist.ops.snapshot.tables import TABLE_SPECS, USER_SPECS, TableSpec
+from shopassist.ops.snapshot.tables import SPECS_BY_NAME, TABLE_SPECS, USER_SPECS, TableSpec, format_names
 
+HashUserId = Callable[[str], str]
+ReportStep = Callable[[str], object]
+PAGE_SIZE = 10_000
+
+SET_MEMORY = """
+SELECT set_config('work_mem', '128MB', true), set_config('maintenance_work_mem', '512MB', true)
+"""
+
+# Parameters: staging table, condition, owner, reason, kind.
+REJECT = """
+WITH removed AS (DELETE FROM %I s %s RETURNING s.line, %s AS owner, %s AS reason)
+INSERT INTO rejected (line, kind, owner, reason) SELECT line, %L, owner, reason FROM removed
+"""
+
+# The CHECK constraints of the tables, as PostgreSQL knows them.
 CONSTRAINTS_QUERY = """
-SELECT conname AS name, pg_get_expr(conbin, conrelid) AS rule FROM pg_constraint
-WHERE contype = 'c' AND conrelid = to_regclass('public.' || quote_ident($1))
+SELECT 'WHERE NOT (' || pg_get_expr(conbin, conrelid) || ')' AS condition,
+       quote_literal('breaks the rule ' || conname) AS reason
+FROM pg_constraint WHERE contype = 'c' AND conrelid = to_regclass('public.' || quote_ident($1))
 """
 
-# The database's own rules, before the rows are in its own tables.
-REJECT_BROKEN = """
-WITH gone AS (DELETE FROM %I WHERE NOT (%s) RETURNING line, %s AS owner)
-INSERT INTO rejected (line, kind, owner, reason) SELECT line, %L, owner, 'breaks the rule ' || %L FROM gone
+# Parameters: columns, staging table, columns, columns, columns of s, columns of r.
+REPEATED_CONDITION = """
+USING (SELECT %s, min(line) AS first FROM %I WHERE (%s) IS NOT NULL GROUP BY %s HAVING count(*) > 1) r
+WHERE (%s) = (%s) AND s.line > r.first
 """
 
-REJECT_REPEATED = """
-WITH several AS (
-    SELECT %s, min(line) AS first FROM %I WHERE (%s) IS NOT NULL GROUP BY %s HAVING count(*) > 1
-), gone AS (
-    DELETE FROM %I r USING several WHERE (%s) = (%s) AND r.line > first RETURNING r.line, r.%s AS owner, first
+NO_ACCOUNT = (
+    "WHERE NOT EXISTS (SELECT FROM staged_user_credits c WHERE c.user_id = s.user_id)",
+    "s.user_id",
+    "'its account is not in the file, or is refused'",
 )
-INSERT INTO rejected (line, kind, owner, reason)
-SELECT line, %L, owner, 'repeats line ' || first || ' (' || %L || ')' FROM gone
-"""
-
-REJECT_DIFFERENT_NOTICES = """
-WITH gone AS (
-    DELETE FROM staged_consent_notices s USING public.consent_notices n
-    WHERE (n.purpose, n.version, n.locale) = (s.purpose, s.version, s.locale) AND n.sha256 <> s.sha256 RETURNING s.line
+REFERENCE_CHECKS = (
+    (
+        "consent_notices",
+        """USING public.consent_notices n
+        WHERE (n.purpose, n.version, n.locale) = (s.purpose, s.version, s.locale) AND n.sha256 <> s.sha256""",
+        "NULL",
+        "'is there already, with other words'",
+    ),
+    (
+        "consent_events",
+        """WHERE notice_id IS NOT NULL
+        AND NOT EXISTS (SELECT FROM staged_consent_notices n WHERE n.id = s.notice_id AND n.purpose = s.purpose)""",
+        "s.user_id",
+        "'its notice is not in the file, or of another purpose'",
+    ),
+    ("credit_transactions", *NO_ACCOUNT),
+    ("credit_holds", *NO_ACCOUNT),
 )
-INSERT INTO rejected (line, kind, reason)
-SELECT line, 'consent_notices', 'is there already, with other words' FROM gone
-"""
+"""Table, condition of the rejected rows, owner and reason."""
 
-REJECT_WITHOUT_NOTICE = """
-WITH gone AS (
-    DELETE FROM staged_consent_events e WHERE notice_id IS NOT NULL
-    AND NOT EXISTS (SELECT FROM staged_consent_notices n WHERE n.id = e.notice_id AND n.purpose = e.purpose)
-    RETURNING line, user_id
-)
-INSERT INTO rejected (line, kind, owner, reason)
-SELECT line, 'consent_events', user_id, 'its notice is not in the file, or of another purpose' FROM gone
-"""
-
-REJECT_WITHOUT_ACCOUNT = """
-WITH gone AS (
-    DELETE FROM %I s WHERE NOT EXISTS (SELECT FROM staged_user_credits c WHERE c.user_id = s.user_id)
-    RETURNING line, user_id
-)
-INSERT INTO rejected (line, kind, owner, reason)
-SELECT line, %L, user_id, 'its account is not in the file, or is refused' FROM gone
-"""
-
-# The newest balance comes from one pass without sorting: the highest line, with the balance in the lower 32 bits.
+# The newest balance is found without sorting: the highest line number, with the balance in the lower 32 bits.
 CREATE_LEDGERS = """
 CREATE TEMPORARY TABLE ledgers ON COMMIT DROP AS
 SELECT user_id, sum(amount) AS total, max((line << 32) | (COALESCE(balance_after, 0)::bigint & 4294967295)) AS newest,
        bool_or(balance_after IS NULL) AS unbalanced
 FROM staged_credit_transactions GROUP BY user_id
 """
-
-REJECT_WRONG_SUMS = """
-WITH holds AS (
-    SELECT user_id, sum(amount) AS total FROM staged_credit_holds GROUP BY user_id
-), wrong AS (
-    SELECT c.line, CASE
-        WHEN l.total <> c.available_credits::bigint + c.held_credits THEN
-            'available and held credits are ' || c.available_credits::bigint + c.held_credits
-            || ', the sum of its transactions is ' || l.total
-        WHEN COALESCE(h.total, 0) <> c.held_credits THEN
-            'held credits are ' || c.held_credits || ', the sum of its holds is ' || COALESCE(h.total, 0)
-        WHEN NOT l.unbalanced AND (l.newest & 4294967295) <> (l.total::bigint & 4294967295) THEN
-            'the balance after its newest transaction is not the sum of them, ' || l.total
-        END AS reason
-    FROM staged_user_credits c LEFT JOIN ledgers l USING (user_id) LEFT JOIN holds h USING (user_id)
-), gone AS (
-    DELETE FROM staged_user_credits c USING wrong w WHERE w.line = c.line AND w.reason IS NOT NULL
-    RETURNING c.line, c.user_id, w.reason
-)
-INSERT INTO rejected (line, kind, owner, reason) SELECT line, 'user_credits', user_id, reason FROM gone
+CREATE_WRONG_SUMS = """
+CREATE TEMPORARY TABLE wrong_sums ON COMMIT DROP AS
+SELECT c.line, CASE
+    WHEN l.total <> c.available_credits::bigint + c.held_credits THEN
+        'available and held credits are ' || c.available_credits::bigint + c.held_credits
+        || ', the sum of its transactions is ' || l.total
+    WHEN COALESCE(h.total, 0) <> c.held_credits THEN
+        'held credits are ' || c.held_credits || ', the sum of its holds is ' || COALESCE(h.total, 0)
+    WHEN NOT l.unbalanced AND (l.newest & 4294967295) <> (l.total::bigint & 4294967295) THEN
+        'the balance after its newest transaction is not the sum of them, ' || l.total
+    END AS reason
+FROM staged_user_credits c LEFT JOIN ledgers l USING (user_id)
+LEFT JOIN (SELECT user_id, sum(amount) AS total FROM staged_credit_holds GROUP BY user_id) AS h USING (user_id)
 """
+WRONG_SUM_CONDITION = "USING wrong_sums w WHERE w.line = s.line AND w.reason IS NOT NULL"
 
+ERASURES_QUERY = "SELECT subject_hash, max(requested_at) AS erased_at FROM public.erasures GROUP BY subject_hash"
 USERS_SINCE_QUERY = """
 SELECT user_id, min(since) AS since FROM (
     SELECT user_id, created_at AS since FROM staged_user_credits
@@ -96,40 +93,22 @@ SELECT user_id, min(since) AS since FROM (
     UNION ALL SELECT guest_id, NULL FROM staged_guest_merges
     UNION ALL SELECT user_id, NULL FROM staged_guest_merges
     UNION ALL SELECT target, NULL FROM staged_admin_audit
-) AS traces WHERE user_id IS NOT NULL GROUP BY user_id
+) AS mentions WHERE user_id IS NOT NULL GROUP BY user_id
 """
-INSERT_ERASED = """
-INSERT INTO erased (user_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING
-"""
-REJECT_ERASED = """
-WITH gone AS (
-    DELETE FROM %I s USING erased e WHERE s.%I = e.user_id RETURNING s.line
-)
-INSERT INTO rejected (line, kind, reason) SELECT line, %L, 'the person was erased' FROM gone
-"""
-REJECT_ERASED_ADJUSTMENTS = """
-WITH gone AS (
-    DELETE FROM staged_idempotent_answers s USING erased e WHERE s.response ->> 'user_id' = e.user_id RETURNING s.line
-)
-INSERT INTO rejected (line, kind, reason) SELECT line, 'idempotent_answers', 'the person was erased' FROM gone
-"""
+INSERT_ERASED = "INSERT INTO erased (user_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING"
+ERASED_REASON = "'the person was erased'"
+ERASED_ADJUSTMENT_CONDITION = "USING erased e WHERE e.user_id = s.response ->> 'user_id'"
 ANONYMISE_ERASED_MERGES = "UPDATE staged_guest_merges s SET user_id = NULL FROM erased e WHERE e.user_id = s.user_id"
 
 CREATE_REFUSED = """
 CREATE TEMPORARY TABLE refused ON COMMIT DROP AS
-SELECT r.owner AS user_id, min(r.line) AS line FROM rejected r
-WHERE r.owner IS NOT NULL AND r.kind = ANY($1::text[]) GROUP BY r.owner
+SELECT owner AS user_id, min(line) AS line FROM rejected
+WHERE owner IS NOT NULL AND kind = ANY($1::text[]) GROUP BY owner
 """
-ANY_REFUSED_QUERY = "SELECT EXISTS (SELECT FROM refused)"
-REJECT_REFUSED = """
-WITH gone AS (
-    DELETE FROM %I s USING refused r WHERE r.user_id = s.user_id RETURNING s.line, s.user_id, r.line AS first
-)
-INSERT INTO rejected (line, kind, owner, reason)
-SELECT line, %L, user_id, 'line ' || first || ' of the same person is refused' FROM gone
-"""
+REFUSED_CONDITION = "USING refused r WHERE r.user_id = s.user_id"
+REFUSED_REASON = "'line ' || r.line || ' of the same person is refused'"
 
-# Accounts of before the ledger was. Whose credits are none need no row, since none may be of 0.
+# Accounts that are older than the ledger. Without credits they need no transaction, because its amount may not be 0.
 INSERT_INITIAL_BALANCES = """
 INSERT INTO staged_credit_transactions
     (line, user_id, transaction_type, amount, "timestamp", description, balance_after)
@@ -138,7 +117,6 @@ SELECT c.line, c.user_id, 'opening', c.available_credits + c.held_credits, c.cre
 FROM staged_user_credits c
 WHERE c.available_credits + c.held_credits > 0 AND NOT EXISTS (SELECT FROM ledgers l WHERE l.user_id = c.user_id)
 """
-ANY_UNBALANCED_QUERY = "SELECT EXISTS (SELECT FROM ledgers WHERE unbalanced)"
 UPDATE_BALANCES = """
 UPDATE staged_credit_transactions t SET balance_after = b.balance
 FROM (
@@ -148,115 +126,100 @@ FROM (
 WHERE b.line = t.line AND t.balance_after IS NULL
 """
 
-# As the migration that began the history: who was only not asked about marketing has decided nothing. The second event
-# of a line is numbered as if it stood behind the file's end. A table of its own, since a statement that looks through
-# the one it adds to may go through its own rows again and again.
+# As the migration that began the consent history: a record without marketing consent is no decision about marketing.
+# The second event of a line gets a line number behind the end of the file. The records are copied into a table of
+# their own, because a statement must not read the rows that it inserts.
 CREATE_RECORDS_WITHOUT_EVENTS = """
-CREATE TEMPORARY TABLE alone ON COMMIT DROP AS
+CREATE TEMPORARY TABLE records_without_events ON COMMIT DROP AS
 SELECT c.* FROM staged_user_consents c
 WHERE NOT EXISTS (SELECT FROM staged_consent_events e WHERE e.user_id = c.user_id AND NOT e.is_guest)
 """
 INSERT_EARLIER_RECORDS = """
 INSERT INTO staged_consent_events (line, user_id, is_guest, purpose, granted, source, "timestamp")
-SELECT line, user_id, false, 'terms', terms_accepted, 'earlier_record', "timestamp" FROM alone
+SELECT line, user_id, false, 'terms', terms_accepted, 'earlier_record', "timestamp" FROM records_without_events
 UNION ALL
-SELECT line + $1, user_id, false, 'marketing', true, 'earlier_record', updated_at FROM alone WHERE marketing_consent
+SELECT line + $1, user_id, false, 'marketing', true, 'earlier_record', updated_at FROM records_without_events
+WHERE marketing_consent
 """
 
-HashUserId = Callable[[str], str]
-ReportStep = Callable[[str], object]
 
-SET_MEMORY = """
-SELECT set_config('work_mem', '128MB', true), set_config('maintenance_work_mem', '512MB', true)
-"""
-ERASURES_QUERY = "SELECT subject_hash, max(requested_at) AS erased_at FROM public.erasures GROUP BY subject_hash"
-TABLES_NEEDING_ACCOUNT = ("credit_transactions", "credit_holds")
-PAGE_SIZE = 10_000
+async def validate_staged(
+    connection: asyncpg.Connection, lines: int, hash_user_id: HashUserId, report: ReportStep
+) -> None:
+    """Reject rows that contradict each other, and add rows that older files leave out; in one transaction.
 
-
-async def validate_staged(connection: asyncpg.Connection, lines: int, subject: HashUserId, said: ReportStep) -> None:
-    """Refuse rows that do not go together, whole people, and add what older files leave out; in one transaction.
-
-    `lines` are those of the file, `subject` hashes user ids.
+    `lines` is the number of lines in the file.
     """
     async with connection.transaction():
         await connection.execute(SET_MEMORY)
-        for kind in TABLE_SPECS:
-            await statements.execute_quoted(connection, "ANALYZE %I", get_staging_table(kind))
-        said("rules of the tables")
-        for kind in TABLE_SPECS:
-            await _reject_broken(connection, kind)
-            for columns in kind.unique:
-                await _reject_repeated(connection, kind, columns)
-        said("references and sums")
-        await connection.execute(REJECT_DIFFERENT_NOTICES)
-        await connection.execute(REJECT_WITHOUT_NOTICE)
-        for name in TABLES_NEEDING_ACCOUNT:
-            await statements.execute_quoted(connection, REJECT_WITHOUT_ACCOUNT, f"staged_{name}", name)
+        for spec in TABLE_SPECS:
+            await statements.execute_quoted(connection, "ANALYZE %I", spec.staging_table)
+        report("rules of the tables")
+        for spec in TABLE_SPECS:
+            for constraint in await connection.fetch(CONSTRAINTS_QUERY, spec.name):
+                await _reject(connection, spec, constraint["condition"], _get_owner(spec), constraint["reason"])
+            for columns in spec.unique:
+                await _reject_repeated(connection, spec, columns)
+        report("references and sums")
+        for name, condition, owner, reason in REFERENCE_CHECKS:
+            await _reject(connection, SPECS_BY_NAME[name], condition, owner, reason)
         await connection.execute(CREATE_LEDGERS)
         await connection.execute("ANALYZE ledgers")
-        await connection.execute(REJECT_WRONG_SUMS)
-        said("people who were erased")
-        await reject_erased(connection, subject)
-        await _reject_refused_users(connection)
-        said("what older files leave out")
+        await connection.execute(CREATE_WRONG_SUMS)
+        await _reject(connection, SPECS_BY_NAME["user_credits"], WRONG_SUM_CONDITION, "s.user_id", "w.reason")
+        report("people who were erased")
+        await reject_erased(connection, hash_user_id)
+        await connection.execute(CREATE_REFUSED, [spec.name for spec in USER_SPECS])
+        await connection.execute("ANALYZE refused")
+        for spec in USER_SPECS:  # a user is imported completely or not at all
+            await _reject(connection, spec, REFUSED_CONDITION, "s.user_id", REFUSED_REASON)
+        report("what older files leave out")
         await connection.execute(INSERT_INITIAL_BALANCES)
-        if await connection.fetchval(ANY_UNBALANCED_QUERY):
-            await connection.execute(UPDATE_BALANCES)
+        await connection.execute(UPDATE_BALANCES)
         await connection.execute(CREATE_RECORDS_WITHOUT_EVENTS)
         await connection.execute(INSERT_EARLIER_RECORDS, lines)
-        await set_phase(connection, "checked")
 
 
-async def _reject_broken(connection: asyncpg.Connection, kind: TableSpec) -> None:
-    for check_ in await connection.fetch(CONSTRAINTS_QUERY, kind.name):
-        owner = kind.owner or "NULL"
-        await statements.execute_quoted(
-            connection, REJECT_BROKEN, get_staging_table(kind), check_["rule"], owner, kind.name, check_["name"]
-        )
+def _get_owner(spec: TableSpec) -> str:
+    return f's."{spec.owner}"' if spec.owner else "NULL"
 
 
-async def _reject_repeated(connection: asyncpg.Connection, kind: TableSpec, columns: tuple[str, ...]) -> None:
-    names, here = ", ".join(columns), ", ".join(f"r.{name}" for name in columns)
-    there = ", ".join(f"several.{name}" for name in columns)
-    table, owner = get_staging_table(kind), kind.owner or columns[0]
-    await statements.execute_quoted(
-        connection, REJECT_REPEATED, names, table, names, names, table, here, there, owner, kind.name, names
-    )
+async def _reject(connection: asyncpg.Connection, spec: TableSpec, condition: str, owner: str, reason: str) -> None:
+    """Move the rows that match a condition from the staging table to `rejected`."""
+    await statements.execute_quoted(connection, REJECT, spec.staging_table, condition, owner, reason, spec.name)
 
 
-async def reject_erased(connection: asyncpg.Connection, subject: HashUserId) -> None:
-    """Leave out who was erased here, as far as they were there before that: nobody comes back by a file."""
+async def _reject_repeated(connection: asyncpg.Connection, spec: TableSpec, columns: tuple[str, ...]) -> None:
+    names = format_names(columns)
+    parts = names, spec.staging_table, names, names, format_names(columns, "s"), format_names(columns, "r")
+    condition = await connection.fetchval(statements.FORMAT_QUERY, REPEATED_CONDITION, parts)
+    reason = f"'repeats line ' || r.first || ' ({', '.join(columns)})'"
+    await _reject(connection, spec, condition, _get_owner(spec), reason)
+
+
+async def reject_erased(connection: asyncpg.Connection, hash_user_id: HashUserId) -> None:
+    """Reject the rows of users who were erased here, if the rows are older than the erasure."""
     erasures = {row["subject_hash"]: row["erased_at"] for row in await connection.fetch(ERASURES_QUERY)}
     if not erasures:
         return
-    async for page in _iterate_pages(connection):
-        gone = [
+    async for page in _read_users(connection):
+        erased = [
             row["user_id"]
             for row in page
-            if (erased_at := erasures.get(subject(row["user_id"]))) is not None
+            if (erased_at := erasures.get(hash_user_id(row["user_id"]))) is not None
             and (row["since"] is None or row["since"] <= erased_at)
         ]
-        if gone:
-            await connection.execute(INSERT_ERASED, gone)
-    for kind in TABLE_SPECS:
-        if kind.owner is not None:
-            await statements.execute_quoted(connection, REJECT_ERASED, get_staging_table(kind), kind.owner, kind.name)
-    await connection.execute(REJECT_ERASED_ADJUSTMENTS)
+        await connection.execute(INSERT_ERASED, erased)
+    for spec in TABLE_SPECS:
+        if spec.owner is not None:
+            condition = f"USING erased e WHERE e.user_id = {_get_owner(spec)}"
+            await _reject(connection, spec, condition, "NULL", ERASED_REASON)
+    answers = SPECS_BY_NAME["idempotent_answers"]
+    await _reject(connection, answers, ERASED_ADJUSTMENT_CONDITION, "NULL", ERASED_REASON)
     await connection.execute(ANONYMISE_ERASED_MERGES)
 
 
-async def _iterate_pages(connection: asyncpg.Connection) -> AsyncIterator[list[asyncpg.Record]]:
+async def _read_users(connection: asyncpg.Connection) -> AsyncIterator[list[asyncpg.Record]]:
     cursor = await connection.cursor(USERS_SINCE_QUERY)
     while page := await cursor.fetch(PAGE_SIZE):
         yield page
-
-
-async def _reject_refused_users(connection: asyncpg.Connection) -> None:
-    """Refuse all of a person of whom a row is refused: nobody is imported in part."""
-    await connection.execute(CREATE_REFUSED, [kind.name for kind in USER_SPECS])
-    if not await connection.fetchval(ANY_REFUSED_QUERY):
-        return
-    await connection.execute("ANALYZE refused")
-    for kind in USER_SPECS:
-        await statements.execute_quoted(connection, REJECT_REFUSED, get_staging_table(kind), kind.name)

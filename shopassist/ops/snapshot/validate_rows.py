@@ -1,8 +1,9 @@
-"""Validates the rows of a snapshot, one chunk of lines at a time."""
+"""Validates the lines of a snapshot one by one, with schemas that are derived from the columns of the tables."""
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,12 +20,13 @@ from shopassist.text import validate_text
 KIND_PATTERN = re.compile(rb'\s*\{\s*"kind"\s*:\s*"([a-z_]+)"')
 UUID_PATTERN = "^[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}$"
 NO_KIND_REASON = 'the line does not begin with {"kind": "…"'
+NO_KEY_REASON = 'hashed under a key that the header does not name ("key")'
 SEVERAL_ROWS_REASON = "more than one row on the line"
 NUL_REASON = "a text has the NUL character"
 MAX_LOCATION_LENGTH = 80
 
 RAW_COLUMN = "raw"
-"""The column for the text of a row with JSON in it: PostgreSQL reads that itself, so no figure is rounded."""
+"""Staging column with the text of a row that contains JSON. PostgreSQL parses it, so that numbers are not rounded."""
 
 TYPE_SCHEMAS: tuple[tuple[type, CoreSchema], ...] = (
     (JSONB, core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())),
@@ -36,12 +38,14 @@ TYPE_SCHEMAS: tuple[tuple[type, CoreSchema], ...] = (
     (BigInteger, core_schema.int_schema(strict=True, ge=-(2**63), le=2**63 - 1)),
     (Integer, core_schema.int_schema(strict=True, ge=-(2**31), le=2**31 - 1)),
 )
-"""What a column of a type can hold; the first that fits."""
+"""Schemas by column type; the first match counts."""
+
+Record = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A line that is not imported, and why; whose it is, where that can be told."""
+    """A line that is not imported, the reason and, if known, the row's owner."""
 
     line: int
     kind: str | None
@@ -51,140 +55,129 @@ class RejectedRow:
 
 @dataclass(slots=True)
 class ValidatedRows:
-    """The good rows of a chunk, each with its line's number ahead, by kind, and the rejects."""
+    """Records to copy by table, as in `list_copied_columns`, and rejected rows."""
 
-    records: dict[str, list[tuple[Any, ...]]] = field(default_factory=dict)
-    rejects: list[RejectedRow] = field(default_factory=list)
+    records: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    rejected: list[RejectedRow] = field(default_factory=list)
 
 
-def validate_rows(chunk: bytes, first_line: int, subject_key: bool) -> ValidatedRows:
-    """The rows of whole lines. `subject_key`: whether hashes of subjects in the file are under this server's key."""
+def validate_rows(chunk: bytes, first_line: int, *, accept_hashed: bool) -> ValidatedRows:
+    """Validate whole lines. `accept_hashed`: accept rows with user ids that are hashed with the server's key."""
     result = ValidatedRows()
-    grouped: dict[str, tuple[list[int], list[bytes]]] = {}
     has_nul = b"\\u0000" in chunk
+    grouped: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
     for line, text in enumerate(chunk.removesuffix(b"\n").split(b"\n"), first_line):
         match = KIND_PATTERN.match(text)
-        name = match[1].decode() if match else ""
-        if name not in SPECS_BY_NAME:
+        spec = SPECS_BY_NAME.get(name := match[1].decode()) if match else None
+        if spec is None:
             reason = f"there is no kind {name}" if match else NO_KIND_REASON
-            result.rejects.append(RejectedRow(line, None, None, reason))
-        elif SPECS_BY_NAME[name].keyed and not subject_key:
-            result.rejects.append(
-                RejectedRow(line, name, None, 'hashed under a key that the header does not name ("key")')
-            )
-        elif has_nul and b"\\u0000" in text and _contains_nul(text):
-            result.rejects.append(RejectedRow(line, name, _find_owner(SPECS_BY_NAME[name], text), NUL_REASON))
+            result.rejected.append(RejectedRow(line, None, None, reason))
+        elif spec.has_hashed_subjects and not accept_hashed:
+            result.rejected.append(RejectedRow(line, name, None, NO_KEY_REASON))
+        elif has_nul and _contains_nul(text):
+            result.rejected.append(RejectedRow(line, name, _find_owner(spec, text), NUL_REASON))
         else:
-            lines, texts = grouped.setdefault(name, ([], []))
-            lines.append(line)
-            texts.append(text)
-    for name, (lines, texts) in grouped.items():
-        records, rejects = _validate_table_rows(SPECS_BY_NAME[name], lines, texts)
-        result.records[name] = records
-        result.rejects += rejects
+            grouped[name].append((line, text))
+    for name, lines in grouped.items():
+        spec, texts = SPECS_BY_NAME[name], dict(lines)
+        for line, row in _parse_rows(spec, lines, result.rejected):
+            result.records[name].append(_build_record(spec, line, row, texts[line]))
     return result
 
 
-def list_copied_columns(kind: TableSpec) -> list[str]:
-    """The columns that a record of `checked` has, in order."""
-    plain = [name for name in _list_fields(kind) if not isinstance(kind.table.columns[name].type, JSONB)]
-    return ["line", *plain, *([RAW_COLUMN] if has_json(kind) else [])]
+def list_copied_columns(spec: TableSpec) -> list[str]:
+    """Return the columns of the staging table that a record fills, in order."""
+    plain = [name for name in spec.file_columns if not spec.is_json(name)]
+    return ["line", *plain, *([RAW_COLUMN] if len(plain) < len(spec.file_columns) else [])]
 
 
-def has_json(kind: TableSpec) -> bool:
-    """Whether a row has JSON in it."""
-    return any(isinstance(column.type, JSONB) for column in kind.table.columns)
-
-
-def _validate_table_rows(
-    kind: TableSpec, lines: Sequence[int], texts: Sequence[bytes]
-) -> tuple[list[tuple[Any, ...]], list[RejectedRow]]:
-    validator = _build_validator(kind.name)
-    rejects: list[RejectedRow] = []
-    rows: list[dict[str, Any]] = []
+def _parse_rows(
+    spec: TableSpec, lines: list[tuple[int, bytes]], rejected: list[RejectedRow]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield valid rows with their lines. All lines are parsed in one call and, if that fails, one by one."""
+    validator = _build_validator(spec.name)
     with suppress(ValidationError):
-        rows = validator.validate_json(b"[" + b",".join(texts) + b"]")
-    if len(rows) != len(lines):  # one by one, to see which of them it is
-        rows, good = [], []
-        for line, text in zip(lines, texts, strict=True):
-            try:
-                [row] = validator.validate_json(b"[" + text + b"]")
-            except ValueError as error:  # pydantic's, or there is more than one
-                reason = _format_error(error) if isinstance(error, ValidationError) else SEVERAL_ROWS_REASON
-                rejects.append(RejectedRow(line, kind.name, _find_owner(kind, text), reason))
-            else:
-                rows.append(row)
-                good.append((line, text))
-        lines, texts = [line for line, _ in good], [text for _, text in good]
-    for name, source in kind.derived.items():
-        for row in rows:
-            if row[name] is None:
-                row[name] = row[source]
-    names = [name for name in list_copied_columns(kind)[1:] if name != RAW_COLUMN]
-    values: Iterable[tuple[Any, ...]] = map(itemgetter(*names), rows)
-    if has_json(kind):
-        pairs = zip(lines, values, texts, strict=True)
-        return [(line, *value, text.decode()) for line, value, text in pairs], rejects
-    return [(line, *value) for line, value in zip(lines, values, strict=True)], rejects
+        rows = validator.validate_json(b"[" + b",".join(text for _, text in lines) + b"]")
+        if len(rows) == len(lines):
+            yield from zip((line for line, _ in lines), rows, strict=True)
+            return
+    for line, text in lines:
+        try:
+            [row] = validator.validate_json(b"[" + text + b"]")
+        except ValueError as error:  # a pydantic error, or there are several rows on the line
+            reason = _format_error(error) if isinstance(error, ValidationError) else SEVERAL_ROWS_REASON
+            rejected.append(RejectedRow(line, spec.name, _find_owner(spec, text), reason))
+        else:
+            yield line, row
 
 
-def _list_fields(kind: TableSpec) -> list[str]:
-    return ["id", *kind.columns] if kind.names_id else list(kind.columns)
+def _build_record(spec: TableSpec, line: int, row: dict[str, Any], text: bytes) -> Record:
+    for name, source in spec.derived.items():
+        if row[name] is None:
+            row[name] = row[source]
+    row["line"], row[RAW_COLUMN] = line, text.decode()
+    record: Record = _get_columns(spec.name)(row)
+    return record
+
+
+@cache
+def _get_columns(name: str) -> "itemgetter[Any]":
+    return itemgetter(*list_copied_columns(SPECS_BY_NAME[name]))
 
 
 @cache
 def _build_validator(name: str) -> SchemaValidator:
-    """Checks a JSON array of rows of a kind, by what the columns of its table can hold."""
-    kind = SPECS_BY_NAME[name]
+    """Build the validator of a JSON array of rows of a table."""
+    spec = SPECS_BY_NAME[name]
     fields = {"kind": core_schema.typed_dict_field(core_schema.literal_schema([name]))}
-    if kind.has_identity and not kind.names_id:
+    if spec.has_identity and not spec.keeps_id:
         fields["id"] = core_schema.typed_dict_field(core_schema.any_schema(), required=False)
-    for column in _list_fields(kind):
-        fields[column] = core_schema.typed_dict_field(_build_column_schema(kind, kind.table.columns[column]))
+    for column in spec.file_columns:
+        fields[column] = core_schema.typed_dict_field(_build_column_schema(spec, spec.table.columns[column]))
     return SchemaValidator(core_schema.list_schema(core_schema.typed_dict_schema(fields, extra_behavior="forbid")))
 
 
-def _build_column_schema(kind: TableSpec, column: Column[Any]) -> CoreSchema:
-    schema = _build_type_schema(kind, column)
-    if column.name in kind.derived or (column.nullable and column.name not in kind.defaults):
+def _build_column_schema(spec: TableSpec, column: Column[Any]) -> CoreSchema:
+    schema = _build_type_schema(spec, column)
+    if column.name in spec.defaults and spec.defaults[column.name] is not None:
+        return core_schema.with_default_schema(schema, default=spec.defaults[column.name])
+    if column.name in spec.defaults or column.name in spec.derived or column.nullable:
         return core_schema.with_default_schema(core_schema.nullable_schema(schema), default=None)
-    if column.name in kind.defaults:
-        default = kind.defaults[column.name]
-        schema = core_schema.nullable_schema(schema) if default is None else schema
-        return core_schema.with_default_schema(schema, default=default)
     return schema
 
 
-def _build_type_schema(kind: TableSpec, column: Column[Any]) -> CoreSchema:
-    if column.name in kind.words:
-        return core_schema.literal_schema([str(word) for word in kind.words[column.name]])
+def _build_type_schema(spec: TableSpec, column: Column[Any]) -> CoreSchema:
+    if column.name in spec.allowed_values:
+        return core_schema.literal_schema([str(value) for value in spec.allowed_values[column.name]])
     type_ = column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
     if isinstance(type_, Numeric):
         return core_schema.decimal_schema(max_digits=type_.precision, decimal_places=type_.scale)
     if isinstance(type_, String):
-        least = 1 if column.name == kind.owner else None
-        return core_schema.str_schema(strict=True, min_length=least, max_length=type_.length)
-    return next(schema for one, schema in TYPE_SCHEMAS if isinstance(type_, one))
+        min_length = 1 if column.name == spec.owner else None
+        return core_schema.str_schema(strict=True, min_length=min_length, max_length=type_.length)
+    return next(schema for known, schema in TYPE_SCHEMAS if isinstance(type_, known))
 
 
 def _format_error(error: ValidationError) -> str:
-    """What is wrong with a row, without what it says."""
+    """Return the first problem of a row, without the row's values."""
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    where = ".".join(str(part) for part in problem["loc"][1:])[:MAX_LOCATION_LENGTH]
-    said = problem["msg"].partition(" at line ")[0]
-    return f"{where}: {said}" if where else said
+    location = ".".join(str(part) for part in problem["loc"][1:])[:MAX_LOCATION_LENGTH]
+    message = problem["msg"].partition(" at line ")[0]
+    return f"{location}: {message}" if location else message
 
 
-def _find_owner(kind: TableSpec, text: bytes) -> str | None:
-    """Whose a row is that is not a good one, where it tells."""
+def _find_owner(spec: TableSpec, text: bytes) -> str | None:
+    """Return the owner of an invalid row, if it can be read."""
     try:
-        return validate_text(json.loads(text)[kind.owner])
+        return validate_text(json.loads(text)[spec.owner])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _contains_nul(text: bytes) -> bool:
-    """Whether the escape of NUL stands for NUL, rather than behind an escaped backslash."""
+    """Return whether a value contains NUL; the escape may also follow an escaped backslash."""
+    if b"\\u0000" not in text:
+        return False
     try:
         return _value_contains_nul(json.loads(text))
     except ValueError:
