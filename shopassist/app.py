@@ -40,7 +40,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     availability = container.availability()
     try:
         async with (
-            app.state.metrics.shared(),
+            app.state.metrics.publishing(),
             availability.running(app.state.before),
             container.replica().running(),
             AsyncExitStack() as background,

@@ -85,7 +85,7 @@ class RequestContext:
         if span:
             span.begin()
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
-        self.figures.under_way += 1
+        self.figures.in_progress += 1
         began, status = time.perf_counter(), 500
 
         async def send_with_headers(message: Message) -> None:
@@ -103,8 +103,8 @@ class RequestContext:
         finally:
             route = getattr(scope.get("route"), "path", None)
             seconds = time.perf_counter() - began
-            self.figures.under_way -= 1
-            self.figures.answered(scope["method"], route, status, seconds)
+            self.figures.in_progress -= 1
+            self.figures.count_request(scope["method"], route, status, seconds)
             milliseconds = round(1000 * seconds, 1)
             logger.info("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds)
             if span:

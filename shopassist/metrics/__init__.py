@@ -1,1 +1,1 @@
-"""In-process metrics registry, aggregation over worker processes, Prometheus exposition."""
+"""Metrics of this process, and of several worker processes together."""

@@ -1,4 +1,4 @@
-"""Collect the metrics of all parts of the product into metric families."""
+"""Collects the metrics of all parts of the product. docs/runbook.md explains those with an alert."""
 
 import asyncio
 import os
@@ -6,14 +6,13 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from shopassist import __version__
-from shopassist.cache.redis import SharedCacheMetrics
-from shopassist.cache.redis_client import RedisClient
 from shopassist.db.migrate import list_known_revisions
-from shopassist.metrics.registry import Aggregation, Labels, MetricFamily, SampleValue, counter, gauge, histogram
+from shopassist.metrics.registry import Aggregation, MetricFamily, Samples, counter, gauge, histogram
 from shopassist.monitoring.services import Services
 from shopassist.privacy.models import AskedBy
 
@@ -22,191 +21,199 @@ BREAKER_STATES = ("closed", "open", "half_open")
 POOL_STATES = ("size", "checked_out", "idle", "overflow")
 
 
-def collect_families(container: Services) -> list[MetricFamily]:
-    """Everything this process has to show, read in its event loop."""
-    return [
-        *_collect_requests(container),
-        *_collect_database(container),
-        *_collect_credits(container),
-        *_collect_privacy(container),
-        *_collect_cache(container),
-        *(family for service in container.background_services() for family in service.collect_metrics()),
-        *_collect_jobs(container),
-        *_collect_process(container),
-    ]
+def collect_families(services: Services) -> list[MetricFamily]:
+    """Return all metrics of this process. Call this in its event loop."""
+    parts = (
+        _collect_requests,
+        _collect_database,
+        _collect_credits,
+        _collect_privacy,
+        _collect_cache,
+        _collect_jobs,
+        _collect_process,
+    )
+    families = [family for collect in parts for family in collect(services)]
+    return families + [family for service in services.background_services() for family in service.collect_metrics()]
 
 
-def _collect_requests(container: Services) -> Iterator[MetricFamily]:
-    figures = container.request_figures()
+def _build_counters(prefix: str, counters: Iterable[tuple[str, str, Samples]], *labels: str) -> Iterator[MetricFamily]:
+    for name, help_, samples in counters:
+        yield counter(f"shopassist_{prefix}_{name}", help_, samples, *labels)
+
+
+def _flag_state(state: object) -> dict[str, float]:
+    return {known: float(known == state) for known in BREAKER_STATES}
+
+
+def _collect_requests(services: Services) -> Iterator[MetricFamily]:
+    requests = services.request_figures()
     yield histogram(
         "shopassist_http_request_duration_seconds",
-        "HTTP requests by route template and class of status, until the last byte was handed over.",
-        figures.seconds,
+        "Duration of HTTP requests by route template and status class, until the last byte was sent.",
+        requests.seconds,
         *("method", "route", "status"),
     )
-    yield gauge("shopassist_http_requests_under_way", "HTTP requests that are being served.", figures.under_way)
+    yield gauge("shopassist_http_requests_in_progress", "HTTP requests in progress.", requests.in_progress)
     yield counter(
         "shopassist_errors",
-        "Requests refused or failed, by error_type; rate_limited and credits_exhausted are among them.",
-        dict(figures.errors),
+        "Refused or failed requests by error_type, rate_limited and credits_exhausted among them.",
+        requests.errors,
         "error_type",
     )
 
 
-def _collect_database(container: Services) -> Iterator[MetricFamily]:
-    away = float(container.availability().status()["database_away_seconds"])
+def _collect_database(services: Services) -> Iterator[MetricFamily]:
     yield gauge(
-        *("shopassist_database_away_seconds", "For how long the database has not answered; 0 when it does.", away),
-        across=Aggregation.MOST,
+        "shopassist_database_down_seconds",
+        "How long the database has not answered; 0 if it answers.",
+        float(services.availability().status()["database_away_seconds"]),
+        aggregation=Aggregation.MAX,
     )
-    seen = container.resilience().figures()
-    states: dict[Labels, SampleValue] = {(state,): float(state == seen["breaker"]) for state in BREAKER_STATES}
-    yield gauge("shopassist_database_breaker", "Processes whose circuit breaker is in a state.", states, "state")
-    for name, help_, key in (
-        ("breaker_openings", "How often a circuit breaker opened.", "opened"),
-        ("retries", "Statements and units of work that were tried again.", "retries"),
-        ("retries_refused", "Retries for which the budget had nothing left.", "retries_refused"),
-        ("waits_in_vain", "Waits for a connection that ended without one.", "waits_in_vain"),
-        ("unknown_outcomes", "Connections lost with a statement on its way; what came of it was looked up.", "lost"),
-    ):
-        yield counter(f"shopassist_database_{name}", help_, seen[key])
-    database = container.database()
+    resilience = services.resilience().figures()
+    breaker = _flag_state(resilience["breaker"])
+    yield gauge("shopassist_database_breaker", "Processes by the state of their circuit breaker.", breaker, "state")
+    yield from _build_counters(
+        "database",
+        (
+            ("breaker_openings", "How often a circuit breaker opened.", resilience["opened"]),
+            ("retries", "Retries of statements and units of work.", resilience["retries"]),
+            ("retry_budget_exhausted", "Retries refused by the retry budget.", resilience["retries_refused"]),
+            ("pool_timeouts", "Waits for a connection that timed out.", resilience["waits_in_vain"]),
+            (
+                "unknown_outcomes",
+                "Connections lost during a statement, whose result was looked up.",
+                resilience["lost"],
+            ),
+        ),
+    )
+    database = services.database()
     if database is None:
         return
-    pools: dict[Labels, SampleValue] = {}
-    for pool, status in (("units", database.pool_status()), ("hot", database.hot.status())):
-        pools |= {(pool, state): float(status[state]) for state in POOL_STATES if state in status}
-    yield gauge("shopassist_database_connections", "Connections by pool and state.", pools, "pool", "state")
-    most = database.most_connections()
-    yield gauge("shopassist_database_connections_most", "Connections that a pool may open.", most, "pool")
-    waits = database.figures.waits
-    yield histogram("shopassist_database_wait_seconds", "Waits for a connection by pool.", waits, "pool")
-    yield histogram(
-        "shopassist_database_batch_size",
-        "Requests that shared one statement, by what they asked.",
-        database.figures.batches,
-        "kind",
-    )
-
-
-def _collect_credits(container: Services) -> Iterator[MetricFamily]:
-    figures = container.ledger_figures()
-    holds: dict[Labels, SampleValue] = {
-        (event,): float(getattr(figures, event)) for event in ("held", "settled", "voided", "expired")
+    pools = {
+        (pool, state): float(status[state])
+        for pool, status in (("units", database.pool_status()), ("hot", database.hot.status()))
+        for state in POOL_STATES
+        if state in status
     }
-    yield counter(
-        "shopassist_credit_holds",
-        "Holds of credits by what was done: held for a question, settled, voided, or expired.",
-        *(holds, "event"),
+    yield gauge("shopassist_database_connections", "Connections by pool and state.", pools, "pool", "state")
+    limits = database.most_connections()
+    yield gauge("shopassist_database_connections_max", "Maximum number of connections by pool.", limits, "pool")
+    measured = database.figures
+    yield histogram("shopassist_database_wait_seconds", "Waits for a connection by pool.", measured.waits, "pool")
+    yield histogram(
+        "shopassist_database_batch_size", "Requests per batched statement by kind.", measured.batches, "kind"
     )
-    yield counter("shopassist_credit_deductions", "Deductions without a hold.", figures.deducted)
-    yield counter("shopassist_credit_refusals", "Holds and deductions refused for want of credits.", figures.refused)
-    if report := container.ledger_audit().last:
-        at = report.finished_at.timestamp()
+
+
+def _collect_credits(services: Services) -> Iterator[MetricFamily]:
+    ledger = services.ledger_figures()
+    holds = {event: float(getattr(ledger, event)) for event in ("held", "settled", "voided", "expired")}
+    yield counter("shopassist_credit_holds", "Credit holds: held, settled, voided or expired.", holds, "event")
+    yield counter("shopassist_credit_deductions", "Deductions without a hold.", ledger.deducted)
+    yield counter("shopassist_credit_refusals", "Holds and deductions refused for lack of credits.", ledger.refused)
+    if report := services.ledger_audit().last:
+        finished_at = report.finished_at.timestamp()
         for name, help_, value in (
             ("drifting_accounts", "Accounts whose balance differed from the ledger.", report.drifting_accounts),
             ("accounts", "Accounts that were verified.", report.accounts),
-            ("verified_timestamp_seconds", "When the ledger was last verified.", at),
+            ("verified_timestamp_seconds", "When the ledger was last verified.", finished_at),
         ):
-            yield gauge(f"shopassist_ledger_{name}", help_, value, across=Aggregation.LATEST, at=at)
+            latest: Any = {"aggregation": Aggregation.LATEST, "measured_at": finished_at}
+            yield gauge(f"shopassist_ledger_{name}", help_, value, **latest)
 
 
-def _collect_privacy(container: Services) -> Iterator[MetricFamily]:
-    decisions: dict[Labels, SampleValue] = {
-        labels: float(count) for labels, count in container.consent_counters().decisions.items()
-    }
-    erasure_counts = container.erasure_counters().erasures
-    erasures: dict[Labels, SampleValue] = {(one.value,): float(erasure_counts[one]) for one in AskedBy}
-    yield counter(
-        "shopassist_consent_decisions", "Grants and withdrawals by purpose.", decisions, "purpose", "decision"
-    )
-    yield counter("shopassist_erasures", "Erasures that were finished, by who asked for them.", erasures, "asked_by")
+def _collect_privacy(services: Services) -> Iterator[MetricFamily]:
+    decisions = {labels: float(count) for labels, count in services.consent_counters().decisions.items()}
+    erasure_counters = services.erasure_counters()
+    erasures = {origin.value: float(erasure_counters.erasures[origin]) for origin in AskedBy}
+    yield counter("shopassist_consent_decisions", "Consents by purpose and decision.", decisions, "purpose", "decision")
+    yield counter("shopassist_erasures", "Finished erasures by origin of the request.", erasures, "asked_by")
 
 
-def _collect_cache(container: Services) -> Iterator[MetricFamily]:
-    hits, misses = container.query_cache_service().lookups()
-    shared, stale = container.shared_answers(), container.stale_answers().figures()
+def _collect_cache(services: Services) -> Iterator[MetricFamily]:
+    hits, misses = services.query_cache_service().lookups()
+    shared, stale = services.shared_answers(), services.stale_answers().figures()
     yield counter(
         "shopassist_query_cache_hits",
-        "Answers given again, by where they were; memory is asked only while the database is away.",
-        {("database",): hits - shared.figures.hits, ("redis",): shared.figures.hits, ("memory",): stale["served"]},
+        "Cached answers by tier; memory is only used while the database is down.",
+        {"database": hits - shared.figures.hits, "redis": shared.figures.hits, "memory": stale["served"]},
         "tier",
     )
-    yield counter("shopassist_query_cache_misses", "Questions for which the database had no valid answer.", misses)
+    yield counter("shopassist_query_cache_misses", "Questions without a valid answer in the database.", misses)
     yield gauge("shopassist_stale_answers", "Answers kept in memory.", stale["answers"])
-    yield gauge("shopassist_stale_answers_bytes", "What they take.", stale["bytes"])
-    if shared.link is not None:
-        yield from _collect_shared_cache(shared.figures, shared.link)
-
-
-def _collect_shared_cache(figures: SharedCacheMetrics, link: RedisClient) -> Iterator[MetricFamily]:
-    states: dict[Labels, SampleValue] = {(state,): float(state == link.breaker.state) for state in BREAKER_STATES}
+    yield gauge("shopassist_stale_answers_bytes", "Size of the answers kept in memory.", stale["bytes"])
+    if shared.link is None:
+        return
+    breaker = shared.link.breaker
     yield gauge(
-        "shopassist_shared_cache_breaker", "Processes whose circuit breaker for Redis is in a state.", states, "state"
+        "shopassist_shared_cache_breaker",
+        "Processes by the state of their circuit breaker for Redis.",
+        _flag_state(breaker.state),
+        "state",
     )
-    for name, help_, value in (
-        ("breaker_openings", "How often Redis was found to be away.", link.breaker.times_opened),
-        ("failures", "Commands that Redis did not answer in time, or refused.", link.failures),
-        ("misses", "Answers that were not in Redis.", figures.misses),
-        ("refused", "Values in Redis that were none of ours, or damaged.", figures.refused),
-        ("kept", "Answers that were put into Redis.", figures.kept),
+    yield from _build_counters(
+        "shared_cache",
+        (
+            ("breaker_openings", "How often the circuit breaker for Redis opened.", breaker.times_opened),
+            ("failures", "Redis commands that failed or timed out.", shared.link.failures),
+            ("misses", "Answers that were not in Redis.", shared.figures.misses),
+            ("refused", "Values in Redis with a wrong signature, or damaged.", shared.figures.refused),
+            ("kept", "Answers stored in Redis.", shared.figures.kept),
+        ),
+    )
+
+
+def _collect_jobs(services: Services) -> Iterator[MetricFamily]:
+    scheduler = services.jobs()
+    states = scheduler.states()
+    runs = {
+        (name, outcome): float(count) for name, state in states.items() for outcome, count in state.outcomes.items()
+    }
+    yield gauge("shopassist_scheduler_leader", "Processes that run the scheduled jobs.", scheduler.is_leader)
+    yield counter("shopassist_job_runs", "Job runs by name and outcome.", runs, "name", "outcome")
+    work = {name: float(state.rows) for name, state in states.items()}
+    yield counter("shopassist_job_work", "Rows removed or refilled, or accounts verified, by job.", work, "name")
+    for name, help_, samples in (
+        (
+            "last_success_timestamp_seconds",
+            "When a job last succeeded.",
+            {name: state.last_success_at for name, state in states.items() if state.last_success_at},
+        ),
+        ("interval_seconds", "Interval of a job.", {job.name: job.every.total_seconds() for job in scheduler.jobs}),
+        (
+            "seconds",
+            "Duration of a job's last run.",
+            {name: state.seconds for name, state in states.items() if state.outcomes},
+        ),
     ):
-        yield counter(f"shopassist_shared_cache_{name}", help_, value)
+        yield gauge(f"shopassist_job_{name}", help_, samples, "name", aggregation=Aggregation.MAX)
 
 
-def _collect_jobs(container: Services) -> Iterator[MetricFamily]:
-    jobs = container.jobs()
-    turns = jobs.states()
-    runs: dict[Labels, SampleValue] = {
-        (name, outcome): float(count) for name, turn in turns.items() for outcome, count in turn.outcomes.items()
-    }
-    done: dict[Labels, SampleValue] = {
-        (name,): turn.last_success_at for name, turn in turns.items() if turn.last_success_at
-    }
-    did: dict[Labels, SampleValue] = {(name,): float(turn.rows) for name, turn in turns.items()}
-    every: dict[Labels, SampleValue] = {(job.name,): job.every.total_seconds() for job in jobs.jobs}
-    took: dict[Labels, SampleValue] = {(name,): turn.seconds for name, turn in turns.items() if turn.outcomes}
-    yield gauge("shopassist_scheduler_leader", "Processes that do the scheduled work.", jobs.is_leader)
-    yield counter("shopassist_job_runs", "Scheduled work by name and outcome.", runs, "name", "outcome")
-    yield counter(
-        *("shopassist_job_work", "What scheduled work did: rows removed or refilled, accounts verified.", did, "name")
-    )
-    yield gauge(
-        *("shopassist_job_done_timestamp_seconds", "When a job last ended well.", done, "name"), across=Aggregation.MOST
-    )
-    yield gauge(
-        *("shopassist_job_every_seconds", "How often a job is to be done.", every, "name"), across=Aggregation.MOST
-    )
-    yield gauge("shopassist_job_seconds", "How long a job last took.", took, "name", across=Aggregation.MOST)
-
-
-def _collect_process(container: Services) -> Iterator[MetricFamily]:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    yield counter("shopassist_process_starts", "Processes that began to serve.", 1.0)
+def _collect_process(services: Services) -> Iterator[MetricFamily]:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    yield counter("shopassist_process_starts", "Processes that started to serve.", 1.0)
     yield gauge("shopassist_processes", "Processes that serve.", 1.0)
     yield gauge("shopassist_tasks", "Tasks of the event loops.", len(asyncio.all_tasks()))
-    yield counter("process_cpu_seconds", "Processor time.", used.ru_utime + used.ru_stime)
-    yield gauge("process_resident_memory_bytes", "Memory in use.", _read_resident_bytes(used.ru_maxrss))
+    yield counter("process_cpu_seconds", "CPU time.", usage.ru_utime + usage.ru_stime)
+    yield gauge("process_resident_memory_bytes", "Resident memory.", _read_resident_bytes(usage.ru_maxrss))
     yield gauge(
-        "process_start_time_seconds", "When the youngest process began.", PROCESS_STARTED_AT, across=Aggregation.MOST
+        "process_start_time_seconds",
+        "Start time of the youngest process.",
+        PROCESS_STARTED_AT,
+        aggregation=Aggregation.MAX,
     )
-    build = (
-        __version__,
-        list_known_revisions()[-1],
-        platform.python_version(),
-        container.settings().storage.storage.value,
-    )
+    storage = services.settings().storage.storage.value
     yield gauge(
         "shopassist_build_info",
-        "What serves: version, revision of the schema that it needs, Python, storage.",
-        {build: 1.0},
+        "Version, required schema revision, Python version and storage.",
+        {(__version__, list_known_revisions()[-1], platform.python_version(), storage): 1.0},
         *("version", "schema_revision", "python", "storage"),
-        across=Aggregation.MOST,
+        aggregation=Aggregation.MAX,
     )
 
 
-def _read_resident_bytes(most_kilobytes: int) -> float:
-    """Resident memory, or, where that is not told, the most there was."""
+def _read_resident_bytes(max_kilobytes: int) -> float:
+    """Return the resident memory, or the process' maximum where the system does not tell the current value."""
     if sys.platform == "linux":
         return float(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return float(most_kilobytes)
+    return float(max_kilobytes)

@@ -19,7 +19,7 @@ from shopassist.api.dependencies import get_container, take_from_container
 from shopassist.api.error_handlers import RETRY_AFTER_SECONDS, ErrorBody, handle_domain_error
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError, StorageUnavailableError
 from shopassist.metrics.multiprocess import PUBLISH_INTERVAL_SECONDS, SharedMetrics
-from shopassist.metrics.registry import MetricFamily
+from shopassist.metrics.registry import MetricFamily, render_families
 from shopassist.monitoring.collectors import collect_families
 from shopassist.monitoring.health import Availability, DatabaseHealth, HealthService, Phase
 from shopassist.monitoring.services import Services
@@ -30,7 +30,7 @@ HealthServiceDep = Annotated[HealthService, Depends(take_from_container("health_
 
 
 class StartupGuard:
-    """Refuses what needs the database until its schema is known to fit, for servers that started without it."""
+    """Middleware that refuses API requests until the schema of the database was checked."""
 
     def __init__(self, app: ASGIApp, availability: Availability) -> None:
         """Wrap `app`."""
@@ -38,7 +38,7 @@ class StartupGuard:
         self.availability = availability
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
+        """Handle one connection."""
         starting = self.availability.phase is Phase.STARTING
         if starting and scope["type"] == "http" and scope["path"].startswith("/api"):
             answer = await handle_domain_error(Request(scope), StorageUnavailableError())
@@ -51,19 +51,19 @@ router = APIRouter(tags=["status"])
 
 
 class Health(BaseModel):
-    """Alive."""
+    """The process is alive."""
 
     status: str = "healthy"
 
 
 class Readiness(BaseModel):
-    """What service is possible."""
+    """Whether the service is ready."""
 
     status: Phase
 
 
 class DetailedHealth(Health):
-    """The state of every part."""
+    """State of all components."""
 
     version: str = __version__
     database: DatabaseHealth
@@ -73,30 +73,30 @@ class DetailedHealth(Health):
 
 @router.get("/health")
 async def read_health() -> Health:
-    """Whether the process is alive; says nothing of the database."""
+    """Return whether the process is alive, whatever the state of the database."""
     return Health()
 
 
-@router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not yet, or not any more."}})
+@router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not ready yet, or stopping."}})
 async def read_readiness(request: Request, response: Response) -> Readiness:
-    """Whether to send requests here: service is possible, if only from memory while the database is away."""
+    """Return whether to send requests here; while the database is down, answers from memory count."""
     phase = get_container(request).availability().phase
     if phase not in {Phase.READY, Phase.DEGRADED}:
         response.status_code = _set_retry_after(response)
     return Readiness(status=phase)
 
 
-@router.get("/health/database", responses={503: {"model": DatabaseHealth, "description": "The database is away."}})
+@router.get("/health/database", responses={503: {"model": DatabaseHealth, "description": "The database is down."}})
 async def read_database_health(health: HealthServiceDep, response: Response) -> DatabaseHealth:
-    """Whether the database answers."""
+    """Return whether the database answers."""
     state = await health.database()
     response.status_code = _set_status(state, response)
     return state
 
 
-@router.get("/health/detailed", responses={503: {"model": DetailedHealth, "description": "A part is down."}})
+@router.get("/health/detailed", responses={503: {"model": DetailedHealth, "description": "A component is down."}})
 async def read_detailed_health(request: Request, health: HealthServiceDep, response: Response) -> DetailedHealth:
-    """The state of every part."""
+    """Return the state of all components."""
     database = await health.database()
     response.status_code = _set_status(database, response)
     return DetailedHealth(
@@ -129,80 +129,77 @@ def _set_retry_after(response: Response) -> int:
 metrics_router = APIRouter(tags=["status"])
 
 PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-"""Headers by which a proxy says that it asks for somebody else, who may be anyone."""
+"""Headers of a proxy, which may act for any client."""
 
 METRICS_REFUSED = "Metrics are for private networks, asked directly. Set METRICS_TOKEN to read them from elsewhere."
 
 
 class MetricsExporter:
-    """The figures of the service: of this process, or of all those that serve together."""
+    """Exports the metrics of this process, or of all worker processes."""
 
-    def __init__(self, container: Services, folder: Path | None) -> None:
-        """`folder` is what worker processes share; None for one that is alone."""
-        self._container = container
+    def __init__(self, services: Services, folder: Path | None) -> None:
+        """`folder` is shared by the worker processes; None if there are none."""
+        self._services = services
         self._shared = None if folder is None else SharedMetrics(folder)
 
-    async def exposed(self, accept: str) -> tuple[bytes, str]:
-        """Everything as it is now, and its content type."""
-        return await asyncio.to_thread(self._exposed, collect_families(self._container), time.monotonic(), accept)
+    async def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the current metrics as text and its content type, as the `Accept` header prefers."""
+        return await asyncio.to_thread(self._render, collect_families(self._services), time.monotonic(), accept)
 
     @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        """For the length of the block, and with its last figures behind it, let the other processes know."""
+    async def publishing(self) -> AsyncIterator[None]:
+        """Publish metrics to the other processes during the block, and once more at its end."""
         if self._shared is None:
             yield
             return
-        sharing = asyncio.create_task(self._share(self._shared))
+        task = asyncio.create_task(self._publish_forever(self._shared))
         try:
             yield
         finally:
-            sharing.cancel()
-            await asyncio.gather(sharing, return_exceptions=True)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
             with suppress(OSError):
-                self._shared.publish(collect_families(self._container), time.monotonic())
+                self._shared.publish(collect_families(self._services), time.monotonic())
 
-    async def _share(self, shared: SharedMetrics) -> None:
-        failing = False
+    async def _publish_forever(self, shared: SharedMetrics) -> None:
+        is_failing = False
         while True:
             try:
-                await asyncio.to_thread(shared.publish, collect_families(self._container), time.monotonic())
+                await asyncio.to_thread(shared.publish, collect_families(self._services), time.monotonic())
             except OSError as error:
-                if not failing:
-                    logger.warning("figures_not_shared", error=type(error).__name__)
-                failing = True
+                if not is_failing:
+                    logger.warning("metrics_publish_failed", error=type(error).__name__)
+                is_failing = True
             else:
-                failing = False
+                is_failing = False
             await asyncio.sleep(PUBLISH_INTERVAL_SECONDS)
 
-    def _exposed(self, figures: list[MetricFamily], seen: float, accept: str) -> tuple[bytes, str]:
-        # Nobody waits for the library at start, nor any request while it is imported.
-        from shopassist.metrics.exposition import render_families as exposed  # noqa: PLC0415
-
+    def _render(self, families: list[MetricFamily], measured_at: float, accept: str) -> tuple[bytes, str]:
         if self._shared is not None:
-            self._shared.publish(figures, seen)
-            figures = self._shared.gather()
-        return exposed(figures, accept)
+            self._shared.publish(families, measured_at)
+            families = self._shared.gather()
+        return render_families(families, accept)
 
 
 @metrics_router.get(
     "/metrics",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {}}, "description": "Figures in the format of Prometheus."},
-        401: {"model": ErrorBody, "description": "METRICS_TOKEN is set, and the bearer token is another."},
+        200: {"content": {"text/plain": {}}, "description": "Metrics in the Prometheus text format."},
+        401: {"model": ErrorBody, "description": "METRICS_TOKEN is set, and the bearer token differs."},
         403: {"model": ErrorBody, "description": METRICS_REFUSED},
     },
 )
 async def read_metrics(request: Request) -> Response:
-    """Figures of the whole service, all its processes together; nothing in them is about a person."""
+    """Return the metrics of all processes together. They contain no personal data."""
     require_metrics_access(request)
     metrics: MetricsExporter = request.app.state.metrics
-    text, content_type = await metrics.exposed(request.headers.get("accept", ""))
+    text, content_type = await metrics.render(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
 def require_metrics_access(request: Request) -> None:
-    """Let those read who know METRICS_TOKEN, or, where none is set, who ask directly from a private network.
+    """Require METRICS_TOKEN or, if it is not set, a direct request from a private network.
 
     Raises `AuthenticationError`, `InvalidTokenError` and `PermissionDeniedError`.
     """
@@ -219,7 +216,7 @@ def require_metrics_access(request: Request) -> None:
 
 
 def is_private_client(request: Request) -> bool:
-    """Whether the request comes from this machine or a private network, and for nobody else."""
+    """Return whether the client is on this machine or a private network, without a proxy between."""
     if request.client is None or any(name in request.headers for name in PROXY_HEADERS):
         return False
     try:

@@ -13,7 +13,6 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from shopassist.metrics.exposition import render_families
 from shopassist.metrics.multiprocess import (
     ENDED_PROCESSES_FILE,
     SharedMetrics,
@@ -21,7 +20,16 @@ from shopassist.metrics.multiprocess import (
     merge_families,
     row_to_family,
 )
-from shopassist.metrics.registry import Aggregation, Histogram, MetricFamily, RequestMetrics, counter, gauge, histogram
+from shopassist.metrics.registry import (
+    Aggregation,
+    Histogram,
+    MetricFamily,
+    RequestMetrics,
+    counter,
+    gauge,
+    histogram,
+    render_families,
+)
 
 
 def own(count: float, size: float = 1, seen: float = 0) -> list[MetricFamily]:
@@ -31,8 +39,8 @@ def own(count: float, size: float = 1, seen: float = 0) -> list[MetricFamily]:
     return [
         counter("things", "Things.", {("a",): count}, "kind"),
         gauge("size", "Size.", size),
-        gauge("oldest", "Oldest.", size, across=Aggregation.MOST),
-        gauge("outcome", "Outcome.", count, across=Aggregation.LATEST, at=seen),
+        gauge("oldest", "Oldest.", size, aggregation=Aggregation.MAX),
+        gauge("outcome", "Outcome.", count, aggregation=Aggregation.LATEST, measured_at=seen),
         histogram("wait", "Waits.", waits, "kind"),
     ]
 
@@ -139,8 +147,8 @@ def test_callers_do_not_decide_how_many_series_there_are() -> None:
     """Made-up methods and paths without a route share one series."""
     figures = RequestMetrics()
     for number in range(100):
-        figures.answered(f"X{number}", None, 404, 0.001)
-    figures.answered("GET", "/api/admin/credits/{user_id}/adjust", 200, 0.001)
+        figures.count_request(f"X{number}", None, 404, 0.001)
+    figures.count_request("GET", "/api/admin/credits/{user_id}/adjust", 200, 0.001)
     assert set(figures.seconds.samples) == {
         ("other", "other", "4xx"),
         ("GET", "/api/admin/credits/{user_id}/adjust", "2xx"),
@@ -151,5 +159,7 @@ def test_counting_a_request_costs_microseconds() -> None:
     """At most 20 of them, on a machine that is busy with other things: it takes less than one."""
     figures = RequestMetrics()
     calls = 10_000
-    took = min(timeit.repeat(lambda: figures.answered("GET", "/api/user/credits", 200, 0.002), number=calls, repeat=5))
+    took = min(
+        timeit.repeat(lambda: figures.count_request("GET", "/api/user/credits", 200, 0.002), number=calls, repeat=5)
+    )
     assert took / calls < 20e-6

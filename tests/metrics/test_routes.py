@@ -61,7 +61,7 @@ async def test_what_happened_is_shown(client: httpx.AsyncClient, assistant: Test
     assert shown[f"{requests}{{'method': 'POST', 'route': '/api/query', 'status': '4xx'}}"] == 1
     assert shown[f"{requests}{{'method': 'GET', 'route': '/api/user/credits', 'status': '4xx'}}"] == 1
     assert shown[f"{requests}{{'method': 'GET', 'route': 'other', 'status': '4xx'}}"] == 1
-    assert shown["shopassist_http_requests_under_way"] == 1
+    assert shown["shopassist_http_requests_in_progress"] == 1
     holds = {event: shown[f"shopassist_credit_holds_total{{'event': '{event}'}}"] for event in ("held", "settled")}
     assert holds == {"held": 2, "settled": 1}
     assert shown["shopassist_credit_holds_total{'event': 'voided'}"] == 1
