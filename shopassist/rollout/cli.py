@@ -29,7 +29,7 @@ ReasonOption = Annotated[str | None, typer.Option(help="Kept in the audit of adm
 @app.command()
 def status() -> None:
     """Show where users are, differences and errors; exit code 1 when something needs looking at."""
-    _print_and_judge(_call_server("GET", ROUTE, None))
+    _print_and_check(_call_server("GET", ROUTE, None))
 
 
 @app.command("set")
@@ -44,11 +44,11 @@ def set_(
 @app.command()
 def back(reason: ReasonOption = None) -> None:
     """Send everybody back to memory at once, even with PostgreSQL down; exit code 1 when a change may be missing."""
-    _print_and_judge(_call_server("POST", f"{ROUTE}/back", reason))
+    _print_and_check(_call_server("POST", f"{ROUTE}/back", reason))
 
 
 def _call_server(method: str, path: str, reason: str | None, body: dict[str, Any] | None = None) -> RolloutStatus:
-    """What the server says. Raises `StartupError` when it says something else."""
+    """Call the server and return the status. Raises `StartupError` when there is none."""
     settings, how = read_settings(), load_settings(AdministrationSettings)
     url = how.url or _build_local_url(settings)
     token = how.token.get_secret_value() if how.token else _mint_token(settings)
@@ -80,22 +80,22 @@ def _build_local_url(settings: Settings) -> str:
 
 
 def _mint_token(settings: Settings) -> str:
-    """A token that a server on the embedded database believes."""
+    """Return a token that a server on the embedded database accepts."""
     if settings.database.database_url is not None or settings.server.production:
         raise StartupError("ADMIN_TOKEN is not set: the server believes an administrator's access token alone.")
     issuer = DevelopmentIssuer(get_development_key_file(settings))
     return issuer.mint(get_operator_name(), [settings.identity.admin_scope], timedelta(minutes=1))
 
 
-def _print_and_judge(status: RolloutStatus) -> None:
-    """Print it. Raises `Exit` when something needs looking at."""
+def _print_and_check(status: RolloutStatus) -> None:
+    """Print a status. Raises `Exit` when something needs attention."""
     _print_status(status)
     if status.unmirrored or status.differences or status.is_overtaken:
         raise typer.Exit(1)
 
 
 def _print_status(status: RolloutStatus) -> None:
-    """Print it."""
+    """Print a status."""
     console = Console(highlight=False, markup=False)
     state = "everybody was sent back" if status.is_back else f"{status.percent:g} % of users in PostgreSQL"
     shadow = ", both sides compared" if status.is_shadowing else ""
@@ -111,6 +111,6 @@ def _print_status(status: RolloutStatus) -> None:
     if status.is_overtaken:
         console.print("another server runs a rollout on this database: stop one of the two at once")
     if status.unmirrored:
-        console.print(f"{len(status.unmirrored)} whose last change in PostgreSQL may be missing in memory:")
+        console.print(f"{len(status.unmirrored)} users with a last change in PostgreSQL that may be missing in memory:")
         for one in status.unmirrored:
             console.print(f"  {one.user_id}  since {one.since:%Y-%m-%d %H:%M:%S} UTC")

@@ -77,7 +77,7 @@ class MemoryUserRows:
         return self._store.table(UserCredits).get(user_id)
 
     def list_admins_mentioning(self, user_id: str) -> list[str]:
-        """Return the administrators whose stored idempotent responses are about a user."""
+        """Return the administrators with stored idempotent responses about a user."""
         answers = self._store.table(IdempotentAnswer).values()
         return sorted({row.user_id for row in answers if row.response.get("user_id") == user_id})
 

@@ -60,7 +60,7 @@ USER_TABLES: tuple[type[SQLModel], ...] = (
     IdempotentAnswer,
     GuestMerge,
 )
-"""The tables whose rows migrate with their user. A guest merge belongs to both the guest and the user."""
+"""The tables with rows that migrate with their user. A guest merge belongs to both the guest and the user."""
 
 Erasures = tuple[list[Erasure], list[ErasedBalance]]
 
@@ -72,7 +72,7 @@ class RolloutPercent(BaseModel):
 
 
 class Unmirrored(BaseModel):
-    """A user whose last change in PostgreSQL may be missing in memory, and since when."""
+    """A user with a last change in PostgreSQL that may be missing in memory, and since when."""
 
     user_id: str
     since: datetime

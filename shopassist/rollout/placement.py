@@ -90,9 +90,9 @@ class UserPlacement:
         self.counters = RolloutCounters()
         self.in_postgres: set[str] = set()
         self.unmirrored: dict[str, datetime] = {}
-        """Users whose last change in PostgreSQL the mirror may lack, and since when."""
+        """Users with a last change in PostgreSQL that the mirror may lack, and since when."""
         self.shadowed: set[str] = set()
-        """Users in memory of whom PostgreSQL has an exact copy."""
+        """Users in memory with an exact copy in PostgreSQL."""
         self.pinned: Counter[str] = Counter()
         """Users who stay in PostgreSQL until an erasure has finished."""
         self.erasures: dict[UUID, tuple[str, ...]] = {}
@@ -160,7 +160,7 @@ class UserPlacement:
         self.shadowed.add(user_id)
 
     async def adopt(self, user_id: str, rows: Rows) -> None:
-        """Record a user whose rows were in PostgreSQL when this process started."""
+        """Record a user with rows that were in PostgreSQL when this process started."""
         await self.mirror.rows.write(user_id, rows)
         self.in_postgres.add(user_id)
 
@@ -171,7 +171,7 @@ class UserPlacement:
             await backend.rows.apply_erasures(erasures)
 
     def list_admins_mentioning(self, user_id: str) -> list[str]:
-        """Return the administrators whose stored idempotent responses are about a user."""
+        """Return the administrators with stored idempotent responses about a user."""
         return [*self.memory.rows.list_admins_mentioning(user_id), *self.mirror.rows.list_admins_mentioning(user_id)]
 
     async def release_erased(self, user_ids: Sequence[str]) -> None:

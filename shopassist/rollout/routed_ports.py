@@ -48,12 +48,12 @@ Handler = Callable[[PortCall], Awaitable[Any]]
 
 
 def by_id(user_id: str, *_: object, **__: object) -> tuple[str, ...]:
-    """Return the user whose id is the first argument."""
+    """Return the first argument, a user id."""
     return (user_id,)
 
 
 def by_owner(row: Any, *_: object, **__: object) -> tuple[str, ...]:
-    """Return the user whom the first argument belongs to."""
+    """Return the `user_id` of the first argument."""
     return (row.user_id,)
 
 

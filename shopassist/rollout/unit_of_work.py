@@ -1,4 +1,4 @@
-"""Unit of work over both storages: the first repository call of a body says whose rows it is about."""
+"""Unit of work over both storages: the first repository call of a body names its users."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -35,7 +35,7 @@ RECORDER: Any = SimpleNamespace(
         for repository, methods in REPOSITORY_USERS.items()
     }
 )
-"""Repositories each call of which raises `FirstCall`."""
+"""Repositories with methods that raise `FirstCall`."""
 
 
 async def find_first_call(body: Callable[[Any], Any]) -> FirstCall:
@@ -106,14 +106,14 @@ class RoutedUnitOfWork:
         return result
 
     def _list_all_consents(self, work: Repositories, storage: Storage) -> Any:
-        """Return repositories of `storage` whose list of consents has the users of both storages."""
+        """Return the repositories of `storage` with a list of consents over both storages."""
         listed = partial(self._list_consents, work.consents.list_consents, storage)
-        return Overlay(work, consents=Overlay(work.consents, list_consents=listed))
+        return work.replace(consents=Overlay(work.consents, list_consents=listed))
 
     async def _list_consents(
         self, list_own: Callable[..., Any], storage: Storage, limit: int | None = None, after_user_id: str | None = None
     ) -> list[UserConsent]:
-        """Return the records of users in `storage` and of those elsewhere; a record left behind does not count."""
+        """Return the records of both storages, each from the one that holds the user: old rows may be in the other."""
         placement = self._placement
         other = placement.memory if storage is Storage.POSTGRES else placement.mirror
         others = await other.get("unit_of_work").run(lambda work: work.consents.list_consents(limit, after_user_id))

@@ -1,4 +1,4 @@
-"""A rollout under 100 requests a second (`FAULT_RATE` where that is less): the dial is turned, PostgreSQL is killed."""
+"""A rollout under 100 requests a second (or `FAULT_RATE`) with changing percentages and PostgreSQL killed."""
 
 import asyncio
 import os
@@ -24,16 +24,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 RATE = min(100, load.RATE)
 SECONDS = 2.0
-"""How long the dial stays where it is."""
+"""Time between two changes of the percentage."""
 
-DIAL = (10, 50, 100, 40, 0, 70, 100, 5, 100)
+PERCENTAGES = (10, 50, 100, 40, 0, 70, 100, 5, 100)
 
 
 class Shop:
-    """A server that runs a rollout, and the operator's command line."""
+    """A server with a rollout, and the operator's command line."""
 
     def __init__(self, folder: Path, url: str, identity: IdentityProvider) -> None:
-        """It begins with everybody in memory."""
+        """Start the server with all users in memory."""
         self._identity = identity
         believed = {"AUTH0_ISSUER": identity.issuer, "AUTH0_API_AUDIENCE": AUDIENCE}
         self.server = TestServer(
@@ -42,11 +42,11 @@ class Shop:
         self.load = Load(self.server.port, self.token, RATE)
 
     def token(self, subject: str, **claims: Any) -> str:
-        """An access token."""
+        """Return an access token."""
         return self._identity.token(subject, self._identity.curve_key, {"kid": "k2"}, "ES256", **claims)
 
     async def rollout(self, *arguments: str) -> tuple[int, str]:
-        """What `shopassist rollout …` says, and its exit code."""
+        """Run `shopassist rollout …` and return its exit code and output."""
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(PROJECT),
@@ -60,13 +60,13 @@ class Shop:
         return done.returncode, done.stdout + done.stderr
 
     async def status(self) -> RolloutStatus:
-        """What the server says."""
+        """Return the status that the server gives."""
         headers = {"Authorization": f"Bearer {self.token('auth0|admin', scope='shopassist:admin')}"}
         _, body, _ = await asyncio.to_thread(self.server.call, "GET", "/api/admin/rollout", None, headers)
         return RolloutStatus.model_validate(body)
 
-    async def moved(self) -> RolloutStatus:
-        """What the server says once everybody is where they are wanted."""
+    async def wait_until_migrated(self) -> RolloutStatus:
+        """Wait until all users are in their assigned storage and return the status."""
         async with asyncio.timeout(30):
             while (status := await self.status()).to_move:
                 await asyncio.sleep(0.1)
@@ -75,33 +75,33 @@ class Shop:
 
 @pytest.fixture
 def shop(database: str, identity: IdentityProvider, tmp_path: Path) -> Iterator[Shop]:
-    """One that runs."""
+    """Yield a running server."""
     shop = Shop(tmp_path, database, identity)
     shop.server.wait_until_ready()
     yield shop
     shop.server.kill()
 
 
-async def test_the_dial_under_load(shop: Shop, database: str, tell: Any) -> None:
-    """Nobody is refused, no acknowledged write is lost, nothing happens twice, and both sides always agree."""
+async def test_changing_the_percentage_under_load(shop: Shop, database: str, tell: Any) -> None:
+    """No request is refused, no acknowledged write is lost or duplicated, and no comparison differs."""
     await shop.load.know()
     async with shop.load.running():
-        for percent in DIAL:
+        for percent in PERCENTAGES:
             code, said = await shop.rollout("set", str(percent))
             assert code == 0, said
             await asyncio.sleep(SECONDS)
     heard = list(shop.load.heard)
     assert [one for one in heard if one.failed] == []
-    await asked_again(shop, heard)
+    await ask_again(shop, heard)
     assert (await shop.rollout("set", "100"))[0] == 0
-    status = await shop.moved()
+    status = await shop.wait_until_migrated()
     await shop.load.hang_up()
     code, said = await shop.rollout("status")
     assert (code, status.unmirrored, status.differences) == (0, [], {}), said
     books = await audited(database, shop.load.heard, with_answers=False)
     assert (books.lost, books.doubled, books.drifting_accounts) == ([], [], 0)
     tell(
-        f"dial {', '.join(map(str, DIAL))} at {RATE} requests/s",
+        f"percentages {', '.join(map(str, PERCENTAGES))} at {RATE} requests/s",
         requests=len(heard),
         users_moved=status.memory.moved_here + status.postgres.moved_here,
         compared=status.compared,
@@ -116,7 +116,7 @@ async def test_the_dial_under_load(shop: Shop, database: str, tell: Any) -> None
 async def test_back_under_load_with_the_database_gone(
     shop: Shop, database: str, faulty: OwnPostgres, tell: Any
 ) -> None:
-    """PostgreSQL is killed at 50 %: `back` ends all refusals at once, and only who is listed may miss a change."""
+    """PostgreSQL is killed at 50 %: `back` ends all refusals, and only listed users may lack a change."""
     await shop.load.know()
     async with shop.load.running():
         assert (await shop.rollout("set", "50"))[0] == 0
@@ -138,11 +138,11 @@ async def test_back_under_load_with_the_database_gone(
     assert code == bool(listed)
     paid = [one for one in shop.load.heard if one.kind is Kind.NEW and one.charged]
     for one in paid:
-        assert await left(shop, one) == 9 or one.who in listed
+        assert await get_credits(shop, one) == 9 or one.who in listed
 
     faulty.start()
     assert (await shop.rollout("set", "100"))[0] == 0
-    status = await shop.moved()
+    status = await shop.wait_until_migrated()
     await shop.load.hang_up()
     books = await audited(database, after, with_answers=False)
     assert (set(books.lost) - listed, books.drifting_accounts, status.unmirrored) == (set(), 0, [])
@@ -156,14 +156,14 @@ async def test_back_under_load_with_the_database_gone(
     )
 
 
-async def left(shop: Shop, one: Heard) -> int:
-    """Credits that somebody who asked once has left."""
+async def get_credits(shop: Shop, one: Heard) -> int:
+    """Return the available credits of the user of a request."""
     _, body, _ = await asyncio.to_thread(shop.server.call, "GET", "/api/user/credits", None, {"X-Session-ID": one.who})
     return int(body["available_credits"])
 
 
-async def asked_again(shop: Shop, heard: list[Heard]) -> None:
-    """Whoever paid for an answer gets it once more for nothing, wherever they are by now."""
+async def ask_again(shop: Shop, heard: list[Heard]) -> None:
+    """Check that users get a paid answer again for free, in either storage."""
     for one in [one for one in heard if one.kind is Kind.NEW and one.charged][::10]:
         again = await shop.load.again(one.number)
         assert (again.status, again.body["metadata"]["charged"], again.body["cached"]) == (200, 0, True)

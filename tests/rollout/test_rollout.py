@@ -1,4 +1,4 @@
-"""A rollout on a real PostgreSQL: what moves, what is compared, and what happens when the database goes."""
+"""A rollout on a real PostgreSQL: migrations, comparisons, and an unavailable database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +17,7 @@ from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.privacy.models import AskedBy, ErasureRequest
-from shopassist.rollout import background, controller
+from shopassist.rollout import controller
 from shopassist.rollout.models import Assignment
 from shopassist.server import run_server
 from shopassist.settings import Settings, Storage, StorageSettings
@@ -30,17 +30,17 @@ Begin = Callable[..., "asyncio.Future[Container]"]
 
 
 def rollout_settings(url: str, percent: float = 0, shadow: bool = False) -> Settings:
-    """Settings of a rollout."""
+    """Return the settings of a rollout."""
     storage = StorageSettings(storage=Storage.ROLLOUT, rollout_percent=percent, rollout_shadow=shadow)
     return postgres_settings(url).model_copy(update={"storage": storage})
 
 
 @pytest.fixture
 async def begin() -> AsyncIterator[Begin]:
-    """Begins a rollout, as a server does."""
+    """Return a function that starts a rollout as a server does."""
     async with AsyncExitStack() as stack:
 
-        async def begun(url: str, percent: float = 0, shadow: bool = False, works: bool = False) -> Container:
+        async def start_rollout(url: str, percent: float = 0, shadow: bool = False, works: bool = False) -> Container:
             container = Container(settings=rollout_settings(url, percent, shadow))
             stack.push_async_callback(container.shutdown)
             await container.rollout().begin()
@@ -48,50 +48,50 @@ async def begin() -> AsyncIterator[Begin]:
                 await stack.enter_async_context(container.rollout().running())
             return container
 
-        yield begun  # type: ignore[misc]
+        yield start_rollout  # type: ignore[misc]
 
 
-async def balances(container: Container) -> dict[str, int]:
-    """What everybody may spend."""
+async def get_balances(container: Container) -> dict[str, int]:
+    """Return the available credits by user."""
     return {user_id: await container.credit_service().check_credits(user_id) for user_id in USERS}
 
 
-async def spend(container: Container, amount: int = 1) -> None:
-    """Everybody spends."""
+async def spend_credits(container: Container, amount: int = 1) -> None:
+    """Deduct credits of every user."""
     for user_id in USERS:
         assert await container.credit_service().deduct_credit(user_id, amount=amount)
 
 
-async def until_moved(container: Container) -> None:
-    """Wait until everybody is where they are wanted."""
+async def wait_until_migrated(container: Container) -> None:
+    """Wait until every user is in the assigned storage."""
     async with asyncio.timeout(20):
         while (await container.rollout().get_status()).to_move:
             await asyncio.sleep(0.02)
 
 
-async def test_people_move_without_asking(begin: Begin, database_url: str) -> None:
-    """Turned up, the dial brings everybody's state to PostgreSQL; turned down, back; holds go along."""
+async def test_users_migrate_without_a_call(begin: Begin, database_url: str) -> None:
+    """At 100 % all rows migrate to PostgreSQL, at 0 % back; open holds migrate too."""
     container = await begin(database_url, works=True)
-    await spend(container)
+    await spend_credits(container)
     holds = [HoldRequest(uuid4(), user_id, False, 2) for user_id in USERS]
     for hold in holds:
         assert (await container.credit_ledger().place_hold(hold)).granted
     container.rollout().set(100)
-    await until_moved(container)
+    await wait_until_migrated(container)
     assert (await container.rollout().get_status()).postgres.users == len(USERS)
     for hold in holds[:10]:
         assert await container.credit_ledger().settle(Settlement(hold.hold_id, hold.user_id, "A question"))
     container.rollout().set(0)
-    await until_moved(container)
+    await wait_until_migrated(container)
     status = await container.rollout().get_status()
     assert (status.memory.users, status.postgres.users) == (len(USERS), 0)
     for hold in holds[10:]:
         assert await container.credit_ledger().void(hold.hold_id, hold.user_id)
-    assert set((await balances(container)).values()) == {47, 49}
+    assert set((await get_balances(container)).values()) == {47, 49}
 
 
-async def test_an_answer_is_not_paid_for_again(begin: Begin, database_url: str) -> None:
-    """Whoever moves after they were answered finds the answer."""
+async def test_a_paid_answer_is_found_after_migrating(begin: Begin, database_url: str) -> None:
+    """A user who migrates after an answer does not pay for it again."""
     container = await begin(database_url)
     answer = StoredAnswer("a" * 64, '{"recommendations_summary": "one"}', container.settings().cache.validity)
     hold = HoldRequest(uuid4(), USERS[0], False)
@@ -103,8 +103,8 @@ async def test_an_answer_is_not_paid_for_again(begin: Begin, database_url: str) 
     assert await container.cached_answers().find("a" * 64) == {"recommendations_summary": "one"}
 
 
-async def test_shadowing_finds_a_difference(begin: Begin, database_url: str) -> None:
-    """Somebody's copy on the other side that was tampered with is counted, brought in step, and agrees from then on."""
+async def test_shadowing_counts_and_corrects_a_difference(begin: Begin, database_url: str) -> None:
+    """A changed copy in the other storage is counted once, corrected, and equal from then on."""
     container = await begin(database_url, shadow=True)
     user_id = USERS[0]
     await container.credit_service().deduct_credit(user_id)
@@ -121,10 +121,10 @@ async def test_shadowing_finds_a_difference(begin: Begin, database_url: str) -> 
     assert (await container.rollout().get_status()).compared == 4
 
 
-async def test_everybody_comes_back_without_the_database(begin: Begin, server: OwnPostgres) -> None:
-    """With PostgreSQL killed, `back` returns all with what they had, and lists whose change is in doubt."""
+async def test_back_works_without_the_database(begin: Begin, server: OwnPostgres) -> None:
+    """With PostgreSQL killed, `back` restores all users from memory and lists those with an uncertain change."""
     container = await begin(server.url, 100, works=True)
-    await spend(container, 3)
+    await spend_credits(container, 3)
     await container.consent_service().create_consent(USERS[1], UserConsentCreate(marketing_consent=True))
     await container.rollout_storage().router().close()
     with server.frozen():
@@ -137,39 +137,39 @@ async def test_everybody_comes_back_without_the_database(begin: Begin, server: O
     status = await container.rollout().get_status()
     assert (status.postgres.users, status.memory.users) == (0, len(USERS))
     assert [one.user_id for one in status.unmirrored] == [USERS[0]]
-    assert set((await balances(container)).values()) == {47}
-    await spend(container)
+    assert set((await get_balances(container)).values()) == {47}
+    await spend_credits(container)
     consent = await container.consent_service().get_consent(USERS[1])
     assert consent is not None
     assert consent.marketing_consent
 
     server.start()
     container.rollout().set(100)
-    await until_moved(container)
+    await wait_until_migrated(container)
     assert (await container.rollout().get_status()).unmirrored == []
-    assert set((await balances(container)).values()) == {46}
+    assert set((await get_balances(container)).values()) == {46}
     report = await container.ledger_audit().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 
 
-async def test_who_is_in_memory_does_not_need_the_database(begin: Begin, server: OwnPostgres) -> None:
-    """With PostgreSQL hanging, those who were not moved are served as ever; a dial that is turned up moves nobody."""
+async def test_users_in_memory_do_not_need_the_database(begin: Begin, server: OwnPostgres) -> None:
+    """With PostgreSQL hanging, users in memory are served as usual, and setting 100 % migrates no user."""
     container = await begin(server.url)
-    await spend(container)
+    await spend_credits(container)
     with server.frozen():
         async with asyncio.timeout(1):
-            await spend(container)
+            await spend_credits(container)
         container.rollout().set(100)
-        await spend(container)
+        await spend_credits(container)
     assert (await container.rollout().get_status()).memory.users == len(USERS)
-    assert set((await balances(container)).values()) == {47}
+    assert set((await get_balances(container)).values()) == {47}
 
 
-async def test_a_restart_keeps_who_was_moved(begin: Begin, database_url: str) -> None:
-    """A new process finds those who are in PostgreSQL, wherever the dial is, and moves them by it."""
+async def test_a_restart_finds_migrated_users(begin: Begin, database_url: str) -> None:
+    """A new process finds the users in PostgreSQL at any percentage, and migrates them by it."""
     first = await begin(database_url, 50)
-    await spend(first)
+    await spend_credits(first)
     await first.rollout_storage().router().close()
     async with first.rollout().running():
         pass
@@ -181,7 +181,7 @@ async def test_a_restart_keeps_who_was_moved(begin: Begin, database_url: str) ->
 
 
 async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second one says why it does not begin; and neither mode with state in memory takes a second worker."""
+    """A second server names the reason why it does not start; both storages in memory refuse a second worker."""
     monkeypatch.setattr(controller, "LEASE_PATIENCE_SECONDS", 0.0)
     await begin(database_url)
     with pytest.raises(StartupError, match="Another server runs with STORAGE=rollout"):
@@ -192,8 +192,8 @@ async def test_one_server_at_a_time(begin: Begin, database_url: str, monkeypatch
             run_server(settings, lambda settings: Container(settings=settings))
 
 
-async def test_a_server_that_was_overtaken_says_so(begin: Begin, database_url: str) -> None:
-    """When it could not renew its lease, and another took it; no longer when that one has gone."""
+async def test_the_status_tells_of_an_overtaking_server(begin: Begin, database_url: str) -> None:
+    """True while another server has the lease, false again once that lease has expired."""
     container = await begin(database_url, works=True)
     assert not (await container.rollout().get_status()).is_overtaken
     taken = "UPDATE leases SET holder = 'another', expires_at = now() + interval '1 hour'"
@@ -204,13 +204,13 @@ async def test_a_server_that_was_overtaken_says_so(begin: Begin, database_url: s
                 await asyncio.sleep(0.05)
 
 
-async def test_lists_and_audits_have_everybody(begin: Begin, database_url: str) -> None:
-    """Consents come in pages from both sides, each once, also of who moved back; acts of administrators from either."""
+async def test_lists_and_audits_span_both_storages(begin: Begin, database_url: str) -> None:
+    """Each consent is listed once, also after migrating back; audit entries come from both storages."""
     container = await begin(database_url, 100, works=True)
     for user_id in USERS:
         await container.consent_service().create_consent(user_id, UserConsentCreate())
     container.rollout().set(50)
-    await until_moved(container)
+    await wait_until_migrated(container)
     found, after = [], None
     while page := await container.consent_service().list_consents(3, after):
         found += [record.user_id for record in page]
@@ -227,12 +227,12 @@ async def test_lists_and_audits_have_everybody(begin: Begin, database_url: str) 
     assert sorted(act.target or "" for act in acts) == sorted(USERS)
 
 
-async def test_an_erasure_reaches_what_was_left_behind(begin: Begin, database_url: str) -> None:
-    """Of somebody who moved back nothing stays in PostgreSQL either, and coming back refills nothing."""
+async def test_an_erasure_includes_rows_left_in_postgresql(begin: Begin, database_url: str) -> None:
+    """Rows of a user who migrated back are erased in both storages, and a new account is not refilled."""
     container = await begin(database_url, 100)
-    await spend(container, 5)
+    await spend_credits(container, 5)
     container.rollout().set(0)
-    assert set((await balances(container)).values()) == {45}
+    assert set((await get_balances(container)).values()) == {45}
     receipt = await container.erasure_service().erase(USERS[0], False)
     assert receipt.erased["account"] == 1
     for backend in (
@@ -244,10 +244,10 @@ async def test_an_erasure_reaches_what_was_left_behind(begin: Begin, database_ur
     assert await container.credit_service().check_credits(USERS[0]) == 45
 
 
-async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url: str) -> None:
-    """Asked for again while it is unfinished, an erasure keeps nobody in PostgreSQL once it is done."""
+async def test_a_repeated_erasure_unpins_its_users(begin: Begin, database_url: str) -> None:
+    """A second request for an unfinished erasure keeps no user in PostgreSQL once it has finished."""
     container = await begin(database_url)
-    await spend(container)
+    await spend_credits(container)
     change = CreditAdjustment(amount=1, reason="x")
     await container.adjustment_service().adjust(USERS[0], change, USERS[1], "key")
     request = ErasureRequest(USERS[0], container.user_hasher()(USERS[0]), False, AskedBy.USER)
@@ -264,33 +264,33 @@ async def test_who_is_erased_twice_at_once_is_let_go(begin: Begin, database_url:
 
 @pytest.fixture
 async def server() -> AsyncIterator[OwnPostgres]:
-    """A migrated server of a test's own."""
+    """Return a server of its own with a migrated database."""
     with own_postgres() as server:
         await migrate.upgrade(normalise_dsn(server.url))
         yield server
 
 
-async def test_one_who_cannot_be_moved_holds_up_nobody(begin: Begin, database_url: str) -> None:
-    """PostgreSQL refuses somebody's row: they stay, are served and counted, and all others move."""
+async def test_a_user_who_cannot_migrate_does_not_block_others(begin: Begin, database_url: str) -> None:
+    """A user with a refused row stays in memory, is served and counted, and all others migrate."""
     container = await begin(database_url, works=True)
-    await spend(container)
+    await spend_credits(container)
     refusal = "CHECK (user_id <> 'auth0|0') NOT VALID"
     await execute(database_url, f"ALTER TABLE user_credits ADD CONSTRAINT refused {refusal}")
     container.rollout().set(100)
     async with asyncio.timeout(20):
         while len(container.rollout_storage().placement().in_postgres) < len(USERS) - 1:
             await asyncio.sleep(0.02)
-    await spend(container)
+    await spend_credits(container)
     status = await container.rollout().get_status()
     assert (status.memory.users, status.to_move) == (1, 1)
     assert status.postgres.moves_failed > 0
-    assert set((await balances(container)).values()) == {48}
+    assert set((await get_balances(container)).values()) == {48}
 
 
-async def test_the_mirror_is_put_right_without_a_request(begin: Begin, server: OwnPostgres) -> None:
-    """Who is listed as unmirrored is so no longer, soon after PostgreSQL can be read again."""
+async def test_the_mirror_is_refreshed_without_a_call(begin: Begin, server: OwnPostgres) -> None:
+    """An unmirrored user is mirrored soon after PostgreSQL can be read again."""
     container = await begin(server.url, 100, works=True)
-    await spend(container)
+    await spend_credits(container)
     await container.rollout_storage().router().close()
     with server.frozen():
         with pytest.raises(StorageUnavailableError):
@@ -304,13 +304,13 @@ async def test_the_mirror_is_put_right_without_a_request(begin: Begin, server: O
     assert container.rollout_storage().placement().is_mirrored(account)
 
 
-async def test_going_back_does_not_wait_for_work_that_hangs(
+async def test_back_does_not_wait_for_hanging_calls(
     begin: Begin, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everybody else is back; whoever has something under way follows when it has ended."""
-    monkeypatch.setattr(background, "BACK_SECONDS", 0.2)
+    """All other users are back; the user with a call in progress follows when it has ended."""
+    monkeypatch.setattr(controller, "BACK_SECONDS", 0.2)
     container = await begin(database_url, 100, works=True)
-    await spend(container)
+    await spend_credits(container)
     async with container.rollout_storage().router().locks.hold(USERS[0]):
         async with asyncio.timeout(5):
             await container.rollout().back()
@@ -318,19 +318,19 @@ async def test_going_back_does_not_wait_for_work_that_hangs(
     async with asyncio.timeout(5):
         while container.rollout_storage().placement().in_postgres:
             await asyncio.sleep(0.02)
-    assert set((await balances(container)).values()) == {49}
+    assert set((await get_balances(container)).values()) == {49}
 
 
-def test_a_rollout_does_not_begin_without_the_database(database_url: str) -> None:
-    """It would not know who was moved, and would give them their credits anew."""
+def test_a_rollout_does_not_start_without_the_database(database_url: str) -> None:
+    """It would not know the users in PostgreSQL, and would give them new credits."""
     settings = rollout_settings(database_url)
     database = settings.database.model_copy(update={"start_degraded": True})
     with pytest.raises(ValueError, match="START_DEGRADED must not be set with STORAGE=rollout"):
         Settings(storage=settings.storage, database=database)
 
 
-async def test_one_person_asks_for_everything_at_once(begin: Begin, database_url: str) -> None:
-    """Of 120 debits while the dial turns to and fro, some given up half-way, no more succeed than there are credits."""
+async def test_concurrent_debits_never_exceed_the_credits(begin: Begin, database_url: str) -> None:
+    """Of 120 debits during migrations, some cancelled, at most as many succeed as there are credits."""
     container = await begin(database_url, works=True)
     user_id, service = USERS[0], container.credit_service()
     assert await service.check_credits(user_id) == 50
@@ -344,7 +344,7 @@ async def test_one_person_asks_for_everything_at_once(begin: Begin, database_url
     assert 10 <= paid <= 50
     assert {type(result) for result in results} <= {bool, asyncio.CancelledError}
     container.rollout().set(100)
-    await until_moved(container)
+    await wait_until_migrated(container)
     assert await service.check_credits(user_id) == 0
     report = await container.ledger_audit().verify()
     assert report is not None

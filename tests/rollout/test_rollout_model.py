@@ -1,4 +1,4 @@
-"""Whatever the dial does meanwhile, a rollout says what one twin alone says, and the books agree."""
+"""A rollout with changing percentages gives the same results as a memory storage alone."""
 
 import json
 import random
@@ -30,23 +30,23 @@ STEPS = 250
 GUESTS = tuple(f"guest-{number}" for number in range(4))
 USERS = tuple(f"auth0|{number}" for number in range(4))
 ORIGIN = ConsentProvenance(ConsentSource.CONSENTS)
-Act = Callable[[Container], Awaitable[Any]]
+Step = Callable[[Container], Awaitable[Any]]
 
 
 class Script:
-    """Acts drawn by a seed, the same for whoever performs them."""
+    """Random calls from a seed, to be made on several containers."""
 
     def __init__(self, seed: int) -> None:
-        """It begins."""
+        """Start with no holds."""
         self.random = random.Random(seed)  # noqa: S311 - a script, no secret
         self.holds: list[tuple[UUID, str]] = []
 
-    def act(self) -> tuple[str, Act]:
-        """What is done next, and its name."""
+    def draw(self) -> tuple[str, Step]:
+        """Return the next call and its name."""
         user_id = self.random.choice(GUESTS + USERS)
         is_guest = user_id in GUESTS
         number = self.random.randrange(4)
-        acts: dict[str, Act] = {
+        calls: dict[str, Step] = {
             "account": lambda world: world.credit_service().get_caller_account(user_id, is_guest),
             "status": lambda world: world.credit_service().get_credit_status(user_id, is_guest),
             "deduct": lambda world: world.credit_service().deduct_credit(user_id, is_guest, number),
@@ -73,14 +73,14 @@ class Script:
             "erase": lambda world: world.erasure_service().erase(user_id, is_guest, patience_seconds=60),
         }
         rare = {"merge": 0.2, "erase": 0.1}
-        [name] = self.random.choices(list(acts), [rare.get(one, 1) for one in acts])
-        return name, acts[name]
+        [name] = self.random.choices(list(calls), [rare.get(one, 1) for one in calls])
+        return name, calls[name]
 
-    def _adjust(self, user_id: str, number: int) -> Act:
+    def _adjust(self, user_id: str, number: int) -> Step:
         change, key = CreditAdjustment(amount=number - 4, reason="a correction"), f"a-{self.random.randrange(20)}"
         return lambda world: world.adjustment_service().adjust(user_id, change, USERS[0], key)
 
-    def _hold(self, user_id: str, is_guest: bool, number: int) -> Act:
+    def _hold(self, user_id: str, is_guest: bool, number: int) -> Step:
         hold_id = uuid4()
         self.holds.append((hold_id, user_id))
         request = HoldRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
@@ -89,12 +89,12 @@ class Script:
     def _any_hold(self) -> tuple[UUID, str]:
         return self.random.choice(self.holds) if self.holds else (uuid4(), USERS[0])
 
-    def _settle(self) -> Act:
+    def _settle(self) -> Step:
         hold_id, user_id = self._any_hold()
         replay = IdempotencyRecord(user_id, f"key-{self.random.randrange(4)}", "h" * 64, {"answer": "a phone"})
         return lambda world: world.credit_ledger().settle(Settlement(hold_id, user_id, "A question", None, replay))
 
-    def _void(self) -> Act:
+    def _void(self) -> Step:
         hold_id, user_id = self._any_hold()
         return lambda world: world.credit_ledger().void(hold_id, user_id)
 
@@ -103,7 +103,7 @@ class Script:
 async def worlds(
     database_url: str, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Container, Container]]:
-    """A rollout, which is in no hurry, and memory alone."""
+    """Yield a rollout with long time limits, and memory alone."""
     monkeypatch.setattr(router, "SHADOW_SECONDS", 60.0)
     monkeypatch.setattr(placement, "MIGRATION_SECONDS", 60.0)
     both = patient(postgres_settings(database_url)).model_copy(
@@ -119,13 +119,13 @@ async def worlds(
     await rollout.shutdown()
 
 
-async def performed(act: Act, container: Container) -> CallResult:
-    """Perform an act and return its result."""
-    return await run_call(act, container)
+async def perform(step: Step, container: Container) -> CallResult:
+    """Make a call and return its result."""
+    return await run_call(step, container)
 
 
-async def held(state: MemoryUserRows | PostgresUserRows, user_id: str) -> dict[str, list[Any]]:
-    """All that is somebody's, by table."""
+async def read_rows(state: MemoryUserRows | PostgresUserRows, user_id: str) -> dict[str, list[Any]]:
+    """Return the comparable rows of a user by table."""
     rows = (await state.read([user_id])).get(user_id, {})
     return {
         table.__name__: sorted(json.dumps(one, sort_keys=True) for one in normalise_result(found))
@@ -134,8 +134,8 @@ async def held(state: MemoryUserRows | PostgresUserRows, user_id: str) -> dict[s
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], clock: FixedClock, seed: int) -> None:
-    """Of 250 acts each has the same outcome, both sides always agree, and at the end all that is held is the same."""
+async def test_percentages_change_no_result(worlds: tuple[Container, Container], clock: FixedClock, seed: int) -> None:
+    """Each of 250 calls has the same result, no comparison differs, and in the end all rows are equal."""
     rollout, alone = worlds
     script = Script(seed)
     control = rollout.rollout()
@@ -145,23 +145,26 @@ async def test_nobody_notices_the_dial(worlds: tuple[Container, Container], cloc
         if script.random.random() < 0.05:
             await control.back()
         if script.random.random() < 0.1:
-            await control.router.close()  # what follows belongs to the same instant
+            await control.router.close()  # follow-ups use the same instant
             clock.move(hours=script.random.choice([0.01, 5, 25]))
-        name, act = script.act()
-        expected, found = await performed(act, alone), await performed(act, rollout)
-        if name == "erase":  # a receipt counts what was left behind as well
+        name, call = script.draw()
+        expected, found = await perform(call, alone), await perform(call, rollout)
+        if name == "erase":  # a receipt also counts rows left in PostgreSQL
             expected, found = CallResult(error=expected.error), CallResult(error=found.error)
         assert not expected.differs(found), (step, name, expected, found)
         if name == "erase":
             await control.router.close()
-            clock.move(seconds=1)  # who comes at the very instant of their erasure is sent away, or is not
+            clock.move(seconds=1)  # a call at the very instant of an erasure may be refused or not
     await control.router.close()
     status = await control.get_status()
     assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
     assert status.compared > 20
     for user_id in GUESTS + USERS:
         there = rollout.rollout_storage().placement().get_backend(user_id).rows
-        mine, same = await held(there, user_id), await held(alone.rollout_storage().memory_backend().rows, user_id)
+        mine, same = (
+            await read_rows(there, user_id),
+            await read_rows(alone.rollout_storage().memory_backend().rows, user_id),
+        )
         for table in {*mine, *same}:
             assert mine.get(table) == same.get(table), (user_id, table)
     report = await rollout.ledger_audit().verify()

@@ -50,12 +50,13 @@ REPOSITORIES = {
 
 @pytest.mark.parametrize(("repository", "port"), REPOSITORIES.items())
 def test_every_repository_method_names_its_users(repository: str, port: type) -> None:
-    """So does a method that is added to a repository."""
+    """A method that is added to a repository must be added to the table."""
+    assert set(REPOSITORY_USERS) == set(REPOSITORIES)
     assert set(REPOSITORY_USERS[repository]) == list_methods(port)
 
 
 async def test_the_first_call_of_a_body_names_the_users() -> None:
-    """Nothing behind the first call is done."""
+    """No call is made, and nothing after the first call is run."""
     subject = ConsentSubject("auth0|1", is_guest=False)
 
     async def merge(work: Repositories) -> None:
