@@ -12,10 +12,8 @@ from dependency_injector import containers, providers
 
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.audit.service import AdminAuditService
-from shopassist.cache.fallback import StaleAnswers
-from shopassist.cache.redis import EntryCodec, RedisAnswers
-from shopassist.cache.redis_client import build_redis_client
-from shopassist.cache.service import QueryCacheService
+from shopassist.cache.redis import RedisAnswers, build_redis_answers
+from shopassist.cache.service import QueryCacheService, StaleAnswers
 from shopassist.catalog.service import CatalogService
 from shopassist.consent.gate import ConsentGate
 from shopassist.consent.notices import NoticeService, PublishedNoticeCache
@@ -25,11 +23,11 @@ from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.reconciliation import LedgerReconciliationService
 from shopassist.credits.service import AdjustmentService, CreditService
 from shopassist.db.ports import SystemClock
+from shopassist.identity.caller import GuestSessions
 from shopassist.identity.client_network import ClientNetworks
-from shopassist.identity.guests import GuestSessions
 from shopassist.identity.issuers import token_verifier
 from shopassist.identity.key_derivation import derive_key, derive_shared_cache_key
-from shopassist.identity.rate_limits import MemoryRateCounters, RateLimits
+from shopassist.identity.rate_limits import RateCounters, RateLimits
 from shopassist.maintenance.jobs import MaintenanceJobs
 from shopassist.maintenance.scheduler import Job, JobScheduler
 from shopassist.metrics.registry import RequestMetrics
@@ -38,7 +36,7 @@ from shopassist.privacy.erasure import ErasureService
 from shopassist.privacy.export import ExportService
 from shopassist.privacy.guest_merge import GuestMergeService
 from shopassist.privacy.ports import ErasureCounters
-from shopassist.query.responses import QueryOutcome
+from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
 from shopassist.rollout.container import RolloutStorage
@@ -59,10 +57,16 @@ def port(storage: providers.Provider[Any], name: str) -> providers.Provider[Any]
     return providers.Singleton(getattr(storage.provided, name).call())
 
 
-async def close_all(*closers: Callable[[], Awaitable[None]]) -> None:
-    """Await each of `closers` in turn."""
-    for close in closers:
-        await close()
+async def close_all(shared_answers: RedisAnswers | None, close_storage: Callable[[], Awaitable[None]]) -> None:
+    """Close the Redis tier, if there is one, and the storage."""
+    if shared_answers is not None:
+        await shared_answers.close()
+    await close_storage()
+
+
+def prefer(tier: Any, otherwise: Any) -> Any:
+    """Return `tier`, or `otherwise` when it is None."""
+    return otherwise if tier is None else tier
 
 
 class Container(containers.DeclarativeContainer):
@@ -119,7 +123,7 @@ class Container(containers.DeclarativeContainer):
         key=providers.Callable(derive_key, settings, "guest session"),
         only_signed=settings.provided.guests.only_signed,
     )
-    rate_counters = providers.Singleton(MemoryRateCounters)
+    rate_counters = providers.Singleton(RateCounters)
     rate_limits = providers.Singleton(
         RateLimits,
         counters=rate_counters,
@@ -129,11 +133,11 @@ class Container(containers.DeclarativeContainer):
     )
 
     shared_answers = providers.Singleton(
-        RedisAnswers,
-        link=providers.Callable(build_redis_client, settings.provided.shared_cache_url),
-        behind=cached_answers,
+        build_redis_answers,
+        url=settings.provided.shared_cache_url,
+        stored=cached_answers,
         epochs=cache_epochs,
-        entries=providers.Factory(EntryCodec, providers.Callable(derive_shared_cache_key, settings)),
+        key=providers.Callable(derive_shared_cache_key, settings),
         clock=clock,
     )
 
@@ -183,9 +187,9 @@ class Container(containers.DeclarativeContainer):
     admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
-        most_answers=settings.provided.max_stale_answers,
-        most_bytes=settings.provided.cache.stale_bytes,
-        longest=settings.provided.cache.stale_lifetime,
+        max_answers=settings.provided.max_stale_answers,
+        max_bytes=settings.provided.cache.stale_bytes,
+        max_age=settings.provided.cache.stale_lifetime,
         validity=settings.provided.cache.validity,
     )
     availability = providers.Singleton(
@@ -198,9 +202,9 @@ class Container(containers.DeclarativeContainer):
     query_cache_service = providers.Singleton(
         QueryCacheService,
         unit_of_work=unit_of_work,
-        answers=cached_answers,
-        shared=shared_answers,
-        epochs=cache_epochs,
+        answers=providers.Callable(prefer, shared_answers, cached_answers),
+        stored_answers=cached_answers,
+        epochs=providers.Callable(prefer, shared_answers, cache_epochs),
         stale=stale_answers,
         clock=clock,
         validity=settings.provided.cache.validity,
@@ -209,7 +213,7 @@ class Container(containers.DeclarativeContainer):
 
     catalog = providers.Factory(CatalogService, unit_of_work=unit_of_work)
     assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=settings.provided.assistant)
-    flights: providers.Provider[SingleFlight[QueryOutcome]] = providers.Singleton(SingleFlight)
+    flights: providers.Provider[SingleFlight[WorkOutcome]] = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
     question_seconds = providers.Singleton(float, settings.provided.assistant.timeout_seconds)
     query_service = providers.Factory(
@@ -224,7 +228,7 @@ class Container(containers.DeclarativeContainer):
         timeout_seconds=question_seconds,
     )
 
-    shutdown = providers.Callable(close_all, shared_answers.provided.close, storage.provided.close.call())
+    shutdown = providers.Callable(close_all, shared_answers, storage.provided.close.call())
     request_figures = providers.Singleton(RequestMetrics)
     token_verifier = providers.Singleton(token_verifier, settings=settings)
     health_service = providers.Factory(HealthService, storage=settings.provided.storage.storage, database=database)

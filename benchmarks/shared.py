@@ -69,7 +69,9 @@ async def measured(
     found = []
     for callers in CALLERS:
         await look_up(shared, callers, 1)  # so that everything is there
-        figures = shared.shared_answers().figures
+        tier = shared.shared_answers()
+        assert tier is not None
+        figures = tier.metrics
         hits, misses = figures.hits, figures.misses
         pairs = []
         for turn in range(rounds):

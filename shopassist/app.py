@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 from fastapi import FastAPI
@@ -11,15 +12,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 from shopassist import __version__
 from shopassist.api import headers, pages
-from shopassist.api.body_limit import BodyLimit
 from shopassist.api.error_handlers import add_error_handlers
-from shopassist.api.middleware import AllowedHosts, RequestContext, SecurityHeaders
+from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
 from shopassist.monitoring import routes as monitoring_routes
 from shopassist.monitoring.routes import StartupGuard
-from shopassist.monitoring.services import Services
 from shopassist.privacy import routes as privacy_routes
 from shopassist.query import routes as query_routes
 from shopassist.rollout import routes as rollout_routes
@@ -36,7 +35,7 @@ credit; answers from the cache and questions that could not be answered are free
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
-    container: Services = app.state.container
+    container: Any = app.state.container
     availability = container.availability()
     try:
         async with (
@@ -63,7 +62,7 @@ async def do_nothing() -> None:
 
 
 def create_app(
-    container: Services,
+    container: Any,
     before: Callable[[], Awaitable[None]] = do_nothing,
     began: Callable[[], None] = lambda: None,
     shared: Path | None = None,

@@ -59,14 +59,11 @@ def serve(
     if with_parent:
         die_with_parent()
     from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
-    from shopassist.server import ServedServices, run_server  # noqa: PLC0415
-
-    def container_of(prepared: Settings) -> ServedServices:
-        return Container(settings=prepared)
+    from shopassist.server import run_server  # noqa: PLC0415
 
     settings = read_settings()
     configure_logging(settings.server.log_level)
-    run_server(settings, container_of)
+    run_server(settings, lambda prepared: Container(settings=prepared))
 
 
 @app.command()

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 import uvicorn
@@ -23,8 +23,7 @@ from shopassist.app import create_app, do_nothing
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.key_derivation import require_secret
-from shopassist.monitoring.services import Services
-from shopassist.ops.startup import StartupServices, prepare_to_serve, start_database
+from shopassist.ops.startup import prepare_to_serve, start_database
 from shopassist.settings import Settings
 from shopassist.settings.server import WORKER, ServerSettings, http_address
 from shopassist.tracing import start_tracing
@@ -43,10 +42,6 @@ LOST_FILE_NAME = "lost"
 
 APP = "shopassist.asgi:create"
 EXAMPLE_QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
-
-
-class ServedServices(Services, StartupServices, Protocol):
-    """What serving takes from the container."""
 
 
 def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
@@ -92,7 +87,7 @@ def freeze_garbage_collector() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def run_server(settings: Settings, container_of: Callable[[Settings], ServedServices]) -> None:
+def run_server(settings: Settings, container_of: Callable[[Settings], Any]) -> None:
     """Serve until told to stop. Raises `StartupError` when that cannot begin."""
     if settings.storage.is_one_process and settings.server.workers > 1:
         raise StartupError(
@@ -115,7 +110,7 @@ def run_server(settings: Settings, container_of: Callable[[Settings], ServedServ
 
 
 async def _serve_process(
-    settings: Settings, container: ServedServices, listener: socket.socket, embedded: EmbeddedPostgres | None
+    settings: Settings, container: Any, listener: socket.socket, embedded: EmbeddedPostgres | None
 ) -> None:
     """Prepare the database and, unless workers do so, serve. Raises `DatabaseLostError` when it is given up."""
 
@@ -171,7 +166,7 @@ def stop_all_workers(shared: Path, reason: str) -> None:
     os.kill(os.getppid(), signal.SIGTERM)
 
 
-def handle_stop_signals(container: Services) -> None:
+def handle_stop_signals(container: Any) -> None:
     """When this process is told to stop, say so, and give up the work that has not ended when time is running out.
 
     Whoever waits for it is then told that there is no answer and that nothing was charged.

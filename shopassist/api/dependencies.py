@@ -2,29 +2,45 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import structlog
 from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
-from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError, RateLimitedError
-from shopassist.identity.caller import Caller
-from shopassist.identity.rate_limits import RateLimitKind, RateLimits
-from shopassist.monitoring.services import Services
+from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
+from shopassist.identity.caller import Caller, GuestSessions
+from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.rate_limits import RateLimitKind, RateLimits, RequestQuota
+from shopassist.identity.tokens import TokenVerifier
+from shopassist.settings import Settings
 from shopassist.text import IDEMPOTENCY_KEY_LENGTH
 
 
+class IdentityContainer(Protocol):
+    """The part of the container that identifies and limits callers."""
+
+    def settings(self) -> Settings: ...
+
+    def token_verifier(self) -> TokenVerifier: ...
+
+    def guest_sessions(self) -> GuestSessions: ...
+
+    def networks(self) -> ClientNetworks: ...
+
+    def rate_limits(self) -> RateLimits: ...
+
+
 def get_request_id() -> str | None:
-    """The id of the request that is being served."""
-    found: str | None = structlog.contextvars.get_contextvars().get("request_id")
-    return found
+    """Return the id of the current request."""
+    request_id: str | None = structlog.contextvars.get_contextvars().get("request_id")
+    return request_id
 
 
-def get_container(request: Request) -> Services:
-    """The container of the app that serves `request`."""
-    container: Services = request.app.state.container
+def get_container(request: Request) -> IdentityContainer:
+    """Return the container of the app that serves `request`."""
+    container: IdentityContainer = request.app.state.container
     return container
 
 
@@ -37,17 +53,19 @@ def take_from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
     return take
 
 
-# These two only describe the headers in OpenAPI; `identify` reads them.
+# These two only describe the headers in OpenAPI; `identify_caller` reads them.
 BEARER_SCHEME = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="An access token of the identity provider."
 )
 SESSION_SCHEME = APIKeyHeader(name="X-Session-ID", auto_error=False, description="A guest's session id.")
+CALLER_SECURITY = [Depends(BEARER_SCHEME), Depends(SESSION_SCHEME)]
+REGISTERED_SECURITY = [Depends(BEARER_SCHEME)]
 
 
 async def identify_caller(request: Request) -> Caller:
-    """The caller. A token that does not verify is refused even beside a session id."""
+    """Return the caller. An invalid token is refused even beside a valid session id."""
     container = get_container(request)
-    network = container.networks().of(get_peer_address(request.scope), request.scope["headers"])
+    network = container.networks().get_network(get_peer_address(request.scope), request.scope["headers"])
     tokens = request.headers.getlist("authorization")
     if tokens:
         scheme, _, token = tokens[0].partition(" ")
@@ -57,13 +75,20 @@ async def identify_caller(request: Request) -> Caller:
     sessions = request.headers.getlist("x-session-id")
     if not sessions or not sessions[0]:
         raise AuthenticationError
-    return container.guest_sessions().caller(sessions[0], network)
+    return container.guest_sessions().verify(sessions[0], network)
+
+
+def create_quota(request: Request, kind: RateLimitKind, caller: Caller) -> RequestQuota:
+    """Return the quota that the request is to use; the response headers will report it once it is consumed."""
+    quota = RequestQuota(get_container(request).rate_limits(), kind, caller)
+    request.scope["quota"] = quota
+    return quota
 
 
 async def get_rate_limited_caller(request: Request) -> Caller:
-    """The caller, whose request is counted. Raises `RateLimitedError`."""
+    """Return the caller after counting the request. Raises `RateLimitedError`."""
     caller = await identify_caller(request)
-    await consume_quota(request, get_container(request).rate_limits(), RateLimitKind.READS, caller)
+    create_quota(request, RateLimitKind.READS, caller).consume()
     return caller
 
 
@@ -71,7 +96,7 @@ CallerDep = Annotated[Caller, Depends(get_rate_limited_caller)]
 
 
 async def require_registered(caller: CallerDep) -> Caller:
-    """A registered user; guests have no such thing as what is asked for."""
+    """Return the caller. Raises `AuthenticationError` for a guest."""
     if caller.is_guest:
         raise AuthenticationError
     return caller
@@ -81,7 +106,7 @@ RegisteredDep = Annotated[Caller, Depends(require_registered)]
 
 
 async def require_administrator(request: Request, caller: RegisteredDep) -> Caller:
-    """A registered user with the admin scope."""
+    """Return the caller. Raises `PermissionDeniedError` without the admin scope."""
     if get_container(request).settings().identity.admin_scope not in caller.scopes:
         raise PermissionDeniedError
     return caller
@@ -89,20 +114,9 @@ async def require_administrator(request: Request, caller: RegisteredDep) -> Call
 
 AdministratorDep = Annotated[Caller, Depends(require_administrator)]
 
-CALLER_SECURITY = [Depends(BEARER_SCHEME), Depends(SESSION_SCHEME)]
-REGISTERED_SECURITY = [Depends(BEARER_SCHEME)]
-
-
-async def consume_quota(request: Request, limits: RateLimits, kind: RateLimitKind, caller: Caller) -> None:
-    """Count a request of the caller; the answer will say what is left. Raises `RateLimitedError`."""
-    quota = await limits.spend(kind, caller)
-    request.scope["quota"] = quota
-    if quota.refused:
-        raise RateLimitedError(quota.seconds)
-
 
 def get_peer_address(scope: Scope) -> str | None:
-    """The address of whoever is connected."""
+    """Return the address of the connected peer: the client or the nearest proxy."""
     client = scope.get("client")
     return client[0] if client else None
 

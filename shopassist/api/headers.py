@@ -93,6 +93,6 @@ def build_quota_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
     """The headers that tell of a quota: Structured Fields (RFC 9651), each a list of one item."""
     name = quota.name.encode()
     return [
-        (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, quota.most, WINDOW_SECONDS)),
+        (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, quota.limit, WINDOW_SECONDS)),
         (b"ratelimit", b'"%b";r=%d;t=%d' % (name, quota.left, quota.seconds)),
     ]

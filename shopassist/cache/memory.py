@@ -49,16 +49,19 @@ class MemoryCachedAnswers:
     """Implements `CachedAnswers`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The store's clock decides."""
+        """Use the store's clock."""
         self._store = store
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         entry = self._store.table(QueryCache).get(query_hash)
         return entry.result if entry and entry.expires_at >= self._store.now() else None
 
+    async def forget(self, query_hash: str) -> None:
+        """Do nothing, since there are no copies."""
+
 
 def keep_answer(store: MemoryStore, answer: StoredAnswer) -> None:
-    """Keep an answer from now on."""
+    """Store an answer, valid from now on."""
     now = store.now()
     store.table(QueryCache)[answer.query_hash] = QueryCache(
         query_hash=answer.query_hash,
@@ -72,7 +75,7 @@ class MemoryCacheEpochs:
     """Implements `CacheEpochs`."""
 
     def __init__(self) -> None:
-        """It was never cleared."""
+        """Start with a cache that was never cleared."""
         self._epoch = 0
 
     async def current(self) -> int:

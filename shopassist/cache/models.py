@@ -13,7 +13,7 @@ from shopassist.db.columns import Timestamp, timestamp_column
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """An answer to keep, as the text of a JSON object, from the instant it is stored, for `lifetime`."""
+    """An answer to store as JSON text, valid for `lifetime` from then on."""
 
     query_hash: str
     result: str
@@ -21,7 +21,7 @@ class StoredAnswer:
 
 
 class QueryCache(SQLModel, table=True):
-    """One stored answer, valid up to and including `expires_at`."""
+    """A stored answer, valid up to and including `expires_at`."""
 
     __tablename__ = "query_cache"
     __table_args__ = (CheckConstraint("expires_at > cached_at", name="ck_query_cache_expires_at"),)
@@ -33,7 +33,7 @@ class QueryCache(SQLModel, table=True):
 
 
 class CacheEpoch(SQLModel, table=True):
-    """How often a cache was cleared."""
+    """The number of times a cache was cleared."""
 
     __tablename__ = "cache_epochs"
 
@@ -42,7 +42,7 @@ class CacheEpoch(SQLModel, table=True):
 
 
 class CacheContents(SQLModel):
-    """What the cache holds at one instant. Ages are of the entries' `cached_at`; the time to live is in seconds."""
+    """Contents of the cache: ages by `cached_at`, times to live in seconds."""
 
     cache_size: int
     active_entries: int

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, TextClause, delete, func, text
@@ -10,14 +12,13 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
 from shopassist.cache.models import CacheContents, QueryCache
-from shopassist.cache.ports import DatedAnswer, ObservedEpoch
 from shopassist.db.base_repository import BaseRepository
 from shopassist.db.batcher import Batcher
 from shopassist.db.database import DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.statements import fetch
 
-# Who stores an answer again at this moment keeps it.
+# Skips rows that are being replaced at this moment.
 DELETE_EXPIRED = text("""
 DELETE FROM query_cache WHERE query_hash = ANY(ARRAY(
     SELECT query_hash FROM query_cache WHERE expires_at < COALESCE(CAST(:instant AS timestamptz), now())
@@ -79,22 +80,34 @@ WHERE query_hash = ANY(CAST(:hashes AS text[])) AND expires_at >= COALESCE(CAST(
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class DatedAnswer:
+    """A stored answer, valid up to and including `expires_at`."""
+
+    result: dict[str, Any]
+    expires_at: datetime
+
+
 class PostgresCachedAnswers:
-    """Implements `DatedAnswers`."""
+    """Implements `CachedAnswers`."""
 
     def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """The database's clock decides unless `clock` binds an instant."""
+        """Use the database's clock unless `clock` has an instant."""
         self._manager = manager
         self._clock = clock
         took = manager.figures.batches.observe
         self._reads = Batcher(self._read, took=lambda size: took(size, "answer"))
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
-        found = await self._reads.submit(query_hash)
-        return None if found is None else found.result
+        answer = await self._reads.submit(query_hash)
+        return None if answer is None else answer.result
 
     async def find_dated(self, query_hash: str) -> DatedAnswer | None:
+        """Return the answer and its expiry while it is valid."""
         return await self._reads.submit(query_hash)
+
+    async def forget(self, query_hash: str) -> None:
+        """Do nothing, since there are no copies."""
 
     async def _read(self, hashes: Sequence[str]) -> list[DatedAnswer | None]:
         rows = await fetch(
@@ -117,30 +130,35 @@ RETURNING epoch, clock_timestamp() AS time
 EPOCH_NAME = "answers"
 
 
+@dataclass(frozen=True, slots=True)
+class ObservedEpoch:
+    """The epoch and time that the database returned to a request sent at `asked_at` (monotonic seconds)."""
+
+    epoch: int
+    time: datetime
+    asked_at: float
+
+
 class PostgresCacheEpochs:
-    """Implements `CacheEpochs` and `EpochObserver`."""
+    """Implements `CacheEpochs`; `observed` is the database's last answer in this process."""
 
     def __init__(self, manager: DatabaseManager) -> None:
-        """The database of `manager` counts."""
+        """Use the database of `manager`."""
         self._manager = manager
-        self._seen: ObservedEpoch | None = None
-        self._answered_at = 0.0
-
-    @property
-    def seen(self) -> ObservedEpoch | None:
-        return self._seen
+        self.observed: ObservedEpoch | None = None
+        self._observed_at = 0.0
 
     async def current(self) -> int:
-        return await self._ask(SELECT_EPOCH, repeatable=True)
+        return await self._fetch(SELECT_EPOCH, repeatable=True)
 
     async def advance(self) -> int:
-        return await self._ask(ADVANCE_EPOCH, repeatable=False)
+        return await self._fetch(ADVANCE_EPOCH, repeatable=False)
 
-    async def _ask(self, statement: TextClause, *, repeatable: bool) -> int:
+    async def _fetch(self, statement: TextClause, *, repeatable: bool) -> int:
         asked_at = time.monotonic()
         [row] = await fetch(self._manager, statement, repeatable=repeatable, name=EPOCH_NAME)
         epoch = int(row["epoch"])
-        # Of two answers that were on their way at once, the one of before a clearing may come last.
-        if self._seen is None or epoch >= self._seen.epoch or asked_at > self._answered_at:
-            self._seen, self._answered_at = ObservedEpoch(epoch, row["time"], asked_at), time.monotonic()
+        # Of two concurrent requests, the one that saw the older epoch may return last.
+        if self.observed is None or epoch >= self.observed.epoch or asked_at > self._observed_at:
+            self.observed, self._observed_at = ObservedEpoch(epoch, row["time"], asked_at), time.monotonic()
         return epoch

@@ -1,4 +1,4 @@
-"""Cache tier in Redis, shared by instances, in front of the answers stored in PostgreSQL."""
+"""Redis tier of the query cache, shared by instances, in front of the answers stored in PostgreSQL."""
 
 import asyncio
 import hashlib
@@ -6,19 +6,133 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shopassist.cache.ports import DatedAnswer, DatedAnswers, EpochObserver, ObservedEpoch
-from shopassist.cache.redis_client import MAX_ENTRY_BYTES, Command, RedisClient
+import structlog
+from pydantic import SecretStr
+
+from shopassist.cache.postgres import DatedAnswer, ObservedEpoch, PostgresCachedAnswers, PostgresCacheEpochs
 from shopassist.db.batcher import Batcher
 from shopassist.db.ports import Clock
-from shopassist.db.resilience import BreakerState
-from shopassist.errors import StorageUnavailableError
+from shopassist.db.resilience import BreakerState, CircuitBreaker
+from shopassist.errors import StartupError, StorageUnavailableError
+
+logger = structlog.get_logger(__name__)
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+SCHEMES = ("redis://", "rediss://")
+CONNECT_TIMEOUT_SECONDS = 0.1
+SOCKET_TIMEOUT_SECONDS = 0.05
+TOTAL_TIMEOUT_SECONDS = 0.15
+"""Time limit of connecting, authenticating and a response together."""
+
+BREAKER_OPEN_SECONDS = 5.0
+"""Time without requests after three failures in a row; then one caller tries again."""
+
+MAX_CONNECTIONS = 8
+WRONG_TYPE_ERROR = "WRONGTYPE"
+"""Redis's error for a key whose value is not a string, which this product did not write."""
+
+MAX_ENTRY_BYTES = 128 * 1024
+"""Larger answers are not written, and larger values are not accepted."""
+
+Command = tuple[str | bytes | int, ...]
+
+
+class RedisClient:
+    """Sends pipelined commands with millisecond time-outs and a circuit breaker.
+
+    Every failure is a `StorageUnavailableError`.
+    """
+
+    def __init__(self, url: str) -> None:
+        """Connect at the first command."""
+        self.breaker = CircuitBreaker(self._log_opened, open_seconds=BREAKER_OPEN_SECONDS)
+        self.failures = 0
+        self._url = url
+        self._client: Redis | None = None
+
+    async def send(self, *commands: Command) -> Sequence[object]:
+        """Return the response to each command; an exception object for a value that is not a string."""
+        with self.breaker.guarded():
+            try:
+                async with asyncio.timeout(TOTAL_TIMEOUT_SECONDS):
+                    return await self._send(commands)
+            except Exception as error:
+                # Nothing in Redis is worth a failed request, so every exception of the library counts.
+                self.failures += 1
+                logger.debug("shared_cache_failed", error=type(error).__name__)
+                raise StorageUnavailableError from error
+
+    async def read(self, mark: str, names: Sequence[str]) -> tuple[bool, list[bytes | None]]:
+        """Return whether `mark` exists, and the values: empty if missing, None if not a string.
+
+        A value that is too large is cut off one byte above the limit.
+        """
+        exists, *values = await self.send(("EXISTS", mark), *(("GETRANGE", name, 0, MAX_ENTRY_BYTES) for name in names))
+        return bool(exists), [value if isinstance(value, bytes) else None for value in values]
+
+    async def ping(self) -> None:
+        await self.send(("PING",))
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _send(self, commands: Sequence[Command]) -> Sequence[object]:
+        from redis.exceptions import ResponseError  # noqa: PLC0415 - see `_connect`
+
+        async with self._connect().pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            responses = await pipeline.execute(raise_on_error=False)
+        for response in responses:
+            if isinstance(response, Exception) and not (
+                isinstance(response, ResponseError) and str(response).startswith(WRONG_TYPE_ERROR)
+            ):
+                raise response
+        return responses
+
+    def _connect(self) -> "Redis":
+        if self._client is None:
+            # Importing it takes a third of a second, and most deployments do not use Redis.
+            from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415
+            from redis.asyncio.retry import Retry  # noqa: PLC0415
+            from redis.backoff import NoBackoff  # noqa: PLC0415
+            from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415
+
+            pool = BlockingConnectionPool.from_url(
+                self._url,
+                max_connections=MAX_CONNECTIONS,
+                timeout=SOCKET_TIMEOUT_SECONDS,
+                socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+                socket_timeout=SOCKET_TIMEOUT_SECONDS,
+                retry=Retry(NoBackoff(), 0),
+                maint_notifications_config=MaintNotificationsConfig(enabled=False),
+            )
+            self._client = Redis.from_pool(pool)
+        return self._client
+
+    def _log_opened(self) -> None:
+        logger.warning("shared_cache_away", reason="Redis does not answer; answers are read from the database.")
+
+
+def build_redis_client(url: SecretStr | None) -> RedisClient | None:
+    """Return the client, or None without `url`. Raises `StartupError` for a URL of another scheme."""
+    if url is None:
+        return None
+    if not url.get_secret_value().startswith(SCHEMES):
+        raise StartupError(f"REDIS_URL must begin with {' or '.join(SCHEMES)}.")
+    return RedisClient(url.get_secret_value())
+
 
 KEY_PREFIX = "shopassist:1"
-"""What every key begins with; another format of entries has another number."""
+"""Prefix of every key; the number changes with the format of entries."""
 
 SIGNATURE_BYTES = 32
 TIME_BYTES = 8
@@ -26,68 +140,58 @@ UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-@dataclass(frozen=True, slots=True)
-class SharedEntry:
-    """An answer, valid up to and including `expires_at`."""
-
-    result: dict[str, Any]
-    expires_at: datetime
-
-
 class EntryCodec:
-    """Names and contents of what is kept. Servers that share a secret read each other's, and nobody else's."""
+    """Names and signed contents of entries. Only servers with the same secret accept each other's entries."""
 
     def __init__(self, key: bytes) -> None:
-        """`key` signs."""
+        """Sign with `key`."""
         self._key = key
         self._prefix = f"{KEY_PREFIX}:{hashlib.sha256(key).hexdigest()[:12]}"
 
     def name(self, query_hash: str, epoch: int) -> str:
-        """Where the answer is kept while the cache has been cleared `epoch` times."""
+        """Return the key of an answer while the cache is in `epoch`."""
         return f"{self._prefix}:{epoch}:{query_hash}"
 
     def mark(self, epoch: int) -> str:
-        """What is there once the cache of `epoch` was cleared."""
+        """Return the key that exists once the cache of `epoch` was cleared."""
         return f"{self._prefix}:{epoch}:cleared"
 
-    def packed(self, name: str, entry: SharedEntry) -> bytes | None:
-        """What is kept under `name`, or None for an answer that is too large."""
-        body = json.dumps(entry.result, ensure_ascii=False, separators=(",", ":")).encode()
-        time = (entry.expires_at - UNIX_EPOCH) // MICROSECOND
-        signed = time.to_bytes(TIME_BYTES, "big") + body
-        content = self._signature(name, signed) + signed
+    def pack(self, name: str, answer: DatedAnswer) -> bytes | None:
+        """Return the content to write under `name`, or None for an answer that is too large."""
+        body = json.dumps(answer.result, ensure_ascii=False, separators=(",", ":")).encode()
+        expires_at = (answer.expires_at - UNIX_EPOCH) // MICROSECOND
+        signed = expires_at.to_bytes(TIME_BYTES, "big") + body
+        content = self._sign(name, signed) + signed
         return content if len(content) <= MAX_ENTRY_BYTES else None
 
-    def unpacked(self, name: str, content: bytes) -> SharedEntry | None:
-        """The answer, if it is one of ours and was kept under this very name."""
+    def unpack(self, name: str, content: bytes) -> DatedAnswer | None:
+        """Return the answer if it was signed for this very `name`."""
         signature, signed = content[:SIGNATURE_BYTES], content[SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._signature(name, signed)):
+        if not hmac.compare_digest(signature, self._sign(name, signed)):
             return None
         expires_at = UNIX_EPOCH + MICROSECOND * int.from_bytes(signed[:TIME_BYTES], "big")
-        return SharedEntry(json.loads(signed[TIME_BYTES:]), expires_at)
+        return DatedAnswer(json.loads(signed[TIME_BYTES:]), expires_at)
 
-    def _signature(self, name: str, signed: bytes) -> bytes:
+    def _sign(self, name: str, signed: bytes) -> bytes:
         return hmac.digest(self._key, name.encode() + b"\0" + signed, "sha256")
 
 
 EPOCH_TRUST_SECONDS = 2.0
-"""How long what the database said of epoch and time is relied on; it is asked twice a second."""
+"""How long the database's last epoch and time are used; they are read twice a second."""
 
 MAX_LIFETIME_SECONDS = 300.0
-"""How long an answer is kept here at the most, and so for how long one that was replaced may still be given."""
+"""Maximum time that an entry is kept, and so that a replaced answer may still be found."""
 
 CLEARED_MARK_MILLISECONDS = 60_000
-"""How long it can be seen that an epoch is over: until everybody has heard it from the database."""
+"""Lifetime of the mark of a cleared epoch; by then all instances have read the new epoch from the database."""
 
 MAX_PENDING_WRITES = 1_000
-"""Answers that wait for being kept; more are not kept."""
-
 MAX_BATCH_SIZE = 50
 
 
 @dataclass(slots=True)
 class SharedCacheMetrics:
-    """What came of look-ups since the process began, and how many answers were kept."""
+    """Outcomes of look-ups, and answers written, since the process started."""
 
     hits: int = 0
     misses: int = 0
@@ -97,171 +201,173 @@ class SharedCacheMetrics:
 
 
 class RedisAnswers:
-    """Implements `SharedAnswers`: looks in Redis, then behind it, and keeps what was found there.
+    """Implements `CachedAnswers` and `CacheEpochs`: reads from Redis first, then from PostgreSQL.
 
-    An answer is given from Redis only while it is valid by the database's clock, which is known from the last look at
-    the epochs: taken at its latest, so that nobody's clock makes an answer live longer. An answer that is read behind
-    is kept under the epoch that was known *before* it was read: whatever is read of a cache that is cleared meanwhile
-    comes to lie where nobody looks any more.
+    An answer from Redis must be valid by the database's clock, derived from the last read of the epoch, so that no
+    other clock can extend its life. An answer from PostgreSQL is written under the epoch that was known *before* it was
+    read: if the cache is cleared meanwhile, the entry has a name that no instance looks up any more.
     """
 
     def __init__(
         self,
-        link: RedisClient | None,
-        behind: DatedAnswers,
-        epochs: EpochObserver,
-        entries: EntryCodec,
+        client: RedisClient,
+        stored: PostgresCachedAnswers,
+        epochs: PostgresCacheEpochs,
+        codec: EntryCodec,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without a `link` everything is asked for `behind`."""
-        self.figures = SharedCacheMetrics()
-        self.link = link
-        self._behind = behind
+        """Use the database's clock unless `clock` has an instant."""
+        self.client = client
+        self.metrics = SharedCacheMetrics()
+        self._codec = codec
+        self._stored = stored
         self._epochs = epochs
-        self._entries = entries
         self._clock = clock
         self._monotonic = monotonic
-        self._reads: Batcher[tuple[str, int], SharedEntry | None] = Batcher(self._read)
-        self._spoilt: set[str] = set()
-        self._waiting: dict[str, SharedEntry] = {}
-        self._keeping: asyncio.Task[None] | None = None
+        self._reads: Batcher[tuple[str, int], DatedAnswer | None] = Batcher(self._read)
+        self._invalid: set[str] = set()
+        self._pending: dict[str, DatedAnswer] = {}
+        self._writer: asyncio.Task[None] | None = None
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
-        if self.link is None:
-            return await self._behind.find(query_hash)
-        seen = self._seen()
-        if seen is None:
-            self.figures.passed += 1
-            return await self._behind.find(query_hash)
-        entry = await self._shared(query_hash, seen.epoch)
-        if entry is not None:
-            self.figures.hits += 1
-            return entry.result
-        found = await self._behind.find_dated(query_hash)
-        if found is None:
+        epoch = self._get_epoch()
+        if epoch is None:
+            self.metrics.passed += 1
+            return await self._stored.find(query_hash)
+        answer = await self._find_shared(query_hash, epoch)
+        if answer is not None:
+            self.metrics.hits += 1
+            return answer.result
+        answer = await self._stored.find_dated(query_hash)
+        if answer is None:
             return None
-        self._keep(self._entries.name(query_hash, seen.epoch), found)
-        return found.result
+        self._write(self._codec.name(query_hash, epoch), answer)
+        return answer.result
 
     async def forget(self, query_hash: str) -> None:
-        seen = self._seen()
-        if self.link is None or seen is None:
-            return
-        name = self._entries.name(query_hash, seen.epoch)
-        self._waiting.pop(name, None)
-        await self._surely(("DEL", name))
+        epoch = self._get_epoch()
+        if epoch is not None:
+            name = self._codec.name(query_hash, epoch)
+            self._pending.pop(name, None)
+            await self._try_send(("DEL", name))
 
-    async def clear(self, epoch: int) -> None:
-        mark = self._entries.mark(epoch - 1)
-        if not await self._surely(("SET", mark, "", "PX", CLEARED_MARK_MILLISECONDS)) and self.link is not None:
-            # Others may reach what this process does not; by then they have heard of it from the database.
+    async def current(self) -> int:
+        return await self._epochs.current()
+
+    async def advance(self) -> int:
+        epoch = await self._epochs.advance()
+        if not await self._try_send(("SET", self._codec.mark(epoch - 1), "", "PX", CLEARED_MARK_MILLISECONDS)):
+            # Other instances may reach Redis; wait until they have read the new epoch from the database.
             await asyncio.sleep(EPOCH_TRUST_SECONDS)
+        return epoch
+
+    def _write(self, name: str, answer: DatedAnswer) -> None:
+        """Write an answer in the background; it is dropped while Redis is unavailable or busy."""
+        if self.client.breaker.state is BreakerState.CLOSED and len(self._pending) < MAX_PENDING_WRITES:
+            self._pending[name] = answer
+            self._start_writer()
 
     async def close(self) -> None:
-        """Keep nothing more, and hang up."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-        if self.link is not None:
-            await self.link.close()
+        """Stop writing and disconnect."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        await self.client.close()
 
     def status(self) -> dict[str, Any]:
-        """The state of the breaker, or `off`, and what came of look-ups."""
-        if self.link is None:
-            return {"status": "off"}
-        figures = self.figures
+        """Return the state of the breaker and the metrics."""
         return {
-            "status": self.link.breaker.state.value,
-            "opened": self.link.breaker.times_opened,
-            "failures": self.link.failures,
-            **{name: getattr(figures, name) for name in figures.__slots__},
+            "status": self.client.breaker.state.value,
+            "opened": self.client.breaker.times_opened,
+            "failures": self.client.failures,
+            **asdict(self.metrics),
         }
 
-    def _seen(self) -> ObservedEpoch | None:
-        """What the database said, as long as that can be relied on."""
-        seen = self._epochs.seen if self.link is not None else None
-        return seen if seen is not None and self._monotonic() - seen.asked_at <= EPOCH_TRUST_SECONDS else None
+    def _get_observed(self) -> ObservedEpoch | None:
+        """Return the database's last epoch and time while they are recent enough."""
+        observed = self._epochs.observed
+        if observed is None or self._monotonic() - observed.asked_at > EPOCH_TRUST_SECONDS:
+            return None
+        return observed
 
-    def _left(self, expires_at: datetime) -> timedelta | None:
-        """For how much longer an answer is valid, at the least; None when it may have expired."""
-        now, seen = self._clock.instant(), self._seen()
-        if now is None and seen is not None:
-            now = seen.time + timedelta(seconds=self._monotonic() - seen.asked_at)
+    def _get_epoch(self) -> int | None:
+        observed = self._get_observed()
+        return None if observed is None else observed.epoch
+
+    def _get_time_left(self, expires_at: datetime) -> timedelta | None:
+        """Return the minimum time for which an answer is still valid; None when it may have expired."""
+        now, observed = self._clock.instant(), self._get_observed()
+        if now is None and observed is not None:
+            now = observed.time + timedelta(seconds=self._monotonic() - observed.asked_at)
         return None if now is None or now > expires_at else expires_at - now
 
-    async def _shared(self, query_hash: str, epoch: int) -> SharedEntry | None:
+    async def _find_shared(self, query_hash: str, epoch: int) -> DatedAnswer | None:
         try:
-            entry = await self._reads.submit((query_hash, epoch))
+            answer = await self._reads.submit((query_hash, epoch))
         except StorageUnavailableError:
             return None
-        if entry is None or self._left(entry.expires_at) is None:
-            self.figures.misses += 1
+        if answer is None or self._get_time_left(answer.expires_at) is None:
+            self.metrics.misses += 1
             return None
-        return entry
+        return answer
 
-    async def _read(self, asked: Sequence[tuple[str, int]]) -> list[SharedEntry | None]:
-        """What is kept under the newest epoch that is asked for; whoever knows an older one finds nothing."""
-        epoch = max(epoch for _, epoch in asked)
-        names = list({self._entries.name(query_hash, epoch) for query_hash, _ in asked})
-        if self.link is None:
-            return [None] * len(asked)
-        is_over, contents = await self.link.read(self._entries.mark(epoch), names)
-        found = (
-            {} if is_over else {name: self._entry(name, content) for name, content in zip(names, contents, strict=True)}
-        )
-        return [found.get(self._entries.name(query_hash, its_epoch)) for query_hash, its_epoch in asked]
+    async def _read(self, lookups: Sequence[tuple[str, int]]) -> list[DatedAnswer | None]:
+        """Read a batch of (hash, epoch). Only look-ups in the newest of the epochs find anything."""
+        epoch = max(epoch for _, epoch in lookups)
+        names = list({self._codec.name(query_hash, epoch) for query_hash, _ in lookups})
+        is_cleared, contents = await self.client.read(self._codec.mark(epoch), names)
+        if is_cleared:
+            return [None] * len(lookups)
+        found = {name: self._unpack(name, content) for name, content in zip(names, contents, strict=True)}
+        return [found.get(self._codec.name(query_hash, its_epoch)) for query_hash, its_epoch in lookups]
 
-    def _entry(self, name: str, content: bytes | None) -> SharedEntry | None:
+    def _unpack(self, name: str, content: bytes | None) -> DatedAnswer | None:
+        """Return the answer in a value; schedule the deletion of a value that is not a valid entry."""
         if content == b"":
             return None
-        entry = self._entries.unpacked(name, content) if content and len(content) <= MAX_ENTRY_BYTES else None
-        if entry is None:
-            self.figures.refused += 1
-            self._spoilt.add(name)
-            self._see_to_it()
-        return entry
+        answer = self._codec.unpack(name, content) if content and len(content) <= MAX_ENTRY_BYTES else None
+        if answer is None:
+            self.metrics.refused += 1
+            self._invalid.add(name)
+            self._start_writer()
+        return answer
 
-    def _keep(self, name: str, answer: DatedAnswer) -> None:
-        """Keep an answer in a while; nobody waits for that, and it need not happen."""
-        if (
-            self.link is not None
-            and self.link.breaker.state is BreakerState.CLOSED
-            and len(self._waiting) < MAX_PENDING_WRITES
-        ):
-            self._waiting[name] = SharedEntry(answer.result, answer.expires_at)
-            self._see_to_it()
+    def _start_writer(self) -> None:
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_pending())
 
-    def _see_to_it(self) -> None:
-        if self._keeping is None or self._keeping.done():
-            self._keeping = asyncio.create_task(self._work())
-
-    async def _work(self) -> None:
-        while self._spoilt or self._waiting:
+    async def _write_pending(self) -> None:
+        while self._invalid or self._pending:
             commands: list[Command] = [
-                ("DEL", self._spoilt.pop()) for _ in range(min(len(self._spoilt), MAX_BATCH_SIZE))
+                ("DEL", self._invalid.pop()) for _ in range(min(len(self._invalid), MAX_BATCH_SIZE))
             ]
-            for _ in range(min(len(self._waiting), MAX_BATCH_SIZE)):
-                commands += self._keeping_of(*self._waiting.popitem())
-            if commands and not await self._surely(*commands):
-                self._spoilt.clear()
-                self._waiting.clear()
+            for _ in range(min(len(self._pending), MAX_BATCH_SIZE)):
+                commands += self._build_write(*self._pending.popitem())
+            if commands and not await self._try_send(*commands):
+                self._invalid.clear()
+                self._pending.clear()
 
-    def _keeping_of(self, name: str, entry: SharedEntry) -> list[Command]:
-        """How an answer is kept: for no longer than it is valid, and not in place of a newer one."""
-        content, left = self._entries.packed(name, entry), self._left(entry.expires_at)
+    def _build_write(self, name: str, answer: DatedAnswer) -> list[Command]:
+        """Return the command that keeps an answer until it expires, without replacing a newer one."""
+        content, left = self._codec.pack(name, answer), self._get_time_left(answer.expires_at)
         milliseconds = 0 if left is None else int(1000 * min(left.total_seconds(), MAX_LIFETIME_SECONDS))
         if content is None or not milliseconds:
             return []
-        self.figures.kept += 1
+        self.metrics.kept += 1
         return [("SET", name, content, "NX", "PX", milliseconds)]
 
-    async def _surely(self, *commands: Command) -> bool:
-        """Whether it was done."""
-        if self.link is None:
-            return False
+    async def _try_send(self, *commands: Command) -> bool:
         try:
-            await self.link.send(*commands)
+            await self.client.send(*commands)
         except StorageUnavailableError:
             return False
         return True
+
+
+def build_redis_answers(
+    url: SecretStr | None, stored: PostgresCachedAnswers, epochs: PostgresCacheEpochs, key: bytes, clock: Clock
+) -> RedisAnswers | None:
+    """Return the tier, or None without `url`."""
+    client = build_redis_client(url)
+    return None if client is None else RedisAnswers(client, stored, epochs, EntryCodec(key), clock)

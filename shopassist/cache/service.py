@@ -1,72 +1,155 @@
-"""The query cache service: hash questions, look up, store and clear answers, statistics."""
+"""The query cache: hash questions, look up, store and clear answers; keep copies for database failures."""
 
 import hashlib
 import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
-from pydantic_core import PydanticSerializationError
+from cachetools import LRUCache
+from pydantic import BaseModel
 
-from shopassist.cache.fallback import StaleAnswers
 from shopassist.cache.models import QueryCache, StoredAnswer
-from shopassist.cache.ports import CachedAnswers, CacheEpochs, CacheRepositories, SharedAnswers
+from shopassist.cache.ports import CachedAnswers, CacheEpochs, CacheRepositories
 from shopassist.db.columns import utc_now
 from shopassist.db.ports import Clock, ReplicaReads, UnitOfWork
 from shopassist.db.row_batches import run_in_batches
 from shopassist.errors import InvalidInputError
-from shopassist.query.models import Answer
 from shopassist.text import validate_text
 
+REFRESH_SECONDS = 60.0
+"""Minimum age at which a kept copy is replaced by what the database returns, which may have changed."""
 
-def reject_nul(text: str) -> str:
-    """`text`, which is JSON, if no string in it has a NUL. Raises `InvalidInputError`."""
-    if "\\u0000" in text:
-        raise InvalidInputError("result must not contain the NUL character.")
-    return text
+ENTRY_OVERHEAD_BYTES = 600
+"""Memory of a copy besides its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StaleEntry:
+    """An answer as JSON, with the times until which it is served and from which it is replaced (monotonic seconds)."""
+
+    body: bytes
+    serve_until: float
+    refresh_from: float
+
+
+class StaleAnswers:
+    """In-process copies of recent answers by query hash, read only while the database is unavailable.
+
+    The least recently used are evicted first. Answers are the same for all users, and nothing about users is kept.
+    `epoch` is the last known number of clearings: answers read before a clearing are not kept after it.
+    """
+
+    def __init__(
+        self,
+        max_answers: int,
+        max_bytes: int,
+        max_age: timedelta,
+        validity: timedelta,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Serve no answer older than `max_age`; an answer found in the database is at most `validity` old."""
+        self.epoch = 0
+        self._max_answers = max_answers
+        self._max_age = max_age.total_seconds()
+        self._validity = validity.total_seconds()
+        self._monotonic = monotonic
+        self._entries: LRUCache[str, StaleEntry] = LRUCache(
+            max_bytes, lambda entry: len(entry.body) + ENTRY_OVERHEAD_BYTES
+        )
+        self._served = 0
+
+    def add_new(self, answer: StoredAnswer, epoch: int) -> None:
+        """Keep an answer that was just stored in the cache of `epoch`."""
+        self._add(answer.query_hash, answer.result, epoch, 0.0)
+
+    def add_found(self, query_hash: str, answer: BaseModel, epoch: int) -> None:
+        """Keep an answer that the database returned during `epoch`."""
+        entry = self._entries.get(query_hash)
+        if entry is None or entry.refresh_from <= self._monotonic():
+            self._add(query_hash, answer.model_dump_json(), epoch, self._validity)
+
+    def find(self, query_hash: str) -> bytes | None:
+        """Return the answer as JSON unless it is too old."""
+        entry = self._entries.get(query_hash)
+        if entry is None:
+            return None
+        if entry.serve_until < self._monotonic():
+            del self._entries[query_hash]
+            return None
+        self._served += 1
+        return entry.body
+
+    def set_epoch(self, epoch: int) -> None:
+        """Drop all answers if `epoch` is another than before."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self._entries.clear()
+
+    def status(self) -> dict[str, int]:
+        """Return the number of answers, their size in bytes, and how many were served."""
+        return {"answers": len(self._entries), "bytes": int(self._entries.currsize), "served": self._served}
+
+    def _add(self, query_hash: str, answer: str, epoch: int, age: float) -> None:
+        if epoch != self.epoch or not self._max_answers:
+            return
+        now = self._monotonic()
+        body = answer.encode()
+        serve_until = now + self._max_age - age
+        previous = self._entries.get(query_hash)
+        if previous is not None and previous.body == body:
+            serve_until = max(serve_until, previous.serve_until)
+        if serve_until < now or len(body) + ENTRY_OVERHEAD_BYTES > self._entries.maxsize:
+            self._entries.pop(query_hash, None)
+            return
+        self._entries[query_hash] = StaleEntry(body, serve_until, now + REFRESH_SECONDS)
+        while len(self._entries) > self._max_answers:
+            self._entries.popitem()
 
 
 class QueryCacheService:
-    """Answers by the hash of their question. Hits and misses are counted for as long as this object lives."""
+    """Answers by the hash of their question, with counts of hits and misses in this process."""
 
     def __init__(
         self,
         unit_of_work: UnitOfWork[CacheRepositories],
         answers: CachedAnswers,
-        shared: SharedAnswers,
+        stored_answers: CachedAnswers,
         epochs: CacheEpochs,
         stale: StaleAnswers,
         clock: Clock,
         validity: timedelta,
         lagging_reads: ReplicaReads[CacheRepositories] | None = None,
     ) -> None:
-        """An answer is valid for `validity`, up to and including its last instant. Clearing clears `stale` as well.
+        """Keep answers for `validity`, inclusive.
 
-        `shared` is in front of `answers`, which alone tell for sure.
-
+        `answers` may be a tier in front of `stored_answers` that finds an answer a little longer than it is stored.
         Statistics come from `lagging_reads`, or else from `unit_of_work`.
         """
         self._lagging_reads = lagging_reads or unit_of_work
         self._epochs = epochs
         self._stale = stale
         self._answers = answers
-        self._shared = shared
+        self._stored_answers = stored_answers
         self._unit_of_work = unit_of_work
         self._clock = clock
         self._validity = validity
         self._hits = 0
         self._misses = 0
-        self._cleared = (0, 0)
+        self._lookups_before_clearing = (0, 0)
 
     def generate_query_hash(self, query: str, conversation_context: str | None = None) -> str:
-        """SHA-256, 64 hex characters, of the question and what was said before; case and outer space do not count."""
+        """Return the SHA-256 in hex of the question, ignoring case and outer space, and of its context."""
         context = (conversation_context or "").strip() or None
         canonical = json.dumps({"context": context, "query": query.strip().lower()}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
-        """The answer while it is valid."""
-        result = await self._shared.find(query_hash)
+        """Return the answer while it is valid, and count a hit or a miss."""
+        result = await self._answers.find(query_hash)
         if result is None:
             self._misses += 1
         else:
@@ -74,52 +157,45 @@ class QueryCacheService:
         return result
 
     async def is_cached(self, query_hash: str) -> bool:
-        """Whether there is a valid answer; neither a hit nor a miss."""
-        return await self._answers.find(query_hash) is not None
+        """Return whether a valid answer is stored, without counting a hit or a miss."""
+        return await self._stored_answers.find(query_hash) is not None
 
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
-        """Store or replace an answer. Raises `InvalidInputError` for what JSON cannot carry."""
+        """Store or replace an answer. Raises `InvalidInputError` if it is not JSON."""
         now = self._clock.instant() or utc_now()
         entry = QueryCache(
             query_hash=query_hash, result=validate_result(result), cached_at=now, expires_at=now + self._validity
         )
         await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
-        await self._shared.forget(query_hash)
+        await self._answers.forget(query_hash)
 
-    def to_store(self, query_hash: str, answer: Answer) -> StoredAnswer:
-        """An answer for the ledger to store in the same commit as its settlement. Raises `InvalidInputError`."""
-        if not all(isfinite(product.price) for product in (*answer.products, *answer.near_misses)):
-            raise InvalidInputError("result must not contain NaN or infinity.")
-        try:
-            text = answer.model_dump_json()
-        except PydanticSerializationError:
-            raise InvalidInputError("result must not contain a lone surrogate.") from None
-        return StoredAnswer(query_hash, reject_nul(text), self._validity)
+    def to_store(self, query_hash: str, result: str) -> StoredAnswer:
+        """Prepare an answer (JSON) for the commit of its settlement. Raises `InvalidInputError` if it has a NUL."""
+        return StoredAnswer(query_hash, reject_nul(result), self._validity)
 
     async def clear_expired_cache(self) -> int:
-        """Remove answers past their validity; how many."""
+        """Delete all expired answers and return their number."""
         return (await run_in_batches(self.clear_expired_batch, seconds=inf)).rows
 
     async def clear_expired_batch(self, limit: int) -> int:
-        """The same for `limit` answers at the most."""
+        """Delete up to `limit` expired answers and return their number."""
         return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(limit), repeatable=True)
 
     async def clear_cache(self) -> None:
-        """Remove every answer, also from the memory of every process, and zero the statistics."""
+        """Delete all answers, also from the memory of all processes, and reset the statistics."""
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
-        # Only now, or a process that was told could read an answer again that is still there.
-        epoch = await self._epochs.advance()
-        self._stale.follow(epoch)
-        await self._shared.clear(epoch)
-        self._cleared = (self._cleared[0] + self._hits, self._cleared[1] + self._misses)
+        # After the deletion: a process that learned of the new epoch earlier could still read and keep an old answer.
+        self._stale.set_epoch(await self._epochs.advance())
+        self._lookups_before_clearing = self.lookups()
         self._hits = self._misses = 0
 
     def lookups(self) -> tuple[int, int]:
-        """Hits and misses of this process since it began, whatever was cleared meanwhile."""
-        return self._cleared[0] + self._hits, self._cleared[1] + self._misses
+        """Return hits and misses since the process started, regardless of clearings."""
+        hits, misses = self._lookups_before_clearing
+        return hits + self._hits, misses + self._misses
 
     async def get_cache_stats(self) -> dict[str, Any]:
-        """Hits and misses of this process, and what the store holds."""
+        """Return hits and misses of this process, and the contents of the store."""
         contents = await self._lagging_reads.run(lambda work: work.cache.contents())
         total = self._hits + self._misses
         return {
@@ -132,10 +208,17 @@ class QueryCacheService:
 
 
 def validate_result(result: dict[str, Any]) -> dict[str, Any]:
-    """`result`, if it can be stored as JSON. Raises `InvalidInputError`."""
+    """Return `result`. Raises `InvalidInputError` if it cannot be stored as JSON."""
     try:
         text = validate_text(json.dumps(result, allow_nan=False, ensure_ascii=False))
     except (TypeError, ValueError):
         raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
     reject_nul(text)
     return result
+
+
+def reject_nul(text: str) -> str:
+    """Return `text`, which is JSON. Raises `InvalidInputError` if a string in it contains NUL."""
+    if "\\u0000" in text:
+        raise InvalidInputError("result must not contain the NUL character.")
+    return text

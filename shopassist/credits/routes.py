@@ -16,7 +16,7 @@ from shopassist.api.dependencies import (
     CallerDep,
     IdempotencyKey,
     RegisteredDep,
-    consume_quota,
+    create_quota,
     get_container,
     get_peer_address,
     get_request_id,
@@ -179,9 +179,9 @@ async def begin_session(request: Request, service: CreditServiceDep) -> GuestSes
     It counts as one of the guests that may come from a network in a day, and does not expire.
     """
     container = get_container(request)
-    network = container.networks().of(get_peer_address(request.scope), request.scope["headers"])
+    network = container.networks().get_network(get_peer_address(request.scope), request.scope["headers"])
     caller, session_id = container.guest_sessions().issue(network)
-    await consume_quota(request, container.rate_limits(), RateLimitKind.READS, caller)
+    create_quota(request, RateLimitKind.READS, caller).consume()
     account = await service.get_caller_account(caller.user_id, caller.is_guest, network)
     status = service.build_status(account)
     return GuestSession(session_id=session_id, user_id=account.user_id, **status.__dict__)

@@ -9,40 +9,40 @@ IPAddress = IPv4Address | IPv6Address
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 CACHED_CLIENTS = 4096
-"""Clients whose networks need not be worked out again."""
+"""Size of the cache of client networks."""
 
 X_FORWARDED_FOR, X_FORWARDED_PROTO, FORWARDED = b"x-forwarded-for", b"x-forwarded-proto", b"forwarded"
 
 
 class ClientNetworks:
-    """Tells the network of a client, through the proxies that are trusted."""
+    """Derives the network of a client behind trusted proxies."""
 
     def __init__(
         self, key: bytes, trusted: Sequence[IPv4Network | IPv6Network] = (), loopback_counts: bool = True
     ) -> None:
-        """Proxies in `trusted` are believed to say whom they ask for. Unless loopback counts it is no network."""
+        """Accept the headers of proxies in `trusted`. Without `loopback_counts` loopback clients have no network."""
         self._key = key
         self._trusted = tuple(trusted)
         self._loopback_counts = loopback_counts
-        self._known = lru_cache(CACHED_CLIENTS)(self._hashed)
+        self._hash_cached = lru_cache(CACHED_CLIENTS)(self._hash)
 
-    def of(self, peer: str | None, headers: RawHeaders) -> str | None:
-        """The client's network by who is connected and what they say; None where nobody is to be counted."""
-        if not self._trusted or not self._trusts(peer):
-            return self._known(peer, b"", b"")
-        return self._known(peer, join_header(headers, X_FORWARDED_FOR), join_header(headers, FORWARDED))
+    def get_network(self, peer: str | None, headers: RawHeaders) -> str | None:
+        """Return the keyed hash of the client's network; None where networks are not counted."""
+        if not self._trusted or not self._is_trusted(peer):
+            return self._hash_cached(peer, b"", b"")
+        return self._hash_cached(peer, join_header(headers, X_FORWARDED_FOR), join_header(headers, FORWARDED))
 
     def is_behind_tls(self, peer: str | None, headers: RawHeaders) -> bool:
-        """Whether a trusted proxy says that the client came to it over TLS."""
-        if not self._trusted or not self._trusts(peer):
+        """Return whether a trusted proxy reports that the client used TLS."""
+        if not self._trusted or not self._is_trusted(peer):
             return False
         headers = list(headers)
         proto = join_header(headers, X_FORWARDED_PROTO).partition(b",")[0].strip().lower()
-        said = [proto, *(value.lower() for value in parse_forwarded(join_header(headers, FORWARDED), b"proto"))]
-        return b"https" in said
+        reported = [proto, *(value.lower() for value in parse_forwarded(join_header(headers, FORWARDED), b"proto"))]
+        return b"https" in reported
 
-    def _hashed(self, peer: str | None, forwarded_for: bytes, forwarded: bytes) -> str | None:
-        address = self._client(peer, forwarded_for, forwarded)
+    def _hash(self, peer: str | None, forwarded_for: bytes, forwarded: bytes) -> str | None:
+        address = self._get_client(peer, forwarded_for, forwarded)
         if address is None:
             return hmac.digest(self._key, b"unknown", "sha256").hex()
         if address.is_loopback and not self._loopback_counts:
@@ -50,19 +50,19 @@ class ClientNetworks:
         network = address.packed[:8] if address.version == 6 else address.packed  # noqa: PLR2004 - the version's name
         return hmac.digest(self._key, network, "sha256").hex()
 
-    def _client(self, peer: str | None, forwarded_for: bytes, forwarded: bytes) -> IPAddress | None:
-        """The rightmost address that is no trusted proxy.
+    def _get_client(self, peer: str | None, forwarded_for: bytes, forwarded: bytes) -> IPAddress | None:
+        """Return the rightmost address that is not a trusted proxy.
 
-        A proxy adds to one of the two headers and lets the other pass as the client made it up: where both are there
-        and disagree neither is believed.
+        A proxy extends one of the two headers and passes the other on as the client sent it: when both are present and
+        disagree, neither is used.
         """
         connected = parse_address(peer or "")
-        said = [forwarded_for.split(b",")] if forwarded_for else []
-        said += [parse_forwarded(forwarded, b"for")] if forwarded else []
-        clients = {self._rightmost(connected, hops) for hops in said}
+        chains = [forwarded_for.split(b",")] if forwarded_for else []
+        chains += [parse_forwarded(forwarded, b"for")] if forwarded else []
+        clients = {self._get_rightmost(connected, hops) for hops in chains}
         return clients.pop() if len(clients) == 1 else connected
 
-    def _rightmost(self, connected: IPAddress | None, hops: Sequence[bytes]) -> IPAddress | None:
+    def _get_rightmost(self, connected: IPAddress | None, hops: Sequence[bytes]) -> IPAddress | None:
         client = connected
         for hop in reversed(hops):
             address = parse_address(hop.decode("latin-1"))
@@ -73,7 +73,7 @@ class ClientNetworks:
                 return client
         return client
 
-    def _trusts(self, peer: str | None) -> bool:
+    def _is_trusted(self, peer: str | None) -> bool:
         address = parse_address(peer or "")
         return address is not None and self._is_proxy(address)
 
@@ -82,14 +82,14 @@ class ClientNetworks:
 
 
 def join_header(headers: RawHeaders, wanted: bytes) -> bytes:
-    """The values of all headers of that name, as one list (RFC 9110, section 5.3)."""
+    """Join the values of all headers named `wanted` into one list (RFC 9110, section 5.3)."""
     return b",".join(value for name, value in headers if name == wanted)
 
 
 def parse_forwarded(forwarded: bytes, wanted: bytes) -> list[bytes]:
-    """What each element of a `Forwarded` header (RFC 7239) says of `wanted`; nothing where it says nothing.
+    """Return the value of `wanted` in each element of a `Forwarded` header (RFC 7239), or empty bytes.
 
-    Commas part elements wherever they stand: a quote that a client left open cannot swallow what a proxy added.
+    Every comma separates elements, even inside quotes: an unclosed quote of the client cannot hide what a proxy added.
     """
     values = []
     for element in forwarded.split(b","):
@@ -99,7 +99,7 @@ def parse_forwarded(forwarded: bytes, wanted: bytes) -> list[bytes]:
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """The address in `text`, which may be quoted and have a port; None for anything else."""
+    """Parse an address, which may be quoted and have a port; return None for anything else."""
     text = text.strip().strip('"')
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -2,63 +2,57 @@
 
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from shopassist.errors import RateLimitedError
 from shopassist.identity.caller import Caller
 
 WINDOW_SECONDS = 60
 MAX_COUNTED_CALLERS = 100_000
-"""Callers whose windows are kept in a generation; they are let go a generation at a time."""
+"""Callers in one generation of windows; the generation before the current one is dropped as a whole."""
 
 
 class RateLimitKind(StrEnum):
-    """What is counted apart: questions, and whatever else the API is asked."""
+    """What is counted separately: questions and all other API requests."""
 
     QUESTIONS = "questions"
     READS = "reads"
 
 
 class WindowCount(NamedTuple):
-    """How many requests are left in a window, and for how many seconds it goes on. -1: it was full before this one."""
+    """Requests left in a window and the seconds until it ends; -1 left when it was already full."""
 
     left: int
     seconds: float
 
 
-class RateCounters(Protocol):
-    """Where requests are counted. A store that all servers share can take the place of each process's own."""
+class RateCounters:
+    """Request counts of this process, in constant time per request.
 
-    async def hit(self, quotas: Sequence[tuple[Hashable, int]]) -> list[WindowCount]:
-        """Count one more for each key, or, where one has had its most already, for none of them."""
-
-
-class MemoryRateCounters:
-    """Implements `RateCounters` for one process, in constant time.
-
-    What is not asked for in the present generation or the one before is forgotten, so invented names do not pile up.
+    Keys not seen in the current or previous generation are dropped, so that made-up names do not fill the memory.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, most: int = MAX_COUNTED_CALLERS) -> None:
-        """`clock` tells seconds; `most` callers are kept in a generation."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, max_callers: int = MAX_COUNTED_CALLERS) -> None:
+        """Keep at most `max_callers` windows per generation; `clock` returns seconds."""
         self._clock = clock
-        self._most = most
+        self._max_callers = max_callers
         self._recent: dict[Hashable, list[float]] = {}
-        self._before: dict[Hashable, list[float]] = {}
-        self._turned_at = clock()
+        self._previous: dict[Hashable, list[float]] = {}
+        self._generation_started_at = clock()
 
-    async def hit(self, quotas: Sequence[tuple[Hashable, int]]) -> list[WindowCount]:
+    def hit(self, quotas: Sequence[tuple[Hashable, int]]) -> list[WindowCount]:
+        """Count one request for each (key, limit), or for none of them when one window is full."""
         now = self._clock()
-        if now - self._turned_at > WINDOW_SECONDS or len(self._recent) >= self._most:
-            self._before, self._recent, self._turned_at = self._recent, {}, now
-        windows = [(self._window(key, now), most) for key, most in quotas]
-        full = False
-        for window, most in windows:
-            full = full or window[0] >= most
+        if now - self._generation_started_at > WINDOW_SECONDS or len(self._recent) >= self._max_callers:
+            self._previous, self._recent, self._generation_started_at = self._recent, {}, now
+        windows = [(self._get_window(key, now), limit) for key, limit in quotas]
+        full = any(window[0] >= limit for window, limit in windows)
         counts = []
-        for window, most in windows:
-            left = most - int(window[0])
+        for window, limit in windows:
+            left = limit - int(window[0])
             if full:
                 counts.append(WindowCount(left if left > 0 else -1, window[1] - now))
             else:
@@ -66,11 +60,11 @@ class MemoryRateCounters:
                 counts.append(WindowCount(left - 1, window[1] - now))
         return counts
 
-    def _window(self, key: Hashable, now: float) -> list[float]:
-        """The number of requests and the end of the key's window, a new one where that is over."""
+    def _get_window(self, key: Hashable, now: float) -> list[float]:
+        """Return the [requests, end] of the key's current window."""
         window = self._recent.get(key)
         if window is None:
-            window = self._before.pop(key, None)
+            window = self._previous.pop(key, None)
             if window is None:
                 window = [0, now + WINDOW_SECONDS]
             self._recent[key] = window
@@ -80,31 +74,47 @@ class MemoryRateCounters:
 
 
 class Quota(NamedTuple):
-    """What a caller has left of a quota of `most` requests, and in how many seconds it is whole again."""
+    """What is left of `limit` requests, and the seconds until all of them are available again."""
 
     name: str
-    most: int
+    limit: int
     left: int
     seconds: int
     refused: bool = False
 
 
 class RateLimits:
-    """Counts requests of each caller, and of all callers of a network together."""
+    """Limits the requests of each caller, and of all callers of a network together."""
 
     def __init__(self, counters: RateCounters, questions: int, reads: int, network_factor: int) -> None:
-        """`questions` and `reads` of one caller in a minute; a network may `network_factor` times as many."""
+        """Allow a caller so many `questions` and `reads` a minute, and a network `network_factor` times as many."""
         self._counters = counters
-        self._most = {RateLimitKind.QUESTIONS: questions, RateLimitKind.READS: reads}
-        self._factor = network_factor
+        self._limits = {RateLimitKind.QUESTIONS: questions, RateLimitKind.READS: reads}
+        self._network_factor = network_factor
 
-    async def spend(self, kind: RateLimitKind, caller: Caller) -> Quota:
-        """Count a request of `caller`, or, where they or all of their network have had their most, refuse it."""
-        most = self._most[kind]
-        quotas: list[tuple[Hashable, int]] = [((kind, caller.is_guest, caller.user_id), most)]
+    def consume(self, kind: RateLimitKind, caller: Caller) -> Quota:
+        """Count a request of `caller`, or refuse it when the caller's or the network's quota is used up."""
+        limit = self._limits[kind]
+        quotas: list[tuple[Hashable, int]] = [((kind, caller.is_guest, caller.user_id), limit)]
         if caller.network is not None:
-            quotas.append(((kind, caller.network), most * self._factor))
-        own, *others = await self._counters.hit(quotas)
+            quotas.append(((kind, caller.network), limit * self._network_factor))
+        own, *others = self._counters.hit(quotas)
         if others and others[0].left < 0 <= own.left:
-            return Quota(f"{kind}-network", most * self._factor, 0, ceil(others[0].seconds), refused=True)
-        return Quota(kind, most, max(own.left, 0), ceil(own.seconds), refused=own.left < 0)
+            return Quota(f"{kind}-network", limit * self._network_factor, 0, ceil(others[0].seconds), refused=True)
+        return Quota(kind, limit, max(own.left, 0), ceil(own.seconds), refused=own.left < 0)
+
+
+@dataclass(slots=True)
+class RequestQuota:
+    """The quota that one request uses; `used` is None until it was consumed."""
+
+    limits: RateLimits
+    kind: RateLimitKind
+    caller: Caller
+    used: Quota | None = None
+
+    def consume(self) -> None:
+        """Count the request. Raises `RateLimitedError`."""
+        self.used = self.limits.consume(self.kind, self.caller)
+        if self.used.refused:
+            raise RateLimitedError(self.used.seconds)

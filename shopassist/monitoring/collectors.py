@@ -13,7 +13,6 @@ from typing import Any
 from shopassist import __version__
 from shopassist.db.migrate import list_known_revisions
 from shopassist.metrics.registry import Aggregation, MetricFamily, Samples, counter, gauge, histogram
-from shopassist.monitoring.services import Services
 from shopassist.privacy.models import AskedBy
 
 PROCESS_STARTED_AT = time.time()
@@ -21,7 +20,7 @@ BREAKER_STATES = ("closed", "open", "half_open")
 POOL_STATES = ("size", "checked_out", "idle", "overflow")
 
 
-def collect_families(services: Services) -> list[MetricFamily]:
+def collect_families(services: Any) -> list[MetricFamily]:
     """Return all metrics of this process. Call this in its event loop."""
     parts = (
         _collect_requests,
@@ -45,7 +44,7 @@ def _flag_state(state: object) -> dict[str, float]:
     return {known: float(known == state) for known in BREAKER_STATES}
 
 
-def _collect_requests(services: Services) -> Iterator[MetricFamily]:
+def _collect_requests(services: Any) -> Iterator[MetricFamily]:
     requests = services.request_figures()
     yield histogram(
         "shopassist_http_request_duration_seconds",
@@ -62,7 +61,7 @@ def _collect_requests(services: Services) -> Iterator[MetricFamily]:
     )
 
 
-def _collect_database(services: Services) -> Iterator[MetricFamily]:
+def _collect_database(services: Any) -> Iterator[MetricFamily]:
     yield gauge(
         "shopassist_database_down_seconds",
         "How long the database has not answered; 0 if it answers.",
@@ -105,7 +104,7 @@ def _collect_database(services: Services) -> Iterator[MetricFamily]:
     )
 
 
-def _collect_credits(services: Services) -> Iterator[MetricFamily]:
+def _collect_credits(services: Any) -> Iterator[MetricFamily]:
     ledger = services.ledger_figures()
     holds = {event: float(getattr(ledger, event)) for event in ("held", "settled", "voided", "expired")}
     yield counter("shopassist_credit_holds", "Credit holds: held, settled, voided or expired.", holds, "event")
@@ -122,7 +121,7 @@ def _collect_credits(services: Services) -> Iterator[MetricFamily]:
             yield gauge(f"shopassist_ledger_{name}", help_, value, **latest)
 
 
-def _collect_privacy(services: Services) -> Iterator[MetricFamily]:
+def _collect_privacy(services: Any) -> Iterator[MetricFamily]:
     decisions = {labels: float(count) for labels, count in services.consent_counters().decisions.items()}
     erasure_counters = services.erasure_counters()
     erasures = {origin.value: float(erasure_counters.erasures[origin]) for origin in AskedBy}
@@ -130,21 +129,22 @@ def _collect_privacy(services: Services) -> Iterator[MetricFamily]:
     yield counter("shopassist_erasures", "Finished erasures by origin of the request.", erasures, "asked_by")
 
 
-def _collect_cache(services: Services) -> Iterator[MetricFamily]:
+def _collect_cache(services: Any) -> Iterator[MetricFamily]:
     hits, misses = services.query_cache_service().lookups()
-    shared, stale = services.shared_answers(), services.stale_answers().figures()
+    shared, stale = services.shared_answers(), services.stale_answers().status()
+    shared_hits = 0 if shared is None else shared.metrics.hits
     yield counter(
         "shopassist_query_cache_hits",
         "Cached answers by tier; memory is only used while the database is down.",
-        {"database": hits - shared.figures.hits, "redis": shared.figures.hits, "memory": stale["served"]},
+        {"database": hits - shared_hits, "redis": shared_hits, "memory": stale["served"]},
         "tier",
     )
     yield counter("shopassist_query_cache_misses", "Questions without a valid answer in the database.", misses)
     yield gauge("shopassist_stale_answers", "Answers kept in memory.", stale["answers"])
     yield gauge("shopassist_stale_answers_bytes", "Size of the answers kept in memory.", stale["bytes"])
-    if shared.link is None:
+    if shared is None:
         return
-    breaker = shared.link.breaker
+    breaker = shared.client.breaker
     yield gauge(
         "shopassist_shared_cache_breaker",
         "Processes by the state of their circuit breaker for Redis.",
@@ -155,15 +155,15 @@ def _collect_cache(services: Services) -> Iterator[MetricFamily]:
         "shared_cache",
         (
             ("breaker_openings", "How often the circuit breaker for Redis opened.", breaker.times_opened),
-            ("failures", "Redis commands that failed or timed out.", shared.link.failures),
-            ("misses", "Answers that were not in Redis.", shared.figures.misses),
-            ("refused", "Values in Redis with a wrong signature, or damaged.", shared.figures.refused),
-            ("kept", "Answers stored in Redis.", shared.figures.kept),
+            ("failures", "Redis commands that failed or timed out.", shared.client.failures),
+            ("misses", "Answers that were not in Redis.", shared.metrics.misses),
+            ("refused", "Values in Redis with a wrong signature, or damaged.", shared.metrics.refused),
+            ("kept", "Answers stored in Redis.", shared.metrics.kept),
         ),
     )
 
 
-def _collect_jobs(services: Services) -> Iterator[MetricFamily]:
+def _collect_jobs(services: Any) -> Iterator[MetricFamily]:
     scheduler = services.jobs()
     states = scheduler.states()
     runs = {
@@ -189,7 +189,7 @@ def _collect_jobs(services: Services) -> Iterator[MetricFamily]:
         yield gauge(f"shopassist_job_{name}", help_, samples, "name", aggregation=Aggregation.MAX)
 
 
-def _collect_process(services: Services) -> Iterator[MetricFamily]:
+def _collect_process(services: Any) -> Iterator[MetricFamily]:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     yield counter("shopassist_process_starts", "Processes that started to serve.", 1.0)
     yield gauge("shopassist_processes", "Processes that serve.", 1.0)

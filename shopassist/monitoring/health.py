@@ -6,13 +6,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from pydantic import BaseModel
 
-from shopassist.cache.fallback import StaleAnswers
 from shopassist.cache.ports import CacheEpochs
+from shopassist.cache.service import StaleAnswers
+from shopassist.db.database import DatabaseManager
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
 from shopassist.settings import Storage
 
@@ -128,7 +129,7 @@ class Availability:
                 self._went_away()
                 logger.debug("database_look_failed", error=type(error).__name__)
             else:
-                self._answers.follow(epoch)
+                self._answers.set_epoch(epoch)
                 self._is_here()
 
     def _went_away(self) -> None:
@@ -156,14 +157,6 @@ class Availability:
 PING_TIMEOUT_SECONDS = 2
 
 
-class PingableDatabase(Protocol):
-    """What can be asked of a database's connection."""
-
-    async def ping(self) -> None: ...
-
-    def pool_status(self) -> dict[str, Any]: ...
-
-
 class DatabaseHealth(BaseModel):
     """Whether the database answers, and how fast (milliseconds)."""
 
@@ -175,7 +168,7 @@ class DatabaseHealth(BaseModel):
 class HealthService:
     """Looks at the parts. Without a database (in memory) there is nothing that can be away."""
 
-    def __init__(self, storage: Storage, database: PingableDatabase | None) -> None:
+    def __init__(self, storage: Storage, database: DatabaseManager | None) -> None:
         """`database` is None where state is in memory."""
         self._storage = storage
         self._database = database

@@ -22,11 +22,11 @@ from shopassist.metrics.multiprocess import PUBLISH_INTERVAL_SECONDS, SharedMetr
 from shopassist.metrics.registry import MetricFamily, render_families
 from shopassist.monitoring.collectors import collect_families
 from shopassist.monitoring.health import Availability, DatabaseHealth, HealthService, Phase
-from shopassist.monitoring.services import Services
 
 logger = structlog.get_logger(__name__)
 
 HealthServiceDep = Annotated[HealthService, Depends(take_from_container("health_service"))]
+AvailabilityDep = Annotated[Availability, Depends(take_from_container("availability"))]
 
 
 class StartupGuard:
@@ -78,9 +78,9 @@ async def read_health() -> Health:
 
 
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not ready yet, or stopping."}})
-async def read_readiness(request: Request, response: Response) -> Readiness:
+async def read_readiness(availability: AvailabilityDep, response: Response) -> Readiness:
     """Return whether to send requests here; while the database is down, answers from memory count."""
-    phase = get_container(request).availability().phase
+    phase = availability.phase
     if phase not in {Phase.READY, Phase.DEGRADED}:
         response.status_code = _set_retry_after(response)
     return Readiness(status=phase)
@@ -97,6 +97,8 @@ async def read_database_health(health: HealthServiceDep, response: Response) -> 
 @router.get("/health/detailed", responses={503: {"model": DetailedHealth, "description": "A component is down."}})
 async def read_detailed_health(request: Request, health: HealthServiceDep, response: Response) -> DetailedHealth:
     """Return the state of all components."""
+    container = request.app.state.container
+    shared_answers = container.shared_answers()
     database = await health.database()
     response.status_code = _set_status(database, response)
     return DetailedHealth(
@@ -104,13 +106,13 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
         database=database,
         pool=health.pool(),
         components={
-            "jobs": get_container(request).jobs().status(),
-            "ledger": get_container(request).ledger_audit().status(),
-            "service": get_container(request).availability().status(),
-            "replica": get_container(request).replica().status(),
-            "resilience": get_container(request).resilience().figures(),
-            "shared_cache": get_container(request).shared_answers().status(),
-            "stale_answers": get_container(request).stale_answers().figures(),
+            "jobs": container.jobs().status(),
+            "ledger": container.ledger_audit().status(),
+            "service": container.availability().status(),
+            "replica": container.replica().status(),
+            "resilience": container.resilience().figures(),
+            "shared_cache": {"status": "off"} if shared_answers is None else shared_answers.status(),
+            "stale_answers": container.stale_answers().status(),
         },
     )
 
@@ -137,7 +139,7 @@ METRICS_REFUSED = "Metrics are for private networks, asked directly. Set METRICS
 class MetricsExporter:
     """Exports the metrics of this process, or of all worker processes."""
 
-    def __init__(self, services: Services, folder: Path | None) -> None:
+    def __init__(self, services: Any, folder: Path | None) -> None:
         """`folder` is shared by the worker processes; None if there are none."""
         self._services = services
         self._shared = None if folder is None else SharedMetrics(folder)

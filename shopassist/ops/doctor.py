@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import URL
 
-from shopassist.cache.redis_client import build_redis_client
+from shopassist.cache.redis import build_redis_client
 from shopassist.credits.models import UserCredits
 from shopassist.db.direct_pool import DIRECT_CONNECTIONS
 from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn

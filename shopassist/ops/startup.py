@@ -1,14 +1,14 @@
 """Startup checks: settings are valid, the database runs, the schema is current."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from functools import partial
 from typing import Protocol
 
 import structlog
 from sqlalchemy import URL
 
-from shopassist.cache.redis_client import build_redis_client
+from shopassist.cache.redis import build_redis_client
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
@@ -18,7 +18,7 @@ from shopassist.db.migrate import connect, ensure_current, list_known_revisions,
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
-from shopassist.monitoring.services import BackgroundService
+from shopassist.metrics.registry import MetricFamily
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.database import PoolMode
 from shopassist.settings.group import load_settings
@@ -33,6 +33,19 @@ PRIVILEGED_MESSAGE = (
 UNLIMITED_MESSAGE = (
     "DB_POOL_MODE=transaction, and DATABASE_URL's role has no {}: run `shopassist db provision`, which sets its limits."
 )
+
+
+class BackgroundService(Protocol):
+    """A part of the container that works while the app serves."""
+
+    async def begin(self) -> None:
+        """Prepare before the first request. Raises `StartupError`."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Work for the length of the block."""
+
+    def collect_metrics(self) -> Iterable[MetricFamily]:
+        """Return the metrics of this part."""
 
 
 class StartupServices(Protocol):

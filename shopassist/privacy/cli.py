@@ -15,7 +15,7 @@ from shopassist.audit.ports import AuditRepositories
 from shopassist.audit.postgres import get_operator_name
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
-from shopassist.identity.caller import UserHasher
+from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.startup import read_settings
 from shopassist.privacy.erasure import ErasureService, repeat_erasures
 from shopassist.privacy.export import ExportService

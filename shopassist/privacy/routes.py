@@ -76,7 +76,7 @@ async def merge_guest(
     session: GuestToMerge, request: Request, caller: RegisteredDep, service: GuestMergeServiceDep
 ) -> GuestMerged:
     """Take over what the caller agreed to and asked as a guest, once. Credits are not added."""
-    guest = get_container(request).guest_sessions().caller(session.session_id.get_secret_value())
+    guest = get_container(request).guest_sessions().verify(session.session_id.get_secret_value())
     return await service.merge(guest.user_id, caller.user_id)
 
 

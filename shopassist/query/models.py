@@ -1,10 +1,17 @@
-"""Request and response schemas of `POST /api/query`, and the assistant's answer."""
+"""Request and response schemas of `POST /api/query`, the assistant's answer, and the query service's types."""
 
+import json
+from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum, auto
+from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, field_validator
+from pydantic_core import PydanticSerializationError
 
+from shopassist.credits.models import CreditStatus, UserCredits
+from shopassist.errors import InvalidInputError
 from shopassist.text import StorableText
 
 MAX_QUERY_LENGTH = 2000
@@ -15,14 +22,14 @@ ShortText = Annotated[StorableText, Field(max_length=255)]
 
 
 class PriceRange(BaseModel):
-    """Limits of a price, inclusive, in the currency of the market."""
+    """Inclusive price limits in the currency of the market."""
 
     min: FiniteFloat | None = Field(default=None, ge=0)
     max: FiniteFloat | None = Field(default=None, ge=0)
 
 
 class ProductCriteria(BaseModel):
-    """What earlier turns of a conversation were about."""
+    """The product criteria of earlier turns."""
 
     category: ShortText | None = None
     price_range: PriceRange | None = None
@@ -32,7 +39,7 @@ class ProductCriteria(BaseModel):
 
 
 class ConversationMessage(BaseModel):
-    """One earlier message."""
+    """An earlier message of the conversation."""
 
     id: ShortText | int | None = None
     text: StorableText = Field(max_length=MAX_MESSAGE_LENGTH)
@@ -41,23 +48,37 @@ class ConversationMessage(BaseModel):
 
 
 class ConversationContext(BaseModel):
-    """What was said before the question."""
+    """The conversation before the question."""
 
     messages: list[ConversationMessage] = Field(default_factory=list, max_length=MAX_MESSAGES)
     last_query: StorableText | None = Field(default=None, max_length=MAX_QUERY_LENGTH)
     last_product_criteria: ProductCriteria | None = None
 
+    def serialize(self) -> str | None:
+        """Return canonical JSON of the parts that an answer depends on; None when there are none."""
+        criteria = self.last_product_criteria
+        if not self.messages and criteria is None:
+            return None
+        return json.dumps(
+            {
+                "criteria": criteria and criteria.model_dump(mode="json"),
+                "messages": [[message.sender, message.text] for message in self.messages],
+            },
+            sort_keys=True,
+            separators=(",", ":"),
+        )
+
 
 def keep_newest(messages: Any) -> Any:
-    """The last messages of a list, as many as are looked at."""
+    """Return the last `MAX_MESSAGES` messages of a list."""
     return messages[-MAX_MESSAGES:] if isinstance(messages, list) else messages
 
 
 class QueryRequest(BaseModel):
     """A question.
 
-    `conversation_history` is what the deployed client sends in place of a context: the whole of it, which only grows,
-    so that what is older than the last 50 messages is left out instead of being refused.
+    The deployed client sends its whole conversation as `conversation_history` instead of a context. It only grows, so
+    messages before the last 50 are ignored instead of being refused.
     """
 
     query: StorableText = Field(
@@ -72,6 +93,17 @@ class QueryRequest(BaseModel):
         if not query.strip():
             raise ValueError("must not be blank")
         return query
+
+    def build_context(self) -> ConversationContext:
+        """Return the conversation before the question, from either field."""
+        context = self.conversation_context or ConversationContext()
+        query = self.query.strip()
+        messages = list(context.messages or self.conversation_history or [])
+        if messages and messages[-1].sender == "user" and messages[-1].text.strip() == query:
+            messages.pop()
+        if not messages and context.last_query and context.last_query.strip() != query:
+            messages = [ConversationMessage(text=context.last_query, sender="user")]
+        return ConversationContext(messages=messages, last_product_criteria=context.last_product_criteria)
 
 
 class Recommendation(BaseModel):
@@ -88,15 +120,15 @@ class Recommendation(BaseModel):
 
 
 class NearMiss(Recommendation):
-    """A product that would fit but for what `misses` says, in words for the shopper."""
+    """A product that fits except for `misses`, which is text for the shopper."""
 
     misses: list[str]
 
 
 class Answer(BaseModel):
-    """What the assistant says to a question.
+    """The assistant's answer.
 
-    `degraded` marks an answer made by less than the whole assistant: it is neither charged nor stored.
+    A `degraded` answer was made while a part of the assistant failed: it is neither charged nor stored.
     """
 
     products: list[Recommendation] = Field(default_factory=list)
@@ -107,15 +139,24 @@ class Answer(BaseModel):
 
     @property
     def chargeable(self) -> bool:
-        """Whether this answer is worth a credit and keeping."""
+        """Whether this answer is charged and stored."""
         return bool(self.products) and not self.degraded
+
+    def to_json(self) -> str:
+        """Return the answer as JSON. Raises `InvalidInputError` if it contains what JSON cannot express."""
+        if not all(isfinite(product.price) for product in (*self.products, *self.near_misses)):
+            raise InvalidInputError("result must not contain NaN or infinity.")
+        try:
+            return self.model_dump_json()
+        except PydanticSerializationError:
+            raise InvalidInputError("result must not contain a lone surrogate.") from None
 
 
 class QueryMetadata(BaseModel):
-    """How the answer came about, and what the caller has left.
+    """The origin of the answer, and the caller's credits after it.
 
-    `stale` marks an answer that was served while the database could not be asked, 24 hours old at the most: only then
-    are the credits unknown, which is null.
+    A `stale` answer was served while the database was unavailable and is at most 24 hours old. Only then the credits
+    are unknown (null).
     """
 
     cached: bool
@@ -141,3 +182,87 @@ class QueryResponse(BaseModel):
     error: str | None = None
     cached: bool
     metadata: QueryMetadata
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, its caller (a guest with their network) and its idempotency key."""
+
+    user_id: str
+    is_guest: bool
+    query: str
+    context: ConversationContext
+    query_hash: str
+    idempotency_key: str | None
+    network: str | None = None
+
+    @property
+    def flight_key(self) -> tuple[str, bool, str]:
+        """Key of single flight: concurrent questions with the same key share one piece of work."""
+        return self.user_id, self.is_guest, self.query_hash
+
+    def build_response(self, outcome: "QueryOutcome", credits_: CreditStatus) -> QueryResponse:
+        """Return the response with the caller's credits after the outcome."""
+        return self._build_response(
+            outcome.answer,
+            outcome.error,
+            cached=outcome.cached,
+            cache_hit=outcome.cached,
+            charged=outcome.charged,
+            user_id=outcome.account.user_id,
+            **credits_.__dict__,
+        )
+
+    def build_stale_response(self, answer: Answer) -> QueryResponse:
+        """Return the response while the database is unavailable and the caller's credits are unknown."""
+        return self._build_response(
+            answer,
+            cached=True,
+            cache_hit=True,
+            charged=0,
+            user_id=self.user_id,
+            available_credits=None,
+            max_credits=None,
+            is_guest=self.is_guest,
+            can_reset=not self.is_guest,
+            next_reset_time=None,
+            stale=True,
+        )
+
+    def _build_response(self, answer: Answer, error: str | None = None, **metadata: Any) -> QueryResponse:
+        return QueryResponse(
+            query=self.query,
+            products=answer.products,
+            recommendations_summary=answer.recommendations_summary,
+            error=error,
+            cached=metadata["cached"],
+            metadata=QueryMetadata(near_misses=answer.near_misses, criteria=answer.criteria, **metadata),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueryOutcome:
+    """An answer, its origin, and the account after it."""
+
+    answer: Answer
+    account: UserCredits
+    cached: bool = False
+    charged: int = 0
+    error: str | None = None
+
+
+class LookAgain(Enum):
+    """The outcome of work that did nothing, since other work on the question has just ended: look for its answer."""
+
+    LOOK_AGAIN = auto()
+
+
+WorkOutcome = QueryOutcome | LookAgain
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReply:
+    """The response, and whether it replays an earlier one."""
+
+    response: QueryResponse
+    replayed: bool = False

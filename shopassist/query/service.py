@@ -1,91 +1,65 @@
 """Answer a question: look in the cache, hold a credit, ask the assistant, settle or void."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import Protocol
 from uuid import uuid4
 
 import structlog
 
-from shopassist.cache.fallback import StaleAnswers
-from shopassist.cache.service import QueryCacheService
+from shopassist.cache.service import QueryCacheService, StaleAnswers
 from shopassist.credits.models import UserCredits
-from shopassist.credits.ports import CreditLedger, Grant, HoldRequest, IdempotencyStore, Settlement
+from shopassist.credits.ports import CreditLedger, Grant, HoldRequest, IdempotencyRecord, IdempotencyStore, Settlement
 from shopassist.credits.service import CreditService
 from shopassist.errors import (
+    CreditsExhaustedError,
     KeyInFlightError,
     KeyReusedError,
     RateLimitedError,
     ShopAssistError,
     StorageUnavailableError,
 )
-from shopassist.query.models import Answer, ConversationContext, QueryRequest, QueryResponse
-from shopassist.query.ports import Assistant
-from shopassist.query.responses import (
+from shopassist.identity.rate_limits import RequestQuota
+from shopassist.query.models import (
+    Answer,
+    ConversationContext,
+    LookAgain,
     QueryOutcome,
     QueryReply,
+    QueryRequest,
+    QueryResponse,
     Question,
-    build_context,
-    build_exhausted_error,
-    build_replay,
-    build_response,
-    build_stale_response,
-    serialize_context,
+    WorkOutcome,
 )
-from shopassist.query.single_flight import DisconnectWait, SingleFlight, consume_exception, wait_first
+from shopassist.query.single_flight import SingleFlight, consume_exception, wait_first
 from shopassist.tracing import span
 
 logger = structlog.get_logger(__name__)
 
-Admit = Callable[[], Awaitable[None]]
-"""Counts new work that a caller asks for. Raises when it is too much."""
-
-
-async def ask_assistant(
-    assistant: Assistant,
-    query: str,
-    context: ConversationContext,
-    timeout_seconds: float,
-    abandoned: asyncio.Future[None],
-) -> Answer | None:
-    """The assistant's answer, or None when it failed, took too long, or nobody waits for it any more."""
-    asking = asyncio.ensure_future(assistant.answer(query, context))
-    try:
-        await wait_first(asking, abandoned, seconds=timeout_seconds)
-        if abandoned.done():
-            return None
-        if not asking.done() or asking.cancelled():
-            raise TimeoutError  # noqa: TRY301 - as any failure
-        return asking.result()
-    except Exception as failure:  # noqa: BLE001 - whatever failed, the credit goes back
-        logger.warning("assistant_failed", error=type(failure).__name__)
-        return None
-    finally:
-        asking.add_done_callback(consume_exception)
-        asking.cancel()
-
-
 QUESTION_COST = 1
-"""Credits that one message costs."""
+"""Credits per answered question."""
 
 POLL_SECONDS = 0.05
-"""How often the outcome of work in another process is looked for."""
+"""Interval of looking whether work in another process has ended."""
 
 MAX_ATTEMPTS = 3
-"""How often a question is looked at before it is given up: each time, work of others on it came to nothing."""
+"""Attempts to answer a question; each but the first follows other work on it that ended without an answer."""
 
 ASSISTANT_FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
 FAILED_ANSWER = Answer(recommendations_summary=ASSISTANT_FAILED, degraded=True)
 DEDUCTION_DESCRIPTION = "Credit deducted for message"
+LOOK_AGAIN = LookAgain.LOOK_AGAIN
 
 
-class RetryQuestionError(Exception):
-    """Other work on the question has ended meanwhile."""
+class Assistant(Protocol):
+    """Answers shoppers' questions."""
+
+    async def answer(self, query: str, context: ConversationContext) -> Answer:
+        """Return the answer to `query`. Raises a `ShopAssistError` when there is none."""
 
 
 class QueryService:
-    """Answers shoppers' questions and charges for those it could answer."""
+    """Answers shoppers' questions and charges for the answers."""
 
     def __init__(
         self,
@@ -93,12 +67,12 @@ class QueryService:
         credits_: CreditService,
         ledger: CreditLedger,
         replays: IdempotencyStore,
-        flights: SingleFlight[QueryOutcome],
+        flights: SingleFlight[WorkOutcome],
         stale: StaleAnswers,
         assistant: Assistant,
         timeout_seconds: float,
     ) -> None:
-        """`timeout_seconds` bounds the assistant's work on one question; `flights` and `stale` are the process's."""
+        """Let the assistant work for at most `timeout_seconds`; `flights` and `stale` are shared by the process."""
         self._cache = cache
         self._credits = credits_
         self._ledger = ledger
@@ -114,74 +88,45 @@ class QueryService:
         is_guest: bool,
         request: QueryRequest,
         idempotency_key: str | None = None,
-        gone: DisconnectWait | None = None,
+        disconnected: asyncio.Future[None] | None = None,
         network: str | None = None,
-        admit: Admit | None = None,
+        quota: RequestQuota | None = None,
     ) -> QueryReply:
-        """The answer to `request`; work that only callers wait for who are `gone` ends without a charge.
+        """Answer `request`.
 
-        A new guest counts for their `network`. `admit` may refuse (`RateLimitedError`) what is no replay and joins
-        nothing.
+        `quota` is consumed unless the reply is a replay or joins running work of the caller. Once `disconnected` is
+        done, the caller no longer waits; work that no caller waits for ends without a charge. A new guest counts
+        against the limit of their `network`. While the database is unavailable, an answer kept in memory is given free
+        of charge and marked as stale, or else `StorageUnavailableError` is raised.
 
-        With the database away an answer in memory is given for nothing, marked as stale; otherwise
-        `StorageUnavailableError` is raised.
-
-        Raises `CreditsExhaustedError` when it is not cached and no credit is left, `SessionRefusedError` when a guest
-        names a registered account, `KeyReusedError` and `KeyInFlightError` as their names say, and `ClientGoneError`.
+        Raises `RateLimitedError`, `CreditsExhaustedError`, `SessionRefusedError` (a guest's session id is a registered
+        account), `KeyReusedError`, `KeyInFlightError` and `ClientGoneError`.
         """
-        context = build_context(request)
-        query_hash = self._cache.generate_query_hash(request.query, serialize_context(context))
+        context = request.build_context()
+        query_hash = self._cache.generate_query_hash(request.query, context.serialize())
         question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key, network)
         for _ in range(MAX_ATTEMPTS):
             try:
-                replayed = await self._replayed(question)
-                if replayed is not None:
-                    return QueryReply(replayed, replayed=True)
-                if admit is not None:
-                    await self._admitted(question, admit)
-                    admit = None
-                found = await self._cached(question)
+                replay = await self._find_replay(question)
+                if replay is not None:
+                    return QueryReply(replay, replayed=True)
+                if quota is not None:
+                    await self._consume_quota(question, quota)
+                    quota = None
+                cached = await self._find_cached(question)
             except StorageUnavailableError:
                 stale = self._stale.find(query_hash)
                 if stale is None:
                     raise
-                return QueryReply(build_stale_response(question, stale))
-            if found is not None:
-                return found
-            try:
-                return QueryReply(await self._worked_out(question, gone))
-            except RetryQuestionError:
-                continue
-        account = await self._credits.get_caller_account(user_id, is_guest, network)
-        return QueryReply(
-            build_response(question, QueryOutcome(FAILED_ANSWER, account, error=ASSISTANT_FAILED), self._credits)
-        )
+                return QueryReply(question.build_stale_response(Answer.model_validate_json(stale)))
+            response = cached or await self._work_or_join(question, disconnected)
+            if response is not LOOK_AGAIN:
+                return QueryReply(response)
+        outcome = QueryOutcome(FAILED_ANSWER, await self._get_account(question), error=ASSISTANT_FAILED)
+        return QueryReply(self._build_response(question, outcome))
 
-    async def _admitted(self, question: Question, admit: Admit) -> None:
-        """Raises what `admit` raises, unless the question joins work of the caller, in this process or another."""
-        if self._flights.get(question.about):
-            return
-        try:
-            await admit()
-        except RateLimitedError:
-            with suppress(StorageUnavailableError):
-                key = question.idempotency_key
-                if await self._ledger.list_open_holds(question.user_id, question.query_hash, key):
-                    return
-            raise
-
-    async def _cached(self, question: Question) -> QueryReply | None:
-        """What the cache has."""
-        epoch = self._stale.epoch
-        stored = await self._cache.get_cached_result(question.query_hash)
-        if stored is None:
-            return None
-        answer = Answer.model_validate(stored)
-        self._stale.keep_found(question.query_hash, answer, epoch)
-        account = await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
-        return QueryReply(await self._remembered(question, QueryOutcome(answer, account, cached=True)))
-
-    async def _replayed(self, question: Question) -> QueryResponse | None:
+    async def _find_replay(self, question: Question) -> QueryResponse | None:
+        """Return the response stored under the question's key. Raises `KeyReusedError` if it was for another one."""
         if question.idempotency_key is None:
             return None
         replay = await self._replays.get(question.user_id, question.idempotency_key)
@@ -191,53 +136,71 @@ class QueryService:
             raise KeyReusedError
         return QueryResponse.model_validate(replay.response)
 
-    async def _remembered(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
-        """The response, kept under the question's key, which no settlement did."""
-        response = build_response(question, outcome, self._credits)
-        if question.idempotency_key is not None:
-            await self._replays.store(build_replay(question, response))
-        return response
+    async def _consume_quota(self, question: Question, quota: RequestQuota) -> None:
+        """Count the question, unless it joins running work of the caller in this or another process."""
+        if self._flights.get(question.flight_key):
+            return
+        try:
+            quota.consume()
+        except RateLimitedError:
+            with suppress(StorageUnavailableError):
+                key = question.idempotency_key
+                if await self._ledger.list_open_holds(question.user_id, question.query_hash, key):
+                    return
+            raise
 
-    async def _worked_out(self, question: Question, gone: DisconnectWait | None) -> QueryResponse:
-        """The outcome of new work, or of work about the same question by the same caller that is under way.
+    async def _find_cached(self, question: Question) -> QueryResponse | None:
+        epoch = self._stale.epoch
+        stored = await self._cache.get_cached_result(question.query_hash)
+        if stored is None:
+            return None
+        answer = Answer.model_validate(stored)
+        self._stale.add_found(question.query_hash, answer, epoch)
+        return await self._store_replay(question, QueryOutcome(answer, await self._get_account(question), cached=True))
 
-        Raises `RetryQuestionError` when it may be found elsewhere by now.
-        """
-        about = question.about
+    async def _work_or_join(
+        self, question: Question, disconnected: asyncio.Future[None] | None
+    ) -> QueryResponse | LookAgain:
+        """Work on the question, or join running work on it by the same caller."""
         key = question.idempotency_key
-        if key is not None and self._flights.get(about):
-            await self._refuse_key_in_flight(question)
-        flight = self._flights.get(about)
+        if key is not None and self._flights.get(question.flight_key):
+            await self._is_held(question)
+        flight = self._flights.get(question.flight_key)
         if flight is None:
-            flight = self._flights.begin(about, lambda abandoned: self._work(question, abandoned), key)
-            return build_response(question, await self._flights.wait(flight, gone), self._credits)
+            flight = self._flights.start(question.flight_key, lambda abandoned: self._work(question, abandoned), key)
+            outcome = await self._flights.wait(flight, disconnected)
+            return outcome if outcome is LOOK_AGAIN else self._build_response(question, outcome)
         if key is not None and flight.idempotency_key == key:
             raise KeyInFlightError
         try:
-            joined = await self._flights.wait(flight, gone)
+            outcome = await self._flights.wait(flight, disconnected)
         except (KeyInFlightError, KeyReusedError):
-            # That was about the key of whoever began the work.
-            raise RetryQuestionError from None
-        outcome = QueryOutcome(joined.answer, joined.account, error=joined.error)
-        if not joined.charged:
-            return build_response(question, outcome, self._credits)
-        return await self._remembered(question, outcome)
+            return LOOK_AGAIN  # the error is about the key of the caller that started the work
+        if outcome is LOOK_AGAIN:
+            return LOOK_AGAIN
+        joined = QueryOutcome(outcome.answer, outcome.account, error=outcome.error)
+        return await self._store_replay(question, joined) if outcome.charged else self._build_response(question, joined)
 
-    async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> QueryOutcome:
+    async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> WorkOutcome:
+        """Hold a credit, ask the assistant, and settle the hold for an answer or void it."""
         hold = HoldRequest(
-            *(uuid4(), question.user_id, question.is_guest, QUESTION_COST, question.query_hash),
+            hold_id=uuid4(),
+            user_id=question.user_id,
+            is_guest=question.is_guest,
+            amount=QUESTION_COST,
+            question_hash=question.query_hash,
             idempotency_key=question.idempotency_key,
             network=question.network,
         )
         grant = await self._ledger.place_hold(hold)
         if grant.already_answered:
-            raise RetryQuestionError  # work that was under way at the last look ended just before
+            return LOOK_AGAIN
         if not grant.granted:
-            await self._refuse(question, grant, abandoned)
+            return await self._wait_for_other_process(question, grant, abandoned)
+        answer = None
         try:
-            if grant.already_answered is None and await self._is_answered(question):
-                raise RetryQuestionError  # noqa: TRY301 - the hold is given back first
-            with span("assistant"):
+            already_answered = grant.already_answered is None and await self._is_answered(question)
+            if not already_answered:
                 answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return QueryOutcome(answer, grant.account, charged=QUESTION_COST)
@@ -245,27 +208,32 @@ class QueryService:
             with suppress(ShopAssistError):
                 await self._ledger.void(hold.hold_id, hold.user_id)
             raise
+        if already_answered:
+            with suppress(ShopAssistError):
+                await self._ledger.void(hold.hold_id, hold.user_id)
+            return LOOK_AGAIN
         await self._ledger.void(hold.hold_id, hold.user_id)
         grant.account.available_credits += QUESTION_COST
         return QueryOutcome(answer or FAILED_ANSWER, grant.account, error=None if answer else ASSISTANT_FAILED)
 
-    async def _refuse(self, question: Question, grant: Grant, abandoned: asyncio.Future[None]) -> NoReturn:
-        """Say that no credit is left, but for work on the question in another process: that is waited for."""
-        account = grant.account
-        if not grant.is_in_progress:
-            account = await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
+    async def _wait_for_other_process(
+        self, question: Question, grant: Grant, abandoned: asyncio.Future[None]
+    ) -> LookAgain:
+        """Wait while another process works on the question. Raises `CreditsExhaustedError` when none does."""
+        account = grant.account if grant.is_in_progress else await self._get_account(question)
         waited = grant.is_in_progress
-        while await self._refuse_key_in_flight(question):
-            if abandoned.done():
-                break
+        while await self._is_held(question) and not abandoned.done():
             waited = True
             await asyncio.sleep(POLL_SECONDS)
         if waited or account.available_credits >= QUESTION_COST or await self._is_answered(question):
-            raise RetryQuestionError
-        raise build_exhausted_error(self._credits, account)
+            return LOOK_AGAIN
+        raise self._build_exhausted_error(account)
 
-    async def _refuse_key_in_flight(self, question: Question) -> bool:
-        """Whether the question is in flight under no key or another one. Raises when the question's key is."""
+    async def _is_held(self, question: Question) -> bool:
+        """Return whether a hold for the question is open under no key or another one.
+
+        Raises `KeyInFlightError` when one is open under the question's key, `KeyReusedError` if for another question.
+        """
         holds = await self._ledger.list_open_holds(question.user_id, question.query_hash, question.idempotency_key)
         for hold in holds:
             if hold.idempotency_key is not None and hold.idempotency_key == question.idempotency_key:
@@ -273,22 +241,73 @@ class QueryService:
         return bool(holds)
 
     async def _is_answered(self, question: Question) -> bool:
-        return await self._replayed(question) is not None or await self._cache.is_cached(question.query_hash)
+        return await self._find_replay(question) is not None or await self._cache.is_cached(question.query_hash)
 
     async def _ask(self, question: Question, abandoned: asyncio.Future[None]) -> Answer | None:
-        return await ask_assistant(self._assistant, question.query, question.context, self._timeout_seconds, abandoned)
+        """Return the assistant's answer; None when it failed, timed out or no caller waits any more."""
+        with span("assistant"):
+            task = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
+            try:
+                await wait_first(task, abandoned, seconds=self._timeout_seconds)
+                if abandoned.done():
+                    return None
+                if not task.done() or task.cancelled():
+                    raise TimeoutError  # noqa: TRY301 - handled like every failure
+                return task.result()
+            except Exception as failure:  # noqa: BLE001 - the credit is returned after any failure
+                logger.warning("assistant_failed", error=type(failure).__name__)
+                return None
+            finally:
+                task.add_done_callback(consume_exception)
+                task.cancel()
 
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
+        """Settle the hold and store the answer in one commit; return False when the hold has expired."""
         replay = None
         if question.idempotency_key is not None:
-            replay = build_replay(
-                question, build_response(question, QueryOutcome(answer, account, charged=QUESTION_COST), self._credits)
-            )
-        stored = self._cache.to_store(question.query_hash, answer)
+            outcome = QueryOutcome(answer, account, charged=QUESTION_COST)
+            replay = build_replay(question, self._build_response(question, outcome))
+        stored = self._cache.to_store(question.query_hash, answer.to_json())
         epoch = self._stale.epoch
         settled = await self._ledger.settle(
             Settlement(hold.hold_id, hold.user_id, DEDUCTION_DESCRIPTION, stored, replay)
         )
         if settled:
-            self._stale.keep_new(stored, epoch)
+            self._stale.add_new(stored, epoch)
         return settled
+
+    async def _store_replay(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
+        """Return the response, stored under the question's key."""
+        response = self._build_response(question, outcome)
+        if question.idempotency_key is not None:
+            await self._replays.store(build_replay(question, response))
+        return response
+
+    async def _get_account(self, question: Question) -> UserCredits:
+        return await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
+
+    def _build_response(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
+        return question.build_response(outcome, self._credits.build_status(outcome.account))
+
+    def _build_exhausted_error(self, account: UserCredits) -> CreditsExhaustedError:
+        """Return the error, which tells the caller how to get credits."""
+        status = self._credits.build_status(account)
+        when = status.next_reset_time
+        description = (
+            "You have used all your guest credits. Log in to get more."
+            if when is None
+            else f"You have used all your credits. They come back at {when:%Y-%m-%d %H:%M} UTC."
+        )
+        return CreditsExhaustedError(
+            description,
+            available_credits=status.available_credits,
+            max_credits=status.max_credits,
+            is_guest=status.is_guest,
+            error_description=description,
+        )
+
+
+def build_replay(question: Question, response: QueryResponse) -> IdempotencyRecord:
+    """Return the record of a response under the question's key."""
+    key = question.idempotency_key or ""
+    return IdempotencyRecord(question.user_id, key, question.query_hash, response.model_dump(mode="json"))

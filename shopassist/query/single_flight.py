@@ -1,27 +1,24 @@
 """Single flight: concurrent callers with the same question share one piece of work."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from shopassist.errors import ClientGoneError
 
 Outcome = TypeVar("Outcome")
-DisconnectWait = Callable[[], Awaitable[object]]
-
-WATCH_DELAY_SECONDS = 0.05
-"""How long a caller may be gone before it is noticed."""
 
 CLOSE_TIMEOUT_SECONDS = 2.0
-"""How long work that is told to end may take to do so."""
+"""Time that abandoned work has to end when the process stops."""
 
 
 @dataclass(slots=True, eq=False)
 class SharedTask(Generic[Outcome]):
-    """Work under way, the idempotency key it was begun under, and how many wait for it.
+    """Running work, its idempotency key, and the number of callers that wait for it.
 
-    Work is never cancelled, since money moves in it: `abandoned` is done when nobody waits any more, and it ends.
+    Work is never cancelled, since it moves credits. It ends by itself when `abandoned` is done, that is, when no caller
+    waits any more.
     """
 
     task: asyncio.Task[Outcome]
@@ -30,80 +27,72 @@ class SharedTask(Generic[Outcome]):
     waiting: int = 0
 
     def abandon(self) -> None:
-        """Let the work end."""
+        """Tell the work to end."""
         if not self.abandoned.done():
             self.abandoned.set_result(None)
 
 
 @dataclass(slots=True)
 class SingleFlight(Generic[Outcome]):
-    """Work under way, by what it is about."""
+    """Running work by key."""
 
-    _flights: dict[object, SharedTask[Outcome]] = field(default_factory=dict)
-    _every: set[SharedTask[Outcome]] = field(default_factory=set)
+    _by_key: dict[object, SharedTask[Outcome]] = field(default_factory=dict)
+    _all: set[SharedTask[Outcome]] = field(default_factory=set)
 
-    def get(self, about: object) -> SharedTask[Outcome] | None:
-        """The work under way about this that somebody waits for."""
-        flight = self._flights.get(about)
-        return None if flight is None or flight.task.done() or flight.abandoned.done() else flight
+    def get(self, key: object) -> SharedTask[Outcome] | None:
+        """Return the running work of `key` that can be joined."""
+        shared = self._by_key.get(key)
+        return None if shared is None or shared.task.done() or shared.abandoned.done() else shared
 
-    def begin(
+    def start(
         self,
-        about: object,
+        key: object,
         work: Callable[[asyncio.Future[None]], Coroutine[Any, Any, Outcome]],
         idempotency_key: str | None,
     ) -> SharedTask[Outcome]:
-        """Begin work, which is given the future of being abandoned."""
+        """Start `work`, which takes the future `abandoned`."""
         abandoned = asyncio.get_running_loop().create_future()
-        flight = SharedTask(asyncio.create_task(work(abandoned)), idempotency_key, abandoned)
-        self._flights[about] = flight
-        self._every.add(flight)
-        flight.task.add_done_callback(lambda _: self._end(about, flight))
-        return flight
+        shared = SharedTask(asyncio.create_task(work(abandoned)), idempotency_key, abandoned)
+        self._by_key[key] = shared
+        self._all.add(shared)
+        shared.task.add_done_callback(lambda _: self._remove(key, shared))
+        return shared
 
-    async def wait(self, flight: SharedTask[Outcome], gone: DisconnectWait | None) -> Outcome:
-        """The outcome. Raises what the work raises, and `ClientGoneError` when `gone` comes to an end before it."""
-        watch = None
-        flight.waiting += 1
+    async def wait(self, shared: SharedTask[Outcome], disconnected: asyncio.Future[None] | None) -> Outcome:
+        """Return the outcome of the work, or raise its error; `ClientGoneError` when `disconnected` is done first."""
+        shared.waiting += 1
         try:
-            # Most work is over before it would be worth while to watch the caller.
-            await wait_first(flight.task, seconds=WATCH_DELAY_SECONDS if gone else None)
-            if gone and not flight.task.done():
-                watch = asyncio.ensure_future(gone())
-                await wait_first(flight.task, watch)
-            if not flight.task.done():
+            await wait_first(shared.task, *([] if disconnected is None else [disconnected]))
+            if not shared.task.done():
                 raise ClientGoneError
-            return flight.task.result()
+            return shared.task.result()
         finally:
-            if watch:
-                watch.add_done_callback(consume_exception)
-                watch.cancel()
-            flight.waiting -= 1
-            if not flight.waiting:
-                flight.abandon()
+            shared.waiting -= 1
+            if not shared.waiting:
+                shared.abandon()
 
     async def close(self) -> None:
-        """Abandon what is under way, and wait until it has ended and its credits are back."""
+        """Abandon all work and wait until it has ended and its credits are returned."""
         self.abandon()
-        if self._every:
-            await asyncio.wait({flight.task for flight in self._every}, timeout=CLOSE_TIMEOUT_SECONDS)
+        if self._all:
+            await asyncio.wait({shared.task for shared in self._all}, timeout=CLOSE_TIMEOUT_SECONDS)
 
     def abandon(self) -> None:
-        """Let everything that is under way end, whose callers are then told that there is no answer."""
-        for flight in self._every:
-            flight.abandon()
+        """Tell all work to end; its callers then get no answer and are not charged."""
+        for shared in self._all:
+            shared.abandon()
 
-    def _end(self, about: object, flight: SharedTask[Outcome]) -> None:
-        consume_exception(flight.task)
-        self._every.discard(flight)
-        if self._flights.get(about) is flight:
-            del self._flights[about]
+    def _remove(self, key: object, shared: SharedTask[Outcome]) -> None:
+        consume_exception(shared.task)
+        self._all.discard(shared)
+        if self._by_key.get(key) is shared:
+            del self._by_key[key]
 
 
 async def wait_first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
-    """Return when one of them is done, or time is up; they are left alone.
+    """Wait until one future is done or the time is over; cancel none of them.
 
-    For one or two futures `asyncio.wait` costs as much as a statement's part in a batch.
+    For so few futures this is several times cheaper than `asyncio.wait`.
     """
     if any(future.done() for future in futures):
         return
@@ -126,7 +115,7 @@ async def wait_first(*futures: asyncio.Future[Any], seconds: float | None = None
             future.remove_done_callback(end)
 
 
-def consume_exception(task: asyncio.Future[Any]) -> None:
-    """Take note of how a task ended that perhaps nobody waits for."""
-    if not task.cancelled():
-        task.exception()
+def consume_exception(future: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a future, so that asyncio does not log it as never retrieved."""
+    if not future.cancelled():
+        future.exception()

@@ -193,7 +193,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "list_erasures": in_postgres,
         "delete_expired": in_postgres,
     },
-    "cached_answers": {"find": find_answer},
+    "cached_answers": {"find": find_answer, "forget": in_memory},
     "cache_epochs": {"current": in_postgres, "advance": advance_epoch},
     "guest_networks": {"delete_old": sum_both},
     "audit": {"reconcile_page": reconcile_page},

@@ -4,7 +4,7 @@ from dependency_injector import containers, providers
 
 from shopassist.credits.models import CreditPolicy
 from shopassist.db.ports import Clock
-from shopassist.identity.caller import UserHasher
+from shopassist.identity.key_derivation import UserHasher
 from shopassist.privacy.models import ErasurePolicy
 from shopassist.settings import Settings
 

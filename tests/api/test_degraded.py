@@ -148,11 +148,11 @@ async def test_a_cleared_answer_does_not_come_back(
     question = {"query": "a phone to be forgotten"}
     try:
         await client.post("/api/query", json=question, headers=GUEST)
-        assert container.stale_answers().figures()["answers"] == 1
+        assert container.stale_answers().status()["answers"] == 1
         await other.query_cache_service().clear_cache()
 
         async def forgotten() -> bool:
-            return container.stale_answers().figures()["answers"] == 0
+            return container.stale_answers().status()["answers"] == 0
 
         assert await until(forgotten, 1) < 1
         await asyncio.to_thread(database.stop)
@@ -179,7 +179,7 @@ class TestConsentRequired:
         assert (await client.post("/api/consents", headers=GUEST, json=agreed)).status_code == 200
         question = {"query": "a phone for those who agreed"}
         assert (await client.post("/api/query", headers=GUEST, json=question)).status_code == 200
-        assert container.stale_answers().figures()["answers"] == 1
+        assert container.stale_answers().status()["answers"] == 1
         await asyncio.to_thread(database.stop)
         for who in (GUEST, {"X-Session-ID": "another"}):
             refused = await client.post("/api/query", headers=who, json=question)

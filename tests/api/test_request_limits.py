@@ -13,10 +13,12 @@ import pytest
 from fastapi import FastAPI
 
 from containers import Container
-from shopassist.api.body_limit import is_too_deep
+from shopassist.api.middleware import is_too_deep
 from shopassist.app import create_app
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import RateLimitedError
+from shopassist.identity.caller import Caller
+from shopassist.identity.rate_limits import RateCounters, RateLimitKind, RateLimits, RequestQuota
 from shopassist.query.models import QueryRequest
 from shopassist.settings.server import ServerSettings
 from tests.support.http_fixtures import TestAssistant
@@ -258,26 +260,21 @@ async def test_a_join_in_another_process_is_not_refused(container: Container, as
     """Whose question is held for elsewhere is not told to go away, though they have asked too often here."""
     container.assistant.override(assistant)
     service = container.query_service()
-    counted = 0
-
-    async def refuse() -> None:
-        nonlocal counted
-        counted += 1
-        raise RateLimitedError(10)
-
+    limits = RateLimits(RateCounters(), questions=0, reads=0, network_factor=1)
+    quotas = [RequestQuota(limits, RateLimitKind.QUESTIONS, Caller("g2wsht", is_guest=True)) for _ in range(2)]
     request = QueryRequest(query="elsewhere")
     with pytest.raises(RateLimitedError):
-        await service.answer("g2wsht", True, request, admit=refuse)
+        await service.answer("g2wsht", True, request, quota=quotas[0])
     await container.credit_service().get_user_credits("g2wsht", is_guest=True)
     question_hash = container.query_cache_service().generate_query_hash("elsewhere")
     hold = HoldRequest(uuid4(), "g2wsht", True, question_hash=question_hash)
     assert (await container.credit_ledger().place_hold(hold)).granted
-    waiting = asyncio.create_task(service.answer("g2wsht", True, request, admit=refuse))
+    waiting = asyncio.create_task(service.answer("g2wsht", True, request, quota=quotas[1]))
     await asyncio.sleep(0.2)
     assert not waiting.done()
     await container.credit_ledger().void(hold.hold_id, hold.user_id)
     assert (await waiting).response.products
-    assert counted == 2
+    assert [quota.used is not None and quota.used.refused for quota in quotas] == [True, True]
 
 
 @pytest.mark.parametrize("path", ["/", "/health", "/api/user/credits", "/nowhere", "/openapi.json", "/docs"])

@@ -16,8 +16,8 @@ from pydantic import SecretStr
 
 from containers import Container
 from shopassist.cache import redis as tier
-from shopassist.cache.redis import SharedEntry
-from shopassist.cache.redis_client import MAX_ENTRY_BYTES, RedisClient
+from shopassist.cache.postgres import DatedAnswer
+from shopassist.cache.redis import MAX_ENTRY_BYTES, RedisAnswers, RedisClient
 from shopassist.errors import StorageUnavailableError
 from shopassist.monitoring.collectors import collect_families
 from shopassist.settings import CacheSettings, Settings
@@ -69,6 +69,13 @@ async def two(
         await instance.shutdown()
 
 
+def tier_of(instance: Container) -> RedisAnswers:
+    """Return the Redis tier of an instance."""
+    shared_answers = instance.shared_answers()
+    assert shared_answers is not None
+    return shared_answers
+
+
 async def until(holds: Callable[[], bool], seconds: float = 5) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
@@ -79,9 +86,9 @@ async def until(holds: Callable[[], bool], seconds: float = 5) -> None:
 async def stored(instance: Container, result: dict[str, Any] = ANSWER) -> None:
     """Store an answer, and let this instance put it into Redis."""
     await instance.query_cache_service().cache_result(HASH, result)
-    before = instance.shared_answers().figures.kept
+    before = tier_of(instance).metrics.kept
     assert await instance.query_cache_service().get_cached_result(HASH) == result
-    await until(lambda: instance.shared_answers().figures.kept == before + 1)
+    await until(lambda: tier_of(instance).metrics.kept == before + 1)
     await asyncio.sleep(0.05)
 
 
@@ -91,7 +98,7 @@ async def test_what_one_instance_read_the_other_finds(two: tuple[Container, Cont
     await stored(one)
     await execute(database_url, GONE)  # behind everybody's back, to see who is asked
     assert await other.query_cache_service().get_cached_result(HASH) == ANSWER
-    assert other.shared_answers().figures.hits == 1
+    assert tier_of(other).metrics.hits == 1
     assert not await other.query_cache_service().is_cached(HASH)
 
 
@@ -100,11 +107,11 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
     one, other = two
     await stored(one)
     late = await other.cached_answers().find_dated(HASH)
-    name = other.shared_answers()._entries.name(HASH, other.cache_epochs().seen.epoch)  # noqa: SLF001
+    name = tier_of(other)._codec.name(HASH, other.cache_epochs().observed.epoch)  # noqa: SLF001
     await one.query_cache_service().clear_cache()
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
-    other.shared_answers()._keep(name, late)  # noqa: SLF001 - a late writer
-    await until(lambda: other.shared_answers().figures.kept == 1)
+    tier_of(other)._write(name, late)  # noqa: SLF001 - a late writer
+    await until(lambda: tier_of(other).metrics.kept == 1)
     await asyncio.sleep(0.05)
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
     for instance in two:
@@ -121,9 +128,9 @@ async def test_a_clearing_is_seen_without_redis(two: tuple[Container, Container]
     with server.frozen():
         await one.query_cache_service().clear_cache()
     assert time.monotonic() - began >= tier.EPOCH_TRUST_SECONDS
-    passed = other.shared_answers().figures.passed
+    passed = tier_of(other).metrics.passed
     assert await other.query_cache_service().get_cached_result(HASH) is None
-    assert other.shared_answers().figures.passed == passed + 1
+    assert tier_of(other).metrics.passed == passed + 1
 
 
 async def test_never_past_expiry_by_the_databases_clock(two: tuple[Container, Container], clock: FixedClock) -> None:
@@ -132,10 +139,10 @@ async def test_never_past_expiry_by_the_databases_clock(two: tuple[Container, Co
     await stored(one)
     clock.move(minutes=60)
     assert await other.query_cache_service().get_cached_result(HASH) == ANSWER
-    assert other.shared_answers().figures.hits == 1
+    assert tier_of(other).metrics.hits == 1
     clock.move(microseconds=1)
     assert await other.query_cache_service().get_cached_result(HASH) is None
-    assert other.shared_answers().figures.misses == 1
+    assert tier_of(other).metrics.misses == 1
 
 
 async def test_redis_forgets_before_the_answer_expires(
@@ -149,7 +156,7 @@ async def test_redis_forgets_before_the_answer_expires(
     await client.flushall()
     await execute(database_url, "UPDATE query_cache SET expires_at = now() + interval '700 ms'")
     await one.query_cache_service().get_cached_result(HASH)
-    await until(lambda: one.shared_answers().figures.kept == 2)
+    await until(lambda: tier_of(one).metrics.kept == 2)
     await asyncio.sleep(0.05)
     assert 0 < await client.pttl(key) <= 700
     await asyncio.sleep(0.8)
@@ -192,24 +199,24 @@ async def test_what_is_no_answer_is_a_miss_and_deleted(
     else:
         await client.set(key, spoilt)
     assert await other.query_cache_service().get_cached_result(HASH) == ANSWER
-    figures = other.shared_answers().figures
+    figures = tier_of(other).metrics
     assert (figures.refused, figures.hits) == (1, 0)
     await until(lambda: figures.kept == 1)
     await asyncio.sleep(0.05)
     assert await one.query_cache_service().get_cached_result(HASH) == ANSWER
-    assert one.shared_answers().figures.hits == 1
+    assert tier_of(one).metrics.hits == 1
 
 
 async def test_an_answer_is_believed_under_its_own_name_only(two: tuple[Container, Container]) -> None:
     """Nobody can give the answer to one question as that to another, nor without the secret."""
-    entries = two[0].shared_answers()._entries  # noqa: SLF001
+    entries = tier_of(two[0])._codec  # noqa: SLF001
     [name, another] = [entries.name(letter * 64, 0) for letter in "ab"]
     expires_at = FixedClock().time + timedelta(hours=1)
-    content = entries.packed(name, SharedEntry(ANSWER, expires_at))
+    content = entries.pack(name, DatedAnswer(ANSWER, expires_at))
     assert content is not None
-    assert entries.unpacked(name, content) == SharedEntry(ANSWER, expires_at)
-    assert entries.unpacked(another, content) is None
-    assert entries.packed(name, SharedEntry({"x": "y" * MAX_ENTRY_BYTES}, expires_at)) is None
+    assert entries.unpack(name, content) == DatedAnswer(ANSWER, expires_at)
+    assert entries.unpack(another, content) is None
+    assert entries.pack(name, DatedAnswer({"x": "y" * MAX_ENTRY_BYTES}, expires_at)) is None
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -218,7 +225,7 @@ async def test_a_redis_that_dies_costs_next_to_nothing(
 ) -> None:
     """Under load: no look-up fails, none waits for long, and it is used again once it is back."""
     one, _ = two
-    link = one.shared_answers().link
+    link = tier_of(one).client
     assert link is not None
     monkeypatch.setattr(link.breaker, "_open_seconds", 1.0)
     await stored(one)
@@ -250,8 +257,8 @@ async def test_a_redis_that_dies_costs_next_to_nothing(
             await asyncio.sleep(2)
             during = list(seconds)
     assert link.breaker.times_opened == 1
-    hits = one.shared_answers().figures.hits
-    await until(lambda: one.shared_answers().figures.hits > hits, 10)
+    hits = tier_of(one).metrics.hits
+    await until(lambda: tier_of(one).metrics.hits > hits, 10)
     stop.set()
     await asyncio.gather(*tasks)
     assert link.breaker.state.value == "closed"
@@ -273,7 +280,7 @@ async def test_in_memory_there_is_nothing_to_share(server: OwnRedis) -> None:
     container = Container(
         settings=Settings.model_validate({"storage": {"storage": "memory"}, "cache": {"redis_url": server.url}})
     )
-    assert container.shared_answers().status() == {"status": "off"}
+    assert container.shared_answers() is None
     await container.query_cache_service().cache_result(HASH, ANSWER)
     assert await container.query_cache_service().get_cached_result(HASH) == ANSWER
     await container.shutdown()
@@ -289,7 +296,7 @@ async def test_hits_are_counted_where_they_were(two: tuple[Container, Container]
         hits = found["shopassist_query_cache_hits"].samples
         assert (hits[("database",)], hits[("redis",)]) == expected
         assert found["shopassist_shared_cache_breaker"].samples[("closed",)] == 1
-    figures = other.shared_answers().status()
+    figures = tier_of(other).status()
     assert (figures["status"], figures["hits"], figures["kept"]) == ("closed", 1, 0)
 
 

@@ -14,7 +14,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 def network(peer: str | None, *headers: tuple[str, str], trusted: bool = True) -> str | None:
     """What is made of a client, which behind a proxy sends these headers."""
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
-    return ClientNetworks(KEY, PROXIES if trusted else ()).of(peer, raw)
+    return ClientNetworks(KEY, PROXIES if trusted else ()).get_network(peer, raw)
 
 
 def of(address: str) -> str | None:
@@ -69,7 +69,7 @@ def test_an_ipv6_network_is_a_64() -> None:
 
 def test_a_network_is_a_keyed_hash() -> None:
     """64 hex characters that another key would make differently."""
-    mine, other = of(CLIENT), ClientNetworks(b"o" * 32).of(CLIENT, [])
+    mine, other = of(CLIENT), ClientNetworks(b"o" * 32).get_network(CLIENT, [])
     assert mine is not None
     assert len(mine) == 64
     assert bytes.fromhex(mine) != bytes.fromhex(other or "")
@@ -78,8 +78,8 @@ def test_a_network_is_a_keyed_hash() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_loopback_counts_in_production_alone(address: str) -> None:
     """Elsewhere whoever sits at this machine is nobody to be counted."""
-    assert ClientNetworks(KEY, loopback_counts=False).of(address, []) is None
-    assert ClientNetworks(KEY, loopback_counts=True).of(address, []) is not None
+    assert ClientNetworks(KEY, loopback_counts=False).get_network(address, []) is None
+    assert ClientNetworks(KEY, loopback_counts=True).get_network(address, []) is not None
 
 
 def test_whoever_has_no_address_is_counted_together() -> None:

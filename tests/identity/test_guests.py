@@ -8,7 +8,7 @@ import string
 import pytest
 
 from shopassist.errors import InvalidInputError, SessionRefusedError
-from shopassist.identity.guests import GuestSessions
+from shopassist.identity.caller import GuestSessions
 
 KEY = b"k" * 32
 
@@ -18,7 +18,7 @@ def test_a_session_is_its_guests() -> None:
     issued = [GuestSessions(KEY).issue() for _ in range(100)]
     assert len({caller.user_id for caller, _ in issued}) == 100
     for caller, session_id in issued:
-        again = GuestSessions(KEY, only_signed=True).caller(session_id, "network")
+        again = GuestSessions(KEY, only_signed=True).verify(session_id, "network")
         assert (again.user_id, again.is_guest, again.network) == (caller.user_id, True, "network")
         assert len(session_id) <= 255
 
@@ -38,7 +38,7 @@ def test_every_change_to_a_session_is_refused(only_signed: bool) -> None:
     assert len(kept) > 100
     for changed in kept:
         with pytest.raises(SessionRefusedError):
-            sessions.caller(changed)
+            sessions.verify(changed)
 
 
 def test_a_user_id_is_no_session() -> None:
@@ -48,7 +48,7 @@ def test_a_user_id_is_no_session() -> None:
     code = session_id.rpartition(".")[2]
     for forged in (caller.user_id, f"{caller.user_id}.", f"{caller.user_id}.{caller.user_id}", f"gs1..{code}"):
         with pytest.raises(SessionRefusedError):
-            sessions.caller(forged)
+            sessions.verify(forged)
 
 
 def test_another_secret_signs_nothing_here() -> None:
@@ -60,7 +60,7 @@ def test_another_secret_signs_nothing_here() -> None:
         forged.append(f"{caller.user_id}.{code.rstrip('=')}")
     for session_id in forged:
         with pytest.raises(SessionRefusedError):
-            GuestSessions(KEY).caller(session_id)
+            GuestSessions(KEY).verify(session_id)
 
 
 def test_the_code_of_one_guest_is_not_anothers() -> None:
@@ -68,18 +68,18 @@ def test_the_code_of_one_guest_is_not_anothers() -> None:
     sessions = GuestSessions(KEY)
     (one, _), (_, other) = sessions.issue(), sessions.issue()
     with pytest.raises(SessionRefusedError):
-        sessions.caller(f"{one.user_id}.{other.rpartition('.')[2]}")
+        sessions.verify(f"{one.user_id}.{other.rpartition('.')[2]}")
 
 
 @pytest.mark.parametrize("session_id", ["g2wsht", "x" * 255, "", "é" * 300, "gs1", "GS1.a.b"])
 def test_only_signed_means_only_signed(session_id: str) -> None:
     """No other id is believed where sessions must be signed."""
     with pytest.raises(SessionRefusedError):
-        GuestSessions(KEY, only_signed=True).caller(session_id)
+        GuestSessions(KEY, only_signed=True).verify(session_id)
 
 
 def test_made_up_sessions_are_believed_unless_told() -> None:
     """What a browser made up is a guest; what is too long for one is not valid."""
-    assert GuestSessions(KEY).caller("g2wsht").user_id == "g2wsht"
+    assert GuestSessions(KEY).verify("g2wsht").user_id == "g2wsht"
     with pytest.raises(InvalidInputError):
-        GuestSessions(KEY).caller("x" * 10_000)
+        GuestSessions(KEY).verify("x" * 10_000)

@@ -3,7 +3,7 @@
 import time
 
 from shopassist.identity.caller import Caller
-from shopassist.identity.rate_limits import MemoryRateCounters, Quota, RateLimitKind, RateLimits
+from shopassist.identity.rate_limits import Quota, RateCounters, RateLimitKind, RateLimits
 
 
 class Seconds:
@@ -18,7 +18,7 @@ class Seconds:
 
 def limits(clock: Seconds, questions: int = 3, reads: int = 5, factor: int = 2) -> RateLimits:
     """Small ones."""
-    return RateLimits(MemoryRateCounters(clock), questions, reads, factor)
+    return RateLimits(RateCounters(clock), questions, reads, factor)
 
 
 def guest(name: str, network: str | None = None) -> Caller:
@@ -33,7 +33,7 @@ async def test_a_caller_has_their_quota_and_no_more() -> None:
     left = []
     for second in (0, 10, 20, 30, 59):
         clock.now = second
-        left.append(await some.spend(RateLimitKind.QUESTIONS, guest("a")))
+        left.append(some.consume(RateLimitKind.QUESTIONS, guest("a")))
     assert left == [
         Quota("questions", 3, 2, 60),
         Quota("questions", 3, 1, 50),
@@ -42,57 +42,57 @@ async def test_a_caller_has_their_quota_and_no_more() -> None:
         Quota("questions", 3, 0, 1, refused=True),
     ]
     clock.now = 60
-    assert await some.spend(RateLimitKind.QUESTIONS, guest("a")) == Quota("questions", 3, 2, 60)
+    assert some.consume(RateLimitKind.QUESTIONS, guest("a")) == Quota("questions", 3, 2, 60)
 
 
 async def test_callers_and_kinds_are_counted_apart() -> None:
     """Neither another caller's requests nor reads use up somebody's questions; a guest is not a user of that name."""
     some = limits(Seconds())
     for _ in range(4):
-        await some.spend(RateLimitKind.QUESTIONS, guest("a"))
-    assert (await some.spend(RateLimitKind.QUESTIONS, guest("a"))).refused
-    assert not (await some.spend(RateLimitKind.READS, guest("a"))).refused
-    assert not (await some.spend(RateLimitKind.QUESTIONS, guest("b"))).refused
-    assert not (await some.spend(RateLimitKind.QUESTIONS, Caller("a", is_guest=False))).refused
+        some.consume(RateLimitKind.QUESTIONS, guest("a"))
+    assert (some.consume(RateLimitKind.QUESTIONS, guest("a"))).refused
+    assert not (some.consume(RateLimitKind.READS, guest("a"))).refused
+    assert not (some.consume(RateLimitKind.QUESTIONS, guest("b"))).refused
+    assert not (some.consume(RateLimitKind.QUESTIONS, Caller("a", is_guest=False))).refused
 
 
 async def test_a_network_has_a_multiple_of_it() -> None:
     """However many names come from one network, together they have twice a caller's; another network has its own."""
     some = limits(Seconds())
-    outcomes = [await some.spend(RateLimitKind.QUESTIONS, guest(f"g{number}", "n1")) for number in range(10)]
+    outcomes = [some.consume(RateLimitKind.QUESTIONS, guest(f"g{number}", "n1")) for number in range(10)]
     assert [quota.refused for quota in outcomes] == [False] * 6 + [True] * 4
     assert outcomes[-1] == Quota("questions-network", 6, 0, 60, refused=True)
-    assert not (await some.spend(RateLimitKind.QUESTIONS, guest("g0", "n2"))).refused
+    assert not (some.consume(RateLimitKind.QUESTIONS, guest("g0", "n2"))).refused
 
 
 async def test_who_is_refused_uses_up_nothing_of_their_neighbours() -> None:
     """A caller who goes on past their own quota does not spend the network's."""
     some = limits(Seconds())
     for _ in range(50):
-        await some.spend(RateLimitKind.QUESTIONS, guest("loud", "n"))
-    assert not (await some.spend(RateLimitKind.QUESTIONS, guest("quiet", "n"))).refused
+        some.consume(RateLimitKind.QUESTIONS, guest("loud", "n"))
+    assert not (some.consume(RateLimitKind.QUESTIONS, guest("quiet", "n"))).refused
 
 
 async def test_invented_names_do_not_pile_up() -> None:
     """However many there were, what is kept is bounded, and a window that is still open is not lost by a turn."""
     clock = Seconds()
-    counters = MemoryRateCounters(clock, most=1000)
-    await counters.hit([("mine", 3)])
+    counters = RateCounters(clock, max_callers=1000)
+    counters.hit([("mine", 3)])
     for number in range(1010):
-        await counters.hit([(number, 3)])
-    [count] = await counters.hit([("mine", 3)])
+        counters.hit([(number, 3)])
+    [count] = counters.hit([("mine", 3)])
     assert count.left == 1
     for number in range(3000):
-        await counters.hit([(str(number), 3)])
-    assert len(counters._recent) + len(counters._before) <= 2000  # noqa: SLF001 - memory is the point
+        counters.hit([(str(number), 3)])
+    assert len(counters._recent) + len(counters._previous) <= 2000  # noqa: SLF001 - memory is the point
 
 
 async def test_a_hit_costs_the_same_however_many_are_counted() -> None:
     """With 50,000 callers in the window a hit takes no more than 100 µs on average, also on a busy machine."""
-    counters = MemoryRateCounters()
+    counters = RateCounters()
     for number in range(50_000):
-        await counters.hit([(number, 300)])
+        counters.hit([(number, 300)])
     began = time.process_time()
     for number in range(10_000):
-        await counters.hit([(number, 300), ("network", 10**9)])
+        counters.hit([(number, 300), ("network", 10**9)])
     assert (time.process_time() - began) / 10_000 < 100e-6

@@ -12,8 +12,7 @@ import pytest
 from containers import Container
 from shopassist.credits.ports import Grant, HoldRequest
 from shopassist.errors import KeyInFlightError
-from shopassist.query.models import Answer, ConversationContext, QueryRequest
-from shopassist.query.responses import QueryReply
+from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import Settings
 from tests.support.helpers import patient, postgres_settings
 from tests.support.servers import ANSWER

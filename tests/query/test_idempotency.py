@@ -24,8 +24,7 @@ from shopassist.cache.postgres import PostgresCachedAnswers
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import ClientGoneError, KeyInFlightError, StartupError
 from shopassist.ops.startup import read_settings
-from shopassist.query.models import Answer, ConversationContext, QueryRequest
-from shopassist.query.responses import QueryReply
+from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import AssistantSettings, Settings, Storage
 from tests.support.helpers import FixedClock, patient
 from tests.support.servers import ANSWER, TestServer, mark
@@ -298,8 +297,10 @@ async def asked(
     guest: str = GUEST,
 ) -> QueryReply:
     """The reply of a container's service to a guest, whose going away `gone` says."""
-    watch: Callable[[], Any] | None = gone.wait if gone else None
-    reply: QueryReply = await container.query_service().answer(guest, True, QueryRequest(query=query), key, watch)
+    disconnected: asyncio.Future[Any] | None = asyncio.ensure_future(gone.wait()) if gone else None
+    reply: QueryReply = await container.query_service().answer(
+        guest, True, QueryRequest(query=query), key, disconnected
+    )
     return reply
 
 

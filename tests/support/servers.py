@@ -26,13 +26,12 @@ from typing import Any, ClassVar
 import time_machine
 
 from containers import Container
+from shopassist.identity.rate_limits import RequestQuota
 from shopassist.logging import configure_logging
 from shopassist.ops.startup import read_settings
-from shopassist.query.models import Answer, ConversationContext, QueryRequest, Recommendation
-from shopassist.query.responses import QueryReply
-from shopassist.query.service import Admit, QueryService
-from shopassist.query.single_flight import DisconnectWait
-from shopassist.server import ServedServices, run_server
+from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest, Recommendation
+from shopassist.query.service import QueryService
+from shopassist.server import run_server
 from shopassist.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -82,20 +81,20 @@ class LateReplies(QueryService):
         is_guest: bool,
         request: QueryRequest,
         idempotency_key: str | None = None,
-        gone: DisconnectWait | None = None,
+        disconnected: asyncio.Future[None] | None = None,
         network: str | None = None,
-        admit: Admit | None = None,
+        quota: RequestQuota | None = None,
     ) -> QueryReply:
         """The answer."""
         if request.query.startswith("crash"):
             raise RuntimeError(f"{user_id} {request.query}")
-        reply = await super().answer(user_id, is_guest, request, idempotency_key, gone, network, admit)
+        reply = await super().answer(user_id, is_guest, request, idempotency_key, disconnected, network, quota)
         if request.query.startswith("late") and is_first(request.query):
             await asyncio.sleep(LONG)
         return reply
 
 
-def container_of(settings: Settings) -> ServedServices:
+def container_of(settings: Settings) -> Container:
     """The product's parts, with these two in place of its own."""
     container = Container(settings=settings)
     container.assistant.override(ScriptedAssistant())

@@ -15,7 +15,7 @@ from sqlalchemy import URL
 
 from shopassist.db.dsn import require_session_dsn
 from shopassist.errors import StartupError
-from shopassist.identity.caller import UserHasher
+from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.snapshot.compare import TableComparison, compare_snapshot
 from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
 from shopassist.ops.snapshot.importing import import_snapshot
