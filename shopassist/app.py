@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from shopassist import __version__
-from shopassist.api import headers, pages
+from shopassist.api import pages
 from shopassist.api.error_handlers import add_error_handlers
-from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
+from shopassist.api.middleware import RATE_LIMIT_HEADERS, AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
@@ -22,7 +22,7 @@ from shopassist.monitoring.routes import StartupGuard
 from shopassist.privacy import routes as privacy_routes
 from shopassist.query import routes as query_routes
 from shopassist.rollout import routes as rollout_routes
-from shopassist.tracing import stop_tracing
+from shopassist.tracing import is_tracing, stop_tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -121,7 +121,7 @@ def create_app(
             *(
                 "Idempotent-Replayed",
                 "Link",
-                *headers.RATE_LIMIT_HEADERS,
+                *RATE_LIMIT_HEADERS,
                 "Retry-After",
                 "X-Data-As-Of",
                 "X-Data-Stale",
@@ -132,5 +132,5 @@ def create_app(
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
     app.add_middleware(SecurityHeaders, networks=container.networks())
-    app.add_middleware(RequestContext, figures=container.request_figures())
+    app.add_middleware(RequestContext, figures=container.request_figures(), is_traced=is_tracing())
     return app

@@ -58,6 +58,11 @@ def stop_tracing() -> None:
     last.join(FLUSH_SECONDS)
 
 
+def is_tracing() -> bool:
+    """Return whether traces are sent."""
+    return _tracer is not None
+
+
 def span(name: str) -> AbstractContextManager["Span | None"]:
     """A block of work, named by one of few words."""
     return NO_SPAN if _tracer is None else _span(_tracer, name, {})

@@ -14,11 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.dependencies import get_peer_address
 from shopassist.api.error_handlers import build_validation_response, handle_domain_error
-from shopassist.api.headers import DEFAULT_CSP, build_quota_headers, set_stale_headers
-from shopassist.db.replica import track_freshness
-from shopassist.db.resilience import limit_time
+from shopassist.api.headers import DEFAULT_CSP
+from shopassist.db.resilience import Freshness, limit_time, track_freshness
 from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
 from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.rate_limits import WINDOW_SECONDS, Quota
 from shopassist.metrics.registry import RequestMetrics
 from shopassist.tracing import request_span
 
@@ -66,10 +66,11 @@ REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Gives each request an id (the client's `X-Request-ID` or a new one), logs, counts and traces it."""
 
-    def __init__(self, app: ASGIApp, figures: RequestMetrics) -> None:
+    def __init__(self, app: ASGIApp, figures: RequestMetrics, is_traced: bool) -> None:
         """Count requests in `figures`."""
         self.app = app
         self.figures = figures
+        self.is_traced = is_traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +79,7 @@ class RequestContext:
         client_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = client_id.decode() if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        span = request_span(scope["headers"], request_id)
+        span = request_span(scope["headers"], request_id) if self.is_traced else None
         if span:
             span.begin()
             structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
@@ -90,12 +91,12 @@ class RequestContext:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
-                if noted.is_stale:
-                    set_stale_headers(MutableHeaders(scope=message), noted)
+                if freshness.is_stale:
+                    set_stale_headers(MutableHeaders(scope=message), freshness)
             await send(message)
 
         try:
-            with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as noted:
+            with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as freshness:
                 await self.app(scope, receive, send_with_headers)
         finally:
             route = getattr(scope.get("route"), "path", None)
@@ -109,6 +110,14 @@ class RequestContext:
             structlog.contextvars.clear_contextvars()
 
 
+def set_stale_headers(headers: MutableHeaders, freshness: Freshness) -> None:
+    """Mark a response as possibly old, and since when, if that is known."""
+    headers["X-Data-Stale"] = "true"
+    headers["Cache-Control"] = "no-store"
+    if freshness.as_of is not None:
+        headers["X-Data-As-Of"] = freshness.as_of.isoformat(timespec="milliseconds")
+
+
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -118,6 +127,18 @@ SECURITY_HEADERS = [
 DEFAULT_CSP_HEADER = (b"content-security-policy", DEFAULT_CSP.encode())
 HSTS_HEADER = (b"strict-transport-security", b"max-age=31536000")
 """One year; sent only over TLS, since clients must ignore it over plain HTTP (RFC 6797, section 7.2)."""
+
+
+RATE_LIMIT_HEADERS = ["RateLimit", "RateLimit-Policy"]
+
+
+def build_quota_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a quota: Structured Fields (RFC 9651), each a list of one item."""
+    name = quota.name.encode()
+    return [
+        (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, quota.limit, WINDOW_SECONDS)),
+        (b"ratelimit", b'"%b";r=%d;t=%d' % (name, quota.left, quota.seconds)),
+    ]
 
 
 class SecurityHeaders:

@@ -1,11 +1,10 @@
-"""The read replica: its replication lag, reads from it, and whether a request read stale data."""
+"""The read replica: its replication lag, and reads from it."""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -17,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shopassist.db.database import DatabaseManager
 from shopassist.db.failures import BusyError, RolledBackError
 from shopassist.db.ports import Repositories, TransactionBody, UnitOfWork
-from shopassist.db.resilience import Resilience, ResilienceLimits, limit_time
+from shopassist.db.resilience import Resilience, ResilienceLimits, limit_time, note_stale
 from shopassist.db.unit_of_work import PostgresUnitOfWork
 from shopassist.errors import StorageUnavailableError
 from shopassist.settings.database import DatabaseConfig
@@ -25,39 +24,6 @@ from shopassist.settings.database import DatabaseConfig
 Result = TypeVar("Result")
 
 logger = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Freshness:
-    """Of what one request read. `as_of`: nothing committed until then is missing; None where that is not known."""
-
-    is_stale: bool = False
-    as_of: datetime | None = None
-
-
-_freshness: ContextVar[Freshness | None] = ContextVar("freshness", default=None)
-
-
-@contextmanager
-def track_freshness() -> Iterator[Freshness]:
-    """What is read in this block is noted here."""
-    noted = Freshness()
-    token = _freshness.set(noted)
-    try:
-        yield noted
-    finally:
-        _freshness.reset(token)
-
-
-def note_stale(as_of: datetime | None) -> None:
-    """Something was read that may be old; of several the oldest counts."""
-    noted = _freshness.get()
-    if noted is None:
-        return
-    is_older = as_of is None or (noted.as_of is not None and as_of < noted.as_of)
-    if is_older or not noted.is_stale:
-        noted.as_of = as_of
-    noted.is_stale = True
 
 
 MAX_WAL_MARKS = 4096

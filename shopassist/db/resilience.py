@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -157,6 +158,42 @@ def limit_time(seconds: float) -> Iterator[None]:
 def get_request_start() -> float:
     """When the request came that is being served, by `time.monotonic()`; now, where none is."""
     return _request_start.get() or time.monotonic()
+
+
+@dataclass(slots=True)
+class Freshness:
+    """The freshness of what one request read.
+
+    Nothing committed before `as_of` is missing; None if that is unknown.
+    """
+
+    is_stale: bool = False
+    as_of: datetime | None = None
+
+
+_freshness: ContextVar[Freshness | None] = ContextVar("freshness", default=None)
+
+
+@contextmanager
+def track_freshness() -> Iterator[Freshness]:
+    """Record in the yielded object whether the block reads stale data."""
+    freshness = Freshness()
+    token = _freshness.set(freshness)
+    try:
+        yield freshness
+    finally:
+        _freshness.reset(token)
+
+
+def note_stale(as_of: datetime | None) -> None:
+    """Record that the current request read data that may be old; of several reads the oldest counts."""
+    freshness = _freshness.get()
+    if freshness is None:
+        return
+    is_older = as_of is None or (freshness.as_of is not None and as_of < freshness.as_of)
+    if is_older or not freshness.is_stale:
+        freshness.as_of = as_of
+    freshness.is_stale = True
 
 
 @dataclass(frozen=True, slots=True)
