@@ -34,7 +34,7 @@ credit; answers from the cache and questions that could not be answered are free
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Scheduled work runs while the app serves; work under way ends and connections are closed behind it."""
+    """Run jobs and background services while the app serves; at the end finish questions and close connections."""
     container: Any = app.state.container
     availability = container.availability()
     try:
@@ -58,7 +58,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def do_nothing() -> None:
-    """Do nothing."""
+    """Do nothing, where nothing is to be prepared."""
 
 
 def create_app(
@@ -67,11 +67,10 @@ def create_app(
     began: Callable[[], None] = lambda: None,
     shared: Path | None = None,
 ) -> FastAPI:
-    """The API over the services of `container`.
+    """Build the API over the services of `container`.
 
-    `before` is awaited ahead of the first request, or, where the database need not be there at first, as soon as it
-    is; `began` is called when the app begins to serve. In the folder `shared` the processes that serve together share
-    their figures.
+    `before` is awaited before the first request, or, with START_DEGRADED, as soon as the database is available.
+    `began` is called when the app starts to serve. Worker processes share their metrics in the folder `shared`.
     """
     settings = container.settings()
     app = FastAPI(

@@ -20,7 +20,7 @@ from shopassist.tracing import start_tracing
 
 
 def create() -> FastAPI:
-    """The app by the environment; it prepares the database when it starts. Raises `StartupError`."""
+    """Build the app from the environment. Raises `StartupError`."""
     shared = Path(os.environ[WORKER]) if os.environ.get(WORKER) else None
     if shared:
         die_with_parent()
@@ -40,7 +40,7 @@ def create() -> FastAPI:
 
 
 def _exit_if_orphaned() -> None:
-    """End here when the parent was gone before this process could ask to be told of it."""
+    """Exit when the parent had ended before `die_with_parent` took effect."""
     parent = parent_process()
     if parent is not None and parent.pid != os.getppid():
         sys.exit(1)

@@ -30,22 +30,22 @@ from shopassist.tracing import start_tracing
 
 SHUTDOWN_SECONDS = 6
 DRAIN_SECONDS = 4
-"""How long work under way may go on when the server is told to stop; what is left is given up and costs nothing.
+"""Time for running questions after a stop signal; then they are abandoned without a charge.
 
-With what else there is to close, the process has ended within 10 seconds."""
+Including all other shutdown steps, the process ends within 10 seconds."""
 
 WORKER_TIMEOUT_SECONDS = 30
-"""How long a worker process may say nothing, as when it starts on a busy machine, before it is replaced."""
+"""Time without a sign of life, such as during a start on a busy machine, before a worker is replaced."""
 
 LOST_FILE_NAME = "lost"
-"""The file, in the folder that worker processes share, that says why all of them are to end."""
+"""File in the workers' shared folder with the reason why all of them must end."""
 
 APP = "shopassist.asgi:create"
 EXAMPLE_QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
 
 
 def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
-    """Say where the server is and what to try next."""
+    """Print the server's address and commands to try."""
     address = http_address(settings.server.host, settings.server.port)
     lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
     if embedded:
@@ -61,26 +61,26 @@ def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None
 
 
 class Server(uvicorn.Server):
-    """Says so when it accepts requests."""
+    """Calls `announce` once it accepts requests."""
 
     announce: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start listening."""
+        """Start to accept requests."""
         await super().startup(sockets)
         freeze_garbage_collector()
         if self.announce and self.started:
             self.announce()
 
     def stop(self, _: str) -> None:
-        """Serve what is under way, and end."""
+        """Finish running requests, and end."""
         self.should_exit = True
 
 
 def freeze_garbage_collector() -> None:
-    """Spare the garbage collector what lives as long as the process.
+    """Exclude long-lived objects from garbage collection.
 
-    Looking through all of it again and again took a quarter of the time under load, and stopped requests for 80 ms.
+    Scanning them repeatedly took a quarter of the CPU time under load, and paused requests for 80 ms.
     """
     gc.collect()
     gc.freeze()
@@ -88,7 +88,7 @@ def freeze_garbage_collector() -> None:
 
 
 def run_server(settings: Settings, container_of: Callable[[Settings], Any]) -> None:
-    """Serve until told to stop. Raises `StartupError` when that cannot begin."""
+    """Serve until a stop signal. Raises `StartupError` when the server cannot start."""
     if settings.storage.is_one_process and settings.server.workers > 1:
         raise StartupError(
             f"STORAGE={settings.storage.storage} keeps state in the memory of one process, which a second worker could "
@@ -112,7 +112,7 @@ def run_server(settings: Settings, container_of: Callable[[Settings], Any]) -> N
 async def _serve_process(
     settings: Settings, container: Any, listener: socket.socket, embedded: EmbeddedPostgres | None
 ) -> None:
-    """Prepare the database and, unless workers do so, serve. Raises `DatabaseLostError` when it is given up."""
+    """Prepare the database and, without worker processes, serve. Raises `DatabaseLostError` when it stays away."""
 
     async def before() -> None:
         await prepare_to_serve(settings, container)
@@ -135,7 +135,7 @@ async def _serve_process(
 
 
 async def _try_prepare(settings: Settings, prepare_database: Callable[[], Awaitable[None]]) -> bool:
-    """Whether the database is prepared; False when it is away and need not be there yet."""
+    """Prepare the database; return False when it is unavailable and START_DEGRADED allows that."""
     try:
         await prepare_database()
     except (DatabaseAbsentError, StorageUnavailableError):
@@ -161,15 +161,15 @@ def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
 
 
 def stop_all_workers(shared: Path, reason: str) -> None:
-    """Let the whole server end, of which this process is a worker; `shared` is the folder where it reads the reason."""
+    """Write the reason into the folder `shared`, and stop the server that this worker process belongs to."""
     (shared / LOST_FILE_NAME).write_text(reason, encoding="utf-8")
     os.kill(os.getppid(), signal.SIGTERM)
 
 
 def handle_stop_signals(container: Any) -> None:
-    """When this process is told to stop, say so, and give up the work that has not ended when time is running out.
+    """After a stop signal report that the process is stopping, and abandon questions that run for too long.
 
-    Whoever waits for it is then told that there is no answer and that nothing was charged.
+    Their callers are told that there is no answer and that nothing was charged.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -180,18 +180,18 @@ def handle_stop_signals(container: Any) -> None:
         loop.call_later(DRAIN_SECONDS, container.flights().abandon)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        servers_own = signal.getsignal(number)
+        previous = signal.getsignal(number)
 
-        def told(number: int, frame: FrameType | None, then: Any = servers_own) -> None:
+        def handle(number: int, frame: FrameType | None, then: Any = previous) -> None:
             loop.call_soon_threadsafe(stop)
             if callable(then):
                 then(number, frame)
 
-        signal.signal(number, told)
+        signal.signal(number, handle)
 
 
 def bind_socket(settings: ServerSettings) -> socket.socket:
-    """The listening socket. Raises `StartupError` when the port is taken or may not be used."""
+    """Return the listening socket. Raises `StartupError` when the port is taken or not permitted."""
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -207,7 +207,7 @@ def bind_socket(settings: ServerSettings) -> socket.socket:
 
 
 def build_uvicorn_config(app: FastAPI | str, **options: Any) -> uvicorn.Config:
-    """How uvicorn serves the app."""
+    """Return the configuration of uvicorn for `app`."""
     return uvicorn.Config(
         app,
         log_config=None,

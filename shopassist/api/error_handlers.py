@@ -36,14 +36,14 @@ HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed", 400: "bad_reque
 
 
 class ErrorBody(BaseModel):
-    """An error."""
+    """The body of an error."""
 
     detail: str
     error_type: str
 
 
 class CreditsExhaustedBody(ErrorBody):
-    """No credits left."""
+    """The body of an error when no credits are left."""
 
     available_credits: int
     max_credits: int
@@ -52,7 +52,7 @@ class CreditsExhaustedBody(ErrorBody):
 
 
 class ConsentRequiredBody(ErrorBody):
-    """What to agree to, and where: `notices` are the current version in all its languages, if one is published."""
+    """The missing consent: `notices` is the current version in all languages, empty if none is published."""
 
     notices: list[NoticeReference]
     agree_at: str
@@ -60,7 +60,7 @@ class ConsentRequiredBody(ErrorBody):
 
 
 class ValidationProblem(BaseModel):
-    """One thing that is wrong with a request."""
+    """One fault of an invalid request."""
 
     loc: list[str | int]
     msg: str
@@ -68,7 +68,7 @@ class ValidationProblem(BaseModel):
 
 
 class ValidationErrorBody(ErrorBody):
-    """A request that is not valid: by its schema, which `errors` tells of, or by a rule of ours, without them."""
+    """The body for an invalid request: `errors` lists violations of the schema, and is empty for other rules."""
 
     errors: list[ValidationProblem] = []
 
@@ -80,11 +80,11 @@ ERROR_BODY_MODELS: dict[type[ShopAssistError], type[BaseModel]] = {
 
 
 def document_errors(*errors: type[ShopAssistError]) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI entries for the errors that a route may answer with; every route may find the database away."""
+    """Return OpenAPI entries of the errors of a route; any route may find the database unavailable."""
     entries: dict[int | str, dict[str, Any]] = {422: {"model": ValidationErrorBody, "description": "Not valid."}}
-    every: list[type[ShopAssistError]] = [*errors, StorageUnavailableError]
-    for status in {error.status: None for error in every}:
-        alike = [error for error in every if error.status == status]
+    all_errors: list[type[ShopAssistError]] = [*errors, StorageUnavailableError]
+    for status in {error.status: None for error in all_errors}:
+        alike = [error for error in all_errors if error.status == status]
         models = list(dict.fromkeys(ERROR_BODY_MODELS.get(error, ErrorBody) for error in alike))
         description = " ".join(dict.fromkeys(error.detail for error in alike))
         entries.setdefault(status, {"model": reduce(or_, models), "description": description})
@@ -98,18 +98,18 @@ BODY_ERRORS = (BodyTooLargeError, BodyEncodedError)
 
 
 def build_error_response(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    """A JSON response that any text can be put into: what is not ASCII is escaped, lone surrogates too."""
+    """Return a JSON response; all characters outside ASCII are escaped, also lone surrogates."""
     return Response(json.dumps(content), status, headers, media_type="application/json")
 
 
 def count_error(request: Request, error_type: str) -> None:
-    """Count an error among the figures."""
-    figures: RequestMetrics = request.app.state.container.request_figures()
-    figures.errors[error_type,] += 1
+    """Count an error in the metrics."""
+    metrics: RequestMetrics = request.app.state.container.request_figures()
+    metrics.errors[error_type,] += 1
 
 
 async def handle_domain_error(request: Request, error: Exception) -> Response:
-    """Render an error of the family."""
+    """Render a `ShopAssistError`."""
     if not isinstance(error, ShopAssistError):
         raise TypeError
     count_error(request, error.code)
@@ -121,7 +121,7 @@ async def handle_domain_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RateLimitedError):
         headers["Retry-After"] = str(error.retry_after)
     elif error.retryable:
-        # Not a line for each request while the database is away: that is said once, when it goes.
+        # Only at debug level, since an unavailable database is logged once and not for each request.
         logger.debug("request_refused", error_type=error.code)
     return build_error_response(
         error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers
@@ -129,7 +129,7 @@ async def handle_domain_error(request: Request, error: Exception) -> Response:
 
 
 async def handle_validation_error(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request, without repeating what was sent."""
+    """Render the faults of a request, without repeating its content."""
     if not isinstance(error, RequestValidationError):
         raise TypeError
     count_error(request, VALIDATION_ERROR_TYPE)
@@ -139,17 +139,17 @@ async def handle_validation_error(request: Request, error: Exception) -> Respons
 
 
 def build_validation_response(problems: list[dict[str, Any]]) -> Response:
-    """The answer to a request that is not valid, and why."""
+    """Return the response to an invalid request."""
     return build_error_response(
         422, {"detail": "Validation error", "error_type": VALIDATION_ERROR_TYPE, "errors": problems}
     )
 
 
 async def handle_http_error(request: Request, error: Exception) -> Response:
-    """Render what the framework refuses: unknown routes and methods."""
+    """Render errors of the framework, such as unknown routes and methods."""
     if not isinstance(error, HTTPException):
         raise TypeError
-    if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - the framework's, for such bodies
+    if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - raised for an undecodable body
         unreadable = {"loc": ["body"], "msg": "The body is no JSON in UTF-8", "type": "json_invalid"}
         return build_error_response(
             422, {"detail": "Validation error", "error_type": "validation_error", "errors": [unreadable]}
@@ -162,15 +162,15 @@ async def handle_http_error(request: Request, error: Exception) -> Response:
 
 
 async def handle_unexpected_error(request: Request, error: Exception) -> Response:
-    """Render what nobody thought of; the log has its kind, the client has not."""
+    """Log the type of an unexpected exception, and render a generic error."""
     count_error(request, ShopAssistError.code)
-    # Where it happened, without the values that stood there: they may be somebody's.
+    # The trace has no values, which may be personal data.
     logger.error("unexpected_error", error=type(error).__name__, trace=traceback.format_tb(error.__traceback__))
     return build_error_response(500, {"detail": ShopAssistError.detail, "error_type": ShopAssistError.code})
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let `app` render every error this way."""
+    """Register the handlers of all errors in `app`."""
     app.add_exception_handler(ShopAssistError, handle_domain_error)
     app.add_exception_handler(RequestValidationError, handle_validation_error)
     app.add_exception_handler(HTTPException, handle_http_error)

@@ -17,7 +17,7 @@ JSON_CONTENT_TYPE = b"application/json"
 
 @dataclass(frozen=True, slots=True)
 class FastRoutePlan:
-    """How the arguments of an endpoint come about."""
+    """The sources of an endpoint's arguments."""
 
     takers: tuple[tuple[str, Callable[[Request], Awaitable[Any]]], ...]
     request_name: str | None
@@ -26,11 +26,11 @@ class FastRoutePlan:
 
 
 def build_plan(dependant: Dependant) -> FastRoutePlan | None:
-    """The plan of an endpoint that can be served directly; None for others."""
+    """Return the plan of an endpoint that can be served directly; None for others."""
     takers = []
     for dependency in dependant.dependencies:
         if isinstance(dependency.call, SecurityBase) and dependency.name is None:
-            continue  # documentation: `identify` reads the headers
+            continue  # for OpenAPI only: `identify_caller` reads the headers
         if dependency.name is None or not takes_only_request(dependency):
             return None
         takers.append((dependency.name, dependency.call))
@@ -49,7 +49,7 @@ def build_plan(dependant: Dependant) -> FastRoutePlan | None:
 
 
 def takes_only_request(dependant: Dependant) -> bool:
-    """Whether a dependency is an asynchronous function of the request."""
+    """Return whether a dependency is an asynchronous function of the request alone."""
     params = (
         *(dependant.dependencies, dependant.path_params, dependant.query_params, dependant.header_params),
         *(dependant.cookie_params, dependant.body_params, dependant.response_param_name),
@@ -58,10 +58,10 @@ def takes_only_request(dependant: Dependant) -> bool:
 
 
 class FastRoute(APIRoute):
-    """Serves plain requests directly; the endpoint returns a `Response`."""
+    """Calls an endpoint, which returns a `Response`, directly for plain requests."""
 
     def get_route_handler(self) -> RouteHandler:
-        """The handler that the app calls."""
+        """Return the handler of requests."""
         general = super().get_route_handler()
         endpoint: Callable[..., Awaitable[Response]] = self.endpoint
         plan = build_plan(self.dependant)
@@ -91,5 +91,5 @@ class FastRoute(APIRoute):
 
 
 def build_json_response(model: BaseModel, headers: dict[str, str] | None = None) -> Response:
-    """A response whose body is `model`, which is written once and not validated again."""
+    """Return a response with `model` as its body, without validating it again."""
     return Response(model.__pydantic_serializer__.to_json(model), headers=headers, media_type="application/json")

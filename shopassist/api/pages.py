@@ -21,7 +21,7 @@ PAGE_POLICY = build_csp(PAGE, f"style-src {build_csp_hashes(PAGE, 'style')}", CS
 
 
 class Root(BaseModel):
-    """What this is."""
+    """The name, state and version of the API."""
 
     message: str = "AI Shopping Assistant API"
     status: str = "healthy"
@@ -30,7 +30,7 @@ class Root(BaseModel):
 
 @router.get("/", response_model=Root)
 async def read_root(accept: Annotated[str, Header()] = "") -> Response | Root:
-    """What this is; HTML only to clients that prefer it."""
+    """Return the name and version of the API; HTML to clients that prefer it."""
     if is_preferred(accept, "text/html"):
         return HTMLResponse(PAGE, headers={"Content-Security-Policy": PAGE_POLICY, "Vary": "Accept"})
     return Root()
@@ -38,13 +38,13 @@ async def read_root(accept: Annotated[str, Header()] = "") -> Response | Root:
 
 SWAGGER_FILES = Path(str(files("fastapi_offline"))) / "static"
 SWAGGER_STYLES = "style-src 'self' 'unsafe-inline'"
-"""Swagger UI writes styles into its page; no text of anybody's is on it."""
+"""Swagger UI adds inline styles; its page shows no text of users."""
 
 EMPTY_ICON = "data:,"
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve the description of `app`."""
+    """Serve the API documentation of `app` at `/docs`."""
     page = bytes(
         get_swagger_ui_html(
             openapi_url=str(app.openapi_url),

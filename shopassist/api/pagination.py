@@ -13,12 +13,12 @@ INVALID_CURSOR = "cursor is not one that this API gave out."
 
 
 def encode_cursor(key: str) -> str:
-    """The cursor of a page that begins behind `key`."""
+    """Return the cursor of the page after `key`."""
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None) -> str | None:
-    """The key in a cursor. Raises `InvalidInputError` for what `write_cursor` did not write."""
+    """Return the key in a cursor. Raises `InvalidInputError` for a malformed one."""
     if cursor is None:
         return None
     try:
@@ -29,7 +29,7 @@ def decode_cursor(cursor: str | None) -> str | None:
 
 
 def decode_id_cursor(cursor: str | None) -> int | None:
-    """The id of a row in a cursor. Raises `InvalidInputError` for what this API did not give out."""
+    """Return the row id in a cursor. Raises `InvalidInputError` for a malformed one."""
     key = decode_cursor(cursor)
     if key is None:
         return None
@@ -39,6 +39,6 @@ def decode_id_cursor(cursor: str | None) -> int | None:
 
 
 def build_next_link(request: Request, key: str) -> str:
-    """The `Link` header that leads to the page behind `key`."""
+    """Return the `Link` header of the page after `key`."""
     url = request.url.include_query_params(cursor=encode_cursor(key))
     return f'<{url.path}?{url.query}>; rel="next"'
