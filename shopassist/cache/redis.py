@@ -35,7 +35,7 @@ BREAKER_OPEN_SECONDS = 5.0
 
 MAX_CONNECTIONS = 8
 WRONG_TYPE_ERROR = "WRONGTYPE"
-"""Redis's error for a key whose value is not a string, which this product did not write."""
+"""Error of Redis for a value that is not a string, which this product did not write."""
 
 MAX_ENTRY_BYTES = 128 * 1024
 """Larger answers are not written, and larger values are not accepted."""

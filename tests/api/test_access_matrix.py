@@ -1,4 +1,4 @@
-"""Routes and identities: who is let in where, and that nobody sees or changes what is another's."""
+"""Routes and identities: which are allowed, and that no identity reads or changes another's data."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def headers(provider: IdentityProvider) -> dict[Identity, dict[str, str]]:
         return {"Authorization": f"Bearer {provider.token(subject, **claims)}"}
 
     return {
-        Identity.NOBODY: {},
+        Identity.ANONYMOUS: {},
         Identity.GUEST_A: {"X-Session-ID": GUEST_A},
         Identity.GUEST_B: {"X-Session-ID": "other-session"},
         Identity.USER_A: bearer(USER_A, email=MAIL, name=SECRET),
@@ -45,7 +45,7 @@ def headers(provider: IdentityProvider) -> dict[Identity, dict[str, str]]:
 
 @pytest.fixture
 async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> None:
-    """The forged session is one that was signed here, for somebody else, and then changed."""
+    """The forged session was signed here for another guest, and then changed."""
     session = (await client.post("/api/guest")).json()["session_id"]
     user_id, _, code = session.rpartition(".")
     other = user_id[:-2] + ("AA" if user_id[-2:] != "AA" else "BB")
@@ -53,7 +53,7 @@ async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, di
 
 
 def test_every_route_has_a_row(app: FastAPI) -> None:
-    """Whoever adds a route says who may use it."""
+    """Every route is listed with the identities that may use it."""
     assert set(routes_of(app)) - set(TABLE) == set()
 
 
@@ -72,7 +72,7 @@ async def asked(client: httpx.AsyncClient, method: str, path: str, row: Row, hea
 async def test_each_identity_is_let_in_where_the_table_says(
     client: httpx.AsyncClient, app: FastAPI, headers: dict[Identity, dict[str, str]]
 ) -> None:
-    """And refused everywhere else, with 401 where nobody is known and 403 where somebody is."""
+    """All others are refused: with 401 without an identity, with 403 otherwise."""
     wrong = []
     for method, path in sorted(routes_of(app), key=list(TABLE).index):
         row = TABLE[method, path]
@@ -118,7 +118,7 @@ async def held_by_a(client: httpx.AsyncClient, headers: dict[Identity, dict[str,
 async def test_nobody_sees_or_changes_what_is_anothers(
     client: httpx.AsyncClient, app: FastAPI, headers: dict[Identity, dict[str, str]]
 ) -> None:
-    """Every route, asked by every other identity with A's ids, key and cursor wherever a request can hold them."""
+    """Call every route as every other identity, with A's ids, key and cursor in every place of the request."""
     cursor = await plant(client, headers)
     before = await held_by_a(client, headers)
     seen = []

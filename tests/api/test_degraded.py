@@ -20,7 +20,7 @@ Bearer = Callable[..., dict[str, str]]
 GUEST = {"X-Session-ID": "g2wsht"}
 KNOWN = {"query": "a phone that was asked for"}
 BODIES = {
-    "/api/query": {"query": "a phone that nobody asked for"},
+    "/api/query": {"query": "a phone without a cached answer"},
     "/api/consent": {"terms_accepted": True},
     "/api/consent/": {"terms_accepted": True},
     "/api/consent/me": {"marketing_consent": True},

@@ -31,7 +31,7 @@ def settings(settings: Settings) -> Settings:
 
 
 async def ask(client: httpx.AsyncClient, guest: str, text: str) -> httpx.Response:
-    """A question that has `text` wherever it may have any, under a key.
+    """Return a question with `text` in every field that accepts text, and a key.
 
     On a busy machine the database may be too slow for a question; what a text does to it, it does each time.
     """
@@ -100,7 +100,7 @@ async def test_statements_are_searched_for_as_words(client: httpx.AsyncClient, c
 
 
 def hostile_product() -> Product:
-    """A phone whose name is a statement."""
+    """Return a phone named like a statement."""
     return Product(
         source="test",
         source_id="1",

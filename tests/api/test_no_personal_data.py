@@ -78,7 +78,7 @@ class Driven:
         return {"user": user, "administrator": administrator, "forged": f"{user[:-8]}AAAAAAAA"}
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> None:
-        """One request, whose answer is kept."""
+        """Send one request and keep its response."""
         marked = {
             "User-Agent": PERSONAL["agent"],
             "Cookie": f"session={PERSONAL['cookie']}",

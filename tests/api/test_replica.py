@@ -1,4 +1,4 @@
-"""Reads that may lag, over HTTP: whom they ask, and how they say so. Real standbys are in `tests/faults`."""
+"""Reads that may lag, over HTTP: which server they use, and their headers. Real standbys are in `tests/faults`."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ CONSENTS = "/api/consent/admin/all"
 
 @pytest.fixture
 def replica_url(request: pytest.FixtureRequest, database_url: str) -> str:
-    """A server that can be read from and follows nobody, as one is that has been promoted; or what a test says."""
+    """Return a readable server that follows no primary, like a promoted one; or what a test returns."""
     return getattr(request, "param", None) or database_url
 
 
@@ -47,7 +47,7 @@ async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 20) -> No
 
 
 def users_of(response: httpx.Response) -> list[str]:
-    """Whose consents were listed."""
+    """Return the ids of the users in the list of consents."""
     assert response.status_code == 200, response.text
     return [record["user_id"] for record in response.json()]
 
@@ -81,7 +81,7 @@ async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
 ) -> None:
     """History comes from the replica, marked; money and consent decisions do not; then all is as before.
 
-    Neither does the list of consents: whoever looks at it is recorded first, which only the primary can do.
+    Neither does the list of consents: reading it is recorded first, which only the primary can do.
     """
     behind = Container(settings=postgres_settings(database_url))
     await behind.credit_service().get_user_credits("known-guest", is_guest=True)

@@ -1,4 +1,4 @@
-"""The door: what is too large, too deep, too often or at the wrong address does not come in."""
+"""Request limits: size, nesting, rate and host."""
 
 import asyncio
 import gzip
@@ -38,13 +38,13 @@ def served_by(container: Container, **settings: Any) -> httpx.AsyncClient:
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:
-    """A body of which nobody says how long it is."""
+    """Yield a body of unknown length."""
     for _ in range(0, size, 1024):
         yield b" " * 1024
 
 
 def question(size: int) -> bytes:
-    """A question of that many bytes, all but a few of which say nothing."""
+    """Return a question of that many bytes, mostly padding."""
     start = b'{"query": "phone", "filling": "'
     return start + b"x" * (size - len(start) - 2) + b'"}'
 
@@ -91,7 +91,7 @@ async def test_half_a_body_is_no_question(app: FastAPI, assistant: TestAssistant
         return parts.pop() if parts else {"type": "http.disconnect"}
 
     async def send(_: Any) -> None:
-        raise AssertionError("nobody is there")
+        raise AssertionError("no connection")
 
     headers = [(b"host", b"test"), (b"content-type", b"application/json"), (b"x-session-id", b"g2wsht")]
     scope = {"type": "http", "method": "POST", "path": QUERY, "headers": headers, "query_string": b"", "scheme": "http"}
@@ -133,7 +133,7 @@ def test_depth_is_measured_outside_strings(body: str, deep: bool) -> None:
 
 
 async def test_deep_bodies_are_422(client: httpx.AsyncClient) -> None:
-    """Also where nobody reads the field that is so deep."""
+    """Also a field that is not read must not be nested too deeply."""
     body = '{"query": "phone", "x": ' + "[" * 5000 + "]" * 5000 + "}"
     answer = await client.post(QUERY, headers=JSON, content=body)
     assert (answer.status_code, answer.json()["error_type"]) == (422, "validation_error")
@@ -199,7 +199,7 @@ async def test_a_history_that_only_grows_is_read_from_its_end(
 
 
 async def test_a_page_that_asks_twenty_times_never_meets_a_limit(client: httpx.AsyncClient) -> None:
-    """Fourteen loads in a minute, each of which asks for the credits 20 times; every answer tells what is left."""
+    """14 page loads in a minute with 20 reads of the credits each; every response tells what is left."""
     for load in range(14):
         answers = await asyncio.gather(*(client.get(STATUS, headers=GUEST) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}, load
@@ -257,7 +257,7 @@ async def test_questions_past_the_limit_are_429_but_replays_and_joins(
 
 
 async def test_a_join_in_another_process_is_not_refused(container: Container, assistant: TestAssistant) -> None:
-    """Whose question is held for elsewhere is not told to go away, though they have asked too often here."""
+    """A question that another process works on is not refused by the rate limit."""
     container.assistant.override(assistant)
     service = container.query_service()
     limits = RateLimits(RateCounters(), questions=0, reads=0, network_factor=1)

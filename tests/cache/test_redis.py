@@ -42,7 +42,7 @@ def server() -> Iterator[OwnRedis]:
 
 @pytest.fixture
 async def client(server: OwnRedis) -> AsyncIterator[redis.asyncio.Redis]:
-    """Somebody who may do anything in an empty Redis."""
+    """Return a client of an empty Redis with all rights."""
     connection = redis.asyncio.Redis.from_url(server.url)
     await connection.flushall()
     yield connection
@@ -120,7 +120,7 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
 
 
 async def test_a_clearing_is_seen_without_redis(two: tuple[Container, Container], server: OwnRedis) -> None:
-    """Whoever clears and cannot say so waits until nobody relies on what they heard before."""
+    """An instance that cannot mark a clearing in Redis waits until no instance trusts the old epoch any more."""
     one, other = two
     await stored(one)
     assert await other.query_cache_service().get_cached_result(HASH) == ANSWER
@@ -148,7 +148,7 @@ async def test_never_past_expiry_by_the_databases_clock(two: tuple[Container, Co
 async def test_redis_forgets_before_the_answer_expires(
     two: tuple[Container, Container], client: redis.asyncio.Redis, database_url: str
 ) -> None:
-    """A key lives as long as its answer is valid, and five minutes at the most."""
+    """A key lives as long as its answer is valid, but at most five minutes."""
     one, _ = two
     await stored(one)
     [key] = await client.keys("*")
@@ -165,7 +165,7 @@ async def test_redis_forgets_before_the_answer_expires(
 
 
 async def test_an_answer_that_was_replaced_is_forgotten(two: tuple[Container, Container]) -> None:
-    """And what somebody read before does not take the place of what is there."""
+    """An answer read before the replacement does not overwrite the new one."""
     one, other = two
     await stored(one)
     await other.query_cache_service().cache_result(HASH, {"n": 2})
@@ -208,7 +208,7 @@ async def test_what_is_no_answer_is_a_miss_and_deleted(
 
 
 async def test_an_answer_is_believed_under_its_own_name_only(two: tuple[Container, Container]) -> None:
-    """Nobody can give the answer to one question as that to another, nor without the secret."""
+    """An entry is not accepted for another question, nor without the secret."""
     entries = tier_of(two[0])._codec  # noqa: SLF001
     [name, another] = [entries.name(letter * 64, 0) for letter in "ab"]
     expires_at = FixedClock().time + timedelta(hours=1)

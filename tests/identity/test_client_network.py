@@ -77,7 +77,7 @@ def test_a_network_is_a_keyed_hash() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_loopback_counts_in_production_alone(address: str) -> None:
-    """Elsewhere whoever sits at this machine is nobody to be counted."""
+    """Outside production clients on this machine are not counted."""
     assert ClientNetworks(KEY, loopback_counts=False).get_network(address, []) is None
     assert ClientNetworks(KEY, loopback_counts=True).get_network(address, []) is not None
 
@@ -99,6 +99,6 @@ def test_whoever_has_no_address_is_counted_together() -> None:
     ],
 )
 def test_a_trusted_proxy_says_that_there_was_tls(peer: str, headers: list[tuple[str, str]], behind: bool) -> None:
-    """Nobody else does."""
+    """Headers of other peers are ignored."""
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     assert ClientNetworks(KEY, PROXIES).is_behind_tls(peer, raw) is behind

@@ -89,7 +89,7 @@ async def test_every_way_of_coming_counts(at: At) -> None:
 
 
 async def test_registered_users_are_not_counted(at: At, bearer: Bearer) -> None:
-    """A network that has had its guests still gets in whoever logs in."""
+    """Users of a network that has reached its limit of guests can still log in."""
     client = at("203.0.113.7")
     for number in range(51):
         last = await client.get(STATUS, headers=session(number))
@@ -164,7 +164,7 @@ async def test_a_signed_session_is_a_guest_of_its_own(at: At) -> None:
 
 
 async def test_forged_and_tampered_sessions_are_refused(at: At) -> None:
-    """401, nothing is created, and the guest whose session was tampered with keeps all they have."""
+    """401: nothing is created, and the guest of the session keeps all credits."""
     client = at("203.0.113.7")
     begun = (await client.post("/api/guest")).json()
     real = begun["session_id"]
@@ -184,7 +184,7 @@ async def test_forged_and_tampered_sessions_are_refused(at: At) -> None:
 
 
 async def test_a_replayed_session_has_what_is_left(at: At) -> None:
-    """From wherever it is sent again, and however often: the same guest and the same credits."""
+    """A session is the same guest with the same credits from any network and any number of times."""
     headers = {"X-Session-ID": (await at("203.0.113.7").post("/api/guest")).json()["session_id"]}
     for number in range(12):
         body = {"query": f"phone {number}"}

@@ -14,7 +14,7 @@ KEY = b"k" * 32
 
 
 def test_a_session_is_its_guests() -> None:
-    """The server that issued it, and any other with its secret, knows whose it is; each guest is another."""
+    """Every server with the same secret recognises the guest of a session; each session is another guest."""
     issued = [GuestSessions(KEY).issue() for _ in range(100)]
     assert len({caller.user_id for caller, _ in issued}) == 100
     for caller, session_id in issued:
@@ -25,7 +25,7 @@ def test_a_session_is_its_guests() -> None:
 
 @pytest.mark.parametrize("only_signed", [False, True])
 def test_every_change_to_a_session_is_refused(only_signed: bool) -> None:
-    """Another character anywhere, one more, one less: nobody, whether other sessions are believed or not."""
+    """A session with a changed, added or removed character is refused, also when unsigned ids are accepted."""
     sessions = GuestSessions(KEY, only_signed)
     _, session_id = sessions.issue()
     forged = []
@@ -42,7 +42,7 @@ def test_every_change_to_a_session_is_refused(only_signed: bool) -> None:
 
 
 def test_a_user_id_is_no_session() -> None:
-    """Whoever sees a guest's id in an answer cannot become that guest by it."""
+    """A guest's id, as shown in responses, does not give access to the guest's account."""
     sessions = GuestSessions(KEY)
     caller, session_id = sessions.issue()
     code = session_id.rpartition(".")[2]

@@ -59,7 +59,7 @@ async def test_many_who_ask_at_once_wait_for_one_answer() -> None:
 
 
 async def test_a_client_that_goes_away_takes_no_answer_along() -> None:
-    """Whoever caused a fetch may be cancelled: it goes on for the others, and for those who come later."""
+    """A fetch goes on for other callers when the one that caused it is cancelled."""
     issuer = Issuer("a")
     issuer.may_answer.clear()
     first, other = asyncio.create_task(issuer.knows("a")), asyncio.create_task(issuer.knows("a"))
@@ -106,7 +106,7 @@ async def test_a_new_key_is_found_and_one_that_is_withdrawn_is_forgotten() -> No
 
 
 async def test_keys_are_refreshed_in_the_background() -> None:
-    """After ten minutes nobody waits, and the issuer is asked once."""
+    """After ten minutes callers do not wait, and the issuer is asked once."""
     issuer = Issuer("a")
     assert await issuer.knows("a")
     issuer.now = FRESH_SECONDS + 1
@@ -160,7 +160,7 @@ async def test_stale_keys_serve_for_a_day_while_the_issuer_is_away(wrong: Any) -
 
 
 async def test_an_issuer_that_was_never_reached_is_asked_once_in_30_seconds() -> None:
-    """And nobody is called a forger meanwhile."""
+    """No token is called invalid meanwhile."""
     issuer = Issuer("a")
     issuer.failure = OSError()
     for second in range(60):

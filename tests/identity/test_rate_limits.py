@@ -46,7 +46,7 @@ async def test_a_caller_has_their_quota_and_no_more() -> None:
 
 
 async def test_callers_and_kinds_are_counted_apart() -> None:
-    """Neither another caller's requests nor reads use up somebody's questions; a guest is not a user of that name."""
+    """Other callers' requests and reads do not use a caller's questions; a guest is not the user of that name."""
     some = limits(Seconds())
     for _ in range(4):
         some.consume(RateLimitKind.QUESTIONS, guest("a"))

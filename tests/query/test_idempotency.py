@@ -249,7 +249,7 @@ async def test_equal_questions_at_once_are_one(
 async def test_equal_questions_of_two_callers_are_two(
     client: httpx.AsyncClient, container: Container, assistant: GatedAssistant
 ) -> None:
-    """Nobody's answer waits for another caller's credit."""
+    """Work is not shared between callers: each pays for their own."""
     answers = await asyncio.gather(ask(client), ask(client, X_Session_ID="other"))
     assert (charged(*answers), assistant.asked) == (2, 2)
     assert (await spent(container), await spent(container, "other")) == (1, 1)
@@ -258,7 +258,7 @@ async def test_equal_questions_of_two_callers_are_two(
 async def test_a_failure_is_shared_and_free(
     client: httpx.AsyncClient, container: Container, assistant: GatedAssistant
 ) -> None:
-    """Whoever joined work that fails hears so, with every credit back; the next try is new work."""
+    """All callers of work that fails are told so and get their credits back; the next request starts new work."""
     assistant.outcome = RuntimeError()
     answers = await asyncio.gather(*[ask(client) for _ in range(5)])
     assert {(answer.status_code, answer.json()["error"] is None) for answer in answers} == {(200, False)}
@@ -296,7 +296,7 @@ async def asked(
     query: str = QUESTION,
     guest: str = GUEST,
 ) -> QueryReply:
-    """The reply of a container's service to a guest, whose going away `gone` says."""
+    """Return the reply of a container's service to a guest, who disconnects when `gone` is set."""
     disconnected: asyncio.Future[Any] | None = asyncio.ensure_future(gone.wait()) if gone else None
     reply: QueryReply = await container.query_service().answer(
         guest, True, QueryRequest(query=query), key, disconnected
@@ -321,7 +321,7 @@ async def test_the_last_who_waits_ends_the_work(container: Container, assistant:
 
 
 async def test_one_who_stays_is_answered(container: Container, assistant: GatedAssistant) -> None:
-    """Whoever began the work may leave, and whoever joined it gets the answer, for one credit."""
+    """The caller that started the work disconnects; the one that joined it gets the answer for one credit."""
     assistant.gate.clear()
     gone = asyncio.Event()
     first = asyncio.create_task(asked(container, gone=gone))
@@ -430,7 +430,7 @@ async def two(container: Container, settings: Settings, clock: FixedClock) -> As
 
 
 async def test_the_last_credit_is_joined_from_another_process(two: list[Container]) -> None:
-    """A caller whose only credit is held for the question gets its answer there too, not a refusal."""
+    """A caller with no credit left but a hold for the question waits for its answer and is not refused."""
     assistant = GatedAssistant()
     for container in two:
         container.assistant.override(assistant)
@@ -597,7 +597,7 @@ async def test_a_thousand_clients_that_go_away_leave_nothing(
 
 
 def find(value: Any, name: str) -> Any:
-    """The field of that name, wherever it stands."""
+    """Return the first field of that name at any depth."""
     if isinstance(value, dict):
         return value.get(
             name, next((found for part in value.values() if (found := find(part, name)) is not None), None)

@@ -159,7 +159,7 @@ async def test_many_at_once_spend_no_credit_twice(client: httpx.AsyncClient, con
 async def test_bad_requests_are_named_and_cost_nothing(
     client: httpx.AsyncClient, assistant: TestAssistant, body: Any
 ) -> None:
-    """422 that names the field; nobody is asked."""
+    """422 names the field, and the assistant is not called."""
     answer = await client.post("/api/query", json=body, headers=GUEST)
     assert answer.status_code == 422
     assert answer.json()["detail"] == "Validation error"
@@ -208,7 +208,7 @@ async def test_the_question_at_the_end_of_the_history_is_not_said_earlier(
 
 
 async def test_a_caller_who_leaves_gets_the_credit_back(container: Container, assistant: TestAssistant) -> None:
-    """A question whose work is cancelled holds nothing."""
+    """A question holds no credit after its work was cancelled."""
     started = asyncio.Event()
 
     class Slow(TestAssistant):

@@ -27,7 +27,7 @@ MOUNTED = "GET"
 class Identity(StrEnum):
     """Who asks."""
 
-    NOBODY = "nobody"
+    ANONYMOUS = "anonymous"
     GUEST_A = "guest A"
     GUEST_B = "guest B"
     USER_A = "user A"
