@@ -32,10 +32,8 @@ from shopassist.maintenance.jobs import MaintenanceJobs
 from shopassist.maintenance.scheduler import Job, JobScheduler
 from shopassist.metrics.registry import RequestMetrics
 from shopassist.monitoring.health import Availability, HealthService
-from shopassist.privacy.erasure import ErasureService
-from shopassist.privacy.export import ExportService
-from shopassist.privacy.guest_merge import GuestMergeService
 from shopassist.privacy.ports import ErasureCounters
+from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
 from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight

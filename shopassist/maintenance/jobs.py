@@ -9,7 +9,7 @@ from shopassist.credits.reconciliation import LedgerReconciliationService
 from shopassist.credits.service import CreditService
 from shopassist.db.row_batches import JOB_TIME_LIMIT_SECONDS, JobResult, run_in_batches
 from shopassist.maintenance.ports import MaintenanceRuns, Vacuum
-from shopassist.privacy.erasure import ErasureService
+from shopassist.privacy.service import ErasureService
 
 
 @dataclass(slots=True)

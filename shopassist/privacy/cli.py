@@ -17,9 +17,8 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.startup import read_settings
-from shopassist.privacy.erasure import ErasureService, repeat_erasures
-from shopassist.privacy.export import ExportService
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
+from shopassist.privacy.service import ErasureService, ExportService, repeat_erasures
 from shopassist.settings import Storage
 
 Result = TypeVar("Result")

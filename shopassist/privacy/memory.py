@@ -14,67 +14,66 @@ from shopassist.privacy.models import (
     ErasurePolicy,
     ErasureRequest,
     GuestMerge,
-    build_closed_account,
-    build_closing_entry,
-    build_erased_balance,
     build_erasure,
+    close_account,
     is_guest_erasure,
+    record_progress,
 )
-from shopassist.privacy.personal_data import OnErasure, PersonalDataTable, get_personal_data_tables
+from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
 from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
 
 
-def get_owner(holding: PersonalDataTable, row: Any) -> Any:
-    """Whose a row is."""
-    column, *inside = holding.owner_path
+def get_owner_id(table: PersonalDataTable, row: Any) -> Any:
+    """Return the owner's id."""
+    column, *json_key = table.owner_path
     owner = getattr(row, column)
-    return owner.get(inside[0]) if inside else owner
+    return owner.get(json_key[0]) if json_key else owner
 
 
-def get_primary_key(holding: PersonalDataTable, row: Any) -> PrimaryKey:
-    """Its primary key."""
-    return tuple(getattr(row, name) for name in holding.key_columns)
+def get_primary_key(table: PersonalDataTable, row: Any) -> PrimaryKey:
+    """Return the primary key of a row."""
+    return tuple(getattr(row, name) for name in table.key_columns)
 
 
 def find_owned_rows(
-    store: MemoryStore, holding: PersonalDataTable, user_id: str, is_guest: bool
+    store: MemoryStore, table: PersonalDataTable, user_id: str, is_guest: bool
 ) -> list[tuple[Any, Any]]:
-    """The rows of that user with their places, by primary key."""
+    """Return the user's rows with their keys in the store, by primary key."""
     found = [
-        (place, row)
-        for place, row in store.table(holding.model).items()
-        if get_owner(holding, row) == user_id
-        and (not holding.guest_column or getattr(row, holding.guest_column) == is_guest)
+        (key, row)
+        for key, row in store.table(table.model).items()
+        if get_owner_id(table, row) == user_id
+        and (not table.guest_column or getattr(row, table.guest_column) == is_guest)
     ]
-    return sorted(found, key=lambda item: get_primary_key(holding, item[1]))
+    return sorted(found, key=lambda item: get_primary_key(table, item[1]))
 
 
 def erase_rows(
-    store: MemoryStore, holding: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
+    store: MemoryStore, table: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
-    """Erase up to `limit` rows by the holding's own rule; how many."""
-    rows, chosen = store.table(holding.model), find_owned_rows(store, holding, user_id, is_guest)[:limit]
-    for place, row in chosen:
-        if holding.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
-            del rows[place]
+    """Erase up to `limit` rows by the rule of the table; return how many."""
+    rows, chosen = store.table(table.model), find_owned_rows(store, table, user_id, is_guest)[:limit]
+    values = table.build_erased_values(pseudonym)
+    for key, row in chosen:
+        if values is None:
+            del rows[key]
         else:
-            owner = None if holding.on_erasure is OnErasure.ANONYMISE else pseudonym
-            rows[place] = copy_row(row, **{holding.owner_path[0]: owner, **dict.fromkeys(holding.cleared_columns)})
+            rows[key] = copy_row(row, **values)
     return len(chosen)
 
 
-def move_rows(session: MemorySession, holding: PersonalDataTable, guest_id: str, user_id: str) -> int:
-    """Make a guest's rows the user's, but those whose key the user has already; how many."""
-    rows, moved = session.store.table(holding.model), 0
-    for place, row in find_owned_rows(session.store, holding, guest_id, is_guest=True):
-        changed = copy_row(
-            row, **{holding.owner_path[0]: user_id, **({holding.guest_column: False} if holding.guest_column else {})}
-        )
-        key = get_primary_key(holding, changed)
-        new_place = place if holding.owner_path[0] not in holding.key_columns else (key if len(key) > 1 else key[0])
-        if new_place == place or new_place not in rows:
-            session.remove(rows, place)
-            session.put(rows, new_place, changed)
+def move_rows(session: MemorySession, table: PersonalDataTable, guest_id: str, user_id: str) -> int:
+    """Move a guest's rows to the user, except those whose key the user has; return how many."""
+    rows, moved = session.store.table(table.model), 0
+    for key, row in find_owned_rows(session.store, table, guest_id, is_guest=True):
+        changed = copy_row(row, **table.build_moved_values(user_id))
+        new_key = key
+        if table.owner_column in table.key_columns:
+            primary_key = get_primary_key(table, changed)
+            new_key = primary_key if len(primary_key) > 1 else primary_key[0]
+        if new_key == key or new_key not in rows:
+            session.remove(rows, key)
+            session.put(rows, new_key, changed)
             moved += 1
     return moved
 
@@ -83,37 +82,36 @@ class MemoryPersonalDataReader:
     """Implements `PersonalDataReader`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """Reads `store`."""
+        """Read `store`."""
         self._store = store
 
     async def read_page(
-        self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
         async with self._store.lock:
-            rows = [row for _, row in find_owned_rows(self._store, holding, user_id, is_guest)]
-            page = [row for row in rows if after is None or get_primary_key(holding, row) > after][:limit]
-            last = get_primary_key(holding, page[-1]) if len(page) == limit else None
+            rows = [row for _, row in find_owned_rows(self._store, table, user_id, is_guest)]
+            page = [row for row in rows if after is None or get_primary_key(table, row) > after][:limit]
+            last = get_primary_key(table, page[-1]) if len(page) == limit else None
             return PersonalDataPage(
-                [{name: getattr(row, name) for name in holding.exported_columns} for row in page], last
+                [{name: getattr(row, name) for name in table.exported_columns} for row in page], last
             )
 
-    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+    async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         async with self._store.lock:
             oldest: dict[str, DataOwner] = {}
-            for row in self._store.table(holding.model).values():
-                owner, since = get_owner(holding, row), getattr(row, holding.created_column or "")
+            for row in self._store.table(table.model).values():
+                owner, since = get_owner_id(table, row), getattr(row, table.created_column or "")
                 if owner > after_user_id and (owner not in oldest or since < oldest[owner].since):
-                    oldest[owner] = DataOwner(
-                        owner, getattr(row, holding.guest_column) if holding.guest_column else None, since
-                    )
+                    is_guest = getattr(row, table.guest_column) if table.guest_column else None
+                    oldest[owner] = DataOwner(owner, is_guest, since)
             return [oldest[owner] for owner in sorted(oldest)][:limit]
 
 
 class MemoryErasureRepository:
-    """Implements `ErasureRepository`. Nothing is awaited under the lock, so each step happens at once or not at all."""
+    """Implements `ErasureRepository`. Nothing is awaited under the lock, so each step is atomic."""
 
     def __init__(self, store: MemoryStore, policy: ErasurePolicy) -> None:
-        """`policy` says how long what is needed of the erased stays."""
+        """`policy` sets the retention of balances and of the list of erasures."""
         self._store = store
         self._policy = policy
 
@@ -124,9 +122,9 @@ class MemoryErasureRepository:
             is_guest = is_guest_erasure(request, account, last)
             if last is not None and last.finished_at is None:
                 return copy_row(last)
-            holdings = get_personal_data_tables(is_guest, account is not None)
+            tables = get_personal_data_tables(is_guest, account is not None)
             if account is None and not any(
-                find_owned_rows(self._store, one, request.user_id, is_guest) for one in holdings
+                find_owned_rows(self._store, table, request.user_id, is_guest) for table in tables
             ):
                 return last and copy_row(last)
             erasure = build_erasure(request, is_guest, account is not None, self._store.now())
@@ -140,16 +138,13 @@ class MemoryErasureRepository:
             erasure = self._store.table(Erasure)[erasure_id]
             if erasure.user_id is None or erasure.pseudonym is None:
                 return copy_row(erasure)
-            left, counts = limit, dict(erasure.counts)
-            for one in get_personal_data_tables(erasure.is_guest, erasure.had_account):
-                erased = erase_rows(self._store, one, erasure.user_id, erasure.is_guest, erasure.pseudonym, left)
-                left -= erased
-                if erased:
-                    counts[one.name] = counts.get(one.name, 0) + erased
-            erasure.counts = counts
-            if left > 0:
-                erasure.finished_at = self._store.now()
-                erasure.user_id = erasure.pseudonym = None
+            left, erased = limit, {}
+            for table in get_personal_data_tables(erasure.is_guest, erasure.had_account):
+                erased[table.name] = erase_rows(
+                    self._store, table, erasure.user_id, erasure.is_guest, erasure.pseudonym, left
+                )
+                left -= erased[table.name]
+            record_progress(erasure, erased, self._store.now() if left > 0 else None)
             return copy_row(erasure)
 
     async def list_unfinished(self, limit: int = 100) -> list[UUID]:
@@ -159,14 +154,12 @@ class MemoryErasureRepository:
 
     async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         async with self._store.lock:
-            rows = [
+            rows = sorted(self._store.table(Erasure).values(), key=lambda row: (row.requested_at, row.id))
+            return [
                 ErasureListEntry(row.id, row.subject_hash, row.requested_at)
-                for row in self._store.table(Erasure).values()
-            ]
-            rows.sort(key=lambda row: (row.erased_at, row.id))
-            return [row for row in rows if after is None or (row.erased_at, row.id) > (after.erased_at, after.id)][
-                :limit
-            ]
+                for row in rows
+                if after is None or (row.requested_at, row.id) > (after.erased_at, after.id)
+            ][:limit]
 
     async def delete_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
@@ -175,29 +168,29 @@ class MemoryErasureRepository:
             for key in balances:
                 del self._store.table(ErasedBalance)[key]
             rows = self._store.table(Erasure).values()
-            past = [row.id for row in rows if row.finished_at is not None and row.requested_at < oldest][:limit]
-            for erasure_id in past:
+            expired = [row.id for row in rows if row.finished_at is not None and row.requested_at < oldest][:limit]
+            for erasure_id in expired:
                 del self._store.table(Erasure)[erasure_id]
-            return len(balances) + len(past)
+            return len(balances) + len(expired)
 
     def _close(self, account: UserCredits, erasure: Erasure) -> None:
-        """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
+        """Release holds, keep the balance under the hash, and close the account under the pseudonym."""
         store = self._store
         holds = list(store.user_rows(CreditHold, account.user_id))
         for hold_id in holds:
             del store.table(CreditHold)[hold_id]
         erasure.counts = {"account": 1, "holds": len(holds)}
-        store.table(ErasedBalance)[erasure.subject_hash] = build_erased_balance(account, erasure, self._policy)
+        kept, closed, closing_entry = close_account(account, erasure, self._policy)
+        store.table(ErasedBalance)[kept.subject_hash] = kept
         del store.table(UserCredits)[account.user_id]
-        store.table(UserCredits)[erasure.pseudonym or ""] = build_closed_account(account, erasure)
-        last_row = build_closing_entry(account, erasure)
-        if last_row is not None:
-            last_row.id = store.next_id(CreditTransaction)
-            store.table(CreditTransaction)[last_row.id] = last_row
+        store.table(UserCredits)[closed.user_id] = closed
+        if closing_entry is not None:
+            closing_entry.id = store.next_id(CreditTransaction)
+            store.table(CreditTransaction)[closing_entry.id] = closing_entry
 
 
 class MemoryGuestMergeRepository(MemoryRepository):
-    """Implements `GuestMergeRepository`; units of work are one at a time."""
+    """Implements `GuestMergeRepository`; units of work run one at a time."""
 
     def __init__(self, session: MemorySession, hash_user_id: UserHashFunction) -> None:
         """`hash_user_id` hashes user ids."""
@@ -218,8 +211,8 @@ class MemoryGuestMergeRepository(MemoryRepository):
         account = self.store.table(UserCredits).get(guest_id)
         return None if account is None else account.is_guest
 
-    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        return {one.name: move_rows(self.session, one, guest_id, user_id) for one in holdings}
+    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+        return {table.name: move_rows(self.session, table, guest_id, user_id) for table in tables}
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         if guest_id in self.store.table(GuestMerge):

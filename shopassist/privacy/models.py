@@ -1,5 +1,6 @@
-"""Tables and schemas of erasures, exports and guest merges; builds the rows of an erasure."""
+"""Tables and schemas of erasures, exports and guest merges, and the rules of an erasure that storages share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,31 +25,29 @@ from shopassist.errors import SessionRefusedError
 from shopassist.text import USER_ID_LENGTH
 
 
-class GuestMerge(SQLModel, table=True):
-    """The one merge of a guest. `moved` are numbers of rows by what they were; `user_id` is null when erased since."""
+class GuestMerged(SQLModel):
+    """Time of a merge and the number of moved rows by name. Credits are not added."""
+
+    merged_at: datetime = Field(sa_type=Timestamp)
+    moved: dict[str, int] = Field(sa_type=JSONB)
+
+
+class GuestMerge(GuestMerged, table=True):
+    """The only merge of a guest; `user_id` is null once the user was erased."""
 
     __tablename__ = "guest_merges"
 
     guest_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
     user_id: str | None = Field(max_length=USER_ID_LENGTH, index=True)
-    merged_at: datetime = Field(sa_type=Timestamp)
-    moved: dict[str, Any] = Field(sa_type=JSONB)
 
 
 class GuestToMerge(BaseModel):
-    """The guest's session. Whoever has it is the guest."""
+    """Session of the guest to merge; its id alone proves that the caller is the guest."""
 
     session_id: Annotated[
         SecretStr,
         PydanticField(min_length=1, max_length=4096, description="What was sent as `X-Session-ID` until now."),
     ]
-
-
-class GuestMerged(BaseModel):
-    """What was moved, and when. Credits are not added."""
-
-    merged_at: datetime
-    moved: dict[str, int]
 
 
 class AskedBy(StrEnum):
@@ -61,13 +60,13 @@ class AskedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErasurePolicy:
-    """How long what is needed of the erased stays."""
+    """Retention of what is kept of erased accounts."""
 
     credits: CreditPolicy
     list_lifetime: timedelta
 
-    def forget_at(self, is_guest: bool, last_reset: datetime, now: datetime) -> datetime:
-        """When the balance may be forgotten: with the period; a guest's, who has none, with the ledger's retention."""
+    def get_balance_expiry(self, is_guest: bool, last_reset: datetime, now: datetime) -> datetime:
+        """Return when a balance may be deleted: after its reset period, or a guest's after the ledger's retention."""
         if is_guest:
             return now + timedelta(days=self.credits.retention_days)
         return last_reset + self.credits.reset_interval
@@ -75,7 +74,7 @@ class ErasurePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
-    """Whom to erase. `is_guest` is None where only the account can tell."""
+    """User to erase. With `is_guest=None` the account decides whether it is a guest."""
 
     user_id: str
     subject_hash: str
@@ -85,7 +84,7 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True)
 class ErasureListEntry:
-    """One line of the list of erasures: nothing in it is personal without the key."""
+    """Entry of the list of erasures; without the key nothing in it is personal data."""
 
     id: UUID
     subject_hash: str
@@ -93,7 +92,7 @@ class ErasureListEntry:
 
 
 class ErasureReceipt(BaseModel):
-    """Proof of an erasure; nothing in it is personal. `finished_at` is null while the work goes on by itself.
+    """Proof of an erasure, without personal data. `finished_at` is null while a job still erases rows.
 
     `erased` and `pseudonymised` are numbers of rows.
     """
@@ -106,9 +105,9 @@ class ErasureReceipt(BaseModel):
 
 
 def is_guest_erasure(request: ErasureRequest, account: UserCredits | None, last: Erasure | None) -> bool:
-    """Whether a guest is to be erased, whose account and last erasure these are.
+    """Return whether a guest is to be erased, given the account and the last erasure of the same id.
 
-    Raises `SessionRefusedError` for a guest who names a registered account, be it half erased.
+    Raises `SessionRefusedError` for a guest who names a registered account, even a partly erased one.
     """
     if request.is_guest is None:
         return account.is_guest if account else False
@@ -119,7 +118,7 @@ def is_guest_erasure(request: ErasureRequest, account: UserCredits | None, last:
 
 
 def build_erasure(request: ErasureRequest, is_guest: bool, had_account: bool, now: datetime) -> Erasure:
-    """An erasure that nothing was done for yet. No session id has a bar in it, so no guest has the pseudonym."""
+    """Build an erasure that has not begun. No session id contains a bar, so no guest has the pseudonym as an id."""
     return Erasure(
         subject_hash=request.subject_hash,
         is_guest=is_guest,
@@ -132,22 +131,24 @@ def build_erasure(request: ErasureRequest, is_guest: bool, had_account: bool, no
     )
 
 
-def build_erased_balance(account: UserCredits, erasure: Erasure, policy: ErasurePolicy) -> ErasedBalance:
-    """What an account has left, once its holds are given back."""
-    last_reset = account.last_reset_timestamp
-    return ErasedBalance(
+def close_account(
+    account: UserCredits, erasure: Erasure, policy: ErasurePolicy
+) -> tuple[ErasedBalance, UserCredits, CreditTransaction | None]:
+    """Build the rows that replace an account whose holds are released.
+
+    They are the kept balance, an empty account under the pseudonym to which the ledger rows belong, and the ledger row
+    that empties it. As a guest's, the empty account is never refilled.
+    """
+    now, last_reset = erasure.requested_at, account.last_reset_timestamp
+    balance = account.available_credits + account.held_credits
+    kept = ErasedBalance(
         subject_hash=erasure.subject_hash,
         is_guest=account.is_guest,
-        available_credits=account.available_credits + account.held_credits,
+        available_credits=balance,
         last_reset_timestamp=last_reset,
-        forget_at=policy.forget_at(account.is_guest, last_reset, erasure.requested_at),
+        forget_at=policy.get_balance_expiry(account.is_guest, last_reset, now),
     )
-
-
-def build_closed_account(account: UserCredits, erasure: Erasure) -> UserCredits:
-    """The account that the ledger rows of an erased one belong to: empty, and never refilled, as a guest's."""
-    now = erasure.requested_at
-    return UserCredits(
+    closed = UserCredits(
         user_id=erasure.pseudonym or "",
         is_guest=True,
         available_credits=0,
@@ -157,21 +158,24 @@ def build_closed_account(account: UserCredits, erasure: Erasure) -> UserCredits:
         created_at=now,
         updated_at=now,
     )
-
-
-def build_closing_entry(account: UserCredits, erasure: Erasure) -> CreditTransaction | None:
-    """The ledger row that takes what an erased account had left, if it had anything."""
-    balance = account.available_credits + account.held_credits
-    if not balance:
-        return None
-    return CreditTransaction(
+    closing_entry = CreditTransaction(
         user_id=erasure.pseudonym or "",
         transaction_type=TransactionType.ERASE.value,
         amount=-balance,
-        timestamp=erasure.requested_at,
+        timestamp=now,
         description="Account erased",
         balance_after=0,
     )
+    return kept, closed, closing_entry if balance else None
+
+
+def record_progress(erasure: Erasure, erased: Mapping[str, int], finished_at: datetime | None) -> None:
+    """Add numbers of erased rows to an erasure; with `finished_at` finish it and drop the user id."""
+    counts = {name: erasure.counts.get(name, 0) + count for name, count in erased.items() if count}
+    erasure.counts = {**erasure.counts, **counts}
+    if finished_at is not None:
+        erasure.finished_at = finished_at
+        erasure.user_id = erasure.pseudonym = None
 
 
 EXPORT_FORMAT = "shopassist.user-export"
@@ -179,7 +183,7 @@ EXPORT_VERSION = 1
 
 
 class UserExport(BaseModel):
-    """Everything held of one person. A new kind of data is a new name in `held` and no new version."""
+    """All data of one user. A new kind of data adds a name to `held` and does not change the version."""
 
     format: Literal["shopassist.user-export"]
     version: Literal[1]

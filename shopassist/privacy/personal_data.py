@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
+from typing import Any
 
 from sqlmodel import SQLModel
 
@@ -13,28 +13,27 @@ from shopassist.credits.models import CreditHold, CreditTransaction, IdempotentA
 from shopassist.privacy.models import GuestMerge
 
 ACTOR_KEPT_REASON = "the administrator who acted, for as long as the act must be answered for"
-NO_KEPT_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
 class OnErasure(Enum):
-    """What becomes of rows when their owner is erased."""
+    """Treatment of rows when their owner is erased."""
 
     DELETE = "delete"
     PSEUDONYMISE = "pseudonymise"
     ANONYMISE = "anonymise"
-    """The row stays and names nobody."""
+    """Keep the row without an owner."""
     WITH_ACCOUNT = "with account"
-    """Gone with the account, at erasure's first step."""
+    """Delete the row in the first step, with the account."""
 
 
 @dataclass(frozen=True, slots=True)
 class PersonalDataTable:
-    """Rows of one table that are somebody's.
+    """Rows of one table that are personal data of their owner.
 
-    `owner` leads to the user id: a column, or a column and a key of its JSON. `kind` is the column that tells guests
-    from registered users; without one the rows are the account's, or, `registered_only`, no guest's. `cleared` columns
-    are emptied when rows are pseudonymised, `kept` ones stay for the reason given, `withheld` ones are not exported.
-    `moves`: rows become the user's when a guest is merged. `since` is when the row came about.
+    `owner_path` leads to the owner's id: a column, or a column and a key of its JSON. `guest_column` tells guests from
+    registered users; without it rows belong to the account, or with `registered_only` never to a guest.
+    `cleared_columns` are set to null in pseudonymised rows, `kept_columns` stay for the given reason, and
+    `hidden_columns` are not exported. `created_column` holds the time of creation.
     """
 
     name: str
@@ -44,20 +43,36 @@ class PersonalDataTable:
     guest_column: str | None = None
     registered_only: bool = False
     cleared_columns: tuple[str, ...] = ()
-    kept_columns: Mapping[str, str] = field(default_factory=lambda: NO_KEPT_COLUMNS)
+    kept_columns: Mapping[str, str] = field(default_factory=dict)
     hidden_columns: frozenset[str] = frozenset()
     moves_on_merge: bool = False
     created_column: str | None = None
 
     @property
     def key_columns(self) -> tuple[str, ...]:
-        """The columns of the primary key."""
+        """Names of the primary key's columns."""
         return tuple(column.name for column in self.model.__table__.primary_key)  # type: ignore[attr-defined]
 
     @property
     def exported_columns(self) -> tuple[str, ...]:
-        """The columns that the owner is shown."""
+        """Names of the exported columns."""
         return tuple(name for name in self.model.model_fields if name not in self.hidden_columns)
+
+    @property
+    def owner_column(self) -> str:
+        """Name of the column with the owner's id, or with the JSON that contains it."""
+        return self.owner_path[0]
+
+    def build_erased_values(self, pseudonym: str) -> dict[str, Any] | None:
+        """Return the values that replace personal data in an erased row, or None when the row is deleted."""
+        if self.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
+            return None
+        owner = None if self.on_erasure is OnErasure.ANONYMISE else pseudonym
+        return {self.owner_column: owner, **dict.fromkeys(self.cleared_columns)}
+
+    def build_moved_values(self, user_id: str) -> dict[str, Any]:
+        """Return the values that make a guest's row one of a registered user."""
+        return {self.owner_column: user_id, **({self.guest_column: False} if self.guest_column else {})}
 
 
 PERSONAL_DATA_TABLES = (
@@ -104,7 +119,7 @@ PERSONAL_DATA_TABLES = (
         "merged_into", GuestMerge, OnErasure.DELETE, owner_path=("guest_id",), hidden_columns=frozenset({"user_id"})
     ),
 )
-"""In the order in which they are exported and erased."""
+"""All personal data, in the order of export and erasure."""
 
 TABLES_WITHOUT_PERSONAL_DATA = {
     "consent_notices": "the texts that people are shown",
@@ -117,14 +132,16 @@ TABLES_WITHOUT_PERSONAL_DATA = {
     "products": "the catalogue",
     "query_cache": "answers by the hash of a question, made of the catalogue and of criteria, never of a person",
 }
-"""Tables that hold nothing about a person, and why that is so."""
+"""Tables without personal data, with the reason."""
 
 
 def get_personal_data_tables(is_guest: bool, had_account: bool) -> tuple[PersonalDataTable, ...]:
-    """What can be held about a guest or a registered user.
+    """Return the tables that can hold data of a guest or a registered user.
 
-    A session id without an account leads to nothing that could be a registered user's of the same id.
+    A guest without an account has rows only in tables that tell guests from registered users of the same id.
     """
     if not is_guest:
         return PERSONAL_DATA_TABLES
-    return tuple(one for one in PERSONAL_DATA_TABLES if one.guest_column or (had_account and not one.registered_only))
+    return tuple(
+        table for table in PERSONAL_DATA_TABLES if table.guest_column or (had_account and not table.registered_only)
+    )

@@ -18,7 +18,7 @@ PrimaryKey = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class PersonalDataPage:
-    """Rows that are somebody's, and the key of the last one; None when there are no more."""
+    """Page of rows, and the key of its last row; None when there are no more rows."""
 
     rows: list[dict[str, Any]]
     last: PrimaryKey | None
@@ -26,7 +26,7 @@ class PersonalDataPage:
 
 @dataclass(frozen=True, slots=True)
 class DataOwner:
-    """Somebody of whom something is held, and since when."""
+    """User with rows in a table, and the time of the oldest row. `is_guest` is None where the table does not tell."""
 
     user_id: str
     is_guest: bool | None
@@ -34,57 +34,57 @@ class DataOwner:
 
 
 class PersonalDataReader(Protocol):
-    """Reads what is held, whatever the table."""
+    """Reads any table of personal data."""
 
     async def read_page(
-        self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
-        """The next rows by primary key, with the columns that the owner is shown."""
+        """Return the owner's next rows by primary key, with the exported columns."""
 
-    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
-        """Whose rows there are, by user id, with the oldest of each; for holdings that have a `since`."""
+    async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+        """Return owners by user id, from a table with a `created_column`."""
 
 
 class ErasureRepository(Protocol):
-    """Erases people step by step. Each step is one short transaction, and may be done again after any failure."""
+    """Erases users in steps. Each step is one short transaction, which may be repeated after any failure."""
 
     async def begin(self, request: ErasureRequest) -> Erasure | None:
-        """Cut the account off: its holds are given back, it is closed under a pseudonym, and nobody opens it meanwhile.
+        """Release the account's holds and close the account under a pseudonym; it cannot be opened until the end.
 
-        The unfinished erasure when there is one; the last finished one when nothing is held any more; None when
-        nothing was ever held. Raises `SessionRefusedError` for a guest who names a registered account.
+        Return the unfinished erasure when there is one, the last finished one when nothing is held any more, and None
+        when nothing was ever held. Raises `SessionRefusedError` for a guest who names a registered account.
         """
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
-        """Erase up to `limit` rows of what is left; the one that finds nothing more finishes the erasure."""
+        """Erase up to `limit` more rows; the call that finds fewer finishes the erasure."""
 
     async def list_unfinished(self, limit: int = 100) -> list[UUID]:
-        """Erasures under way, the oldest first."""
+        """Return unfinished erasures, the oldest first."""
 
     async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
-        """The list of erasures, the oldest first."""
+        """Return the list of erasures, the oldest first."""
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """Remove up to `limit` balances whose period is over, and as many erasures past their lifetime; how many."""
+        """Delete up to `limit` expired balances and as many expired erasures; return how many."""
 
 
 class GuestMergeRepository(Protocol):
     """Merges of guests into registered users, within a unit of work."""
 
     async def lock(self, guest_id: str, user_id: str) -> None:
-        """Let nobody open, erase or merge either until the unit of work ends. Raises `AccountErasedError`."""
+        """Lock both ids against opening, erasure and merges. Raises `AccountErasedError`."""
 
     async def find_merge(self, guest_id: str) -> GuestMerge | None:
-        """The merge of that guest."""
+        """Return the merge of the guest."""
 
     async def is_guest(self, guest_id: str) -> bool | None:
-        """Whether the id has a guest's account; None when it has none."""
+        """Return whether the account of this id is a guest's; None without an account."""
 
-    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        """Make the guest's rows the user's, but those that the user has already; how many, by holding."""
+    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+        """Move the guest's rows to the user, except those whose key the user has; return how many by table name."""
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
-        """Note that the guest is merged. Raises `IntegrityError` when it was before."""
+        """Insert the merge. Raises `IntegrityError` when the guest was merged before."""
 
 
 @dataclass(slots=True)

@@ -8,12 +8,17 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    FromClause,
+    Result,
     Row,
+    Select,
     Table,
+    and_,
     delete,
     exists,
     func,
     literal,
+    null,
     select,
     text,
     tuple_,
@@ -24,7 +29,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import col
 
 from shopassist.credits.models import CreditHold, ErasedBalance, Erasure, UserCredits
-from shopassist.credits.postgres import account_sql
 from shopassist.credits.postgres.account_sql import LOCK_SUBJECTS
 from shopassist.db.base_repository import BaseRepository
 from shopassist.db.database import DatabaseManager
@@ -35,21 +39,20 @@ from shopassist.privacy.models import (
     ErasurePolicy,
     ErasureRequest,
     GuestMerge,
-    build_closed_account,
-    build_closing_entry,
-    build_erased_balance,
     build_erasure,
+    close_account,
     is_guest_erasure,
+    record_progress,
 )
-from shopassist.privacy.personal_data import OnErasure, PersonalDataTable, get_personal_data_tables
+from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
 from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
 
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 SELECT_NOW = text("SELECT COALESCE(CAST(:instant AS timestamptz), now())")
 
-# The triggers of tables that only grow let a transaction pass that says what it is about. A fold of the same rows
-# would wait in a circle, so one at a time.
+# Triggers of append-only tables accept changes of a transaction with these settings. The lock prevents a deadlock with
+# the compaction of the same ledger rows.
 ALLOW_ERASURE = text("""
 SELECT set_config('shopassist.ledger_maintenance', 'on', true),
        set_config('shopassist.erasing_user', CAST(:user_id AS text), true),
@@ -73,171 +76,156 @@ DELETE FROM erasures WHERE id = ANY(ARRAY(
 """)
 
 
-def get_table(holding: PersonalDataTable) -> Table:
-    """The table."""
-    table: Table = holding.model.__table__  # type: ignore[attr-defined]
-    return table
+def get_sql_table(table: PersonalDataTable) -> Table:
+    """Return the SQLAlchemy table."""
+    sql_table: Table = table.model.__table__  # type: ignore[attr-defined]
+    return sql_table
 
 
-def get_owner_column(holding: PersonalDataTable, table: Any) -> ColumnElement[Any]:
-    """Whose a row is."""
-    column, *inside = holding.owner_path
-    owner: ColumnElement[Any] = table.c[column]
-    return owner[inside[0]].as_string() if inside else owner
+def get_owner_id(table: PersonalDataTable, sql_table: FromClause) -> ColumnElement[Any]:
+    """Return the expression of the owner's id in `sql_table`, which may be an alias."""
+    column, *json_key = table.owner_path
+    owner: ColumnElement[Any] = sql_table.c[column]
+    return owner[json_key[0]].as_string() if json_key else owner
 
 
-def build_owner_conditions(holding: PersonalDataTable, user_id: str, is_guest: bool) -> list[ColumnElement[bool]]:
-    """The condition that a row is of that user."""
-    table = get_table(holding)
-    conditions = [get_owner_column(holding, table) == user_id]
-    return [*conditions, table.c[holding.guest_column] == is_guest] if holding.guest_column else conditions
+def match_owner(table: PersonalDataTable, user_id: str, is_guest: bool) -> ColumnElement[bool]:
+    """Return the condition that a row belongs to the user."""
+    sql_table = get_sql_table(table)
+    condition = get_owner_id(table, sql_table) == user_id
+    return and_(condition, sql_table.c[table.guest_column] == is_guest) if table.guest_column else condition
 
 
-def get_key_columns(holding: PersonalDataTable) -> list[ColumnElement[Any]]:
-    """The primary key."""
-    return [get_table(holding).c[name] for name in holding.key_columns]
+def get_key_columns(table: PersonalDataTable) -> list[ColumnElement[Any]]:
+    """Return the columns of the primary key."""
+    return [get_sql_table(table).c[name] for name in table.key_columns]
 
 
-async def has_rows(session: AsyncSession, holding: PersonalDataTable, user_id: str, is_guest: bool) -> bool:
-    """Whether there is anything."""
-    statement = (
-        select(literal(1))
-        .select_from(get_table(holding))
-        .where(*build_owner_conditions(holding, user_id, is_guest))
-        .limit(1)
-    )
-    return (await session.execute(statement)).first() is not None
+async def has_rows(session: AsyncSession, table: PersonalDataTable, user_id: str, is_guest: bool) -> bool:
+    """Return whether the user has rows."""
+    statement = select(literal(1)).select_from(get_sql_table(table)).where(match_owner(table, user_id, is_guest))
+    return (await session.execute(statement.limit(1))).first() is not None
 
 
 async def erase_rows(
-    session: AsyncSession, holding: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
+    session: AsyncSession, table: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
-    """Erase up to `limit` rows by the holding's own rule; how many."""
-    table, key = get_table(holding), get_key_columns(holding)
-    # An array, so that the rows are found once and then by their place, however large the table is.
-    found = select(*key).where(*build_owner_conditions(holding, user_id, is_guest)).order_by(*key).limit(limit)
-    rows: Sequence[Row[Any]] = (await session.execute(found)).all()
-    if not rows:
-        return 0
-    chosen = key[0].in_([row[0] for row in rows]) if len(key) == 1 else tuple_(*key).in_([tuple(row) for row in rows])
-    if holding.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
-        await session.execute(delete(table).where(chosen))
-        return len(rows)
-    owner = None if holding.on_erasure is OnErasure.ANONYMISE else pseudonym
-    values = {holding.owner_path[0]: owner, **dict.fromkeys(holding.cleared_columns)}
-    await session.execute(update(table).where(chosen).values(values))
-    return len(rows)
+    """Erase up to `limit` rows by the rule of the table; return how many."""
+    sql_table, key = get_sql_table(table), get_key_columns(table)
+    # The keys are read first, so that the second statement finds the rows by primary key however large the table is.
+    found = select(*key).where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
+    keys: Sequence[Row[Any]] = (await session.execute(found)).all()
+    if keys:
+        is_chosen = (
+            key[0].in_([row[0] for row in keys]) if len(key) == 1 else tuple_(*key).in_([tuple(row) for row in keys])
+        )
+        values = table.build_erased_values(pseudonym)
+        await session.execute(
+            delete(sql_table).where(is_chosen) if values is None else update(sql_table).where(is_chosen).values(values)
+        )
+    return len(keys)
 
 
-async def move_rows(session: AsyncSession, holding: PersonalDataTable, guest_id: str, user_id: str) -> int:
-    """Make a guest's rows the user's, but those whose key the user has already; how many."""
-    table = get_table(holding)
-    theirs = table.alias()
-    rest = [theirs.c[name] == table.c[name] for name in holding.key_columns if name != holding.owner_path[0]]
-    conditions = build_owner_conditions(holding, guest_id, is_guest=True)
-    if holding.owner_path[0] in holding.key_columns:
-        conditions.append(~exists().where(get_owner_column(holding, theirs) == user_id, *rest))
-    values: dict[str, Any] = {
-        holding.owner_path[0]: user_id,
-        **({holding.guest_column: False} if holding.guest_column else {}),
-    }
-    statement = update(table).where(*conditions).values(values).returning(literal(1))
+async def move_rows(session: AsyncSession, table: PersonalDataTable, guest_id: str, user_id: str) -> int:
+    """Move a guest's rows to the user, except those whose key the user has; return how many."""
+    sql_table = get_sql_table(table)
+    condition = match_owner(table, guest_id, is_guest=True)
+    if table.owner_column in table.key_columns:
+        other = sql_table.alias()
+        same_key = [other.c[name] == sql_table.c[name] for name in table.key_columns if name != table.owner_column]
+        condition = and_(condition, ~exists().where(get_owner_id(table, other) == user_id, *same_key))
+    statement = update(sql_table).where(condition).values(table.build_moved_values(user_id)).returning(literal(1))
     return len((await session.execute(statement)).all())
 
 
+async def run_in_session(manager: DatabaseManager, body: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
+    """Run `body` in a transaction, and again after failures: it may be repeated."""
+
+    async def run_once() -> Value:
+        async with manager.session() as session:
+            return await body(session)
+
+    return await manager.resilience.run(run_once, repeatable=True)
+
+
 class PostgresPersonalDataReader:
-    """Implements `PersonalDataReader`."""
+    """Implements `PersonalDataReader`; each page is one transaction."""
 
     def __init__(self, manager: DatabaseManager) -> None:
-        """Each page is a transaction of its own."""
+        """Read the database of `manager`."""
         self._manager = manager
 
     async def read_page(
-        self, holding: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
     ) -> PersonalDataPage:
-        table, key = get_table(holding), get_key_columns(holding)
-        columns = [table.c[name] for name in holding.exported_columns]
+        sql_table, key = get_sql_table(table), get_key_columns(table)
+        columns = [sql_table.c[name] for name in table.exported_columns]
         statement = select(*columns, *(column.label(f"key_{column.name}") for column in key))
-        statement = statement.where(*build_owner_conditions(holding, user_id, is_guest)).order_by(*key).limit(limit)
+        statement = statement.where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
         if after is not None:
-            behind = key[0] > after[0] if len(key) == 1 else tuple_(*key) > tuple_(*map(literal, after))
-            statement = statement.where(behind)
-
-        async def once() -> Sequence[Row[Any]]:
-            async with self._manager.session() as session:
-                return (await session.execute(statement)).all()
-
-        rows = await self._manager.resilience.run(once, repeatable=True)
+            is_after = key[0] > after[0] if len(key) == 1 else tuple_(*key) > tuple_(*map(literal, after))
+            statement = statement.where(is_after)
+        rows = await self._fetch(statement)
         last = tuple(rows[-1][len(columns) :]) if len(rows) == limit else None
-        return PersonalDataPage([dict(zip(holding.exported_columns, row, strict=False)) for row in rows], last)
+        return PersonalDataPage([dict(zip(table.exported_columns, row, strict=False)) for row in rows], last)
 
-    async def list_owners(self, holding: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
-        table = get_table(holding)
-        owner = get_owner_column(holding, table)
-        kinds: list[ColumnElement[Any]] = [func.bool_and(table.c[holding.guest_column])] if holding.guest_column else []
-        statement: Any = select(owner, func.min(table.c[holding.created_column or ""]), *kinds).where(
-            owner > after_user_id
-        )
-        statement = statement.group_by(owner).order_by(owner).limit(limit)
+    async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
+        sql_table = get_sql_table(table)
+        owner = get_owner_id(table, sql_table)
+        is_guest = func.bool_and(sql_table.c[table.guest_column]) if table.guest_column else null()
+        statement = select(owner, is_guest, func.min(sql_table.c[table.created_column or ""]))
+        statement = statement.where(owner > after_user_id).group_by(owner).order_by(owner).limit(limit)
+        rows: Sequence[Any] = await self._fetch(statement)
+        return [DataOwner(*row) for row in rows]
 
-        async def once() -> Sequence[Row[Any]]:
-            async with self._manager.session() as session:
-                return (await session.execute(statement)).all()
-
-        rows: Sequence[Any] = await self._manager.resilience.run(once, repeatable=True)
-        return [DataOwner(row[0], row[2] if kinds else None, row[1]) for row in rows]
+    async def _fetch(self, statement: Select[Any]) -> Sequence[Row[Any]]:
+        result: Result[Any] = await run_in_session(self._manager, lambda session: session.execute(statement))
+        return result.all()
 
 
 class PostgresErasureRepository:
     """Implements `ErasureRepository`."""
 
     def __init__(self, manager: DatabaseManager, policy: ErasurePolicy, clock: Clock) -> None:
-        """`policy` says how long what is needed of the erased stays."""
+        """`policy` sets the retention of balances and of the list of erasures."""
         self._manager = manager
         self._policy = policy
         self._clock = clock
 
     async def begin(self, request: ErasureRequest) -> Erasure | None:
-        return await self._in_one(lambda session: self._begin(session, request))
+        return await run_in_session(self._manager, lambda session: self._begin(session, request))
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
-        return await self._in_one(lambda session: self._advance(session, erasure_id, limit))
+        return await run_in_session(self._manager, lambda session: self._advance(session, erasure_id, limit))
 
     async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         statement = select(col(Erasure.id)).where(col(Erasure.finished_at).is_(None))
         statement = statement.order_by(col(Erasure.requested_at)).limit(limit)
-
-        async def find(session: AsyncSession) -> list[UUID]:
-            return list((await session.execute(statement)).scalars())
-
-        return await self._in_one(find)
+        return list((await run_in_session(self._manager, lambda session: session.execute(statement))).scalars())
 
     async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         order = (col(Erasure.requested_at), col(Erasure.id))
-        statement = select(Erasure).order_by(*order).limit(limit)
+        statement = select(col(Erasure.id), col(Erasure.subject_hash), col(Erasure.requested_at))
+        statement = statement.order_by(*order).limit(limit)
         if after is not None:
             statement = statement.where(tuple_(*order) > (after.erased_at, after.id))
-
-        async def find(session: AsyncSession) -> list[ErasureListEntry]:
-            rows = (await session.execute(statement)).scalars()
-            return [ErasureListEntry(row.id, row.subject_hash, row.requested_at) for row in rows]
-
-        return await self._in_one(find)
+        rows = await run_in_session(self._manager, lambda session: session.execute(statement))
+        return [ErasureListEntry(*row) for row in rows]
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        async def remove(session: AsyncSession) -> int:
-            removed = 0
+        async def delete_rows(session: AsyncSession) -> int:
+            deleted = 0
             for statement in (DELETE_EXPIRED_BALANCES, DELETE_OLD_ERASURES):
                 parameters = {"limit": limit, "instant": self._clock.instant(), "lifetime": self._policy.list_lifetime}
                 used = {name: parameters[name] for name in statement.compile().params}
                 result = await session.execute(statement, used)
-                removed += result.rowcount if isinstance(result, CursorResult) else 0
-            return removed
+                deleted += result.rowcount if isinstance(result, CursorResult) else 0
+            return deleted
 
-        return await self._in_one(remove)
+        return await run_in_session(self._manager, delete_rows)
 
     async def _begin(self, session: AsyncSession, request: ErasureRequest) -> Erasure | None:
-        await session.execute(account_sql.LOCK_SUBJECTS, {"subjects": [request.subject_hash]})
+        await session.execute(LOCK_SUBJECTS, {"subjects": [request.subject_hash]})
         earlier = select(Erasure).where(col(Erasure.subject_hash) == request.subject_hash)
         earlier = earlier.order_by(col(Erasure.finished_at).desc().nulls_first()).limit(1)
         last = (await session.execute(earlier)).scalar_one_or_none()
@@ -245,10 +233,10 @@ class PostgresErasureRepository:
         is_guest = is_guest_erasure(request, account, last)
         if last is not None and last.finished_at is None:
             return last
-        holdings = get_personal_data_tables(is_guest, account is not None)
-        if account is None and not [one for one in holdings if await has_rows(session, one, request.user_id, is_guest)]:
+        tables = get_personal_data_tables(is_guest, account is not None)
+        if account is None and not [one for one in tables if await has_rows(session, one, request.user_id, is_guest)]:
             return last
-        erasure = build_erasure(request, is_guest, account is not None, await self._now(session))
+        erasure = build_erasure(request, is_guest, account is not None, await get_now(session, self._clock))
         if account is not None:
             await self._close(session, account, erasure)
         session.add(erasure)
@@ -256,47 +244,37 @@ class PostgresErasureRepository:
         return erasure
 
     async def _close(self, session: AsyncSession, account: UserCredits, erasure: Erasure) -> None:
-        """Give holds back, keep the balance under the hash, and let a closed account stand under the pseudonym."""
+        """Release holds, keep the balance under the hash, and close the account under the pseudonym."""
         holds = delete(CreditHold).where(col(CreditHold.user_id) == account.user_id).returning(col(CreditHold.hold_id))
         erasure.counts = {"account": 1, "holds": len((await session.execute(holds)).all())}
-        balance = build_erased_balance(account, erasure, self._policy).model_dump()
-        keep = insert(ErasedBalance).values(balance)
-        await session.execute(keep.on_conflict_do_update(index_elements=["subject_hash"], set_=balance))
+        kept, closed, closing_entry = close_account(account, erasure, self._policy)
+        balance = kept.model_dump()
+        upsert = insert(ErasedBalance).values(balance)
+        await session.execute(upsert.on_conflict_do_update(index_elements=["subject_hash"], set_=balance))
         await session.delete(account)
-        session.add(build_closed_account(account, erasure))
-        last_row = build_closing_entry(account, erasure)
-        if last_row is not None:
-            session.add(last_row)
+        session.add_all([closed, closing_entry] if closing_entry else [closed])
 
     async def _advance(self, session: AsyncSession, erasure_id: UUID, limit: int) -> Erasure:
         erasure = await session.get_one(Erasure, erasure_id, with_for_update=True)
         if erasure.user_id is None or erasure.pseudonym is None:
             return erasure
         await session.execute(ALLOW_ERASURE, {"user_id": erasure.user_id})
-        left, counts = limit, dict(erasure.counts)
-        for one in get_personal_data_tables(erasure.is_guest, erasure.had_account):
+        left, erased = limit, {}
+        for table in get_personal_data_tables(erasure.is_guest, erasure.had_account):
             if left > 0:
-                erased = await erase_rows(session, one, erasure.user_id, erasure.is_guest, erasure.pseudonym, left)
-                left -= erased
-                if erased:
-                    counts[one.name] = counts.get(one.name, 0) + erased
-        erasure.counts = counts
-        if left > 0:
-            erasure.finished_at = await self._now(session)
-            erasure.user_id = erasure.pseudonym = None
+                erased[table.name] = await erase_rows(
+                    session, table, erasure.user_id, erasure.is_guest, erasure.pseudonym, left
+                )
+                left -= erased[table.name]
+        record_progress(erasure, erased, await get_now(session, self._clock) if left > 0 else None)
         await session.flush()
         return erasure
 
-    async def _now(self, session: AsyncSession) -> datetime:
-        instant: datetime = (await session.execute(SELECT_NOW, {"instant": self._clock.instant()})).scalar_one()
-        return instant
 
-    async def _in_one(self, body: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-        async def once() -> Result:
-            async with self._manager.session() as session:
-                return await body(session)
-
-        return await self._manager.resilience.run(once, repeatable=True)
+async def get_now(session: AsyncSession, clock: Clock) -> datetime:
+    """Return the instant of `clock`, or else the database's time."""
+    now: datetime = (await session.execute(SELECT_NOW, {"instant": clock.instant()})).scalar_one()
+    return now
 
 
 class PostgresGuestMergeRepository(BaseRepository):
@@ -308,10 +286,10 @@ class PostgresGuestMergeRepository(BaseRepository):
         self._hash_user_id = hash_user_id
 
     async def lock(self, guest_id: str, user_id: str) -> None:
-        subjects = [self._hash_user_id(guest_id), self._hash_user_id(user_id)]
-        await self.session.execute(LOCK_SUBJECTS, {"subjects": subjects})
+        hashes = [self._hash_user_id(guest_id), self._hash_user_id(user_id)]
+        await self.session.execute(LOCK_SUBJECTS, {"subjects": hashes})
         erasing = select(col(Erasure.id)).where(
-            col(Erasure.subject_hash).in_(subjects), col(Erasure.finished_at).is_(None)
+            col(Erasure.subject_hash).in_(hashes), col(Erasure.finished_at).is_(None)
         )
         if (await self.session.execute(erasing)).first() is not None:
             raise AccountErasedError
@@ -323,11 +301,11 @@ class PostgresGuestMergeRepository(BaseRepository):
         account = await self.session.get(UserCredits, guest_id)
         return None if account is None else account.is_guest
 
-    async def move_rows(self, holdings: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        return {one.name: await move_rows(self.session, one, guest_id, user_id) for one in holdings}
+    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
+        return {table.name: await move_rows(self.session, table, guest_id, user_id) for table in tables}
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
-        now = (await self.session.execute(SELECT_NOW, {"instant": self.clock.instant()})).scalar_one()
+        now = await get_now(self.session, self.clock)
         merge = GuestMerge(guest_id=guest_id, user_id=user_id, merged_at=now, moved=moved)
         self.session.add(merge)
         await self.session.flush()

@@ -17,10 +17,8 @@ from shopassist.api.dependencies import (
 from shopassist.api.error_handlers import BODY_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.db.resilience import limit_time
 from shopassist.errors import GuestMergedError, NotFoundError
-from shopassist.privacy.erasure import ErasureService
-from shopassist.privacy.export import ExportService
-from shopassist.privacy.guest_merge import GuestMergeService
 from shopassist.privacy.models import ErasureReceipt, GuestMerged, GuestToMerge, UserExport
+from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
 
 router = APIRouter(prefix="/api/user", tags=["privacy"])
 
