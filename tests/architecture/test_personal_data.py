@@ -1,4 +1,4 @@
-"""Every table is decided about: what is held of people is on the one list, and nothing else is held of them."""
+"""Every table is registered as personal data or as free of it."""
 
 import pytest
 from sqlalchemy import JSON, Column, String, Table
@@ -16,7 +16,7 @@ from shopassist.privacy.personal_data import (
 
 TABLES = sorted(SQLModel.metadata.tables.values(), key=lambda table: table.name)
 TELLING = ("user", "subject", "guest", "actor", "target", "email", "session", "address", "network", "phone", "name")
-"""Parts of names of columns in which something about a person may stand."""
+"""Parts of column names that suggest personal data."""
 
 EXPLAINED = {
     "erased_balances.subject_hash",
@@ -29,32 +29,32 @@ EXPLAINED = {
     "guest_networks.network",
     "leases.name",
 }
-"""Such columns of tables that hold nothing about a person, each looked at."""
+"""Columns with such names, in tables without personal data, that were reviewed."""
 
 
 def covering(table: Table) -> list[PersonalDataTable]:
-    """The holdings of a table."""
+    """Return the personal data of a table."""
     return [one for one in PERSONAL_DATA_TABLES if one.model.__table__ is table]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_table_is_decided_about(table: Table) -> None:
-    """It is held of people, or it is said why it is not; never both."""
+def test_every_table_is_registered(table: Table) -> None:
+    """A table is registered as personal data or with a reason why not, never both."""
     assert bool(covering(table)) != (table.name in TABLES_WITHOUT_PERSONAL_DATA), (
         f"add {table.name} to models/holdings.py"
     )
 
 
 @pytest.mark.parametrize("table", [t for t in TABLES if not covering(t)], ids=lambda table: table.name)
-def test_impersonal_tables_have_no_column_about_people(table: Table) -> None:
-    """A column whose name speaks of people must have been looked at."""
+def test_tables_without_personal_data_have_no_such_column(table: Table) -> None:
+    """Columns with names that suggest personal data were reviewed."""
     telling = {f"{table.name}.{column.name}" for column in table.columns if any(t in column.name for t in TELLING)}
     assert telling <= EXPLAINED
 
 
 @pytest.mark.parametrize("table", [t for t in TABLES if covering(t)], ids=lambda table: table.name)
-def test_every_user_id_leads_to_its_rows(table: Table) -> None:
-    """Each column with somebody's id is the owner of a holding, or kept for a reason."""
+def test_every_user_id_is_an_owner_or_kept(table: Table) -> None:
+    """Each column with a user id is an owner column, or kept for a reason."""
     ids = {c.name for c in table.columns if c.name in {"user_id", "guest_id", "actor", "target"}}
     owners = {one.owner_path[0] for one in covering(table)}
     kept = {name for one in covering(table) for name in one.kept_columns}
@@ -67,7 +67,7 @@ def test_every_user_id_leads_to_its_rows(table: Table) -> None:
     ids=lambda holding: holding.name,
 )
 def test_text_of_rows_that_stay_is_cleared_or_kept_for_a_reason(holding: PersonalDataTable) -> None:
-    """Whatever could hold words about a person."""
+    """Text columns of rows that stay are cleared or kept for a reason."""
 
     def can_hold_words(column: Column[object]) -> bool:
         return isinstance(column.type, String | JSON)
@@ -80,7 +80,7 @@ def test_text_of_rows_that_stay_is_cleared_or_kept_for_a_reason(holding: Persona
 
 
 def test_names_are_unique_and_columns_exist() -> None:
-    """An export has each name once."""
+    """Names in an export are unique."""
     assert len({one.name for one in PERSONAL_DATA_TABLES}) == len(PERSONAL_DATA_TABLES)
     for one in PERSONAL_DATA_TABLES:
         columns = one.model.__table__.columns  # type: ignore[attr-defined]
@@ -94,15 +94,15 @@ def test_names_are_unique_and_columns_exist() -> None:
         assert named <= set(columns.keys())
 
 
-def test_the_memory_twin_keeps_every_holding() -> None:
-    """It knows where the rows are."""
+def test_the_memory_storage_has_every_table() -> None:
+    """The memory store has a table for each model."""
     store = MemoryStore(SystemClock())
     for one in PERSONAL_DATA_TABLES:
         assert store.table(one.model) == {}
 
 
-def test_no_list_names_a_table_that_is_gone() -> None:
-    """What is explained exists."""
+def test_registered_tables_exist() -> None:
+    """Every explained table and column exists."""
     assert set(TABLES_WITHOUT_PERSONAL_DATA) <= {table.name for table in TABLES}
     assert {
         name for name in EXPLAINED if name.split(".")[1] not in SQLModel.metadata.tables[name.split(".")[0]].c
@@ -110,6 +110,6 @@ def test_no_list_names_a_table_that_is_gone() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
-def test_every_table_is_in_a_snapshot_or_left_out(table: Table) -> None:
-    """`shopassist state` writes all of them but those that it is said of why not."""
+def test_every_table_is_in_a_snapshot_or_excluded(table: Table) -> None:
+    """`shopassist state` writes all tables except those with a reason."""
     assert (table.name in SPECS_BY_NAME) != (table.name in EXCLUDED_TABLES), f"add {table.name} to models/snapshot.py"

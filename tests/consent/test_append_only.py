@@ -1,4 +1,4 @@
-"""In PostgreSQL notices, the history of consent and the audit of administrators refuse what would rewrite them."""
+"""In PostgreSQL, notices, consent events and the audit log refuse changes."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ CHANGES = [
     "TRUNCATE consent_events",
     "UPDATE admin_audit SET reason = 'a bribe' WHERE target = 'b'",
     "UPDATE admin_audit SET target = 'b', reason = 'x' WHERE actor = 'a'",
-    "UPDATE admin_audit SET actor = 'somebody', target = 'x' WHERE target = 'a'",
+    "UPDATE admin_audit SET actor = 'other', target = 'x' WHERE target = 'a'",
     "UPDATE admin_audit SET act = 'nothing' WHERE target = 'a'",
     "UPDATE admin_audit SET reason = 'z' WHERE actor = 'a'",
     "DELETE FROM admin_audit WHERE target = 'a'",
@@ -49,13 +49,13 @@ FOR_A_ALONE = [
 
 @pytest.fixture
 async def used(database_url: str) -> str:
-    """A database with a notice, two people's events and three acts."""
+    """Return a database with a notice, events of two users and three audit entries."""
     await execute(database_url, FILL)
     return database_url
 
 
 async def test_nothing_is_changed_or_removed(used: str) -> None:
-    """Whoever is connected, and even while a person is erased whom it does not concern: the trigger names itself."""
+    """Triggers refuse every role, and also changes of other users' rows during an erasure."""
     connection = await asyncpg.connect(used)
     try:
         for prelude in ("SELECT 1", ERASING_A):
@@ -71,8 +71,8 @@ async def test_nothing_is_changed_or_removed(used: str) -> None:
         await connection.close()
 
 
-async def test_erasing_a_person_gets_past_and_leave_ends_with_its_transaction(used: str) -> None:
-    """In a transaction that names them their events go and their name is replaced; before and after it nothing is."""
+async def test_only_an_erasure_transaction_may_delete_and_replace(used: str) -> None:
+    """Only a transaction with the erasure setting may delete the user's events and replace the user's id."""
     connection = await asyncpg.connect(used)
     try:
         for attempt in ("before", "during", "after"):
@@ -112,9 +112,9 @@ async def test_a_digest_is_that_of_its_text(used: str, text: str, digest: str) -
 
 
 def test_publishing_by_command(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file is published as it is, listed with its SHA-256, and refused where another text is published."""
+    """The command publishes a file, lists it with its SHA-256, and refuses a different text for the same version."""
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    monkeypatch.setattr("getpass.getuser", lambda: "root-user")
     file = tmp_path / "terms.txt"
     file.write_bytes("Be good — ₹\r\n".encode())
     runner = CliRunner()
@@ -146,18 +146,18 @@ def test_publishing_by_command(database_url: str, tmp_path: Path, monkeypatch: p
 
 
 async def test_the_command_is_in_the_audit(used: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With who ran it and why."""
+    """The audit entry has the operator and the reason."""
     file = tmp_path / "terms.txt"
     file.write_text("Be better")
     monkeypatch.setenv("DATABASE_URL", used)
-    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    monkeypatch.setattr("getpass.getuser", lambda: "root-user")
     arguments = ["consent", "publish", "terms", str(file), "--locale", "en", "--reason", "counsel's advice"]
     result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
     assert result.exit_code == 0
     connection = await asyncpg.connect(used)
     act = await connection.fetchrow("SELECT * FROM admin_audit ORDER BY id DESC LIMIT 1")
     await connection.close()
-    assert (act["actor"], act["act"]) == ("operator:somebody", "publish_notice")
+    assert (act["actor"], act["act"]) == ("operator:root-user", "publish_notice")
     assert (act["target"], act["reason"]) == ("terms 2 en", "counsel's advice")
 
 
@@ -165,10 +165,10 @@ async def test_restoring_a_backup_is_in_the_audit(
     used: str, empty_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the database that was restored, where its schema has one."""
-    monkeypatch.setattr("getpass.getuser", lambda: "somebody")
+    monkeypatch.setattr("getpass.getuser", lambda: "root-user")
     await finish_restore(normalise_dsn(used), "shop-2026")
     connection = await asyncpg.connect(used)
     act = await connection.fetchrow("SELECT * FROM admin_audit ORDER BY id DESC LIMIT 1")
     await connection.close()
-    assert (act["actor"], act["act"], act["target"]) == ("operator:somebody", "restore_backup", "shop-2026")
+    assert (act["actor"], act["act"], act["target"]) == ("operator:root-user", "restore_backup", "shop-2026")
     await finish_restore(normalise_dsn(empty_database_url), "older")

@@ -1,4 +1,4 @@
-"""What the gate of questions asks the database, and how often."""
+"""Database reads of the consent gate."""
 
 import pytest
 from dependency_injector import providers
@@ -28,12 +28,12 @@ SIGNAL = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/query", privacy_si
 
 
 class CountingLookup(MemoryConsentLookup):
-    """Counts what it is asked, and is away when told so."""
+    """Consent lookup that counts reads, and that can be made unavailable."""
 
     is_away = False
 
     def __init__(self, store: MemoryStore) -> None:
-        """Nothing was asked yet."""
+        """Start without reads."""
         super().__init__(store)
         self.asked: list[str] = []
 
@@ -52,10 +52,10 @@ class CountingLookup(MemoryConsentLookup):
 
 
 class Setting:
-    """A gate over a store in memory, with a clock of its own."""
+    """Gate over memory storage, with its own clock."""
 
     def __init__(self, required: bool) -> None:
-        """It is noon."""
+        """Build the gate."""
         self.now = 1000.0
         settings = Settings(storage=StorageSettings(storage=Storage.MEMORY))
         self.container = Container(settings=settings)
@@ -66,34 +66,34 @@ class Setting:
         self.gate = ConsentGate(self.lookup, published, history, required, lambda: self.now)
 
     async def publish(self, purpose: str) -> int:
-        """The id of a text."""
+        """Publish a text and return its id."""
         publication = NoticePublication(purpose=purpose, locale="en", text="Be good.")
         return (await self.container.notice_service().publish(publication, "operator")).id or 0
 
     async def grant(self, purpose: str, notice_id: int) -> None:
-        """Let the guest agree."""
+        """Grant the purpose as the guest."""
         decision = ConsentDecision(purpose=purpose, granted=True, notice_id=notice_id)
         await self.container.consent_history_service().decide(GUEST, [decision], PLAIN)
 
 
 @pytest.fixture(params=[False])
 def setting(request: pytest.FixtureRequest) -> Setting:
-    """A gate."""
+    """Return a gate."""
     return Setting(request.param)
 
 
 requiring = pytest.mark.parametrize("setting", [True], indirect=True)
 
 
-async def test_nothing_is_asked_when_there_is_nothing_to_do(setting: Setting) -> None:
-    """No requirement and no signal: no question to the database."""
+async def test_without_requirement_and_signal_nothing_is_read(setting: Setting) -> None:
+    """Without a requirement and a signal nothing is read."""
     for _ in range(5):
         await setting.gate.check(GUEST, PLAIN)
     assert setting.lookup.asked == []
 
 
-async def test_a_signal_that_changes_nothing_is_looked_into_once_a_minute(setting: Setting) -> None:
-    """Browsers send it with every request; who decides anew is looked into again at once."""
+async def test_an_unchanged_signal_is_checked_once_a_minute(setting: Setting) -> None:
+    """Browsers send the signal with every request; after a new decision it is checked again at once."""
     for _ in range(5):
         await setting.gate.check(GUEST, SIGNAL)
     assert setting.lookup.asked == [MARKETING]
@@ -108,8 +108,8 @@ async def test_a_signal_that_changes_nothing_is_looked_into_once_a_minute(settin
     assert (state.granted, state.source) == (False, "privacy_signal")
 
 
-async def test_a_signal_while_the_database_is_away_keeps_nobody_out(setting: Setting) -> None:
-    """It is looked into with the next request."""
+async def test_a_signal_while_the_database_is_down_does_not_refuse(setting: Setting) -> None:
+    """The signal is checked again with the next request."""
     setting.lookup.is_away = True
     await setting.gate.check(GUEST, SIGNAL)
     await setting.gate.check(GUEST, SIGNAL)
@@ -118,7 +118,7 @@ async def test_a_signal_while_the_database_is_away_keeps_nobody_out(setting: Set
 
 @requiring
 async def test_an_agreement_is_read_for_each_question_and_notices_every_two_seconds(setting: Setting) -> None:
-    """So that a withdrawal counts at once."""
+    """Therefore a withdrawal takes effect at once."""
     await setting.grant(TERMS, await setting.publish(TERMS))
     for _ in range(3):
         await setting.gate.check(GUEST, PLAIN)
@@ -132,8 +132,8 @@ async def test_an_agreement_is_read_for_each_question_and_notices_every_two_seco
 
 
 @requiring
-async def test_what_cannot_be_known_is_not_assumed(setting: Setting) -> None:
-    """With the database away nobody passes, whether or not they passed before."""
+async def test_consent_that_cannot_be_read_is_not_assumed(setting: Setting) -> None:
+    """While the database is down every caller is refused, even after an earlier success."""
     await setting.grant(TERMS, await setting.publish(TERMS))
     await setting.gate.check(GUEST, PLAIN)
     setting.lookup.is_away = True

@@ -1,4 +1,4 @@
-"""`/api/consents`, `/api/notices`, the browser's privacy signal, and questions that need an agreement."""
+"""`/api/consents`, `/api/notices`, the privacy signal, and questions that require consent."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,40 +19,40 @@ QUESTION = {"query": "phone"}
 
 @pytest.fixture
 def required() -> bool:
-    """Whether questions need an agreement."""
+    """Return whether questions require consent."""
     return False
 
 
 @pytest.fixture
 def settings(settings: Settings, required: bool) -> Settings:
-    """Settings of either twin."""
+    """Return the settings of each storage."""
     return settings.model_copy(update={"consent": ConsentSettings(required=required, grace_hours=48)})
 
 
 @pytest.fixture(params=["guest", "registered"])
 def who(request: pytest.FixtureRequest, bearer: Bearer) -> dict[str, str]:
-    """Headers of either kind of caller."""
+    """Return the headers of a guest or of a registered user."""
     return GUEST if request.param == "guest" else bearer()
 
 
 async def publish(container: Container, purpose: str = "terms", text: str = "Be good.", **more: Any) -> int:
-    """The id of a text that is published now."""
+    """Publish a text and return its id."""
     publication = NoticePublication(purpose=purpose, locale=more.pop("locale", "en"), text=text, **more)
     return (await container.notice_service().publish(publication, "operator")).id or 0
 
 
 def yes(purpose: str, notice_id: int) -> dict[str, Any]:
-    """A body that grants one purpose."""
+    """Return a body that grants one purpose."""
     return {"consents": [{"purpose": purpose, "granted": True, "notice_id": notice_id}]}
 
 
 async def marketing_of(client: httpx.AsyncClient, who: dict[str, str]) -> list[tuple[bool, str, str]]:
-    """What was said about marketing, newest first, by a look that carries no signal."""
+    """Return the decisions about marketing, newest first, read without the signal."""
     entries = (await client.get("/api/consents/history", headers=who)).json()
     return [(entry["granted"], entry["source"], entry["route"]) for entry in entries if entry["purpose"] == "marketing"]
 
 
-async def test_from_the_text_to_the_proof(
+async def test_publish_grant_withdraw_and_prove(
     client: httpx.AsyncClient, container: Container, who: dict[str, str], clock: FixedClock
 ) -> None:
     """Read the text, agree to it, see where it stands, take it back in one call, and see how it came about."""
@@ -98,7 +98,7 @@ async def test_from_the_text_to_the_proof(
 
 
 async def test_notices_by_language(client: httpx.AsyncClient, container: Container) -> None:
-    """By parameter, else by the browser's languages; an old text stays to be read by its id."""
+    """The language comes from the parameter or else the browser; earlier texts can be read by id."""
     old = await publish(container)
     await publish(container, text="Be better.", version=2)
     await publish(container, text="Accha bano.", locale="hi", version=2)
@@ -118,7 +118,7 @@ async def test_notices_by_language(client: httpx.AsyncClient, container: Contain
 
 
 async def test_refusals(client: httpx.AsyncClient, container: Container, who: dict[str, str]) -> None:
-    """Without identity 401; without a purpose, a yes or no, or a text 422; another text 409; and nothing recorded."""
+    """401 without identity, 422 without purpose, answer or notice, 409 for an outdated notice; nothing is recorded."""
     notice = await publish(container)
     for method, path in (("POST", ""), ("GET", ""), ("GET", "/history"), ("DELETE", "/terms")):
         assert (await client.request(method, f"/api/consents{path}", json=yes("terms", notice))).status_code == 401
@@ -137,7 +137,7 @@ async def test_refusals(client: httpx.AsyncClient, container: Container, who: di
 
 
 async def test_history_in_pages(client: httpx.AsyncClient, container: Container, who: dict[str, str]) -> None:
-    """The `Link` header leads through all of it."""
+    """The `Link` headers lead through all pages."""
     for number in range(5):
         notice = await publish(container, text=f"Be {number}.")
         await client.post("/api/consents", headers=who, json=yes("terms", notice))
@@ -149,10 +149,8 @@ async def test_history_in_pages(client: httpx.AsyncClient, container: Container,
     assert versions == [5, 4, 3, 2, 1]
 
 
-async def test_the_signal_is_heeded_and_recorded_once(
-    client: httpx.AsyncClient, container: Container, bearer: Bearer
-) -> None:
-    """Whichever of these routes it comes to first, also right after a grant; then there is nothing more to record."""
+async def test_the_signal_is_recorded_once(client: httpx.AsyncClient, container: Container, bearer: Bearer) -> None:
+    """Each of these routes records the signal once, also right after a grant."""
     marketing = await publish(container, "marketing", "Mail?")
     for method, path in (
         ("POST", "/api/query"),
@@ -172,8 +170,8 @@ async def test_the_signal_is_heeded_and_recorded_once(
             assert await marketing_of(client, who) == once * 2
 
 
-async def test_what_is_no_signal(client: httpx.AsyncClient, container: Container) -> None:
-    """Only `1` is one."""
+async def test_other_header_values_are_no_signal(client: httpx.AsyncClient, container: Container) -> None:
+    """Only the value `1` is a signal."""
     marketing = await publish(container, "marketing", "Mail?")
     for value in ("0", "true", "", "11"):
         who = {"X-Session-ID": f"sends-{value}"}
@@ -185,7 +183,7 @@ async def test_what_is_no_signal(client: httpx.AsyncClient, container: Container
 
 
 async def test_a_grant_against_the_signal(client: httpx.AsyncClient, container: Container, who: dict[str, str]) -> None:
-    """409 says why; without the signal it can be granted."""
+    """The response is 409; without the signal the grant succeeds."""
     marketing = await publish(container, "marketing", "Mail?")
     refused = await client.post("/api/consents", headers={**who, **GPC}, json=yes("marketing", marketing))
     assert (refused.status_code, refused.json()["error_type"]) == (409, "privacy_signal_conflict")
@@ -196,7 +194,7 @@ async def test_a_grant_against_the_signal(client: httpx.AsyncClient, container: 
 
 
 async def test_the_signal_on_the_old_routes(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """They answer as ever, with marketing off; without the signal they do what they always did."""
+    """With the signal they answer with marketing off; without it they are unchanged."""
     user = bearer()
     created = await client.post("/api/consent", headers={**user, **GPC}, json={"marketing_consent": True})
     assert (created.status_code, created.json()["marketing_consent"]) == (200, False)
@@ -218,14 +216,14 @@ class TestRequired:
 
     @pytest.fixture
     def required(self) -> bool:
-        """Questions need an agreement."""
+        """Require consent for questions."""
         return True
 
     async def ask(self, client: httpx.AsyncClient, who: dict[str, str], **more: Any) -> httpx.Response:
         """Ask."""
         return await client.post("/api/query", headers=who, json={**QUESTION, **more})
 
-    async def test_a_question_waits_for_the_agreement(
+    async def test_a_question_requires_consent(
         self, client: httpx.AsyncClient, container: Container, who: dict[str, str], assistant: Any
     ) -> None:
         """403 with the version and where to agree, nothing charged, not even from the cache; then 200; then again."""
@@ -250,7 +248,7 @@ class TestRequired:
         await client.delete("/api/consents/terms", headers=who)
         assert (await self.ask(client, who)).status_code == 403
 
-    async def test_refusing_charges_nobody(
+    async def test_a_refused_question_costs_nothing(
         self, client: httpx.AsyncClient, container: Container, who: dict[str, str]
     ) -> None:
         """Not even an account is made, and a retry under a key is refused as well."""
@@ -280,7 +278,7 @@ class TestRequired:
         await client.post("/api/consents", headers=who, json=yes("terms", second))
         assert (await self.ask(client, who)).status_code == 200
 
-    async def test_any_language_of_the_version_does(
+    async def test_any_language_of_the_version_is_accepted(
         self, client: httpx.AsyncClient, container: Container, who: dict[str, str]
     ) -> None:
         """A translation is the same version."""
@@ -289,7 +287,7 @@ class TestRequired:
         await client.post("/api/consents", headers=who, json=yes("terms", hindi))
         assert (await self.ask(client, who)).status_code == 200
 
-    async def test_without_published_terms_nobody_is_served(
+    async def test_without_published_terms_every_question_is_refused(
         self, client: httpx.AsyncClient, who: dict[str, str], bearer: Bearer
     ) -> None:
         """What was never shown was not agreed to; the old record, which names no text, does not do either."""
@@ -299,8 +297,8 @@ class TestRequired:
         assert (await client.post("/api/consent", headers=user, json={})).status_code == 200
         assert (await self.ask(client, user)).status_code == 403
 
-    async def test_openapi_tells_of_it(self, client: httpx.AsyncClient) -> None:
-        """The status and what is in its body."""
+    async def test_openapi_documents_the_refusal(self, client: httpx.AsyncClient) -> None:
+        """OpenAPI documents the status and the body."""
         schema = (await client.get("/openapi.json")).json()
         refused = schema["paths"]["/api/query"]["post"]["responses"]["403"]
         assert refused["content"]["application/json"]["schema"]["$ref"].endswith("ConsentRequiredBody")

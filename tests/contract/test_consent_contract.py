@@ -1,4 +1,4 @@
-"""`UserConsentService`, the same over both twins."""
+"""`UserConsentService` in both storages."""
 
 import pytest
 
@@ -31,7 +31,7 @@ async def test_a_second_record_is_an_integrity_error(container: Container) -> No
 
 
 async def test_terms_must_be_accepted(container: Container) -> None:
-    """No record is made of somebody who did not agree."""
+    """Without acceptance no record is created."""
     with pytest.raises(TermsNotAcceptedError):
         await container.consent_service().create_consent(USER, UserConsentCreate(terms_accepted=False))
     assert await container.consent_service().get_consent(USER) is None
@@ -48,22 +48,22 @@ async def test_update_changes_marketing_alone(container: Container, clock: Fixed
 
 
 async def test_an_empty_update_writes_nothing(container: Container, clock: FixedClock) -> None:
-    """Even the time of the last change stays."""
+    """The time of the last change stays the same."""
     service = container.consent_service()
     created = await service.create_consent(USER, UserConsentCreate())
     clock.move(hours=1)
     assert await service.update_consent(USER, UserConsentUpdate()) == created
 
 
-async def test_update_and_get_of_nobody(container: Container) -> None:
-    """There is nothing to change or to see."""
+async def test_update_and_get_without_a_record(container: Container) -> None:
+    """Without a record both return None."""
     service = container.consent_service()
-    assert await service.update_consent("nobody", UserConsentUpdate(marketing_consent=True)) is None
-    assert await service.get_consent("nobody") is None
+    assert await service.update_consent("unknown", UserConsentUpdate(marketing_consent=True)) is None
+    assert await service.get_consent("unknown") is None
 
 
 async def test_list_in_pages(container: Container) -> None:
-    """All records by user id; pages by cursor join to the whole."""
+    """Records are ordered by user id, and pages by cursor contain all of them."""
     service = container.consent_service()
     for user_id in ("c", "a", "d", "b"):
         await service.create_consent(user_id, UserConsentCreate())
@@ -72,8 +72,8 @@ async def test_list_in_pages(container: Container) -> None:
     assert [consent.user_id for consent in page] == ["c", "d"]
 
 
-async def test_a_unit_of_work_that_fails_half_way_leaves_nothing(container: Container) -> None:
-    """What was written before the failure is undone."""
+async def test_a_failed_unit_of_work_is_rolled_back(container: Container) -> None:
+    """A failure rolls back earlier writes."""
 
     async def fail_half_way() -> None:
         async with container.unit_of_work()() as work:

@@ -1,4 +1,4 @@
-"""The history of consent and the state that follows from it, the same over both twins."""
+"""Consent history and state in both storages."""
 
 import asyncio
 import random
@@ -37,28 +37,28 @@ SIGNAL = ConsentProvenance(ConsentSource.CONSENTS, "POST /api/query", "request-2
 
 
 async def publish(container: Container, purpose: str, words: str, locale: str = "en") -> int:
-    """The id of a text that is published now."""
+    """Publish a text and return its id."""
     publication = NoticePublication(purpose=purpose, locale=locale, text=words, grace_hours=0)
     return (await container.notice_service().publish(publication, "operator")).id or 0
 
 
 def yes(purpose: str, notice_id: int) -> ConsentDecision:
-    """A grant."""
+    """Return a grant."""
     return ConsentDecision(purpose=purpose, granted=True, notice_id=notice_id)
 
 
 def no(purpose: str) -> ConsentDecision:
-    """A withdrawal, or a refusal."""
+    """Return a withdrawal or refusal."""
     return ConsentDecision(purpose=purpose, granted=False)
 
 
-def stands(states: Sequence[ConsentState]) -> dict[str, bool]:
-    """What is granted."""
+def get_granted(states: Sequence[ConsentState]) -> dict[str, bool]:
+    """Return whether each purpose is granted."""
     return {state.purpose: state.granted for state in states}
 
 
-async def said(container: Container, subject: ConsentSubject = USER) -> list[tuple[str, bool, str]]:
-    """The history, oldest first: purpose, yes or no, and how it came about."""
+async def list_decisions(container: Container, subject: ConsentSubject = USER) -> list[tuple[str, bool, str]]:
+    """Return the history, oldest first: purpose, answer and source."""
     entries = await container.consent_history_service().list_history(subject, 500)
     return [(entry.purpose, entry.granted, entry.source) for entry in reversed(entries)]
 
@@ -69,11 +69,11 @@ async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedCloc
     service = container.consent_history_service()
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     before = await service.get_states(subject)
-    assert stands(before) == {MARKETING: False, TERMS: False}
+    assert get_granted(before) == {MARKETING: False, TERMS: False}
     assert {state.timestamp for state in before} == {None}
     after = await service.decide(subject, [yes(TERMS, terms), yes(MARKETING, marketing)], API)
     assert after == await service.get_states(subject)
-    assert stands(after) == {MARKETING: True, TERMS: True}
+    assert get_granted(after) == {MARKETING: True, TERMS: True}
     notice = after[1].notice
     assert notice
     published = await container.notice_service().get_notice(terms)
@@ -81,7 +81,7 @@ async def test_a_grant_and_its_withdrawal(container: Container, clock: FixedCloc
     clock.move(hours=1)
     withdrawn = await service.withdraw(subject, MARKETING, API)
     assert (withdrawn.granted, withdrawn.timestamp) == (False, clock.time)
-    assert stands(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
+    assert get_granted(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
     newest, *_ = entries = await service.list_history(subject, 10)
     assert [(entry.purpose, entry.granted) for entry in reversed(entries)] == [
         (TERMS, True),
@@ -97,26 +97,26 @@ async def test_a_guest_is_never_the_user_of_the_same_id(container: Container) ->
     service = container.consent_history_service()
     await service.decide(ConsentSubject("same", is_guest=False), [yes(TERMS, terms)], API)
     guest = ConsentSubject("same", is_guest=True)
-    assert stands(await service.get_states(guest)) == {TERMS: False}
+    assert get_granted(await service.get_states(guest)) == {TERMS: False}
     assert await service.list_history(guest, 10) == []
     await service.withdraw(guest, TERMS, API)
-    assert stands(await service.get_states(ConsentSubject("same", is_guest=False))) == {TERMS: True}
+    assert get_granted(await service.get_states(ConsentSubject("same", is_guest=False))) == {TERMS: True}
     assert await container.consent_lookup().get_latest_decision(
         guest, TERMS
     ) != await container.consent_lookup().get_latest_decision(ConsentSubject("same", is_guest=False), TERMS)
 
 
-async def test_a_repeat_is_not_news(container: Container) -> None:
+async def test_a_repetition_is_no_event(container: Container) -> None:
     """The same answer to the same text is one event, however often and however concurrently it is sent."""
     service = container.consent_history_service()
     terms = await publish(container, TERMS, "be good")
     await asyncio.gather(*[service.decide(USER, [yes(TERMS, terms)], API) for _ in range(12)])
-    assert await said(container) == [(TERMS, True, "consents")]
+    assert await list_decisions(container) == [(TERMS, True, "consents")]
     await asyncio.gather(*[service.withdraw(USER, TERMS, API) for _ in range(12)])
-    assert await said(container) == [(TERMS, True, "consents"), (TERMS, False, "consents")]
+    assert await list_decisions(container) == [(TERMS, True, "consents"), (TERMS, False, "consents")]
 
 
-async def test_the_same_answer_to_another_text_is_news(container: Container) -> None:
+async def test_the_same_answer_to_another_text_is_an_event(container: Container) -> None:
     """Agreeing to a new version is an event, and only the current text can be agreed to."""
     service = container.consent_history_service()
     first = await publish(container, TERMS, "be good")
@@ -145,7 +145,7 @@ async def test_all_of_a_decision_or_nothing(container: Container) -> None:
     await publish(container, MARKETING, "mail?")
     with pytest.raises(NoticeOutdatedError):  # another purpose's text
         await container.consent_history_service().decide(USER, [yes(TERMS, terms), yes(MARKETING, terms)], API)
-    assert await said(container) == []
+    assert await list_decisions(container) == []
 
 
 async def test_what_nobody_was_asked_cannot_be_withdrawn(container: Container) -> None:
@@ -153,7 +153,7 @@ async def test_what_nobody_was_asked_cannot_be_withdrawn(container: Container) -
     with pytest.raises(NotFoundError):
         await container.consent_history_service().withdraw(USER, "marketting", API)
     assert not (await container.consent_history_service().withdraw(USER, MARKETING, API)).granted
-    assert await said(container) == [(MARKETING, False, "consents")]
+    assert await list_decisions(container) == [(MARKETING, False, "consents")]
 
 
 @pytest.mark.parametrize(
@@ -179,31 +179,31 @@ def test_nothing_is_assumed(consents: object) -> None:
 
 
 async def test_the_old_record_writes_history(container: Container) -> None:
-    """What the first API records is in the history, without a text since it tells of none; its defaults stay."""
+    """Decisions of the first API are in the history without a notice; its defaults stay."""
     service = container.consent_service()
     await service.create_consent(USER.user_id, UserConsentCreate())
-    assert await said(container) == [(TERMS, True, "record")]
+    assert await list_decisions(container) == [(TERMS, True, "record")]
     await service.update_consent(USER.user_id, UserConsentUpdate())
     await service.update_consent(USER.user_id, UserConsentUpdate(marketing_consent=True))
     await service.update_consent(USER.user_id, UserConsentUpdate(marketing_consent=True))
     await service.update_consent(USER.user_id, UserConsentUpdate(marketing_consent=False))
-    assert await said(container) == [
+    assert await list_decisions(container) == [
         (TERMS, True, "record"),
         (MARKETING, True, "record"),
         (MARKETING, False, "record"),
     ]
-    assert await service.update_consent("nobody", UserConsentUpdate(marketing_consent=True)) is None
-    assert await said(container, ConsentSubject("nobody", is_guest=False)) == []
+    assert await service.update_consent("unknown", UserConsentUpdate(marketing_consent=True)) is None
+    assert await list_decisions(container, ConsentSubject("unknown", is_guest=False)) == []
 
 
-async def test_the_old_record_says_what_the_history_says(container: Container) -> None:
-    """Whatever is decided by either API, in any order, both show the same; no record is made by the new one."""
+async def test_record_and_history_agree(container: Container) -> None:
+    """Both APIs show the same after decisions by either, in any order; the new one creates no record."""
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     history, records = container.consent_history_service(), container.consent_service()
     await history.decide(USER, [yes(MARKETING, marketing)], API)
     assert await records.get_consent(USER.user_id) is None
     await records.create_consent(USER.user_id, UserConsentCreate())
-    assert await said(container) == [
+    assert await list_decisions(container) == [
         (MARKETING, True, "consents"),
         (TERMS, True, "record"),
         (MARKETING, False, "record"),
@@ -223,7 +223,7 @@ async def test_the_old_record_says_what_the_history_says(container: Container) -
             await history.decide(USER, [no(MARKETING), yes(TERMS, terms)], API)
         record = await records.get_consent(USER.user_id)
         assert record
-        assert stands(await history.get_states(USER)) == {
+        assert get_granted(await history.get_states(USER)) == {
             TERMS: record.terms_accepted,
             MARKETING: record.marketing_consent,
         }
@@ -231,11 +231,11 @@ async def test_the_old_record_says_what_the_history_says(container: Container) -
 
 @pytest.mark.parametrize("act", ["create", "update", "decide"])
 async def test_record_and_history_are_written_together(container: Container, settings: Settings, act: str) -> None:
-    """When the event cannot be written the record stays as it was."""
+    """When the event cannot be written, the record does not change."""
     service = container.consent_service()
     if act != "create":
         await service.create_consent(USER.user_id, UserConsentCreate())
-    before = await service.get_consent(USER.user_id), await said(container)
+    before = await service.get_consent(USER.user_id), await list_decisions(container)
 
     class BrokenInMemory(MemoryConsentHistory):
         async def insert_events(self, _: Sequence[ConsentEvent]) -> list[ConsentEvent]:
@@ -258,50 +258,50 @@ async def test_record_and_history_are_written_together(container: Container, set
     replaced: Any = container.storage().consent_history_repository.override(providers.Factory(broken, **arguments))
     with replaced, pytest.raises(StorageUnavailableError):
         await acts[act]()
-    assert (await service.get_consent(USER.user_id), await said(container)) == before
+    assert (await service.get_consent(USER.user_id), await list_decisions(container)) == before
 
 
 @pytest.mark.parametrize("subject", [USER, GUEST])
 async def test_the_signal_turns_marketing_off_once(container: Container, subject: ConsentSubject) -> None:
-    """One event, named as the browser's doing, and none when there is nothing to turn off."""
+    """One event with the signal as its source, and none when nothing was granted."""
     service = container.consent_history_service()
     await service.apply_privacy_signal(subject, SIGNAL)
-    assert await said(container, subject) == []
+    assert await list_decisions(container, subject) == []
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     await service.decide(subject, [yes(TERMS, terms), yes(MARKETING, marketing)], API)
     await asyncio.gather(*[service.apply_privacy_signal(subject, SIGNAL) for _ in range(8)])
-    assert (await said(container, subject))[2:] == [(MARKETING, False, "privacy_signal")]
+    assert (await list_decisions(container, subject))[2:] == [(MARKETING, False, "privacy_signal")]
     assert (await service.list_history(subject, 1))[0].route == "POST /api/query"
-    assert stands(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
+    assert get_granted(await service.get_states(subject)) == {MARKETING: False, TERMS: True}
 
 
 async def test_a_grant_against_the_signal_is_refused(container: Container) -> None:
-    """Nothing of it is recorded, but what the signal says is; a withdrawal beside the signal is one event."""
+    """Only the signal is recorded; a withdrawal together with the signal is one event."""
     service = container.consent_history_service()
     terms, marketing = await publish(container, TERMS, "be good"), await publish(container, MARKETING, "mail?")
     await service.decide(USER, [yes(MARKETING, marketing)], API)
     with pytest.raises(PrivacySignalError):
         await service.decide(USER, [yes(TERMS, terms), yes(MARKETING, marketing)], SIGNAL)
-    assert (await said(container))[1:] == [(MARKETING, False, "privacy_signal")]
-    assert stands(await service.decide(USER, [yes(TERMS, terms)], SIGNAL)) == {MARKETING: False, TERMS: True}
+    assert (await list_decisions(container))[1:] == [(MARKETING, False, "privacy_signal")]
+    assert get_granted(await service.decide(USER, [yes(TERMS, terms)], SIGNAL)) == {MARKETING: False, TERMS: True}
     await service.decide(USER, [yes(MARKETING, marketing)], API)
     await service.decide(USER, [no(MARKETING)], SIGNAL)
-    assert (await said(container))[4:] == [(MARKETING, False, "privacy_signal")]
+    assert (await list_decisions(container))[4:] == [(MARKETING, False, "privacy_signal")]
 
 
-async def test_the_signal_overrules_the_old_record(container: Container) -> None:
-    """Its route keeps answering, with marketing off, and the history says why."""
+async def test_the_signal_overrides_the_record(container: Container) -> None:
+    """The route still answers, with marketing off, and the history has the source."""
     service = container.consent_service()
     record = await service.create_consent(USER.user_id, UserConsentCreate(marketing_consent=True), SIGNAL)
     assert not record.marketing_consent
-    assert await said(container) == [(TERMS, True, "consents"), (MARKETING, False, "privacy_signal")]
+    assert await list_decisions(container) == [(TERMS, True, "consents"), (MARKETING, False, "privacy_signal")]
     updated = await service.update_consent(USER.user_id, UserConsentUpdate(marketing_consent=True), SIGNAL)
     assert updated
     assert not updated.marketing_consent
 
 
 async def test_history_in_pages(container: Container) -> None:
-    """Newest first; pages by cursor join to the whole."""
+    """Events are newest first, and pages by cursor contain all of them."""
     for _ in range(5):
         marketing = await publish(container, MARKETING, f"mail? {_}")
         await container.consent_history_service().decide(USER, [yes(MARKETING, marketing)], API)

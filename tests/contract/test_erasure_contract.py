@@ -1,4 +1,4 @@
-"""Erasure: nothing is left of a person, sums stay true, and coming back refills nothing. Both twins."""
+"""Erasure in both storages: no personal data is left, sums stay consistent, and returning refills nothing."""
 
 import json
 from datetime import timedelta
@@ -21,7 +21,7 @@ GUEST = "guest-erased-marker"
 
 
 async def use(container: Container, user_id: str = USER, is_guest: bool = False) -> None:
-    """Leave something in every store: rows of the ledger, a hold, a consent, answers by key, an adjustment."""
+    """Create rows in every table: ledger, hold, consent, idempotent answers, adjustment."""
     ledger = container.credit_ledger()
     await ledger.get_or_create_account(user_id, is_guest)
     await ledger.deduct(user_id, is_guest, 3, "Credit deducted for message")
@@ -34,26 +34,26 @@ async def use(container: Container, user_id: str = USER, is_guest: bool = False)
 
 
 async def document(container: Container, user_id: str, is_guest: bool | None) -> dict[str, list[dict[str, object]]]:
-    """What an export holds."""
+    """Return the data of an export."""
     parts = [part async for part in await container.export_service().export(user_id, is_guest)]
     held: dict[str, list[dict[str, object]]] = json.loads(b"".join(parts))["held"]
     return held
 
 
 async def drifts(container: Container) -> int:
-    """How many accounts have drifted."""
+    """Return the number of accounts that differ from the ledger."""
     report = await container.ledger_audit().verify()
     assert report is not None
     return report.drifting_accounts
 
 
 async def erase(container: Container, user_id: str = USER, is_guest: bool | None = False) -> ErasureReceipt:
-    """Erase somebody, however long it takes."""
+    """Erase a user completely."""
     return await container.erasure_service().erase(user_id, is_guest, patience_seconds=60)
 
 
-async def test_what_is_held_is_exported_and_then_erased(container: Container) -> None:
-    """Each kind of data is in the export, then in the receipt, and then nowhere; the books agree."""
+async def test_all_data_is_exported_and_then_erased(container: Container) -> None:
+    """Each kind of data is in the export, then in the receipt, then deleted; the ledger is consistent."""
     await use(container)
     held = await document(container, USER, False)
     assert {name: len(rows) for name, rows in held.items()} == {
@@ -85,8 +85,8 @@ async def test_what_is_held_is_exported_and_then_erased(container: Container) ->
     assert await drifts(container) == 0
 
 
-async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container: Container) -> None:
-    """Every row is there, in order, without what was written about the person; the last takes what was left."""
+async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_zero(container: Container) -> None:
+    """All rows stay in order without personal data; the last one takes the remaining balance."""
     await use(container)
     store_before = await container.credit_service().get_user_transactions(USER)
     await erase(container)
@@ -102,14 +102,14 @@ async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_nothing(container:
 
 
 async def pseudonyms(container: Container) -> list[str]:
-    """The accounts that stand for erased ones."""
+    """Return the pseudonyms of erased accounts."""
     [accounts] = [one for one in PERSONAL_DATA_TABLES if one.name == "account"]
     traces = await container.personal_data().list_owners(accounts, 1000)
     return [trace.user_id for trace in traces if trace.user_id.startswith("erased|")]
 
 
 async def test_a_pseudonym_is_never_refilled(container: Container, clock: FixedClock) -> None:
-    """No reset, however long after, gives credits to nobody."""
+    """No later reset gives credits to a pseudonym."""
     await use(container)
     await erase(container)
     clock.move(days=3)
@@ -120,15 +120,15 @@ async def test_a_pseudonym_is_never_refilled(container: Container, clock: FixedC
 
 
 async def test_erasing_again_gives_the_same_receipt(container: Container) -> None:
-    """Once more changes nothing; who was never here is told so."""
+    """A repetition changes nothing; an unknown user gets an error."""
     await use(container)
     assert await erase(container) == await erase(container)
     with pytest.raises(NotFoundError):
         await erase(container, "auth0|stranger")
 
 
-async def test_coming_back_within_the_period_refills_nothing(container: Container, clock: FixedClock) -> None:
-    """The balance is that of before, holds given back, and so is the next reset; then the period is over."""
+async def test_returning_within_the_period_refills_nothing(container: Container, clock: FixedClock) -> None:
+    """Within the period the balance, with released holds, and the next reset stay the same."""
     await use(container)
     await erase(container)
     clock.move(hours=1)
@@ -141,7 +141,7 @@ async def test_coming_back_within_the_period_refills_nothing(container: Containe
 
 
 @pytest.mark.parametrize(("user_id", "is_guest", "credits_"), [(USER, False, 50), (GUEST, True, 10)])
-async def test_who_spent_all_comes_back_to_nothing(
+async def test_returning_after_spending_all_gives_no_credits(
     container: Container, clock: FixedClock, user_id: str, is_guest: bool, credits_: int
 ) -> None:
     """However often they erase: an empty account has no ledger row, and stays empty."""
@@ -154,8 +154,8 @@ async def test_who_spent_all_comes_back_to_nothing(
     assert await drifts(container) == 0
 
 
-async def test_balances_are_forgotten_when_their_period_is_over(container: Container, clock: FixedClock) -> None:
-    """A registered user's with the period, a guest's with the ledger's retention."""
+async def test_balances_expire_with_their_period(container: Container, clock: FixedClock) -> None:
+    """A registered user's balance is deleted after the period, a guest's after the ledger's retention."""
     await container.credit_ledger().deduct(USER, False, 50, "x")
     await container.credit_ledger().deduct(GUEST, True, 10, "x")
     await erase(container)
@@ -175,8 +175,8 @@ async def test_balances_are_forgotten_when_their_period_is_over(container: Conta
     assert [one async for one in service.iterate_list()] == []
 
 
-async def test_a_request_of_before_brings_nothing_back(container: Container, clock: FixedClock) -> None:
-    """Work under way ends without a trace; whoever asked before the erasure cannot open the account again."""
+async def test_a_request_from_before_the_erasure_creates_no_rows(container: Container, clock: FixedClock) -> None:
+    """A request from before the erasure leaves no rows and cannot open the account again."""
     hold = HoldRequest(uuid4(), USER, False, 1, "q" * 64, "key")
     with limit_time(60):
         await container.credit_ledger().place_hold(hold)
@@ -195,8 +195,8 @@ async def test_a_request_of_before_brings_nothing_back(container: Container, clo
         assert (await container.credit_ledger().get_or_create_account(USER, False)).available_credits == 50
 
 
-async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Container) -> None:
-    """Between any two steps; whoever takes it up finishes the same erasure, once."""
+async def test_a_partial_erasure_is_consistent_and_the_account_stays_closed(container: Container) -> None:
+    """Between steps the ledger is consistent; any process finishes the same erasure, once."""
     await use(container)
     for _ in range(6):
         await container.credit_ledger().deduct(USER, False, 1, "x")
@@ -221,7 +221,7 @@ async def test_half_way_the_books_agree_and_the_account_stays_shut(container: Co
 
 
 async def test_a_guest_cannot_erase_or_export_a_registered_account(container: Container) -> None:
-    """A session id that names one is refused, also while it is erased and when only its consent is left to see."""
+    """A session id that names a registered account is refused, also during its erasure."""
     await use(container, "plain-subject")
     with pytest.raises(SessionRefusedError):
         await erase(container, "plain-subject", True)
@@ -239,7 +239,7 @@ async def test_a_guest_cannot_erase_or_export_a_registered_account(container: Co
 
 
 async def test_a_guest_cannot_take_the_id_of_an_erased_user(container: Container, clock: FixedClock) -> None:
-    """Nor open it with a guest's credits, to be filled up on the next login."""
+    """A guest cannot open it with a guest's credits, which a login would refill."""
     await container.credit_ledger().deduct("plain-subject", False, 50, "x")
     await erase(container, "plain-subject")
     clock.move(seconds=1)
@@ -248,8 +248,10 @@ async def test_a_guest_cannot_take_the_id_of_an_erased_user(container: Container
     assert (await container.credit_service().get_caller_account("plain-subject", is_guest=False)).available_credits == 0
 
 
-async def test_a_guest_of_an_id_does_not_empty_the_users_account(container: Container, clock: FixedClock) -> None:
-    """What a guest spent and erased under an id is not held against the registered user of that id."""
+async def test_a_guests_erasure_does_not_affect_the_user_of_the_same_id(
+    container: Container, clock: FixedClock
+) -> None:
+    """A guest's erased balance does not count for the registered user of the same id."""
     await container.credit_ledger().deduct("plain-subject", True, 10, "x")
     await erase(container, "plain-subject", True)
     clock.move(seconds=1)
@@ -258,8 +260,8 @@ async def test_a_guest_of_an_id_does_not_empty_the_users_account(container: Cont
     ).available_credits == 50
 
 
-async def test_an_operator_erases_whoever_the_account_is(container: Container) -> None:
-    """Guest or registered, as the account says; consent alone is enough."""
+async def test_an_operator_can_erase_guests_and_users(container: Container) -> None:
+    """The account decides whether it is a guest; a consent without an account is erased too."""
     await use(container, GUEST, is_guest=True)
     assert (await erase(container, GUEST, None)).erased["account"] == 1
     await container.consent_service().create_consent(USER, UserConsentCreate())
@@ -267,8 +269,8 @@ async def test_an_operator_erases_whoever_the_account_is(container: Container) -
     assert await drifts(container) == 0
 
 
-async def test_erasures_are_replayed_on_whoever_is_there_from_before(container: Container, clock: FixedClock) -> None:
-    """Who is on the list and came back from a backup goes again; others, and who came later, stay."""
+async def test_erasures_are_repeated_for_older_data(container: Container, clock: FixedClock) -> None:
+    """Listed users with older data are erased again; other users and newer data stay."""
     subjects = container.user_hasher()
     await use(container)
     await container.credit_ledger().get_or_create_account("auth0|other", False)

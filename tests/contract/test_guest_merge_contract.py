@@ -1,4 +1,4 @@
-"""Merging a guest into a user: once, whole, and never somebody else's account. Both twins."""
+"""Guest merges in both storages: once, completely, and never of a registered account."""
 
 import asyncio
 
@@ -16,14 +16,14 @@ GUEST = "guest-1"
 
 
 async def guest_with_answers(container: Container, *keys: str) -> None:
-    """A guest who asked under these keys and has 7 credits left."""
+    """Create a guest with answers under these keys and 7 credits left."""
     await container.credit_ledger().deduct(GUEST, True, 3, "Credit deducted for message")
     for key in keys:
         await container.replays().store(IdempotencyRecord(GUEST, key, "h" * 64, {"of": "guest"}))
 
 
-async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container: Container) -> None:
-    """Answers move; both accounts and their ledgers stay what they were."""
+async def test_a_merge_moves_answers_and_no_credits(container: Container) -> None:
+    """Answers move; both accounts and their ledgers stay unchanged."""
     await guest_with_answers(container, "one", "two")
     await container.credit_ledger().get_or_create_account(USER, False)
     await container.replays().store(IdempotencyRecord(USER, "two", "h" * 64, {"of": "user"}))
@@ -40,15 +40,15 @@ async def test_what_a_guest_asked_becomes_the_users_and_credits_do_not(container
 
 
 async def decided(container: Container, subject: ConsentSubject, **granted: bool) -> None:
-    """Somebody's decisions by purpose."""
+    """Record decisions by purpose."""
     async with container.unit_of_work()() as work:
         wishes = [ConsentChoice(purpose, yes) for purpose, yes in granted.items()]
         latest = await lock_latest_events(work, subject)
         await apply_choices(work, subject, latest, wishes, ConsentProvenance(ConsentSource.CONSENTS))
 
 
-async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) -> None:
-    """Without an account too; where the user has decided already, that stands."""
+async def test_a_merge_copies_consent(container: Container) -> None:
+    """Decisions are copied, also without an account, except for purposes the user decided."""
     user = ConsentSubject(USER, is_guest=False)
     await decided(container, ConsentSubject(GUEST, is_guest=True), terms=True, marketing=True)
     await decided(container, user, marketing=False)
@@ -61,8 +61,8 @@ async def test_what_a_guest_agreed_to_counts_for_the_user(container: Container) 
     }
 
 
-async def test_it_is_done_once(container: Container) -> None:
-    """Again gives the first outcome and moves nothing; another user is refused."""
+async def test_a_merge_is_done_once(container: Container) -> None:
+    """A repetition returns the first result and moves nothing; another user is refused."""
     await guest_with_answers(container, "one")
     service = container.guest_merge_service()
     first = await service.merge(GUEST, USER)
@@ -73,8 +73,8 @@ async def test_it_is_done_once(container: Container) -> None:
         await service.merge(GUEST, "auth0|other")
 
 
-async def test_two_at_once_are_one(container: Container) -> None:
-    """Of two users who claim a guest at the same instant one gets it, and the other hears so."""
+async def test_concurrent_merges_of_a_guest(container: Container) -> None:
+    """When two users claim a guest concurrently, one gets it and the other is refused."""
     await guest_with_answers(container, "one")
     names = [f"auth0|{number}" for number in range(5)]
     outcomes = await asyncio.gather(
@@ -85,9 +85,9 @@ async def test_two_at_once_are_one(container: Container) -> None:
     assert await container.replays().get(winner, "one") is not None
 
 
-@pytest.mark.parametrize("named", ["auth0|victim", "victim", "nobody", USER])
+@pytest.mark.parametrize("named", ["auth0|victim", "victim", "unknown", USER])
 async def test_only_a_guest_can_be_merged(container: Container, named: str) -> None:
-    """A registered account, whatever its id looks like, is as unknown as nobody is: nothing tells them apart."""
+    """A registered account gets the same error as an unknown id."""
     for victim in ("auth0|victim", "victim", USER):
         await container.credit_ledger().get_or_create_account(victim, False)
         await container.replays().store(IdempotencyRecord(victim, "key", "h" * 64, {}))
@@ -96,8 +96,8 @@ async def test_only_a_guest_can_be_merged(container: Container, named: str) -> N
     assert await container.replays().get("victim", "key") is not None
 
 
-async def test_nothing_is_merged_while_either_is_erased(container: Container) -> None:
-    """Else what was erased would come back under another name."""
+async def test_no_merge_during_an_erasure(container: Container) -> None:
+    """Otherwise erased data would return under another id."""
     await guest_with_answers(container, "one")
     request = ErasureRequest(GUEST, container.user_hasher()(GUEST), True, AskedBy.USER)
     begun = await container.erasures().begin(request)
@@ -109,8 +109,8 @@ async def test_nothing_is_merged_while_either_is_erased(container: Container) ->
         await container.guest_merge_service().merge(GUEST, USER)
 
 
-async def test_a_merge_outlives_the_user_without_their_name(container: Container) -> None:
-    """After the user's erasure the guest cannot be merged again; after the guest's nothing is left of it."""
+async def test_a_merge_stays_without_the_erased_user(container: Container) -> None:
+    """After the user's erasure the guest cannot be merged again; after the guest's the merge is deleted."""
     await guest_with_answers(container, "one")
     await container.credit_ledger().get_or_create_account(USER, False)
     service = container.guest_merge_service()

@@ -1,4 +1,4 @@
-"""Notices and the audit of administrators, the same over both twins."""
+"""Notices and the audit log in both storages."""
 
 import asyncio
 import hashlib
@@ -14,27 +14,27 @@ from shopassist.credits.models import CreditAdjustment
 from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, OverdrawError
 from tests.support.helpers import FixedClock
 
-OPERATOR = "operator:somebody"
+OPERATOR = "operator:root-user"
 
 
 def text(words: str, locale: str = "en", purpose: str = "terms", **more: float) -> NoticePublication:
-    """A text to publish."""
+    """Return a text to publish."""
     return NoticePublication.model_validate({"purpose": purpose, "locale": locale, "text": words, **more})
 
 
 async def publish(container: Container, publication: NoticePublication) -> ConsentNotice:
-    """Publish it as the operator."""
+    """Publish as the operator."""
     return await container.notice_service().publish(publication, OPERATOR, "new terms")
 
 
 async def acts(container: Container) -> list[tuple[str, str, str | None, str | None]]:
-    """Who did what to whom and why, newest first; whoever reads here is not shown."""
+    """Return actor, action, target and reason of the audit entries, newest first, without this read."""
     found = await container.admin_audit_service().read(AdminAct(actor="test", act=READ_AUDIT), 100)
     return [(act.actor, act.act, act.target, act.reason) for act in found if act.actor != "test"]
 
 
-async def test_a_notice_is_kept_as_it_was_published(container: Container, clock: FixedClock) -> None:
-    """Byte by byte, under the SHA-256 of its UTF-8, and the act is in the audit."""
+async def test_a_notice_is_stored_unchanged(container: Container, clock: FixedClock) -> None:
+    """The text is stored unchanged with the SHA-256 of its UTF-8, and an audit entry is written."""
     words = "Terms of ₹10\r\n\ttwo  spaces \n"
     notice = await publish(container, text(words))
     assert (notice.version, notice.sha256) == (1, hashlib.sha256(words.encode()).hexdigest())
@@ -44,7 +44,7 @@ async def test_a_notice_is_kept_as_it_was_published(container: Container, clock:
 
 
 async def test_versions_and_translations(container: Container, clock: FixedClock) -> None:
-    """The next version, a translation of the newest that binds with it, and nothing else."""
+    """Only the next version and translations of the newest are accepted; a translation is binding with its version."""
     await publish(container, text("one"))
     second = await publish(container, text("two", grace_hours=5))
     assert (second.version, (second.binding_from - clock.time).total_seconds()) == (2, 5 * 3600)
@@ -63,8 +63,8 @@ async def test_versions_and_translations(container: Container, clock: FixedClock
     assert len(await container.notice_service().list_notices()) == 4
 
 
-async def test_the_same_again_changes_nothing(container: Container) -> None:
-    """A command that was repeated makes no second version and no second act."""
+async def test_publishing_again_changes_nothing(container: Container) -> None:
+    """A repeated command creates no second version and no second audit entry."""
     first = await publish(container, text("one"))
     assert await publish(container, text("one")) == first
     assert await publish(container, text("one", version=1)) == first
@@ -72,13 +72,13 @@ async def test_the_same_again_changes_nothing(container: Container) -> None:
 
 
 async def test_publishing_at_the_same_time(container: Container) -> None:
-    """Of eight texts at once each becomes a version of its own."""
+    """Eight concurrent texts become eight versions."""
     notices = await asyncio.gather(*[publish(container, text(f"text {n}")) for n in range(8)])
     assert sorted(notice.version for notice in notices) == [*range(1, 9)]
 
 
-async def test_the_current_text_in_the_wanted_language(container: Container) -> None:
-    """The newest version in the first language it has of those that are wanted, else in its first one."""
+async def test_the_current_text_in_the_requested_language(container: Container) -> None:
+    """The newest version is returned in the first available requested language, else in its first one."""
     for locale, words in (("en", "old"), ("hi", "purana")):
         await publish(container, text(words, locale, version=1))
     for locale, words in (("en-IN", "new"), ("hi", "naya"), ("zh-Hant-TW", "xin")):
@@ -98,8 +98,8 @@ async def test_the_current_text_in_the_wanted_language(container: Container) -> 
 
 
 @pytest.mark.parametrize("tag", ["hi", "HI", "en-in", "ZH-hant-tw", "es-419", "sr-latn"])
-def test_languages_are_written_one_way(tag: str) -> None:
-    """Whatever the letters they come in."""
+def test_language_tags_are_canonical(tag: str) -> None:
+    """Any letter case is accepted."""
     assert canonical_locale(tag).lower() == tag.lower()
     assert canonical_locale(tag.upper()) == canonical_locale(tag.lower())
 
@@ -121,13 +121,13 @@ def test_languages_are_written_one_way(tag: str) -> None:
     ids=str,
 )
 def test_what_cannot_be_published(wrong: dict[str, object]) -> None:
-    """Names, tags and texts that could not be kept or found again."""
+    """Invalid names, tags and texts are refused."""
     with pytest.raises(ValidationError):
         NoticePublication.model_validate({"purpose": "terms", "locale": "en", "text": "x", **wrong})
 
 
-async def test_a_process_learns_of_what_is_published_within_seconds() -> None:
-    """The database is asked once in two seconds, and again at once after a failure."""
+async def test_the_notice_cache_expires_after_two_seconds() -> None:
+    """The database is read once in two seconds, and again at once after a failure."""
     now, asked = 100.0, 0
 
     async def read() -> list[object]:
@@ -153,7 +153,7 @@ async def test_a_process_learns_of_what_is_published_within_seconds() -> None:
 
 
 async def test_adjustments_are_in_the_audit(container: Container, clock: FixedClock) -> None:
-    """Once for each that changed an account; none for what was refused or only repeated."""
+    """One entry for each change of an account; none for a refused or repeated adjustment."""
     await container.credit_service().get_user_credits("user")
     service = container.adjustment_service()
     for _ in range(2):
@@ -166,15 +166,15 @@ async def test_adjustments_are_in_the_audit(container: Container, clock: FixedCl
 
 
 async def test_reading_the_records_is_in_the_audit(container: Container) -> None:
-    """With who looked and why; a service that looks for itself leaves no trace."""
+    """The entry has the reader and the reason; internal reads write none."""
     await container.consent_service().list_consents()
     assert await acts(container) == []
     await container.consent_service().list_consents(10, None, AdminAct(actor="a", act="read_consents", reason="DPO"))
     assert await acts(container) == [("a", "read_consents", None, "DPO")]
 
 
-async def test_the_audit_in_pages_and_by_person(container: Container) -> None:
-    """Newest first; pages join to the whole; by actor or target alone. Reading is recorded, too."""
+async def test_the_audit_in_pages_and_by_user(container: Container) -> None:
+    """Entries are newest first, in pages, filtered by actor or target; each read is recorded."""
     for number in range(5):
         async with container.unit_of_work()() as work:
             await work.admin_audit.record(AdminAct(actor=f"a{number % 2}", act="x", target=f"t{number}"))

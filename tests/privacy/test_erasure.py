@@ -1,4 +1,4 @@
-"""Erasure on a real PostgreSQL: a server killed half-way, races, 100,000 rows, and the operator's commands."""
+"""Erasure in PostgreSQL: killed servers, races, 100,000 rows, and the operator's commands."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ SELECT 'guest-to-be-erased', 'key ' || n, 'hash', jsonb_build_object('metadata',
 
 @pytest.fixture
 async def container(database_url: str) -> AsyncIterator[Container]:
-    """A container on the database, whose clock is the database's."""
+    """Return a container on the database, using the database's clock."""
     container = Container(settings=postgres_settings(database_url))
     yield container
     await container.shutdown()
@@ -44,7 +44,7 @@ MOVED = "SELECT count(*) FROM credit_transactions WHERE user_id LIKE 'erased%'"
 
 
 async def traces(url: str, marker: str) -> list[str]:
-    """Every table in which any column has the marker."""
+    """Return the tables that contain the marker in any column."""
     connection = await asyncpg.connect(url)
     try:
         tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
@@ -59,7 +59,7 @@ async def traces(url: str, marker: str) -> list[str]:
 
 
 async def text_of(url: str, statement: str) -> str:
-    """A text."""
+    """Return the text that a statement selects."""
     connection = await asyncpg.connect(url)
     try:
         return str(await connection.fetchval(statement))
@@ -68,7 +68,7 @@ async def text_of(url: str, statement: str) -> str:
 
 
 async def value_of(url: str, statement: str) -> int:
-    """A number."""
+    """Return the number that a statement selects."""
     connection = await asyncpg.connect(url)
     try:
         return int(await connection.fetchval(statement))
@@ -79,7 +79,7 @@ async def value_of(url: str, statement: str) -> int:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("by", [pytest.param("asking again", marks=pytest.mark.faults), "the scheduled job"])
 async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_path: Path, by: str) -> None:
-    """SIGKILL while rows are on their way: the next attempt finishes the same erasure, or the job of a new server."""
+    """After SIGKILL during an erasure, the next request or the job of a new server finishes it."""
     await execute(database_url, FILL.format(rows=12_000))
     server = await asyncio.to_thread(TestServer(tmp_path, database_url).wait_until_ready)
     try:
@@ -120,8 +120,8 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
     await half_way.shutdown()
 
 
-async def test_others_are_not_kept_waiting(database_url: str, container: Container) -> None:
-    """While 100,000 rows are on their way others spend, and no step is long."""
+async def test_other_users_do_not_wait_for_an_erasure(database_url: str, container: Container) -> None:
+    """While 100,000 rows are erased, other users can spend and each step is short."""
     await execute(database_url, FILL.format(rows=100_000))
     spent, longest = 0, 0.0
 
@@ -142,8 +142,8 @@ async def test_others_are_not_kept_waiting(database_url: str, container: Contain
     assert longest < 5
 
 
-async def test_whoever_opens_the_account_at_the_same_instant_is_not_refilled(container: Container) -> None:
-    """Readers and an erasure race, over and over: never more credits than there were."""
+async def test_opening_an_account_during_its_erasure_does_not_refill(container: Container) -> None:
+    """Reads that race with an erasure never give more credits than there were."""
     for _ in range(15):
         user = f"racer-{uuid4()}"
         await container.credit_ledger().deduct(user, False, 50, "x")
@@ -164,7 +164,7 @@ async def test_whoever_opens_the_account_at_the_same_instant_is_not_refilled(con
 
 
 async def test_opening_waits_for_an_erasure_that_has_begun(database_url: str, container: Container) -> None:
-    """An account opened beside the first step of its erasure is opened behind it, and sees it."""
+    """Opening an account waits for the first step of its erasure, and then sees the erasure."""
     subject = container.user_hasher()("user")
     connection = await asyncpg.connect(database_url)
     async with connection.transaction():
@@ -180,9 +180,7 @@ async def test_opening_waits_for_an_erasure_that_has_begun(database_url: str, co
     await connection.close()
 
 
-async def test_what_an_administrator_was_answered_about_the_person_goes_too(
-    database_url: str, container: Container
-) -> None:
+async def test_answers_to_administrators_about_the_user_are_erased(database_url: str, container: Container) -> None:
     """Nothing in any table names an erased person."""
     from shopassist.credits.models import CreditAdjustment  # noqa: PLC0415
 
@@ -196,7 +194,7 @@ async def test_what_an_administrator_was_answered_about_the_person_goes_too(
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command; what went wrong is raised."""
+    """Run a command and return its exit code and output; raise its exception."""
     result = CliRunner().invoke(app, [*arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -229,7 +227,7 @@ async def test_the_operators_commands(
     assert len(listed.read_text().splitlines()) == 1
     assert GUEST not in listed.read_text()
     with pytest.raises(NotFoundError):
-        await asyncio.to_thread(run, "user", "erase", "nobody")
+        await asyncio.to_thread(run, "user", "erase", "unknown")
     # An older backup knows of the guest and of no erasure.
     await execute(database_url, "DELETE FROM erasures; DELETE FROM erased_balances;")
     await execute(database_url, FILL.format(rows=10))

@@ -1,4 +1,4 @@
-"""Export, erasure and merging over HTTP."""
+"""Export, erasure and guest merges over HTTP."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def ask(client: httpx.AsyncClient, headers: dict[str, str], query: str = "
 
 
 async def test_an_export_is_one_document_of_the_documented_shape(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """It has the caller's rows alone, is not to be cached, and is a file."""
+    """The export has only the caller's rows, is not cacheable, and is a file download."""
     await ask(client, bearer(), **{"Idempotency-Key": "k"})
     await ask(client, GUEST)
     await client.post("/api/consent", json={}, headers=bearer())
@@ -42,8 +42,8 @@ async def test_an_export_is_one_document_of_the_documented_shape(client: httpx.A
     assert "guest-1" not in response.text
 
 
-async def test_a_guest_is_given_what_is_held_of_the_session(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """Whoever has the session id; a session id that names a registered account gets 401."""
+async def test_a_guest_can_export_the_session(client: httpx.AsyncClient, bearer: Bearer) -> None:
+    """The session id alone identifies a guest; 401 when it names a registered account."""
     await ask(client, GUEST)
     export = UserExport.model_validate_json((await client.get("/api/user/export", headers=GUEST)).content)
     assert export.is_guest
@@ -54,7 +54,7 @@ async def test_a_guest_is_given_what_is_held_of_the_session(client: httpx.AsyncC
     assert (await client.delete("/api/user", headers={"X-Session-ID": "plain"})).status_code == 401
 
 
-async def test_a_long_history_is_exported_whole(
+async def test_a_long_history_is_exported_completely(
     client: httpx.AsyncClient, bearer: Bearer, container: Container
 ) -> None:
     """Over several pages, each row once and in order."""
@@ -88,26 +88,26 @@ async def test_erasing_leaves_nothing_and_gives_a_receipt(
     assert (await client.get("/api/user/credits", headers=bearer())).json()["available_credits"] == 49
 
 
-async def test_guests_have_no_free_credits_by_erasing(client: httpx.AsyncClient, clock: FixedClock) -> None:
-    """A guest's balance is that of before."""
+async def test_erasing_gives_guests_no_credits(client: httpx.AsyncClient, clock: FixedClock) -> None:
+    """A guest's balance stays the same."""
     await ask(client, GUEST)
     assert (await client.delete("/api/user", headers=GUEST)).status_code == 200
     clock.move(seconds=1)
     assert (await client.get("/api/user/credits", headers=GUEST)).json()["available_credits"] == 9
 
 
-async def test_of_nobody_nothing_is_erased(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """404 for who was never here, 401 for who does not say who they are."""
+async def test_unknown_callers_cannot_be_erased(client: httpx.AsyncClient, bearer: Bearer) -> None:
+    """404 for an unknown caller, 401 without identity."""
     assert (await client.delete("/api/user", headers=bearer("auth0|new"))).status_code == 404
     assert (await client.delete("/api/user")).status_code == 401
     assert (await client.get("/api/user/export")).status_code == 401
 
 
 class Slow:
-    """An assistant at work until it is let go."""
+    """Assistant that waits until it is released."""
 
     def __init__(self, answer: Answer) -> None:
-        """It will say `answer`."""
+        """Return `answer` once released."""
         self.answer_later = answer
         self.began, self.go_on = asyncio.Event(), asyncio.Event()
 
@@ -119,7 +119,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "k"}])
-async def test_a_question_in_flight_brings_nothing_back(
+async def test_a_question_in_progress_creates_no_rows_after_erasure(
     client: httpx.AsyncClient, container: Container, assistant: Any, key: dict[str, str]
 ) -> None:
     """It ends without a charge, and neither the account nor an answer is there afterwards."""
@@ -137,7 +137,7 @@ async def test_a_question_in_flight_brings_nothing_back(
     assert not any((await client.get("/api/user/export", headers=GUEST)).json()["held"].values())
 
 
-async def test_answers_in_the_cache_hold_nothing_of_who_asked(
+async def test_cached_answers_have_no_personal_data(
     client: httpx.AsyncClient, container: Container, bearer: Bearer
 ) -> None:
     """With the real assistant: who asked, and their own words, are not in what others are served."""
@@ -152,7 +152,7 @@ async def test_answers_in_the_cache_hold_nothing_of_who_asked(
 
 
 async def cached_texts(container: Container) -> list[str]:
-    """Every stored answer, as text."""
+    """Return all stored answers as text."""
     if container.settings().storage.storage is Storage.MEMORY:
         return [json.dumps(entry.result) for entry in container.memory_store().table(QueryCache).values()]
     from sqlalchemy import text  # noqa: PLC0415
@@ -161,8 +161,8 @@ async def cached_texts(container: Container) -> list[str]:
         return list((await session.execute(text("SELECT result::text FROM query_cache"))).scalars())
 
 
-async def test_a_guest_who_logs_in_takes_over_what_was_asked(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """The answer under a key is given again to the user; credits are not added; a second time changes nothing."""
+async def test_a_guest_who_logs_in_keeps_answers(client: httpx.AsyncClient, bearer: Bearer) -> None:
+    """Answers by idempotency key move to the user, credits are not added, and a repetition changes nothing."""
     await ask(client, GUEST, **{"Idempotency-Key": "k"})
     body = {"session_id": "guest-1"}
     merged = await client.post("/api/user/merge-guest", json=body, headers=bearer())
@@ -177,7 +177,7 @@ async def test_a_guest_who_logs_in_takes_over_what_was_asked(client: httpx.Async
 
 @pytest.mark.parametrize(
     ("session", "status"),
-    [("auth0|victim", 401), ("victim", 404), ("nobody", 404), ("", 422), ("x" * 5000, 422), (7, 422)],
+    [("auth0|victim", 401), ("victim", 404), ("unknown", 404), ("", 422), ("x" * 5000, 422), (7, 422)],
 )
 async def test_sessions_that_cannot_be_merged(
     client: httpx.AsyncClient, bearer: Bearer, session: object, status: int
@@ -191,6 +191,6 @@ async def test_sessions_that_cannot_be_merged(
 
 
 async def test_guests_do_not_merge(client: httpx.AsyncClient) -> None:
-    """A merge is a registered user's."""
+    """Only a registered user can merge a guest."""
     response = await client.post("/api/user/merge-guest", json={"session_id": "guest-2"}, headers=GUEST)
     assert response.status_code == 401
