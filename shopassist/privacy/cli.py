@@ -1,11 +1,11 @@
-"""`shopassist user …`: export and erase a user; read and write the list of erasures."""
+"""Commands `shopassist user …`: export and erase a user, and read and write the list of erasures."""
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Protocol
 from uuid import UUID
 
 import typer
@@ -21,20 +21,18 @@ from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
 from shopassist.privacy.service import ErasureService, ExportService, repeat_erasures
 from shopassist.settings import Storage
 
-Result = TypeVar("Result")
-
 OTHER_KEY_MESSAGE = (
-    "{} was written under another SECRET_KEY: nobody on it could be recognised. Set the SECRET_KEY that the servers "
-    "had then."
+    "{} was written under another SECRET_KEY, so that no user on it can be recognised. Set the SECRET_KEY that the "
+    "servers had then."
 )
 
 
 def read_list_lines(file: Path) -> Iterator[dict[str, str]]:
-    """Each line. Raises `StartupError` for a file that is no such list."""
+    """Yield the lines of a list of erasures. Raises `StartupError` for another file."""
     try:
         with file.open(encoding="utf-8") as opened:
             for text in opened:
-                # A line that was being written when the machine stopped is not there; it is added again.
+                # A line without its end was cut off while it was written; `append_to_erasure_list` adds it again.
                 if text.endswith("\n"):
                     yield json.loads(text)
     except (OSError, ValueError):
@@ -42,40 +40,34 @@ def read_list_lines(file: Path) -> Iterator[dict[str, str]]:
 
 
 def read_erasure_list(file: Path, fingerprint: str) -> dict[str, ErasureListEntry]:
-    """The last erasure of each subject, by hash. Raises `StartupError`, also for hashes under another key."""
+    """Return the last erasure of each user, by hash. Raises `StartupError`, also for hashes under another key."""
     listed: dict[str, ErasureListEntry] = {}
     for line in read_list_lines(file):
         try:
-            one = ErasureListEntry(UUID(line["id"]), line["subject"], datetime.fromisoformat(line["erased_at"]))
+            entry = ErasureListEntry(UUID(line["id"]), line["subject"], datetime.fromisoformat(line["erased_at"]))
             key = line["key"]
         except (KeyError, TypeError, ValueError):
             raise StartupError(f"{file} cannot be read as a list of erasures.") from None
         if key != fingerprint:
             raise StartupError(OTHER_KEY_MESSAGE.format(file))
-        if one.subject_hash not in listed or listed[one.subject_hash].erased_at < one.erased_at:
-            listed[one.subject_hash] = one
+        if entry.subject_hash not in listed or listed[entry.subject_hash].erased_at < entry.erased_at:
+            listed[entry.subject_hash] = entry
     return listed
 
 
 def append_to_erasure_list(file: Path, erasures: Sequence[ErasureListEntry], fingerprint: str) -> int:
-    """Add the erasures that are not in `file` yet; how many. Raises `StartupError`."""
+    """Append the erasures that `file` does not have, and return how many. Raises `StartupError`."""
     known = {line.get("id") for line in read_list_lines(file)} if file.exists() else set()
-    new = [one for one in erasures if str(one.id) not in known]
+    new = [entry for entry in erasures if str(entry.id) not in known]
     try:
         with file.open("ab") as opened:
-            opened.truncate(count_complete_bytes(file))
-            for one in new:
-                line = {"id": str(one.id), "subject": one.subject_hash, "erased_at": one.erased_at.isoformat()}
+            opened.truncate(file.read_bytes().rfind(b"\n") + 1)
+            for entry in new:
+                line = {"id": str(entry.id), "subject": entry.subject_hash, "erased_at": entry.erased_at.isoformat()}
                 opened.write(json.dumps({**line, "key": fingerprint}).encode() + b"\n")
     except OSError as error:
         raise StartupError(f"{file} cannot be written: {error.strerror}.") from None
     return len(new)
-
-
-def count_complete_bytes(file: Path) -> int:
-    """Where the last whole line ends."""
-    with file.open("rb") as opened:
-        return sum(len(line) for line in opened if line.endswith(b"\n"))
 
 
 app = typer.Typer(no_args_is_help=True, help="What is held of a person.")
@@ -91,7 +83,7 @@ ListInputArgument = Annotated[Path, typer.Argument(dir_okay=False, exists=True, 
 
 
 class PrivacyServices(Protocol):
-    """What these commands take from the container."""
+    """Services of the container that these commands use."""
 
     def export_service(self) -> ExportService: ...
 
@@ -102,12 +94,9 @@ class PrivacyServices(Protocol):
     def unit_of_work(self) -> UnitOfWork[AuditRepositories]: ...
 
 
-WithServices = Callable[[Callable[[PrivacyServices], Awaitable[Result]]], Result]
-
-
 @app.callback()
 def refuse_during_rollout() -> None:
-    """Refuse during a rollout: what is in the server's memory cannot be seen from here."""
+    """Refuse during a rollout, since rows in the server's memory are not visible to a command."""
     if read_settings().storage.storage is Storage.ROLLOUT:
         raise StartupError("STORAGE=rollout: users may be in the server's memory. Use its API, or end the rollout.")
 
@@ -123,22 +112,20 @@ def export(context: typer.Context, user: UserArgument, to: FileOption = None) ->
             async for part in parts:
                 file.write(part)
 
-    with_services: WithServices[None] = context.obj.with_services
-    with_services(write)
+    context.obj.with_services(write)
 
 
 @app.command()
 def erase(context: typer.Context, user: UserArgument) -> None:
     """Erase USER and show the receipt; may be done again."""
 
-    async def done(services: PrivacyServices) -> ErasureReceipt:
+    async def erase_user(services: PrivacyServices) -> ErasureReceipt:
         receipt = await services.erasure_service().erase(user, None, AskedBy.OPERATOR, float("inf"))
-        # Known by the receipt: from here on nothing names who was erased.
+        # The audit entry names the receipt, since it must not name the erased user.
         await record_operator_action(services, ERASE_USER, str(receipt.receipt_id))
         return receipt
 
-    with_services: WithServices[ErasureReceipt] = context.obj.with_services
-    receipt = with_services(done)
+    receipt: ErasureReceipt = context.obj.with_services(erase_user)
     typer.echo(receipt.model_dump_json(indent=2))
 
 
@@ -146,27 +133,25 @@ def erase(context: typer.Context, user: UserArgument) -> None:
 def export_list(context: typer.Context, file: ListOutputArgument) -> None:
     """Add the erasures that FILE has not yet. Keep it outside the database: it outlives a restored backup."""
 
-    async def add(services: PrivacyServices) -> int:
-        listed = [one async for one in services.erasure_service().iterate_list()]
+    async def append(services: PrivacyServices) -> int:
+        listed = [entry async for entry in services.erasure_service().iterate_list()]
         return append_to_erasure_list(file, listed, services.user_hasher().fingerprint)
 
-    with_services: WithServices[int] = context.obj.with_services
-    typer.echo(f"{with_services(add):,} added")
+    typer.echo(f"{context.obj.with_services(append):,} added")
 
 
 @erasures_app.command()
 def replay(context: typer.Context, file: ListInputArgument) -> None:
-    """Erase again whoever is in FILE and was brought back by an older backup; may be done again."""
+    """Erase again the users in FILE that an older backup brought back; may be done again."""
 
-    async def again(services: PrivacyServices) -> int:
+    async def repeat(services: PrivacyServices) -> int:
         listed = read_erasure_list(file, services.user_hasher().fingerprint)
         return await repeat_erasures(services.erasure_service(), listed)
 
-    with_services: WithServices[int] = context.obj.with_services
-    typer.echo(f"{with_services(again):,} erased again")
+    typer.echo(f"{context.obj.with_services(repeat):,} erased again")
 
 
 async def record_operator_action(services: PrivacyServices, act: str, target: str) -> None:
-    """Put the operator's act into the audit of administrators."""
-    done = AdminAct(actor=get_operator_name(), act=act, target=target)
-    await services.unit_of_work().run(lambda work: work.admin_audit.record(done))
+    """Insert an audit entry of the operator."""
+    entry = AdminAct(actor=get_operator_name(), act=act, target=target)
+    await services.unit_of_work().run(lambda work: work.admin_audit.record(entry))

@@ -23,7 +23,7 @@ from shopassist.privacy.service import ErasureService, ExportService, GuestMerge
 router = APIRouter(prefix="/api/user", tags=["privacy"])
 
 PAGE_TIMEOUT_SECONDS = 30.0
-"""How long one page of an export may take; all of it may take as long as the client reads."""
+"""Time limit of one page of an export; the whole export has none."""
 
 EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-export.json"', "Cache-Control": "no-store"}
 
@@ -37,7 +37,7 @@ ExportServiceDep = Annotated[ExportService, Depends(take_from_container("export_
     responses={200: {"model": UserExport}, **document_errors(*IDENTITY_ERRORS)},
 )
 async def export(caller: CallerDep, service: ExportServiceDep) -> StreamingResponse:
-    """Everything that is held of the caller, as one JSON document."""
+    """Export everything that is held of the caller, as one JSON document."""
     parts = await service.export(caller.user_id, caller.is_guest)
     return StreamingResponse(limit_time_per_part(parts), headers=EXPORT_HEADERS, media_type="application/json")
 
@@ -73,13 +73,13 @@ GuestMergeServiceDep = Annotated[GuestMergeService, Depends(take_from_container(
 async def merge_guest(
     session: GuestToMerge, request: Request, caller: RegisteredDep, service: GuestMergeServiceDep
 ) -> GuestMerged:
-    """Take over what the caller agreed to and asked as a guest, once. Credits are not added."""
+    """Move what the caller agreed to and asked as a guest to the user, once. Credits are not added."""
     guest = get_container(request).guest_sessions().verify(session.session_id.get_secret_value())
     return await service.merge(guest.user_id, caller.user_id)
 
 
 async def limit_time_per_part(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Parts that each have a time of their own, since a slow client may be at them for longer than a request lives."""
+    """Yield the parts with a time limit each, since a slow client may read for longer than a request may take."""
     while True:
         with limit_time(PAGE_TIMEOUT_SECONDS):
             part = await anext(parts, None)
