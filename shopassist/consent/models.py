@@ -30,7 +30,7 @@ MAX_GRACE_HOURS = 24 * 366
 LOCALE_PATTERN = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z]{4})?(-([A-Za-z]{2}|[0-9]{3}))?(-[A-Za-z0-9]{5,8})*")
 
 
-def canonical_locale(tag: str) -> str:
+def canonicalize_locale(tag: str) -> str:
     """Return a language tag in canonical case, such as `hi`, `en-IN` or `zh-Hant-TW` (RFC 5646, section 2.1.1).
 
     Raises `ValueError` for other text.
@@ -48,16 +48,14 @@ Purpose = Annotated[
     PydanticField(description="What the data is used for.", examples=[TERMS, MARKETING]),
 ]
 Locale = Annotated[
-    str, AfterValidator(canonical_locale), PydanticField(description="Language tag of the text.", examples=["en"])
+    str, AfterValidator(canonicalize_locale), PydanticField(description="Language tag of the text.", examples=["en"])
 ]
 NoticeText = Annotated[
     str, StringConstraints(min_length=1, max_length=NOTICE_TEXT_LENGTH), AfterValidator(validate_text)
 ]
-NoticeVersion = Annotated[int, PydanticField(ge=1, le=1_000_000)]
-GraceHours = Annotated[float, PydanticField(ge=0, le=MAX_GRACE_HOURS)]
 
 
-def sha256_hex(text: str) -> str:
+def compute_sha256(text: str) -> str:
     """Return the SHA-256 of the UTF-8 text as 64 hex characters, as `sha256sum` prints it for a file of the text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -101,9 +99,9 @@ class NoticePublication(SQLModel):
     purpose: Purpose
     locale: Locale
     text: NoticeText
-    version: NoticeVersion | None = None
+    version: Annotated[int, PydanticField(ge=1, le=1_000_000)] | None = None
     grace_hours: Annotated[
-        GraceHours | None,
+        Annotated[float, PydanticField(ge=0, le=MAX_GRACE_HOURS)] | None,
         PydanticField(
             description="How long those who agreed to the version before may put it off; the server's unless given."
         ),

@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from shopassist.audit.models import PUBLISH_NOTICE, AdminAct
-from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice, sha256_hex
+from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice, compute_sha256
 from shopassist.consent.ports import ConsentRepositories
 from shopassist.db.columns import utc_now
 from shopassist.db.ports import UnitOfWork
@@ -125,7 +125,7 @@ class NoticeService:
 def build_notice(publication: NoticePublication, published: Sequence[PublishedNotice]) -> ConsentNotice:
     """Build the notice to insert; `published` are the notices of its purpose. Raises `InvalidInputError`."""
     newest = max((notice.version for notice in published), default=0)
-    digest = sha256_hex(publication.text)
+    digest = compute_sha256(publication.text)
     is_known = digest in {notice.sha256 for notice in published if notice.version == newest}
     version = publication.version or (newest if is_known else newest + 1)
     if version not in {newest, newest + 1}:

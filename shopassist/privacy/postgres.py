@@ -116,13 +116,10 @@ async def erase_rows(
     found = select(*key).where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
     keys: Sequence[Row[Any]] = (await session.execute(found)).all()
     if keys:
-        is_chosen = (
-            key[0].in_([row[0] for row in keys]) if len(key) == 1 else tuple_(*key).in_([tuple(row) for row in keys])
-        )
+        is_chosen = key[0].in_([row[0] for row in keys]) if len(key) == 1 else tuple_(*key).in_(map(tuple, keys))
         values = table.build_erased_values(pseudonym)
-        await session.execute(
-            delete(sql_table).where(is_chosen) if values is None else update(sql_table).where(is_chosen).values(values)
-        )
+        change = delete(sql_table) if values is None else update(sql_table).values(values)
+        await session.execute(change.where(is_chosen))
     return len(keys)
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from shopassist.cli import app
-from shopassist.consent.models import sha256_hex
+from shopassist.consent.models import compute_sha256
 from shopassist.db.dsn import normalise_dsn
 from shopassist.ops.backup.cli import finish_restore
 from tests.support.helpers import execute
@@ -96,7 +96,7 @@ async def test_only_an_erasure_transaction_may_delete_and_replace(used: str) -> 
         await connection.close()
 
 
-@pytest.mark.parametrize(("text", "digest"), [("Be good", sha256_hex("Be bad")), ("Be good", "")])
+@pytest.mark.parametrize(("text", "digest"), [("Be good", compute_sha256("Be bad")), ("Be good", "")])
 async def test_a_digest_is_that_of_its_text(used: str, text: str, digest: str) -> None:
     """The database recomputes it, so that a stored digest proves its text."""
     connection = await asyncpg.connect(used)
@@ -125,7 +125,7 @@ def test_publishing_by_command(database_url: str, tmp_path: Path, monkeypatch: p
 
     published = run("publish", "terms", str(file), "--locale", "EN-in", "--reason", "counsel's advice")
     assert published[0] == 0
-    digest = sha256_hex("Be good — ₹\r\n")
+    digest = compute_sha256("Be good — ₹\r\n")
     assert "terms version 1 (en-IN), id 1" in published[1]
     assert digest in published[1]
     assert run("publish", "terms", str(file), "--locale", "en-IN")[1] == published[1]

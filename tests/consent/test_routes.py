@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from containers import Container
-from shopassist.consent.models import NoticePublication, sha256_hex
+from shopassist.consent.models import NoticePublication, compute_sha256
 from shopassist.settings import ConsentSettings, Settings
 from tests.support.helpers import FixedClock
 
@@ -59,7 +59,7 @@ async def test_publish_grant_withdraw_and_prove(
     await publish(container, text="Be good — ₹.")
     [notice] = (await client.get("/api/notices")).json()
     assert (notice["purpose"], notice["version"], notice["locale"]) == ("terms", 1, "en")
-    assert notice["sha256"] == sha256_hex(notice["text"])
+    assert notice["sha256"] == compute_sha256(notice["text"])
     assert (await client.get("/api/consents", headers=who)).json() == [
         {
             "purpose": "terms",
@@ -237,7 +237,7 @@ class TestRequired:
             "/api/notices",
         )
         [shown] = body["notices"]
-        assert (shown["id"], shown["version"], shown["sha256"]) == (notice, 1, sha256_hex("Be good."))
+        assert (shown["id"], shown["version"], shown["sha256"]) == (notice, 1, compute_sha256("Be good."))
         assert assistant.asked == []
         agreed = await client.post(body["agree_at"], headers=who, json=yes("terms", shown["id"]))
         assert agreed.status_code == 200

@@ -104,8 +104,8 @@ async def test_the_ledger_stays_under_a_pseudonym_and_sums_to_zero(container: Co
 async def pseudonyms(container: Container) -> list[str]:
     """Return the pseudonyms of erased accounts."""
     [accounts] = [one for one in PERSONAL_DATA_TABLES if one.name == "account"]
-    traces = await container.personal_data().list_owners(accounts, 1000)
-    return [trace.user_id for trace in traces if trace.user_id.startswith("erased|")]
+    owners = await container.personal_data().list_owners(accounts, 1000)
+    return [owner.user_id for owner in owners if owner.user_id.startswith("erased|")]
 
 
 async def test_a_pseudonym_is_never_refilled(container: Container, clock: FixedClock) -> None:

@@ -42,9 +42,9 @@ async def test_a_merge_moves_answers_and_no_credits(container: Container) -> Non
 async def decided(container: Container, subject: ConsentSubject, **granted: bool) -> None:
     """Record decisions by purpose."""
     async with container.unit_of_work()() as work:
-        wishes = [ConsentChoice(purpose, yes) for purpose, yes in granted.items()]
+        choices = [ConsentChoice(purpose, yes) for purpose, yes in granted.items()]
         latest = await lock_latest_events(work, subject)
-        await apply_choices(work, subject, latest, wishes, ConsentProvenance(ConsentSource.CONSENTS))
+        await apply_choices(work, subject, latest, choices, ConsentProvenance(ConsentSource.CONSENTS))
 
 
 async def test_a_merge_copies_consent(container: Container) -> None:

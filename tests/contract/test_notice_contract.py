@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from containers import Container
 from shopassist.audit.models import READ_AUDIT, AdminAct
-from shopassist.consent.models import ConsentNotice, NoticePublication, canonical_locale
+from shopassist.consent.models import ConsentNotice, NoticePublication, canonicalize_locale
 from shopassist.consent.notices import PublishedNoticeCache
 from shopassist.credits.models import CreditAdjustment
 from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, OverdrawError
@@ -100,8 +100,8 @@ async def test_the_current_text_in_the_requested_language(container: Container) 
 @pytest.mark.parametrize("tag", ["hi", "HI", "en-in", "ZH-hant-tw", "es-419", "sr-latn"])
 def test_language_tags_are_canonical(tag: str) -> None:
     """Any letter case is accepted."""
-    assert canonical_locale(tag).lower() == tag.lower()
-    assert canonical_locale(tag.upper()) == canonical_locale(tag.lower())
+    assert canonicalize_locale(tag).lower() == tag.lower()
+    assert canonicalize_locale(tag.upper()) == canonicalize_locale(tag.lower())
 
 
 @pytest.mark.parametrize(

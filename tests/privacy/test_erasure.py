@@ -43,7 +43,7 @@ async def container(database_url: str) -> AsyncIterator[Container]:
 MOVED = "SELECT count(*) FROM credit_transactions WHERE user_id LIKE 'erased%'"
 
 
-async def traces(url: str, marker: str) -> list[str]:
+async def find_tables_with(url: str, marker: str) -> list[str]:
     """Return the tables that contain the marker in any column."""
     connection = await asyncpg.connect(url)
     try:
@@ -93,7 +93,7 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
         server.kill()
     await asyncio.gather(asking, return_exceptions=True)
     assert await value_of(database_url, "SELECT count(*) FROM erasures WHERE finished_at IS NULL") == 1
-    assert "credit_transactions" in await traces(database_url, GUEST)
+    assert "credit_transactions" in await find_tables_with(database_url, GUEST)
     half_way = Container(settings=postgres_settings(database_url))
     report = await half_way.ledger_audit().verify()
     assert report is not None
@@ -111,7 +111,7 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
     assert status == 200
     assert receipt["pseudonymised"] == {"transactions": 12_000}
     assert receipt["erased"] == {"account": 1, "holds": 0, "remembered_answers": 3000}
-    assert await traces(database_url, GUEST) == []
+    assert await find_tables_with(database_url, GUEST) == []
     report = await half_way.ledger_audit().verify()
     assert report is not None
     assert report.drifting_accounts == 0
@@ -188,9 +188,9 @@ async def test_answers_to_administrators_about_the_user_are_erased(database_url:
     await container.consent_service().create_consent("marker-person", UserConsentCreate())
     change = CreditAdjustment(amount=1, reason="marker-person wrote a letter")
     await container.adjustment_service().adjust("marker-person", change, "admin", "key")
-    assert len(await traces(database_url, "marker-person")) >= 4
+    assert len(await find_tables_with(database_url, "marker-person")) >= 4
     await container.erasure_service().erase("marker-person", False)
-    assert await traces(database_url, "marker-person") == []
+    assert await find_tables_with(database_url, "marker-person") == []
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -234,7 +234,7 @@ async def test_the_operators_commands(
     await execute(database_url, "UPDATE user_credits SET created_at = now() - interval '1 day'")
     assert await asyncio.to_thread(run, "user", "erasures", "replay", str(listed)) == (0, "1 erased again\n")
     assert await asyncio.to_thread(run, "user", "erasures", "replay", str(listed)) == (0, "0 erased again\n")
-    assert await traces(database_url, GUEST) == []
+    assert await find_tables_with(database_url, GUEST) == []
     request = ErasureRequest(GUEST, container.user_hasher()(GUEST), None, AskedBy.OPERATOR)
     assert await container.erasures().begin(request) is not None
     assert await container.erasures().list_unfinished() == []
