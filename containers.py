@@ -5,13 +5,11 @@ deployment the assistant. Each `Container(settings=…)` is a world of its own.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
 from typing import Any
 
 from dependency_injector import containers, providers
 
 from shopassist.assistant.assistant import CatalogAssistant
-from shopassist.audit.service import AdminAuditService
 from shopassist.cache.redis import RedisAnswers, build_redis_answers
 from shopassist.cache.service import QueryCacheService, StaleAnswers
 from shopassist.catalog.service import CatalogService
@@ -20,16 +18,20 @@ from shopassist.consent.notices import NoticeService, PublishedNoticeCache
 from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.credits.ports import LedgerCounters
-from shopassist.credits.reconciliation import LedgerReconciliationService
-from shopassist.credits.service import AdjustmentService, CreditService
+from shopassist.credits.service import (
+    AdjustmentService,
+    CreditService,
+    LedgerCompaction,
+    LedgerReconciliationService,
+)
 from shopassist.db.ports import SystemClock
 from shopassist.identity.caller import GuestSessions
 from shopassist.identity.client_network import ClientNetworks
 from shopassist.identity.issuers import token_verifier
 from shopassist.identity.key_derivation import derive_key, derive_shared_cache_key
 from shopassist.identity.rate_limits import RateCounters, RateLimits
-from shopassist.maintenance.jobs import MaintenanceJobs
-from shopassist.maintenance.scheduler import Job, JobScheduler
+from shopassist.maintenance.jobs import build_jobs
+from shopassist.maintenance.scheduler import JobScheduler
 from shopassist.metrics.registry import RequestMetrics
 from shopassist.monitoring.health import Availability, HealthService
 from shopassist.privacy.ports import ErasureCounters
@@ -43,11 +45,6 @@ from shopassist.settings import Settings
 from shopassist.storage.common import CommonParts
 from shopassist.storage.memory import MemoryStorage
 from shopassist.storage.postgres import PostgresStorage
-
-
-def job(name: str, housekeeping: providers.Provider[MaintenanceJobs], **every: float) -> providers.Provider[Job]:
-    """The job of that name, which the method of that name does."""
-    return providers.Factory(Job, name, timedelta(**every), getattr(housekeeping.provided, name))
 
 
 def port(storage: providers.Provider[Any], name: str) -> providers.Provider[Any]:
@@ -96,7 +93,6 @@ class Container(containers.DeclarativeContainer):
     credit_ledger = port(storage, "credit_ledger")
     replays = port(storage, "replays")
     audit = port(storage, "audit")
-    guest_networks = port(storage, "guest_networks")
     consent_lookup = port(storage, "consent_lookup")
     personal_data = port(storage, "personal_data")
     erasures = port(storage, "erasures")
@@ -149,7 +145,8 @@ class Container(containers.DeclarativeContainer):
     adjustment_service = providers.Factory(
         AdjustmentService, ledger=credit_ledger, replays=replays, unit_of_work=unit_of_work
     )
-    ledger_audit = providers.Singleton(LedgerReconciliationService, audit=audit)
+    ledger_compaction = providers.Factory(LedgerCompaction, unit_of_work=unit_of_work, policy=credit_policy)
+    ledger_audit = providers.Singleton(LedgerReconciliationService, reconciliation=audit)
     consent_service = providers.Factory(
         UserConsentService, unit_of_work=unit_of_work, lagging_reads=lagging_reads, counters=consent_counters
     )
@@ -182,7 +179,6 @@ class Container(containers.DeclarativeContainer):
         required=settings.provided.consent.required,
     )
     rollout_service = providers.Factory(RolloutService, rollout=rollout, unit_of_work=unit_of_work)
-    admin_audit_service = providers.Factory(AdminAuditService, unit_of_work=unit_of_work)
     stale_answers = providers.Singleton(
         StaleAnswers,
         max_answers=settings.provided.max_stale_answers,
@@ -230,33 +226,19 @@ class Container(containers.DeclarativeContainer):
     request_figures = providers.Singleton(RequestMetrics)
     token_verifier = providers.Singleton(token_verifier, settings=settings)
     health_service = providers.Factory(HealthService, storage=settings.provided.storage.storage, database=database)
-    housekeeping = providers.Singleton(
-        MaintenanceJobs,
-        ledger=credit_ledger,
-        replays=replays,
-        guest_networks=guest_networks,
-        runs=maintenance_runs,
-        tables=vacuum,
-        credits=credit_service,
-        cache=query_cache_service,
-        erasures=erasure_service,
-        audit=ledger_audit,
-    )
     jobs = providers.Singleton(
         JobScheduler,
         leases=leases,
         runs=maintenance_runs,
-        jobs=providers.List(
-            job("void_expired_holds", housekeeping, seconds=5),
-            job("finish_erasures", housekeeping, seconds=10),
-            job("reset_due_credits", housekeeping, minutes=1),
-            job("forget_idempotent_answers", housekeeping, minutes=5),
-            job("clear_expired_cache", housekeeping, minutes=5),
-            job("forget_guest_networks", housekeeping, hours=1),
-            job("forget_erased", housekeeping, hours=1),
-            job("forget_runs", housekeeping, hours=1),
-            job("vacuum", housekeeping, hours=1),
-            job("fold_old_transactions", housekeeping, days=1),
-            job("verify_ledger", housekeeping, days=1),
+        jobs=providers.Factory(
+            build_jobs,
+            ledger=credit_ledger,
+            replays=replays,
+            runs=maintenance_runs,
+            vacuum=vacuum,
+            cache=query_cache_service,
+            erasures=erasure_service,
+            compaction=ledger_compaction,
+            reconciliation=ledger_audit,
         ),
     )

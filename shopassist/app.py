@@ -101,6 +101,7 @@ def create_app(
         consent_routes.purpose_router,
         consent_routes.notice_router,
         audit_routes.admin_router,
+        credit_routes.admin_router,
         rollout_routes.router,
         monitoring_routes.metrics_router,
     ):

@@ -5,15 +5,14 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from shopassist import __version__
 from shopassist.catalog import cli as command
 from shopassist.consent import cli as consent_cli
-from shopassist.credits.cli import verify_ledger
-from shopassist.credits.reconciliation import LedgerReconciliationService
+from shopassist.credits import cli as credits_cli
 from shopassist.db.embedded.process import die_with_parent
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
@@ -33,9 +32,8 @@ Result = TypeVar("Result")
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
 catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
-ledger = typer.Typer(no_args_is_help=True, help="Credit accounts and their ledger.")
 app.add_typer(database_app, name="db")
-app.add_typer(ledger, name="credits")
+app.add_typer(credits_cli.app, name="credits")
 app.add_typer(catalogue, name="catalog")
 app.add_typer(backup_cli.app, name="backup")
 app.add_typer(privacy_cli.app, name="user")
@@ -43,12 +41,6 @@ app.add_typer(rollout_cli.app, name="rollout")
 app.add_typer(snapshot_cli.app, name="state")
 app.add_typer(maintenance_cli.app, name="maintenance")
 app.add_typer(consent_cli.app, name="consent")
-
-
-class CommandServices(privacy_cli.PrivacyServices, maintenance_cli.MaintenanceServices, Protocol):
-    """What commands take from the container."""
-
-    def ledger_audit(self) -> LedgerReconciliationService: ...
 
 
 @app.command()
@@ -114,7 +106,7 @@ def import_(
         asyncio.run(run(settings))
 
 
-async def on_database(settings: Settings, work: Callable[[CommandServices], Awaitable[Result]]) -> Result:
+async def on_database(settings: Settings, work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
     """What `work` comes to over the services on the database that the settings name."""
     from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
 
@@ -125,7 +117,7 @@ async def on_database(settings: Settings, work: Callable[[CommandServices], Awai
         await container.shutdown()
 
 
-def with_services(work: Callable[[CommandServices], Awaitable[Result]]) -> Result:
+def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
     """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
     with running_database() as settings:
         if settings.storage.storage is Storage.MEMORY:
@@ -157,13 +149,6 @@ def provide_services(
 ) -> None:
     """Let the commands of other modules have the services."""
     context.obj = CommandContext(with_services, on_database)
-
-
-@ledger.command()
-def verify() -> None:
-    """Recompute every balance from the ledger and list what has drifted; exit code 1 when something has."""
-    if not with_services(lambda services: verify_ledger(services.ledger_audit())):
-        raise typer.Exit(1)
 
 
 def run() -> None:

@@ -1,7 +1,7 @@
-"""Audit entries and the names of audited actions."""
+"""Audit entries, the names of audited actions, and the port of the audit log."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator, StringConstraints
 from pydantic import Field as PydanticField
@@ -27,9 +27,9 @@ REQUEST_ID_LENGTH = 64
 
 
 class AdminAct(SQLModel, table=True):
-    """One act of one administrator or operator; it never changes.
+    """An action of an administrator or operator. Entries never change.
 
-    `target` is the user whom it concerned, or what it was about; null where it concerned everybody.
+    `act` is the name of the action; `target` the affected user or object, null if it affects all users.
     """
 
     __tablename__ = "admin_audit"
@@ -53,3 +53,21 @@ AccessReason = Annotated[
     AfterValidator(validate_text),
     PydanticField(description="Why you look; kept in the audit."),
 ]
+
+
+class AdminAudit(Protocol):
+    """Port of the audit log. Entries are only added."""
+
+    async def record(self, entry: AdminAct) -> None: ...
+
+    async def page(
+        self, limit: int, before_id: int | None = None, actor: str | None = None, target: str | None = None
+    ) -> list[AdminAct]:
+        """Return entries, newest first, by `actor` and about `target` if given; with `before_id` older ones."""
+
+
+class AuditRepositories(Protocol):
+    """Repositories of the audit log within a unit of work."""
+
+    @property
+    def admin_audit(self) -> AdminAudit: ...

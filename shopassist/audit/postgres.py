@@ -13,8 +13,8 @@ from shopassist.db.base_repository import BaseRepository
 class PostgresAdminAudit(BaseRepository):
     """Implements `AdminAudit`."""
 
-    async def record(self, act: AdminAct) -> None:
-        values = {**act.model_dump(exclude={"id", "timestamp"}), "timestamp": self.now()}
+    async def record(self, entry: AdminAct) -> None:
+        values = {**entry.model_dump(exclude={"id", "timestamp"}), "timestamp": self.now()}
         await self.session.execute(insert(AdminAct).values(values))
 
     async def page(
@@ -35,14 +35,14 @@ INSERT_OPERATOR_ENTRY = "INSERT INTO admin_audit (actor, act, target) VALUES ($1
 
 
 def get_operator_name() -> str:
-    """Who runs the command, by the name that the machine knows them by."""
+    """Return the operating system's name of the user who runs the command."""
     try:
         return f"operator:{getpass.getuser()}"
     except OSError:
         return "operator"
 
 
-async def insert_operator_entry(connection: asyncpg.Connection, act: str, target: str) -> None:
-    """Record an act on the database itself, where its schema is one that has an audit. Raises what asyncpg raises."""
+async def insert_operator_entry(connection: asyncpg.Connection, action: str, target: str) -> None:
+    """Record an action on the database itself, if its schema has an audit log. Raises asyncpg's errors."""
     if await connection.fetchval(SELECT_AUDIT_EXISTS):
-        await connection.execute(INSERT_OPERATOR_ENTRY, get_operator_name(), act, target)
+        await connection.execute(INSERT_OPERATOR_ENTRY, get_operator_name(), action, target)

@@ -8,17 +8,19 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 from shopassist.api.dependencies import REGISTERED_SECURITY, AdministratorDep, get_request_id, take_from_container
 from shopassist.api.error_handlers import ADMIN_ERRORS, document_errors
 from shopassist.api.pagination import build_next_link, decode_id_cursor
-from shopassist.audit.models import READ_AUDIT, AccessReason, AdminAct
-from shopassist.audit.service import AdminAuditService
+from shopassist.audit.models import READ_AUDIT, AccessReason, AdminAct, AuditRepositories
+from shopassist.db.ports import UnitOfWork
 from shopassist.text import USER_ID_LENGTH, validate_text
 
 admin_router = APIRouter(prefix="/api/admin", tags=["administration"], dependencies=REGISTERED_SECURITY)
 
+AuditUnitOfWork = UnitOfWork[AuditRepositories]
+AuditUnitOfWorkDep = Annotated[AuditUnitOfWork, Depends(take_from_container("unit_of_work"))]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=USER_ID_LENGTH), AfterValidator(validate_text)]
 
 
 class AuditQuery(BaseModel):
-    """Which acts, which page of them, and why they are looked at."""
+    """Filter and page of the audit log, and the reason for reading it."""
 
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=64, description="From the `Link` header.")
@@ -27,27 +29,43 @@ class AuditQuery(BaseModel):
     reason: AccessReason | None = None
 
 
-AdminAuditDep = Annotated[AdminAuditService, Depends(take_from_container("admin_audit_service"))]
-
-
 @admin_router.get("/audit", responses=document_errors(*ADMIN_ERRORS))
 async def read_audit(
     request: Request,
     response: Response,
     administrator: AdministratorDep,
-    service: AdminAuditDep,
-    wanted: Annotated[AuditQuery, Query()],
+    unit_of_work: AuditUnitOfWorkDep,
+    query: Annotated[AuditQuery, Query()],
 ) -> list[AdminAct]:
     """What administrators and operators did, newest first, a page at a time. Looking is an act, too."""
-    looking = AdminAct(
+    reading = AdminAct(
         actor=administrator.user_id,
         act=READ_AUDIT,
-        target=wanted.target,
-        reason=wanted.reason,
+        target=query.target,
+        reason=query.reason,
         request_id=get_request_id(),
     )
-    acts = await service.read(looking, wanted.limit + 1, decode_id_cursor(wanted.cursor), wanted.actor, wanted.target)
-    page = acts[: wanted.limit]
-    if len(acts) > wanted.limit:
+    cursor = decode_id_cursor(query.cursor)
+    entries = await read_entries(unit_of_work, reading, query.limit + 1, cursor, query.actor, query.target)
+    page = entries[: query.limit]
+    if len(entries) > query.limit:
         response.headers["Link"] = build_next_link(request, str(page[-1].id))
     return page
+
+
+async def read_entries(
+    unit_of_work: AuditUnitOfWork,
+    reading: AdminAct,
+    limit: int,
+    before_id: int | None = None,
+    actor: str | None = None,
+    target: str | None = None,
+) -> list[AdminAct]:
+    """Return entries as `AdminAudit.page`, and record `reading` in the same transaction, for later pages."""
+
+    async def read(work: AuditRepositories) -> list[AdminAct]:
+        entries = await work.admin_audit.page(limit, before_id, actor, target)
+        await work.admin_audit.record(reading)
+        return entries
+
+    return await unit_of_work.run(read, repeatable=True)

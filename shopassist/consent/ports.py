@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
 
-from shopassist.audit.ports import AuditRepositories
+from shopassist.audit.models import AuditRepositories
 from shopassist.consent.models import (
     MARKETING,
     TERMS,

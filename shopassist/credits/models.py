@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, BaseModel, StrictInt, StringConstraints, field_validator
+from pydantic import AfterValidator, StrictInt, StringConstraints, field_validator
 from pydantic import Field as PydanticField
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -30,10 +30,18 @@ class TransactionType(StrEnum):
     ERASE = "erase"
 
 
-class UserCredits(SQLModel, table=True):
-    """A credit account. Amounts are whole credits.
+class CreditBalance(SQLModel):
+    """The public fields of an account, in whole credits."""
 
-    `held_credits` are set aside for work in progress: with `available_credits` they are the sum of the ledger.
+    available_credits: int
+    max_credits: int
+    is_guest: bool
+
+
+class UserCredits(CreditBalance, table=True):
+    """A credit account.
+
+    `held_credits` are reserved for work in progress: with `available_credits` they equal the sum of the ledger.
     """
 
     __tablename__ = "user_credits"
@@ -46,10 +54,7 @@ class UserCredits(SQLModel, table=True):
     )
 
     user_id: str = Field(primary_key=True, max_length=USER_ID_LENGTH)
-    is_guest: bool
-    available_credits: int
     held_credits: int = Field(default=0, exclude=True, sa_column_kwargs={"server_default": text("0")})
-    max_credits: int
     last_reset_timestamp: datetime = Field(sa_type=Timestamp)
     created_at: datetime = private_timestamp_column()
     updated_at: datetime = private_timestamp_column()
@@ -58,8 +63,8 @@ class UserCredits(SQLModel, table=True):
 class CreditTransaction(SQLModel, table=True):
     """One ledger row. `amount` is signed: a deduction of 3 credits is -3.
 
-    `balance_after` is the sum of the user's rows up to this one; `operation_id` names the operation that wrote it and
-    `actor` the administrator who asked for it.
+    `balance_after` is the sum of the user's rows up to this one. `operation_id` identifies the operation that wrote
+    the row, and `actor` the administrator who requested it.
     """
 
     __tablename__ = "credit_transactions"
@@ -81,9 +86,9 @@ class CreditTransaction(SQLModel, table=True):
 
 
 class CreditHold(SQLModel, table=True):
-    """Credits set aside for work in progress until it is settled, voided, or `expires_at` has passed.
+    """Credits reserved for work in progress until it is settled, voided, or `expires_at` has passed.
 
-    A user has one open hold at the most for a question (by its hash) and for an idempotency key.
+    A user has at most one open hold for a question (by its hash) and for an idempotency key.
     """
 
     __tablename__ = "credit_holds"
@@ -116,7 +121,7 @@ class CreditHold(SQLModel, table=True):
 
 
 class IdempotentAnswer(SQLModel, table=True):
-    """What a caller was answered under a key, to be answered again until `expires_at`."""
+    """The response to a request with an idempotency key, returned again until `expires_at`."""
 
     __tablename__ = "idempotent_answers"
     __table_args__ = (
@@ -135,21 +140,15 @@ class IdempotentAnswer(SQLModel, table=True):
     expires_at: datetime = Field(sa_type=Timestamp)
 
 
-class CreditStatus(BaseModel):
-    """What an account may spend and when it refills. `next_reset_time` is null for guests, who never refill.
+class CreditStatus(CreditBalance):
+    """What an account may spend and when it refills. `next_reset_time` is null for guests, who never refill."""
 
-    It is no table and made for every request: pydantic's own class is made in a quarter of the time.
-    """
-
-    available_credits: int
-    max_credits: int
-    is_guest: bool
     can_reset: bool
     next_reset_time: datetime | None
 
 
 class UserCreditStatus(CreditStatus):
-    """A credit status and whose it is."""
+    """A credit status and its user."""
 
     user_id: str
 
@@ -162,7 +161,7 @@ AdjustmentReason = Annotated[
 
 
 class CreditAdjustment(SQLModel):
-    """Credits to add, or, when negative, to take away; and why."""
+    """A request to add credits or, with a negative amount, to remove them."""
 
     amount: Annotated[
         StrictInt,
@@ -174,14 +173,14 @@ class CreditAdjustment(SQLModel):
 
     @field_validator("amount")
     @classmethod
-    def _changes_something(cls, amount: int) -> int:
+    def _reject_zero(cls, amount: int) -> int:
         if amount == 0:
             raise ValueError("must not be 0")
         return amount
 
 
 class CreditAdjusted(SQLModel):
-    """What was done, by whom, and the account after it."""
+    """The adjustment that was made, and the account after it."""
 
     user_id: str
     amount: int
@@ -192,7 +191,7 @@ class CreditAdjusted(SQLModel):
 
 
 class GuestNetwork(SQLModel, table=True):
-    """New guest accounts of one client network in one day (UTC). The network is a keyed hash, never an address."""
+    """Number of new guest accounts of one client network on one day (UTC). `network` is a keyed hash of the address."""
 
     __tablename__ = "guest_networks"
     __table_args__ = (CheckConstraint("accounts >= 0", name="ck_guest_networks_accounts"),)
@@ -203,13 +202,13 @@ class GuestNetwork(SQLModel, table=True):
 
 
 class GuestSession(UserCreditStatus):
-    """A session of a new guest; `session_id` is sent back as `X-Session-ID` and is the guest's secret."""
+    """The session of a new guest. `session_id` is the guest's secret and is sent back as `X-Session-ID`."""
 
     session_id: str
 
 
 class DriftKind(StrEnum):
-    """What does not agree with what."""
+    """Which two records of an account disagree."""
 
     BALANCE = "available and held credits differ from the sum of the ledger"
     HELD = "held credits differ from the sum of the open holds"
@@ -219,46 +218,47 @@ class DriftKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One disagreement, in credits: what the ledger (or the holds) say, and what was found instead."""
+    """One disagreement, in credits: the value according to the ledger or the holds, and the value found."""
 
     user_id: str
-    what: DriftKind
+    kind: DriftKind
     expected: int
     found: int
 
 
 @dataclass(frozen=True, slots=True)
 class AccountReconciliation:
-    """What is written about one user's credits, all of it at the same instant.
+    """All stored amounts of one user's credits, read at the same instant.
 
-    `balance` is available and held credits together, None without an account; `ledger` the sum of the transactions,
-    `newest` the balance after the newest of them, None where there is none; `holds` the sum of the open holds.
+    `balance` is the sum of available and held credits (None: no account), `ledger` the sum of the transactions,
+    `last_balance` the balance after the newest transaction (None: no transaction), and `open_holds` the sum of the
+    open holds.
     """
 
     user_id: str
     balance: int | None
     held: int
     ledger: int
-    newest: int | None
-    holds: int
+    last_balance: int | None
+    open_holds: int
 
-    def drifts(self) -> list[Drift]:
-        """Where they disagree."""
+    def find_drifts(self) -> list[Drift]:
+        """Return every disagreement between the amounts."""
         if self.balance is None:
-            return [Drift(self.user_id, DriftKind.NO_ACCOUNT, 0, self.ledger + self.holds)]
+            return [Drift(self.user_id, DriftKind.NO_ACCOUNT, 0, self.ledger + self.open_holds)]
         pairs = [
             (DriftKind.BALANCE, self.ledger, self.balance),
-            (DriftKind.HELD, self.holds, self.held),
-            (DriftKind.BALANCE_AFTER, self.ledger, self.ledger if self.newest is None else self.newest),
+            (DriftKind.HELD, self.open_holds, self.held),
+            (DriftKind.BALANCE_AFTER, self.ledger, self.ledger if self.last_balance is None else self.last_balance),
         ]
-        return [Drift(self.user_id, what, expected, found) for what, expected, found in pairs if expected != found]
+        return [Drift(self.user_id, kind, expected, found) for kind, expected, found in pairs if expected != found]
 
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationPage:
-    """The outcome for the accounts behind a user id: how many there were, and every drift among them.
+    """Result for one page of accounts: how many there were, and every drift among them.
 
-    `last_user_id` is where the next page begins, None after the last.
+    The next page begins after `last_user_id`; None after the last page.
     """
 
     accounts: int
@@ -268,7 +268,7 @@ class ReconciliationPage:
 
 @dataclass(frozen=True, slots=True)
 class ReconciliationReport:
-    """The outcome for every account, and when it was known."""
+    """Result for all accounts."""
 
     accounts: int
     drifting_accounts: int
@@ -277,7 +277,7 @@ class ReconciliationReport:
 
 @dataclass(frozen=True, slots=True)
 class CreditPolicy:
-    """How many credits an account starts with, and how long a registered user's period is."""
+    """Sizes of accounts, the interval between resets, and lifetimes of holds and idempotent responses."""
 
     max_guest_credits: int = 10
     max_registered_credits: int = 50
@@ -289,7 +289,7 @@ class CreditPolicy:
     largest_amount: int = 2**31 - 1
 
     def max_credits(self, is_guest: bool) -> int:
-        """Credits of a full account."""
+        """Return the credits of a full account."""
         return self.max_guest_credits if is_guest else self.max_registered_credits
 
 
@@ -297,10 +297,10 @@ PSEUDONYM_LENGTH = 64
 
 
 class Erasure(SQLModel, table=True):
-    """One erasure: the list of them, and the work that is under way.
+    """One erasure of a user's data, finished or in progress.
 
-    `user_id` and `pseudonym` are there until it is finished, and nothing joins them afterwards. `subject_hash` is the
-    user id under a key that the database has not. `counts` are rows by what they were.
+    `user_id` and `pseudonym` are set until it is finished; afterwards nothing links them. `subject_hash` is the user id
+    hashed with a key that is not in the database. `counts` are numbers of erased rows by kind.
     """
 
     __tablename__ = "erasures"
@@ -327,7 +327,7 @@ class Erasure(SQLModel, table=True):
 
 
 class ErasedBalance(SQLModel, table=True):
-    """What an erased account had left, so that coming back does not refill it; kept until `forget_at`."""
+    """Credits that an erased account had left, so that erasure does not refill them; deleted after `forget_at`."""
 
     __tablename__ = "erased_balances"
     __table_args__ = (
@@ -344,7 +344,7 @@ class ErasedBalance(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class ErasureHistory:
-    """What is known, `now`, of a subject that wants an account: when it was last erased, and what it had left."""
+    """Last erasure of a subject that requests an account, and the credits that it had left, read at `now`."""
 
     now: datetime
     is_erasing: bool = False
@@ -354,7 +354,7 @@ class ErasureHistory:
 
 @dataclass(frozen=True, slots=True)
 class InitialBalance:
-    """How an account begins: its credits, and since when its period runs (None: since now)."""
+    """Credits of a new account, and when its reset interval began (None: now)."""
 
     available_credits: int
     max_credits: int
@@ -362,19 +362,19 @@ class InitialBalance:
 
 
 def compute_initial_balance(
-    is_guest: bool, past: ErasureHistory, policy: CreditPolicy, asked_since: timedelta
+    is_guest: bool, history: ErasureHistory, policy: CreditPolicy, request_age: timedelta
 ) -> InitialBalance:
-    """The beginning of an account for a request that came `asked_since` ago.
+    """Return the initial balance of an account for a request received `request_age` ago.
 
-    Raises `AccountErasedError` for one that came before the account was erased, or while it is, and
-    `SessionRefusedError` for a guest who names an account that was a registered user's.
+    Raises `AccountErasedError` if the request was received before an erasure of the account or during one, and
+    `SessionRefusedError` if a guest names an account that belonged to a registered user.
     """
-    if past.is_erasing or (past.erased_at is not None and past.erased_at > past.now - asked_since):
+    if history.is_erasing or (history.erased_at is not None and history.erased_at > history.now - request_age):
         raise AccountErasedError
-    most = policy.max_credits(is_guest)
-    balance = past.balance
+    max_credits = policy.max_credits(is_guest)
+    balance = history.balance
     if balance is None or (balance.is_guest and not is_guest):
-        return InitialBalance(most, most)
+        return InitialBalance(max_credits, max_credits)
     if is_guest and not balance.is_guest:
         raise SessionRefusedError
-    return InitialBalance(balance.available_credits, most, balance.last_reset_timestamp)
+    return InitialBalance(balance.available_credits, max_credits, balance.last_reset_timestamp)

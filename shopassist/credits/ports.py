@@ -11,7 +11,7 @@ from shopassist.credits.models import CreditTransaction, ReconciliationPage, Tra
 
 @dataclass(slots=True)
 class LedgerCounters:
-    """What a process did: holds begun and how they ended, deductions, and what it refused for want of credits."""
+    """Counts, in one process, of holds placed and how they ended, deductions, and refusals for lack of credits."""
 
     held: int = 0
     settled: int = 0
@@ -21,7 +21,7 @@ class LedgerCounters:
     refused: int = 0
 
     def record(self, grant: "Grant", is_hold: bool) -> "Grant":
-        """Count the outcome of asking for credits, which is returned."""
+        """Count the outcome of a request for credits, and return it."""
         if not grant.granted:
             self.refused += not (grant.is_in_progress or grant.already_answered)
         elif is_hold:
@@ -33,10 +33,10 @@ class LedgerCounters:
 
 @dataclass(frozen=True, slots=True)
 class HoldRequest:
-    """Credits to set aside for answering one question of one user, at most once at a time.
+    """Credits to reserve for answering one question of one user.
 
-    `question_hash` and `idempotency_key` are each unique among the user's open holds. `network` is where a guest comes
-    from, as `CreditLedger.get_or_create_account` takes it.
+    `question_hash` and `idempotency_key` are each unique among the user's open holds. `network` is the guest's client
+    network, as in `CreditLedger.get_or_create_account`.
     """
 
     hold_id: UUID
@@ -64,7 +64,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class OpenHold:
-    """What an open hold is for."""
+    """The question and key of an open hold."""
 
     question_hash: str | None
     idempotency_key: str | None
@@ -72,7 +72,7 @@ class OpenHold:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """What a caller was answered under an idempotency key to a request of that hash."""
+    """The response to a request with an idempotency key, and the hash of the request."""
 
     user_id: str
     idempotency_key: str
@@ -82,7 +82,7 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What becomes of a hold when its question was answered; all of it commits together."""
+    """The end of a hold whose question was answered, and what to store with it in the same transaction."""
 
     hold_id: UUID
     user_id: str
@@ -107,14 +107,14 @@ class Adjustment:
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
-    """Which rows of a history are wanted: of a type, from `since` on, and before `until`; None leaves it open."""
+    """Selects transactions of a type, with `since` <= timestamp < `until`; None does not restrict."""
 
     transaction_type: TransactionType | None = None
     since: datetime | None = None
     until: datetime | None = None
 
     def matches(self, row: CreditTransaction) -> bool:
-        """Whether `row` is one of them."""
+        """Return whether the filter selects `row`."""
         return (
             (self.transaction_type is None or row.transaction_type == self.transaction_type)
             and (self.since is None or row.timestamp >= self.since)
@@ -127,9 +127,9 @@ UNFILTERED = HistoryFilter()
 
 @dataclass(frozen=True, slots=True)
 class CompactionBatch:
-    """What one batch of retention did: how many transactions it folded, and the id of the last row it looked at.
+    """Result of one batch of compaction: the number of transactions replaced, and the id of the last row read.
 
-    `last_id` is None when nothing it looked at was old enough, so that going on would find nothing either.
+    `last_id` is None if no row of the batch was old enough. Ids grow with time, so later batches have no old rows.
     """
 
     compacted: int
@@ -137,70 +137,75 @@ class CompactionBatch:
 
 
 class CreditLedger(Protocol):
-    """Money. Each call is atomic and durable by itself, and never part of a unit of work."""
+    """Moves credits. Each call is atomic and durable by itself, never part of a unit of work."""
 
     async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
-        """The account, created on first sight, after a reset that was due. `is_guest` counts only for a new one.
+        """Return the account, after a reset that was due. `is_guest` only matters for a new account.
 
-        A new guest counts for their `network` (a keyed hash), if any; `GuestLimitError` past its most of a day.
+        A new guest counts towards the daily limit of their `network` (a keyed hash), if given. Raises `GuestLimitError`
+        when that is reached.
         """
 
     async def register_guest(self, user_id: str) -> UserCredits:
-        """Make a guest's account a registered user's, filled up to its maximum; others stay as they are."""
+        """Turn a guest's account into a registered user's and fill it up. Leave other accounts unchanged."""
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
-        """Spend `amount` (> 0) credits now, or change nothing."""
+        """Deduct `amount` (> 0) credits, or change nothing."""
 
     async def place_hold(self, request: HoldRequest) -> Grant:
-        """Set credits aside for work in progress, until `settle`, `void` or the end of the hold's lifetime.
+        """Reserve credits until `settle`, `void` or the end of the hold's lifetime.
 
-        None for what is in flight or answered by now. Where the grant leaves open whether it is answered, callers look.
+        Not granted if the question is in progress or already answered. If `already_answered` is None, the caller must
+        check the cache.
         """
 
     async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
-        """The user's open holds for that question or under that key: two at the most."""
+        """Return the user's open holds for the question or with the key: at most two."""
 
     async def settle(self, settlement: Settlement) -> bool:
-        """Turn a hold into a deduction and store what belongs to it, or, when the hold is gone, change nothing."""
+        """Turn a hold into a deduction and store its answer. Return False, changing nothing, if the hold is gone."""
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
-        """Give a hold back; False when it is gone."""
+        """Return held credits to the account. Return False if the hold is gone."""
 
     async def void_expired(self, limit: int = 1000) -> int:
-        """Give back holds that outlived their lifetime, `limit` at the most; how many."""
+        """Void up to `limit` holds past their lifetime; return how many."""
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
-        """Add or take credits; None, and nothing changed, when that would overdraw or there is no such account."""
+        """Add or remove credits. Return None, changing nothing, if that would overdraw or there is no account."""
 
     async def reset(self, user_id: str) -> None:
-        """Refill one registered account now; nothing for guests and strangers."""
+        """Refill a registered account now. Do nothing for guests and unknown users."""
 
     async def reset_due_accounts(self, limit: int = 1000) -> int:
-        """Refill registered accounts whose period is over, `limit` at the most; how many were moved on."""
+        """Refill up to `limit` registered accounts whose reset is due; return how many."""
+
+    async def delete_old_guest_counts(self, limit: int = 1000) -> int:
+        """Delete up to `limit` counts of new guests of days before yesterday (UTC); return how many."""
 
 
 class IdempotencyStore(Protocol):
-    """Answers that are given again to whoever asks with the same idempotency key."""
+    """Stored responses to requests with an idempotency key."""
 
     async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
-        """What the caller was answered under this key, while it is kept."""
+        """Return the response stored for the key, unless it has expired."""
 
-    async def store(self, replay: IdempotencyRecord) -> None:
-        """Keep an answer that cost nothing; one that is kept already stays."""
+    async def store(self, record: IdempotencyRecord) -> None:
+        """Store a response that cost nothing, unless one is stored for the key already."""
 
     async def delete_expired(self, limit: int = 1000) -> int:
-        """Remove answers past their time, `limit` at the most; how many."""
+        """Delete up to `limit` expired responses; return how many."""
 
 
 class LedgerReconciliation(Protocol):
-    """Recomputes balances, a page at a time, outside any unit of work and without holding a lock."""
+    """Recomputes balances in pages, outside any unit of work and without locks."""
 
     async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
-        """The next `limit` accounts by user id, and the ledger rows and holds in between that have no account."""
+        """Reconcile the next `limit` accounts by user id, and rows and holds without account between them."""
 
 
 class CreditRepository(Protocol):
-    """The rows behind the ledger, for reading, administration and moving data."""
+    """The rows of the ledger, for reading, administration and data migration."""
 
     async def get_user_credits(self, user_id: str) -> UserCredits | None: ...
 
@@ -211,26 +216,26 @@ class CreditRepository(Protocol):
     async def create_transaction(self, transaction: CreditTransaction) -> CreditTransaction: ...
 
     async def get_user_transactions(
-        self,
-        user_id: str,
-        limit: int = 100,
-        before_id: int | None = None,
-        filter_: HistoryFilter = UNFILTERED,
+        self, user_id: str, limit: int = 100, before_id: int | None = None, filter_: HistoryFilter = UNFILTERED
     ) -> list[CreditTransaction]:
-        """Newest first; with `before_id` those older than that row (the keyset cursor)."""
+        """Return transactions, newest first; with `before_id` those older than that row (keyset pagination)."""
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
-        """Fold transactions older than `days` into one `opening` row per user, so that sums stay true; how many."""
+        """Compact transactions older than `days` into one `opening` row per user with their sum; return how many."""
 
     async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
-        """One batch of `cleanup_old_transactions`: look at the `limit` rows behind `after_id`."""
+        """Run one batch of `cleanup_old_transactions` over the next `limit` rows after `after_id`."""
 
 
-class GuestNetworks(Protocol):
-    """How many new guests came from where; they are counted where their accounts are opened."""
-
-    async def delete_old(self, limit: int = 1000) -> int:
-        """Remove counts of days before yesterday (UTC), `limit` at the most; how many."""
+async def compact_all(repository: CreditRepository, days: int) -> int:
+    """Run all batches of `cleanup_old_transactions`; return the number of transactions compacted."""
+    compacted, last_id = 0, 0
+    while True:
+        batch = await repository.compact_transactions(days, last_id)
+        compacted += batch.compacted
+        if batch.last_id is None:
+            return compacted
+        last_id = batch.last_id
 
 
 class CreditRepositories(Protocol):

@@ -26,7 +26,6 @@ from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, GUEST_ERROR
 from shopassist.api.fast_route import FastRoute, build_json_response
 from shopassist.api.headers import STALE_RESPONSE, is_preferred
 from shopassist.api.pagination import build_next_link, decode_id_cursor
-from shopassist.audit.routes import admin_router
 from shopassist.credits.models import (
     CreditAdjusted,
     CreditAdjustment,
@@ -41,10 +40,12 @@ from shopassist.credits.service import AdjustmentService, CreditService
 from shopassist.errors import GuestLimitError, NotFoundError, OverdrawError, RateLimitedError
 from shopassist.identity.rate_limits import RateLimitKind
 
+admin_router = APIRouter(prefix="/api/admin", tags=["administration"], dependencies=REGISTERED_SECURITY)
+
 AdjustmentServiceDep = Annotated[AdjustmentService, Depends(take_from_container("adjustment_service"))]
 
 
-# A subject may have slashes in it.
+# A subject may contain slashes.
 @admin_router.post(
     "/credits/{user_id:path}/adjust",
     responses=document_errors(*ADMIN_ERRORS, *BODY_ERRORS, NotFoundError, OverdrawError),
@@ -93,11 +94,11 @@ HISTORY_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 CSV_COLUMNS = [name for name, field in CreditTransaction.model_fields.items() if not field.exclude]
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that spreadsheets calculate."""
+"""First characters of a cell that a spreadsheet evaluates as a formula."""
 
 
 def to_utc(instant: datetime) -> datetime:
-    """`instant` in UTC. Raises `ValueError` where that is no date any more."""
+    """Return `instant` in UTC. Raises `ValueError` if that is outside the range of dates."""
     try:
         return instant.astimezone(UTC)
     except OverflowError:
@@ -108,7 +109,7 @@ UtcInstant = Annotated[AwareDatetime, AfterValidator(to_utc)]
 
 
 class HistoryQuery(BaseModel):
-    """Which rows, and which page of them."""
+    """Filter and page of the credit history."""
 
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=64, description="From the `Link` header.")
@@ -117,8 +118,8 @@ class HistoryQuery(BaseModel):
     until: UtcInstant | None = Field(default=None, alias="to", description="Exclusive, with its offset from UTC.")
 
     @property
-    def wanted(self) -> HistoryFilter:
-        """The rows that are asked for, on whichever page."""
+    def filter(self) -> HistoryFilter:
+        """The filter without the page."""
         return HistoryFilter(self.transaction_type, self.since, self.until)
 
 
@@ -140,7 +141,7 @@ async def list_transactions(
     CSV to clients that prefer it. What is past its retention is one row of type `opening`.
     """
     rows = await service.get_caller_history(
-        caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.wanted, caller.network
+        caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.filter, caller.network
     )
     page = rows[: query.limit]
     headers = {"Vary": "Accept"}
@@ -154,7 +155,7 @@ async def list_transactions(
 
 
 def format_csv(rows: Sequence[CreditTransaction]) -> str:
-    """The public columns under their names. Text that a spreadsheet would calculate is kept from it by a `'`."""
+    """Return the public columns as CSV. Text that a spreadsheet would evaluate is prefixed with `'`."""
     file = io.StringIO()
     writer = csv.writer(file)
     writer.writerow(CSV_COLUMNS)
@@ -193,7 +194,7 @@ profile_router = APIRouter(
 
 
 class Profile(BaseModel):
-    """A registered user: what the token says of them, and their credits."""
+    """A registered user: claims of the access token, and the credits."""
 
     user_id: str
     email: str | None

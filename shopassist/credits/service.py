@@ -1,10 +1,14 @@
-"""Credit service: balances, deductions, resets, history, and adjustments by administrators."""
+"""Services of credits: balances, adjustments, reconciliation and compaction of the ledger."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
 from math import inf
 from uuid import uuid4
+
+import structlog
 
 from shopassist.credits.models import (
     CreditAdjusted,
@@ -12,28 +16,31 @@ from shopassist.credits.models import (
     CreditPolicy,
     CreditStatus,
     CreditTransaction,
+    ReconciliationPage,
+    ReconciliationReport,
     UserCredits,
 )
 from shopassist.credits.ports import (
     UNFILTERED,
     Adjustment,
-    CompactionBatch,
     CreditLedger,
     CreditRepositories,
     HistoryFilter,
     IdempotencyStore,
+    LedgerReconciliation,
 )
 from shopassist.db.ports import ReplicaReads, UnitOfWork
-from shopassist.db.row_batches import run_in_batches
+from shopassist.db.row_batches import JobResult, run_in_batches
 from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError, SessionRefusedError, StorageUnavailableError
 from shopassist.text import validate_user_id
 
-COMPACTION_BATCH_ROWS = 1000
-"""Ledger rows that one transaction of retention looks at."""
+logger = structlog.get_logger(__name__)
+
+ACCOUNTS_PER_PAGE = 5000
 
 
 class CreditService:
-    """Accounts of whole credits, keyed by an OIDC subject or a guest session id."""
+    """Credit accounts of registered users (OIDC subject) and guests (session id)."""
 
     def __init__(
         self,
@@ -42,22 +49,21 @@ class CreditService:
         policy: CreditPolicy,
         lagging_reads: ReplicaReads[CreditRepositories] | None = None,
     ) -> None:
-        """`ledger` moves credits; `lagging_reads` reads history, or else `unit_of_work` does."""
+        """History is read through `lagging_reads` if given, else through `unit_of_work`."""
         self._ledger = ledger
         self._lagging_reads = lagging_reads or unit_of_work
-        self._unit_of_work = unit_of_work
         self._policy = policy
 
     async def get_user_credits(self, user_id: str, is_guest: bool = False) -> UserCredits:
-        """The account, created with its first credits on first sight, after a reset that was due."""
+        """Return the account after a reset that was due; create it, with its initial credits, if it is missing."""
         return await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest)
 
     async def get_caller_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
-        """The account of a caller who proved to be `user_id`, or who is a guest of that session id.
+        """Return the account of an identified caller: a registered user, or a guest with this session id.
 
-        Raises `SessionRefusedError` when a session id names a registered account, and `GuestLimitError` when it is new
-        and `network`, a keyed hash, has had as many new guests as it may have today. A registered user whose id a guest
-        session had taken before gets the account, filled up to a registered user's credits.
+        A guest account becomes a registered user's if such a user has its id. Raises `SessionRefusedError` if a session
+        id names a registered account, and `GuestLimitError` if the guest is new and `network` (a keyed hash) has
+        reached its daily limit of new guests.
         """
         account = await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest, network)
         if is_guest and not account.is_guest:
@@ -67,11 +73,11 @@ class CreditService:
         return account
 
     async def check_credits(self, user_id: str, is_guest: bool = False) -> int:
-        """Credits that can be spent now, after a reset that was due."""
+        """Return the available credits, after a reset that was due."""
         return (await self.get_user_credits(user_id, is_guest)).available_credits
 
     async def deduct_credit(self, user_id: str, is_guest: bool = False, amount: int = 1) -> bool:
-        """Spend `amount` credits, or, when that is negative or more than there is, change nothing and say False."""
+        """Deduct `amount` credits. Return False, changing nothing, if it is negative or exceeds the balance."""
         if amount < 0:
             return False
         account = validate_user_id(user_id)
@@ -81,18 +87,18 @@ class CreditService:
         return (await self._ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
 
     async def reset_credits(self, user_id: str | None = None) -> None:
-        """Refill one registered user now, or every registered user whose reset is due. Never lowers a balance."""
+        """Refill one registered user now, or every registered user whose reset is due. Never lower a balance."""
         if user_id is not None:
             await self._ledger.reset(validate_user_id(user_id))
             return
         await run_in_batches(self._ledger.reset_due_accounts, seconds=inf)
 
     async def get_credit_status(self, user_id: str, is_guest: bool = False) -> CreditStatus:
-        """What can be spent, and when it comes back."""
+        """Return the available credits and the time of the next reset."""
         return self.build_status(await self.get_user_credits(user_id, is_guest))
 
     def build_status(self, account: UserCredits) -> CreditStatus:
-        """The status that an account shows."""
+        """Return the public status of an account."""
         return CreditStatus(
             available_credits=account.available_credits,
             max_credits=account.max_credits,
@@ -102,13 +108,9 @@ class CreditService:
         )
 
     async def get_user_transactions(
-        self,
-        user_id: str,
-        limit: int = 100,
-        before_id: int | None = None,
-        filter_: HistoryFilter = UNFILTERED,
+        self, user_id: str, limit: int = 100, before_id: int | None = None, filter_: HistoryFilter = UNFILTERED
     ) -> list[CreditTransaction]:
-        """Newest first; with `before_id` those older than that row."""
+        """Return transactions, newest first; with `before_id` those older than that row."""
         validate_user_id(user_id)
         return await self._lagging_reads.run(
             lambda work: work.credits.get_user_transactions(user_id, limit, before_id, filter_)
@@ -123,7 +125,7 @@ class CreditService:
         filter_: HistoryFilter = UNFILTERED,
         network: str | None = None,
     ) -> Sequence[CreditTransaction]:
-        """Return the history of a caller, as `get_caller_account`.
+        """Return transactions of an identified caller. Raises the errors of `get_caller_account`.
 
         While the primary is down, the account is only read from a replica, never created.
         """
@@ -135,29 +137,14 @@ class CreditService:
                 raise SessionRefusedError from None
         return await self.get_user_transactions(user_id, limit, before_id, filter_)
 
-    async def compact_old_transactions(self) -> int:
-        """Fold what is past its retention into opening rows, each batch for itself; how many transactions."""
-        folded, last_id = 0, 0
-        while True:
-            fold = await self.compact_batch(last_id)
-            folded += fold.compacted
-            if fold.last_id is None:
-                return folded
-            last_id = fold.last_id
-
-    async def compact_batch(self, after_id: int) -> CompactionBatch:
-        """One batch of `fold_old_transactions`, behind the row `after_id`."""
-        async with self._unit_of_work() as work:
-            return await work.credits.compact_transactions(self._policy.retention_days, after_id, COMPACTION_BATCH_ROWS)
-
 
 class AdjustmentService:
-    """Adds credits to accounts and takes them away, once for each idempotency key of an administrator."""
+    """Adds credits to accounts or removes them, once for each idempotency key of an administrator."""
 
     def __init__(
         self, ledger: CreditLedger, replays: IdempotencyStore, unit_of_work: UnitOfWork[CreditRepositories]
     ) -> None:
-        """`replays` holds what was answered under a key."""
+        """`replays` has the earlier responses by idempotency key."""
         self._ledger = ledger
         self._replays = replays
         self._unit_of_work = unit_of_work
@@ -170,10 +157,10 @@ class AdjustmentService:
         idempotency_key: str | None = None,
         request_id: str | None = None,
     ) -> tuple[CreditAdjusted, bool]:
-        """The outcome, and whether it is that of an earlier call with the same key; one that is new goes to the audit.
+        """Adjust an account and record it in the audit log. Return the outcome and whether it is of an earlier call.
 
-        Raises `NotFoundError` when there is no such account, `OverdrawError` when it cannot bear the change, and
-        `KeyReusedError` when the key came with another change before.
+        Raises `NotFoundError` if there is no such account, `OverdrawError` if the balance does not allow the change,
+        and `KeyReusedError` if the key was used for another change.
         """
         adjustment = Adjustment(
             operation_id=uuid4(),
@@ -185,15 +172,15 @@ class AdjustmentService:
             request_hash=hash_adjustment(user_id, change),
             request_id=request_id,
         )
-        earlier = await self._earlier(adjustment)
+        earlier = await self._find_earlier(adjustment)
         if earlier is not None:
             return earlier, True
         account = await self._ledger.adjust(adjustment)
         if account is None:
-            # A call with the same key may have come first, in whose stead nothing was done.
-            earlier = await self._earlier(adjustment)
+            # A concurrent call with the same key may have committed first.
+            earlier = await self._find_earlier(adjustment)
             if earlier is None:
-                raise await self._refusal(adjustment.user_id)
+                raise await self._explain_refusal(adjustment.user_id)
             return earlier, True
         adjusted = CreditAdjusted(
             **change.model_dump(),
@@ -204,22 +191,105 @@ class AdjustmentService:
         )
         return adjusted, False
 
-    async def _earlier(self, adjustment: Adjustment) -> CreditAdjusted | None:
+    async def _find_earlier(self, adjustment: Adjustment) -> CreditAdjusted | None:
         if adjustment.idempotency_key is None:
             return None
-        replay = await self._replays.get(adjustment.actor, adjustment.idempotency_key)
-        if replay is None:
+        record = await self._replays.get(adjustment.actor, adjustment.idempotency_key)
+        if record is None:
             return None
-        if replay.request_hash != adjustment.request_hash:
+        if record.request_hash != adjustment.request_hash:
             raise KeyReusedError
-        return CreditAdjusted.model_validate(replay.response)
+        return CreditAdjusted.model_validate(record.response)
 
-    async def _refusal(self, user_id: str) -> NotFoundError | OverdrawError:
+    async def _explain_refusal(self, user_id: str) -> NotFoundError | OverdrawError:
         account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
         return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
 
 
 def hash_adjustment(user_id: str, change: CreditAdjustment) -> str:
-    """What tells a change of one account from another: SHA-256 of its canonical JSON, as 64 hex characters."""
+    """Return the SHA-256 of the canonical JSON of an adjustment, as 64 hex characters."""
     canonical = json.dumps({"adjust": user_id, **change.model_dump()}, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+class LedgerCompaction:
+    """Replaces transactions past their retention by opening rows."""
+
+    def __init__(self, unit_of_work: UnitOfWork[CreditRepositories], policy: CreditPolicy) -> None:
+        """`policy` gives the retention in days."""
+        self._unit_of_work = unit_of_work
+        self._policy = policy
+        self._last_id = 0
+
+    async def compact_within(self, seconds: float) -> JobResult:
+        """Compact transactions for at most `seconds`, continuing where the previous call in this process stopped."""
+        give_up_at = time.monotonic() + seconds
+        compacted = 0
+        while True:
+            async with self._unit_of_work() as work:
+                batch = await work.credits.compact_transactions(self._policy.retention_days, self._last_id)
+            compacted += batch.compacted
+            self._last_id = batch.last_id or 0
+            if batch.last_id is None:
+                return JobResult(compacted)
+            if time.monotonic() >= give_up_at:
+                return JobResult.incomplete(compacted)
+
+
+class LedgerReconciliationService:
+    """Recomputes every balance from the ledger; `last_report` is the last result in this process, for metrics."""
+
+    def __init__(self, reconciliation: LedgerReconciliation) -> None:
+        """`reconciliation` compares one page of accounts."""
+        self._reconciliation = reconciliation
+        self._iteration: AsyncIterator[ReconciliationPage] | None = None
+        self.last_report: ReconciliationReport | None = None
+
+    async def iterate_pages(self) -> AsyncIterator[ReconciliationPage]:
+        """Yield the results for all accounts. Each page is a consistent snapshot of its own."""
+        accounts, drifting = 0, 0
+        last_user_id: str | None = ""
+        while last_user_id is not None:
+            page = await self._reconciliation.reconcile_page(last_user_id, ACCOUNTS_PER_PAGE)
+            accounts += page.accounts
+            drifting += len({drift.user_id for drift in page.drifts})
+            last_user_id = page.last_user_id
+            yield page
+        self.last_report = ReconciliationReport(accounts, drifting, datetime.now(UTC))
+
+    async def verify(self) -> ReconciliationReport | None:
+        """Reconcile all accounts and log the number that drift."""
+        async for _ in self.iterate_pages():
+            pass
+        self._log_drift()
+        return self.last_report
+
+    async def verify_within(self, seconds: float) -> JobResult:
+        """Reconcile for at most `seconds`, continuing where the previous call stopped; the result counts accounts."""
+        give_up_at = time.monotonic() + seconds
+        # An iteration that raises is not stored again, so that the next call starts from the first account.
+        iteration, self._iteration = self._iteration or self.iterate_pages(), None
+        accounts = 0
+        async for page in iteration:
+            accounts += page.accounts
+            if page.last_user_id is not None and time.monotonic() >= give_up_at:
+                self._iteration = iteration
+                return JobResult.incomplete(accounts)
+        drifting = self._log_drift()
+        return JobResult(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`" if drifting else None)
+
+    def _log_drift(self) -> int:
+        drifting = self.last_report.drifting_accounts if self.last_report is not None else 0
+        if drifting:
+            logger.error("ledger_drift", count=drifting)
+        return drifting
+
+    def build_status(self) -> dict[str, str | int]:
+        """Return the last result for the health report."""
+        if self.last_report is None:
+            return {"verified": "not run here"}
+        return {
+            "verified": self.last_report.finished_at.isoformat(),
+            "accounts": self.last_report.accounts,
+            "drifting_accounts": self.last_report.drifting_accounts,
+        }

@@ -22,7 +22,7 @@ class MemoryLeases:
     """Implements `Leases`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The store's clock decides."""
+        """The store's clock decides about expiry."""
         self._store = store
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
@@ -47,7 +47,7 @@ class MemoryMaintenanceRuns:
     """Implements `MaintenanceRuns`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The store's clock decides."""
+        """The store's clock decides about age."""
         self._store = store
 
     async def record(self, report: RunReport) -> None:
@@ -64,9 +64,9 @@ class MemoryMaintenanceRuns:
             note=note,
         )
         runs = self._store.table(MaintenanceRun)
-        newest = next((runs[key] for key in reversed(runs) if runs[key].job == run.job), None)
-        if newest is not None and run.did == 0 and _repeat_key(newest) == _repeat_key(run):
-            newest.finished_at, newest.seconds, newest.repeats = now, run.seconds, newest.repeats + 1
+        last = next((runs[key] for key in reversed(runs) if runs[key].job == run.job), None)
+        if last is not None and run.did == 0 and _repeat_key(last) == _repeat_key(run):
+            last.finished_at, last.seconds, last.repeats = now, run.seconds, last.repeats + 1
             return
         run.id = self._store.next_id(MaintenanceRun)
         runs[run.id] = run
@@ -74,32 +74,28 @@ class MemoryMaintenanceRuns:
     async def overview(self) -> MaintenanceOverview:
         jobs: dict[str, JobRecord] = {}
         for run in self._store.table(MaintenanceRun).values():
-            before = jobs.get(run.job)
-            earlier = before.last_success_at if before else None
-            done_at = run.finished_at if run.outcome == DONE else earlier
-            jobs[run.job] = JobRecord(copy_row(run), done_at)
+            earlier = jobs.get(run.job)
+            last_success_at = earlier.last_success_at if earlier else None
+            jobs[run.job] = JobRecord(copy_row(run), run.finished_at if run.outcome == DONE else last_success_at)
         return MaintenanceOverview(self._store.now(), jobs)
 
     async def delete_old(self, limit: int = 1000) -> int:
-        oldest, places, outcomes = (
-            self._store.get_time_before(RUN_RETENTION),
-            Counter[str](),
-            Counter[tuple[str, str]](),
-        )
-        gone: list[int] = []
-        for key, run in reversed(self._store.table(MaintenanceRun).items()):
-            places[run.job] += 1
-            outcomes[run.job, run.outcome] += 1
-            is_beyond = places[run.job] > RUNS_KEPT_PER_JOB or run.finished_at < oldest
-            if is_beyond and outcomes[run.job, run.outcome] > 1:
-                gone.append(key)
-        for key in gone[::-1][:limit]:
-            del self._store.table(MaintenanceRun)[key]
-        return min(len(gone), limit)
+        runs, oldest = self._store.table(MaintenanceRun), self._store.get_time_before(RUN_RETENTION)
+        by_job, by_outcome = Counter[str](), Counter[tuple[str, str]]()
+        old: list[int] = []
+        for key, run in reversed(runs.items()):
+            by_job[run.job] += 1
+            by_outcome[run.job, run.outcome] += 1
+            is_old = by_job[run.job] > RUNS_KEPT_PER_JOB or run.finished_at < oldest
+            if is_old and by_outcome[run.job, run.outcome] > 1:
+                old.append(key)
+        for key in old[::-1][:limit]:
+            del runs[key]
+        return min(len(old), limit)
 
 
 class MemoryVacuum:
-    """Implements `Vacuum`: there are no dead rows."""
+    """Implements `Vacuum`. Memory has no dead rows."""
 
     async def vacuum(self) -> JobResult:
         return JobResult()

@@ -1,9 +1,10 @@
-"""Tables and results of maintenance runs, and leases."""
+"""Tables, results and ports of scheduled jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Protocol
 
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, text
 from sqlmodel import Field, SQLModel
@@ -13,23 +14,23 @@ from shopassist.db.row_batches import JobResult
 
 DONE = "done"
 RUNS_KEPT_PER_JOB = 200
-"""Of each job, beside the newest of each outcome."""
+"""Runs kept of each job, besides the newest of each outcome."""
 
 RUN_RETENTION = timedelta(days=90)
 NOTE_LENGTH = 500
 
 
 class StartedBy(StrEnum):
-    """Who had a job run."""
+    """What started a run."""
 
     SCHEDULER = "scheduler"
     OPERATOR = "operator"
 
 
 class MaintenanceRun(SQLModel, table=True):
-    """One run of a job, or as many as `repeats` of which each ended as the one before and did nothing.
+    """One run of a job, or `repeats` consecutive runs with the same outcome that processed no rows.
 
-    `began_at` is of the first of them, `finished_at` and `seconds` of the last.
+    `began_at` is the start of the first of them; `finished_at` and `seconds` are of the last. `did` counts rows.
     """
 
     __tablename__ = "maintenance_runs"
@@ -50,9 +51,19 @@ class MaintenanceRun(SQLModel, table=True):
     note: str | None = Field(default=None, max_length=NOTE_LENGTH)
 
 
+class Lease(SQLModel, table=True):
+    """A lock with an owner: `holder` alone does the work `name` until `expires_at`."""
+
+    __tablename__ = "leases"
+
+    name: str = Field(primary_key=True, max_length=64)
+    holder: str = Field(max_length=64)
+    expires_at: datetime = Field(sa_type=Timestamp)
+
+
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A run that is over, to be recorded."""
+    """A finished run. `outcome` is `DONE` or the code of the error that ended it."""
 
     job: str
     outcome: str
@@ -62,13 +73,13 @@ class RunReport:
 
     @property
     def is_done(self) -> bool:
-        """Whether it ended well."""
+        """Whether the run ended without an error."""
         return self.outcome == DONE
 
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """The newest run of a job, and when one last ended well."""
+    """The last run of a job, and when a run of it last succeeded."""
 
     last_run: MaintenanceRun
     last_success_at: datetime | None
@@ -76,17 +87,42 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceOverview:
-    """How jobs stood at an instant, by name."""
+    """Records of all jobs, by job name, read at the instant `now`."""
 
     now: datetime
     jobs: Mapping[str, JobRecord]
 
 
-class Lease(SQLModel, table=True):
-    """`holder` has the work `name` to itself until `expires_at`."""
+class Leases(Protocol):
+    """Port of leases: at most one process holds a name at a time, by the database's clock."""
 
-    __tablename__ = "leases"
+    async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
+        """Acquire or extend the lease. Return False while another holder has it."""
 
-    name: str = Field(primary_key=True, max_length=64)
-    holder: str = Field(max_length=64)
-    expires_at: datetime = Field(sa_type=Timestamp)
+    async def release(self, name: str, holder: str) -> None: ...
+
+    async def holder(self, name: str) -> str | None:
+        """Return the current holder."""
+
+
+class MaintenanceRuns(Protocol):
+    """Port of run records, shared by all processes."""
+
+    async def record(self, report: RunReport) -> None:
+        """Record a run. If it repeats the job's last run and processed no rows, only count it there."""
+
+    async def overview(self) -> MaintenanceOverview:
+        """Return the record of each job that ever ran."""
+
+    async def delete_old(self, limit: int = 1000) -> int:
+        """Delete up to `limit` runs past their retention; return how many.
+
+        The newest run of each outcome of a job is kept.
+        """
+
+
+class Vacuum(Protocol):
+    """Port of vacuum."""
+
+    async def vacuum(self) -> JobResult:
+        """Vacuum and analyse the tables that need it; the result counts tables."""

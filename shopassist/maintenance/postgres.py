@@ -1,19 +1,18 @@
 """Leases, records of runs and vacuum in PostgreSQL."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 
 import asyncpg
-from sqlalchemy import URL, text
+from sqlalchemy import text
 
 from shopassist.db.database import DatabaseManager
-from shopassist.db.dsn import apply_tls_settings, normalise_dsn
+from shopassist.db.dsn import find_session_dsn
 from shopassist.db.failures import translate_errors
 from shopassist.db.host_selection import HostSelector
 from shopassist.db.ports import Clock
 from shopassist.db.row_batches import JobResult
-from shopassist.db.statements import execute_quoted, fetch, fetch_without_deadline
+from shopassist.db.statements import fetch, fetch_without_deadline
 from shopassist.maintenance.models import (
     NOTE_LENGTH,
     RUN_RETENTION,
@@ -23,7 +22,7 @@ from shopassist.maintenance.models import (
     MaintenanceRun,
     RunReport,
 )
-from shopassist.settings.database import DatabaseConfig, PoolMode
+from shopassist.settings import Settings
 
 ACQUIRE_LEASE = text("""
 INSERT INTO leases AS l (name, holder, expires_at)
@@ -44,7 +43,7 @@ class PostgresLeases:
     """Implements `Leases`."""
 
     def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """The database's clock decides unless `clock` binds an instant."""
+        """`clock` may bind an instant; otherwise the database's clock decides."""
         self._manager = manager
         self._clock = clock
 
@@ -82,9 +81,9 @@ SELECT CAST(:job AS text), m.finished_at - make_interval(secs => CAST(:seconds A
 FROM moment m WHERE NOT EXISTS (SELECT FROM repeated)
 """)
 
-SELECT_NEWEST_RUNS = text("""
+SELECT_LAST_RUNS = text("""
 SELECT DISTINCT ON (job) r.*,
-       max(finished_at) FILTER (WHERE outcome = 'done') OVER (PARTITION BY job) AS done_at
+       max(finished_at) FILTER (WHERE outcome = 'done') OVER (PARTITION BY job) AS last_success_at
 FROM maintenance_runs r ORDER BY job, id DESC
 """)
 SELECT_NOW = text("SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS now")
@@ -110,7 +109,7 @@ class PostgresMaintenanceRuns:
     """Implements `MaintenanceRuns`."""
 
     def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """The database's clock decides unless `clock` binds an instant."""
+        """`clock` may bind an instant; otherwise the database's clock decides."""
         self._manager = manager
         self._clock = clock
 
@@ -128,12 +127,16 @@ class PostgresMaintenanceRuns:
         )
 
     async def overview(self) -> MaintenanceOverview:
-        rows = await fetch_without_deadline(self._manager, SELECT_NEWEST_RUNS)
+        rows = await fetch_without_deadline(self._manager, SELECT_LAST_RUNS)
         [moment] = await fetch_without_deadline(self._manager, SELECT_NOW, instant=self._clock.instant())
-        newest = [MaintenanceRun(**{name: row[name] for name in MaintenanceRun.model_fields}) for row in rows]
-        done_at = [row["done_at"] for row in rows]
         return MaintenanceOverview(
-            moment["now"], {run.job: JobRecord(run, at) for run, at in zip(newest, done_at, strict=True)}
+            moment["now"],
+            {
+                row["job"]: JobRecord(
+                    MaintenanceRun(**{name: row[name] for name in MaintenanceRun.model_fields}), row["last_success_at"]
+                )
+                for row in rows
+            },
         )
 
     async def delete_old(self, limit: int = 1000) -> int:
@@ -142,123 +145,75 @@ class PostgresMaintenanceRuns:
 
 
 MIN_VACUUM_ROWS = 10_000
-"""Below so many rows dead or changed a table is small or fit: reading past them costs less than a vacuum."""
+"""Tables with fewer dead or changed rows are left alone: reading past them costs less than a vacuum."""
 
-MAX_DEAD_SHARE = 0.3
-"""Of all rows: half more than where autovacuum would have come, and what `shopassist doctor` calls bloated."""
-
-MAX_DEAD_ROWS = 1_000_000
-"""Whatever the share: in a table of ten million rows autovacuum lets twice as many lie."""
-
-MAX_CHANGED_SHARE = 0.2
-"""Of live rows since they were analysed: twice autovacuum's, at which plans begin to be made for another table."""
-
-MAX_FREEZE_AGE = 150_000_000
-"""Transactions (`vacuum_freeze_table_age`): from here on a vacuum freezes the whole table. Done at a quiet pace it
-spares the one that PostgreSQL forces at 200 million, which gives way to nobody."""
-
-TABLE_TIMEOUT_SECONDS = 600
-CLOSE_TIMEOUT_SECONDS = 2.0
+# A vacuum of a large table takes minutes. Its cost delay is autovacuum's, so that it leaves the disk to requests.
 VACUUM_SESSION_SETTINGS = {
-    # Not the pool's: a vacuum of a large table takes minutes, and holds nobody up.
-    "statement_timeout": str(1000 * TABLE_TIMEOUT_SECONDS),
+    "statement_timeout": "600000",
     "lock_timeout": "500",
-    # As autovacuum does: it leaves the disk to those who wait for it.
     "vacuum_cost_delay": "2",
     "application_name": "shopassist vacuum",
 }
+CLOSE_TIMEOUT_SECONDS = 2.0
 
-# Who may: the owner, who has been given MAINTAIN (PostgreSQL 17 and later), and the owner of the database.
+# Due tables: 30 % of the rows dead (half more than autovacuum's threshold) or a million; a fifth of the live rows
+# changed since the last ANALYZE; or 150 million transactions since the last freeze, before PostgreSQL forces one at 200
+# million. `is_permitted`: the table's owner, the owner of the database, or a role with MAINTAIN (PostgreSQL 17).
 SELECT_DUE_TABLES = """
-SELECT format('%I.%I', s.schemaname, s.relname) AS name, s.relname AS plain,
+SELECT format('%I.%I', s.schemaname, s.relname) AS quoted_name, s.relname AS name,
        pg_has_role(c.relowner, 'USAGE') OR pg_has_role(d.datdba, 'USAGE') OR c.relacl IS NOT NULL AND EXISTS (
            SELECT FROM aclexplode(c.relacl) a
            WHERE a.privilege_type = 'MAINTAIN' AND (a.grantee = 0 OR pg_has_role(a.grantee, 'USAGE'))
-       ) AS may
+       ) AS is_permitted
 FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
 JOIN pg_database d ON d.datname = current_database()
 WHERE s.schemaname = 'public' AND (
-    s.n_dead_tup >= $1 AND (s.n_dead_tup >= $2 * (s.n_live_tup + s.n_dead_tup) OR s.n_dead_tup >= $3)
-    OR s.n_mod_since_analyze >= $1 AND s.n_mod_since_analyze >= $4 * s.n_live_tup
-    OR age(c.relfrozenxid) >= $5
+    s.n_dead_tup >= $1 AND (s.n_dead_tup >= 0.3 * (s.n_live_tup + s.n_dead_tup) OR s.n_dead_tup >= 1000000)
+    OR s.n_mod_since_analyze >= $1 AND s.n_mod_since_analyze >= 0.2 * s.n_live_tup
+    OR age(c.relfrozenxid) >= 150000000
 )
 ORDER BY s.n_dead_tup DESC, 1
 """
-VACUUM_THRESHOLDS = (MIN_VACUUM_ROWS, MAX_DEAD_SHARE, MAX_DEAD_ROWS, MAX_CHANGED_SHARE, MAX_FREEZE_AGE)
 
-# Neither waits for a table that somebody has locked, nor locks everybody out to give the end of its file back.
-VACUUM_TABLE = "VACUUM (ANALYZE, SKIP_LOCKED, TRUNCATE false) %s"
-LOCK_NOT_AVAILABLE = "55P03"
 NEEDS_SESSION_NOTE = "DB_POOL_MODE=transaction: set DATABASE_DIRECT_URL or DATABASE_MIGRATION_URL for this"
 NO_PRIVILEGE_NOTE = (
     "may not vacuum {}: run `shopassist db provision` (PostgreSQL 17 and later), or set DATABASE_MIGRATION_URL"
 )
+LOCKED_NOTE = "locked by others, left for the next time: {}"
 
 
 class PostgresVacuum:
     """Implements `Vacuum`."""
 
-    def __init__(self, config: DatabaseConfig) -> None:
-        """Over the owner's link where there is one, else past any pooler."""
-        self._config = config
+    def __init__(self, settings: Settings) -> None:
+        """`settings` name the DSN: the owner's, or one that bypasses a pooler."""
+        self._settings = settings
 
     async def vacuum(self) -> JobResult:
-        url = self._link()
+        url = find_session_dsn(self._settings)
         if url is None:
             return JobResult(note=NEEDS_SESSION_NOTE)
-        done: list[str] = []
-        left: dict[str, list[str]] = {"may not": [], "taken": []}
+        vacuumed, locked, refused = [], [], []
         with translate_errors():
-            async with _connect_for_vacuum(url, self._config.connect_timeout) as connection:
-                for table in await connection.fetch(SELECT_DUE_TABLES, *VACUUM_THRESHOLDS):
-                    if not table["may"]:
-                        left["may not"].append(table["plain"])
-                    elif await _vacuum_table(connection, table["name"]):
-                        done.append(table["plain"])
-                    else:
-                        left["taken"].append(table["plain"])
-        return JobResult(len(done), note=_format_vacuum_note(done, left))
-
-    def _link(self) -> URL | None:
-        config = self._config
-        for link, name in (
-            (config.migration_url, "DATABASE_MIGRATION_URL"),
-            (config.direct_url, "DATABASE_DIRECT_URL"),
-        ):
-            if link is not None:
-                return apply_tls_settings(normalise_dsn(link.get_secret_value(), name), config, name)
-        if config.database_url is None or config.pool_mode is PoolMode.TRANSACTION:
-            return None
-        return apply_tls_settings(normalise_dsn(config.database_url.get_secret_value()), config)
-
-
-@asynccontextmanager
-async def _connect_for_vacuum(url: URL, seconds: float) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of its own: the pool's have limits that are too short, and others wait for them."""
-    connection = await HostSelector(url).connect(timeout=seconds, server_settings=VACUUM_SESSION_SETTINGS)
-    try:
-        yield connection
-    finally:
-        # Not cut: whoever is stopped in the middle has asked the server to stop as well, and that must get there.
-        with suppress(TimeoutError):
-            await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
-
-
-async def _vacuum_table(connection: asyncpg.Connection, table: str) -> bool:
-    """Whether nobody had the table locked."""
-    said: list[str] = []
-    connection.add_log_listener(listener := lambda _, message: said.append(message.sqlstate))
-    try:
-        await execute_quoted(connection, VACUUM_TABLE, table)
-    finally:
-        connection.remove_log_listener(listener)
-    return LOCK_NOT_AVAILABLE not in said
-
-
-def _format_vacuum_note(done: list[str], left: dict[str, list[str]]) -> str | None:
-    parts = [", ".join(done)] if done else []
-    if left["taken"]:
-        parts.append(f"locked by others, left for the next time: {', '.join(left['taken'])}")
-    if left["may not"]:
-        parts.append(NO_PRIVILEGE_NOTE.format(", ".join(left["may not"])))
-    return "; ".join(parts) or None
+            # Not a pooled connection: the pool's statement timeout is too short, and requests wait for its connections.
+            connection = await HostSelector(url).connect(
+                timeout=self._settings.database.connect_timeout, server_settings=VACUUM_SESSION_SETTINGS
+            )
+            try:
+                for table in await connection.fetch(SELECT_DUE_TABLES, MIN_VACUUM_ROWS):
+                    if not table["is_permitted"]:
+                        refused.append(table["name"])
+                        continue
+                    try:
+                        # Truncation would lock out readers.
+                        await connection.execute(f"VACUUM (ANALYZE, TRUNCATE false) {table['quoted_name']}")
+                        vacuumed.append(table["name"])
+                    except asyncpg.LockNotAvailableError:
+                        locked.append(table["name"])
+            finally:
+                # A cancelled vacuum sends a cancel request first, which an abrupt end of the connection would lose.
+                with suppress(TimeoutError):
+                    await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
+        notes = (("{}", vacuumed), (LOCKED_NOTE, locked), (NO_PRIVILEGE_NOTE, refused))
+        note = "; ".join(template.format(", ".join(tables)) for template, tables in notes if tables)
+        return JobResult(len(vacuumed), note=note or None)

@@ -110,7 +110,7 @@ def _collect_credits(services: Any) -> Iterator[MetricFamily]:
     yield counter("shopassist_credit_holds", "Credit holds: held, settled, voided or expired.", holds, "event")
     yield counter("shopassist_credit_deductions", "Deductions without a hold.", ledger.deducted)
     yield counter("shopassist_credit_refusals", "Holds and deductions refused for lack of credits.", ledger.refused)
-    if report := services.ledger_audit().last:
+    if report := services.ledger_audit().last_report:
         finished_at = report.finished_at.timestamp()
         for name, help_, value in (
             ("drifting_accounts", "Accounts whose balance differed from the ledger.", report.drifting_accounts),
@@ -165,7 +165,7 @@ def _collect_cache(services: Any) -> Iterator[MetricFamily]:
 
 def _collect_jobs(services: Any) -> Iterator[MetricFamily]:
     scheduler = services.jobs()
-    states = scheduler.states()
+    states = scheduler.states
     runs = {
         (name, outcome): float(count) for name, state in states.items() for outcome, count in state.outcomes.items()
     }

@@ -107,7 +107,7 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
         pool=health.pool(),
         components={
             "jobs": container.jobs().status(),
-            "ledger": container.ledger_audit().status(),
+            "ledger": container.ledger_audit().build_status(),
             "service": container.availability().status(),
             "replica": container.replica().status(),
             "resilience": container.resilience().figures(),

@@ -10,8 +10,7 @@ from uuid import UUID
 
 import typer
 
-from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct
-from shopassist.audit.ports import AuditRepositories
+from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct, AuditRepositories
 from shopassist.audit.postgres import get_operator_name
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError

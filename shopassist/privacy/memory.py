@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from shopassist.credits.memory.ledger import find_last_erasure
+from shopassist.credits.memory import find_last_erasure
 from shopassist.credits.models import CreditHold, CreditTransaction, ErasedBalance, Erasure, UserCredits
 from shopassist.db.memory import MemoryRepository, MemorySession, MemoryStore, copy_row
 from shopassist.db.ports import UserHashFunction

@@ -58,7 +58,6 @@ class RolloutStorage(containers.DeclarativeContainer):
     erasures = providers.Singleton(RoutedPort, router=router, port="erasures")
     cached_answers = providers.Singleton(RoutedPort, router=router, port="cached_answers")
     cache_epochs = providers.Singleton(RoutedPort, router=router, port="cache_epochs")
-    guest_networks = providers.Singleton(RoutedPort, router=router, port="guest_networks")
     audit = providers.Singleton(RoutedPort, router=router, port="audit")
     # The one process of a rollout leads itself, also while PostgreSQL is down.
     leases = memory.provided.leases.call()

@@ -182,6 +182,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "adjust": by_user(lambda adjustment: (adjustment.actor, adjustment.user_id), is_compared=False),
         "reset": by_user(by_id),
         "reset_due_accounts": sum_both,
+        "delete_old_guest_counts": sum_both,
     },
     "replays": {"get": by_user(by_id, writes=False), "store": by_user(by_owner), "delete_expired": sum_both},
     "consent_lookup": {"list_published": in_memory, "get_latest_decision": by_user(by_owner, writes=False)},
@@ -195,7 +196,6 @@ ROUTES: dict[str, dict[str, Handler]] = {
     },
     "cached_answers": {"find": find_answer, "forget": in_memory},
     "cache_epochs": {"current": in_postgres, "advance": advance_epoch},
-    "guest_networks": {"delete_old": sum_both},
     "audit": {"reconcile_page": reconcile_page},
 }
 """Where the calls of each port go."""

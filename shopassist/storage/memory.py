@@ -13,13 +13,8 @@ from shopassist.consent.memory import (
     MemoryConsentRepository,
     MemoryNoticeRepository,
 )
-from shopassist.credits.memory.ledger import MemoryCreditLedger
-from shopassist.credits.memory.repository import (
-    MemoryCreditRepository,
-    MemoryGuestNetworks,
-    MemoryIdempotencyStore,
-    MemoryLedgerReconciliation,
-)
+from shopassist.credits.memory import MemoryCreditLedger
+from shopassist.credits.memory_rows import MemoryCreditRepository, MemoryIdempotencyStore, MemoryLedgerReconciliation
 from shopassist.credits.ports import LedgerCounters
 from shopassist.db.memory import MemoryStore, MemoryUnitOfWork
 from shopassist.db.replica import Replica
@@ -64,14 +59,13 @@ class MemoryStorage(containers.DeclarativeContainer):
         MemoryCreditLedger,
         store=memory_store,
         policy=common.credit_policy,
-        subjects=common.user_hasher,
-        figures=ledger_figures,
+        hash_user=common.user_hasher,
+        counters=ledger_figures,
     )
     cached_answers = providers.Singleton(MemoryCachedAnswers, store=memory_store)
     consent_lookup = providers.Singleton(MemoryConsentLookup, store=memory_store)
     cache_epochs = providers.Singleton(MemoryCacheEpochs)
     replays = providers.Singleton(MemoryIdempotencyStore, store=memory_store, policy=common.credit_policy)
-    guest_networks = providers.Singleton(MemoryGuestNetworks, store=memory_store)
     audit = providers.Singleton(MemoryLedgerReconciliation, store=memory_store)
     personal_data = providers.Singleton(MemoryPersonalDataReader, store=memory_store)
     erasures = providers.Singleton(MemoryErasureRepository, store=memory_store, policy=common.erasure_policy)

@@ -17,7 +17,6 @@ from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.postgres.ledger import PostgresCreditLedger
 from shopassist.credits.postgres.repository import (
     PostgresCreditRepository,
-    PostgresGuestNetworks,
     PostgresIdempotencyStore,
     PostgresLedgerReconciliation,
 )
@@ -84,8 +83,8 @@ class PostgresStorage(containers.DeclarativeContainer):
         manager=database_manager,
         policy=common.credit_policy,
         clock=common.clock,
-        subjects=common.user_hasher,
-        figures=ledger_figures,
+        hash_user=common.user_hasher,
+        counters=ledger_figures,
     )
     cached_answers = providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=common.clock)
     consent_lookup = providers.Singleton(PostgresConsentLookup, manager=database_manager, clock=common.clock)
@@ -96,7 +95,6 @@ class PostgresStorage(containers.DeclarativeContainer):
         policy=common.credit_policy,
         clock=common.clock,
     )
-    guest_networks = providers.Singleton(PostgresGuestNetworks, manager=database_manager, clock=common.clock)
     audit = providers.Singleton(PostgresLedgerReconciliation, manager=database_manager)
     personal_data = providers.Singleton(PostgresPersonalDataReader, manager=database_manager)
     erasures = providers.Singleton(
@@ -107,6 +105,6 @@ class PostgresStorage(containers.DeclarativeContainer):
     )
     leases = providers.Singleton(PostgresLeases, manager=database_manager, clock=common.clock)
     maintenance_runs = providers.Singleton(PostgresMaintenanceRuns, manager=database_manager, clock=common.clock)
-    vacuum = providers.Singleton(PostgresVacuum, config=common.settings.provided.database)
+    vacuum = providers.Singleton(PostgresVacuum, settings=common.settings)
     rollout: providers.Provider[None] = providers.Object(None)
     background_services: providers.Provider[list[Any]] = providers.List()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from shopassist.audit.ports import AdminAudit
+from shopassist.audit.models import AdminAudit
 from shopassist.cache.ports import CacheRepository
 from shopassist.catalog.ports import CatalogRepository
 from shopassist.consent.ports import ConsentHistory, ConsentRepository, NoticeRepository

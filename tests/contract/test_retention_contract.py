@@ -1,10 +1,12 @@
 """Retention, the same over both twins."""
 
 import asyncio
+from math import inf
 
 from containers import Container
 from shopassist.credits.models import CreditTransaction
 from shopassist.credits.ports import CompactionBatch
+from shopassist.db.row_batches import JobResult
 from tests.support.helpers import FixedClock
 
 USER = "auth0|123"
@@ -16,7 +18,13 @@ async def history(container: Container, user_id: str = USER) -> list[tuple[str, 
     return [(row.transaction_type, row.amount, row.balance_after) for row in rows]
 
 
-async def fold(container: Container, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
+async def compact(container: Container) -> int:
+    """Compact all old transactions; return how many."""
+    result: JobResult = await container.ledger_compaction().compact_within(inf)
+    return result.rows
+
+
+async def compact_batch(container: Container, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
     """One batch."""
     async with container.unit_of_work()() as work:
         batch: CompactionBatch = await work.credits.compact_transactions(90, after_id, limit)
@@ -30,12 +38,12 @@ async def test_a_fold_absorbs_the_opening_row_of_the_one_before(container: Conta
     clock.move(days=60)
     await service.deduct_credit("g", is_guest=True, amount=3)
     clock.move(days=60)
-    assert await service.compact_old_transactions() == 2
+    assert await compact(container) == 2
     assert await history(container, "g") == [("deduct", -3, 5), ("opening", 8, 8)]
     clock.move(days=60)
-    assert await service.compact_old_transactions() == 1
+    assert await compact(container) == 1
     assert await history(container, "g") == [("opening", 5, 5)]
-    assert await service.compact_old_transactions() == 0
+    assert await compact(container) == 0
     assert await history(container, "g") == [("opening", 5, 5)]
 
 
@@ -44,7 +52,7 @@ async def test_a_fold_of_nothing_leaves_no_row(container: Container, clock: Fixe
     service = container.credit_service()
     await service.deduct_credit("g", is_guest=True, amount=10)
     clock.move(days=91)
-    assert await service.compact_old_transactions() == 2
+    assert await compact(container) == 2
     assert await history(container, "g") == []
     assert await service.check_credits("g", is_guest=True) == 0
 
@@ -54,7 +62,7 @@ async def test_a_fold_forgets_who_did_what(container: Container, clock: FixedClo
     await container.credit_service().deduct_credit(USER)
     written = clock.time
     clock.move(days=91)
-    await container.credit_service().compact_old_transactions()
+    await compact(container)
     [row] = await container.credit_service().get_user_transactions(USER)
     assert (row.operation_id, row.actor, row.timestamp) == (None, None, written)
     assert row.description == "Balance of older transactions"
@@ -69,18 +77,18 @@ async def test_batches_look_at_a_few_rows_and_say_where_they_ended(container: Co
             await service.deduct_credit(user_id)
     clock.move(days=91)
     await service.deduct_credit(users[0], amount=4)
-    first = await fold(container, limit=7)
+    first = await compact_batch(container, limit=7)
     assert first.compacted == 7
     folded, last_id, batches = first.compacted, first.last_id, 1
     while last_id is not None:
-        batch = await fold(container, last_id, limit=7)
+        batch = await compact_batch(container, last_id, limit=7)
         folded, last_id, batches = folded + batch.compacted, batch.last_id, batches + 1
     # 22 rows in windows of 7; the fourth has the newest alone.
     assert (folded, batches) == (20, 4)
     assert await history(container, users[0]) == [("deduct", -4, 46), ("reset", 3, 50), ("opening", 47, 47)]
     assert await history(container, users[1]) == [("opening", 47, 47)]
-    assert await fold(container) == CompactionBatch(0, (await service.get_user_transactions(users[0]))[0].id)
-    assert await fold(container, after_id=2**62) == CompactionBatch(0, None)
+    assert await compact_batch(container) == CompactionBatch(0, (await service.get_user_transactions(users[0]))[0].id)
+    assert await compact_batch(container, after_id=2**62) == CompactionBatch(0, None)
 
 
 async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container, clock: FixedClock) -> None:
@@ -92,7 +100,7 @@ async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container
         )
     before = (await container.audit().reconcile_page()).drifts
     clock.move(days=91)
-    assert await container.credit_service().compact_old_transactions() == 2
+    assert await compact(container) == 2
     assert await history(container) == [("opening", 55, 99)]
     assert (await container.audit().reconcile_page()).drifts == before != ()
 
@@ -105,7 +113,7 @@ async def test_sums_stay_true_while_credits_are_spent(container: Container, cloc
         await service.deduct_credit(user_id)
     clock.move(days=91)
     spending = [service.deduct_credit(user_id) for user_id in users * 20]
-    folding = [service.compact_old_transactions() for _ in range(4)]
+    folding = [compact(container) for _ in range(4)]
     outcomes = await asyncio.gather(*spending, *folding)
     assert sum(int(outcome) for outcome in outcomes[:200]) == 200
     assert sum(int(outcome) for outcome in outcomes[200:]) == 40

@@ -224,9 +224,9 @@ async def test_only_the_backend_that_is_meant_is_ended(container: Container, dat
     query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
     pid, began = await innocent.fetchrow(query)
     operations = {uuid4(): "a"}
-    assert await takes.happened(operations, ServerProcess(pid, began - timedelta(microseconds=1))) == set()
+    assert await takes.find_committed(operations, ServerProcess(pid, began - timedelta(microseconds=1))) == set()
     assert await innocent.fetchval("SELECT 1") == 1
-    await takes.happened(operations, ServerProcess(pid, began))
+    await takes.find_committed(operations, ServerProcess(pid, began))
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await innocent.fetchval("SELECT 1")
 

@@ -13,7 +13,7 @@ from shopassist.db.roles import MAINTAIN_SINCE_VERSION, Role, Roles, build_scram
 from shopassist.maintenance.postgres import PostgresVacuum
 from shopassist.ops.db_cli import provision_roles as provisioned_by_command
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
-from tests.support.helpers import execute
+from tests.support.helpers import execute, postgres_settings
 
 PASSWORD = "a'long %I \\password"  # noqa: S105 - a test's own
 TIMEOUTS = {"statement_timeout": "30s", "lock_timeout": "5s"}
@@ -121,8 +121,7 @@ async def test_a_role_that_may_not_vacuum_is_told_so(provisioned: str, roles: Ro
     )
     await connection.close()
     link = normalise_dsn(provisioned).set(username=roles.app.name, password=roles.app.password)
-    config = DatabaseConfig(database_url=SecretStr(link.render_as_string(hide_password=False)))
-    work = await PostgresVacuum(config).vacuum()
+    work = await PostgresVacuum(postgres_settings(link.render_as_string(hide_password=False))).vacuum()
     assert work.rows == 0
     assert work.note is not None
     assert work.note.startswith("may not vacuum query_cache: run `shopassist db provision`")

@@ -107,11 +107,11 @@ async def test_a_new_day_begins_anew(at: At, clock: FixedClock, container: Conta
     assert (await client.get(STATUS, headers=session("late"))).status_code == 429
     clock.move(minutes=1)
     assert (await client.get(STATUS, headers=session("early"))).status_code == 200
-    assert await container.guest_networks().delete_old() == 0
+    assert await container.credit_ledger().delete_old_guest_counts() == 0
     clock.move(days=1)
-    assert await container.guest_networks().delete_old() == 1
+    assert await container.credit_ledger().delete_old_guest_counts() == 1
     clock.move(days=1)
-    assert await container.guest_networks().delete_old() == 1
+    assert await container.credit_ledger().delete_old_guest_counts() == 1
 
 
 async def test_a_proxy_that_is_trusted_says_who_comes(at: At) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from containers import Container
@@ -19,7 +18,7 @@ from shopassist.errors import ShopAssistError, StartupError
 from shopassist.maintenance.models import DONE
 from shopassist.maintenance.postgres import MIN_VACUUM_ROWS, NEEDS_SESSION_NOTE, PostgresVacuum
 from shopassist.maintenance.scheduler import Job, JobScheduler
-from shopassist.settings.database import DatabaseConfig, PoolMode
+from shopassist.settings.database import PoolMode
 from tests.support.helpers import execute, postgres_settings
 from tests.support.servers import TestServer
 
@@ -78,7 +77,7 @@ async def test_of_two_processes_one_works_and_the_other_follows_it(database_url:
     wanted = {job.name for job in one.jobs().jobs}
 
     async def has_done_all(jobs: JobScheduler) -> bool:
-        return {name for name, turn in jobs.states().items() if turn.last_success_at} == wanted
+        return {name for name, turn in jobs.states.items() if turn.last_success_at} == wanted
 
     async with AsyncExitStack() as second:
         async with one.jobs().run_while(at_once):
@@ -86,7 +85,7 @@ async def test_of_two_processes_one_works_and_the_other_follows_it(database_url:
             await second.enter_async_context(other.jobs().run_while(at_once))
             await asyncio.sleep(2)
             assert (one.jobs().is_leader, other.jobs().is_leader) == (True, False)
-            assert other.jobs().states() == {}
+            assert other.jobs().states == {}
             assert await one.leases().holder("scheduler") == await other.leases().holder("scheduler")
         await until(lambda: has_done_all(other.jobs()))
     overview = await one.maintenance_runs().overview()
@@ -125,7 +124,7 @@ async def test_a_job_that_fails_stops_no_other_and_is_tried_again_soon(container
     assert (runs["refused"].outcome, runs["refused"].note) == (ShopAssistError.code, None)
     assert (runs["broken"].outcome, runs["broken"].note) == ("failed", "ZeroDivisionError")
     assert (runs["sound"].outcome, runs["sound"].did) == (DONE, 7)
-    turns = jobs.states()
+    turns = jobs.states
     assert all(turns[name].due_at - began < 400 for name in ("refused", "broken"))
     assert turns["sound"].due_at - began > 80_000
     assert turns["broken"].outcomes == {"failed": 1}
@@ -171,7 +170,7 @@ async def test_a_leader_goes_on_with_what_a_turn_left(container: Container, conn
     jobs = JobScheduler(container.leases(), [Job("sweep", timedelta(days=1), turn)], runs)
 
     async def is_done() -> bool:
-        return jobs.states()["sweep"].rows == 5500 if "sweep" in jobs.states() else False
+        return jobs.states["sweep"].rows == 5500 if "sweep" in jobs.states else False
 
     async with jobs.run_while(at_once):
         await until(is_done)
@@ -226,12 +225,12 @@ async def test_vacuum_is_for_tables_that_call_for_it(
         return bool(await connection.fetchval(dead) > MIN_VACUUM_ROWS)
 
     await until(is_seen)
-    work = await container.housekeeping().vacuum()
+    work = await container.vacuum().vacuum()
     assert work == JobResult(1, note="query_cache")
     vacuumed = f"SELECT relname FROM pg_stat_user_tables WHERE {LATELY}"  # noqa: S608 - ours
     assert [row[0] for row in await connection.fetch(vacuumed)] == ["query_cache"]
     assert await connection.fetchval(dead) == 0
-    assert await container.housekeeping().vacuum() == JobResult()
+    assert await container.vacuum().vacuum() == JobResult()
 
 
 async def test_vacuum_neither_waits_for_a_locked_table_nor_for_a_pooler(
@@ -241,9 +240,12 @@ async def test_vacuum_neither_waits_for_a_locked_table_nor_for_a_pooler(
     await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
     async with connection.transaction():
         await connection.execute("LOCK TABLE query_cache IN SHARE UPDATE EXCLUSIVE MODE")
-        work = await container.housekeeping().vacuum()
+        work = await container.vacuum().vacuum()
     assert work == JobResult(0, note="locked by others, left for the next time: query_cache")
-    pooled = DatabaseConfig(database_url=SecretStr(database_url), pool_mode=PoolMode.TRANSACTION)
+    settings = postgres_settings(database_url)
+    pooled = settings.model_copy(
+        update={"database": settings.database.model_copy(update={"pool_mode": PoolMode.TRANSACTION})}
+    )
     assert await PostgresVacuum(pooled).vacuum() == JobResult(note=NEEDS_SESSION_NOTE)
 
 

@@ -8,7 +8,7 @@ import pytest
 from shopassist.cache.ports import CachedAnswers, CacheEpochs
 from shopassist.consent.models import ConsentSubject
 from shopassist.consent.ports import ConsentLookup
-from shopassist.credits.ports import CreditLedger, GuestNetworks, IdempotencyStore, LedgerReconciliation
+from shopassist.credits.ports import CreditLedger, IdempotencyStore, LedgerReconciliation
 from shopassist.privacy.ports import ErasureRepository, PersonalDataReader
 from shopassist.rollout.routed_ports import REPOSITORY_USERS, ROUTES
 from shopassist.rollout.unit_of_work import find_first_call
@@ -22,7 +22,6 @@ PORTS = {
     "erasures": ErasureRepository,
     "cached_answers": CachedAnswers,
     "cache_epochs": CacheEpochs,
-    "guest_networks": GuestNetworks,
     "audit": LedgerReconciliation,
 }
 

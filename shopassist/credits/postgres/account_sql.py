@@ -20,12 +20,12 @@ SELECT user_id, 'allocate', filled - available_credits, m.instant, 'Credits of a
 FROM locked, moment m WHERE filled > available_credits
 """)
 
-RESET_ACCOUNT = text("""
+RESET_TEMPLATE = """
 WITH moment AS (
     SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
 ), locked AS MATERIALIZED (
     SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
-    FROM user_credits WHERE user_id = CAST(:user_id AS text) AND NOT is_guest FOR UPDATE
+    FROM user_credits WHERE NOT is_guest AND {condition}
 ), changed AS (
     UPDATE user_credits c
     SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
@@ -33,34 +33,24 @@ WITH moment AS (
     RETURNING c.user_id
 ), ledger AS (
     INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Credit reset', refilled + held_credits
+    SELECT user_id, 'reset', refilled - available_credits, m.instant, '{description}', refilled + held_credits
     FROM locked, moment m WHERE refilled > available_credits
 )
 SELECT count(*) FROM changed
-""")
+"""
 
-# Skipping locked rows: an account that is in use right now is reset by that very touch.
-RESET_DUE_ACCOUNTS = text("""
-WITH moment AS (
-    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
-), locked AS MATERIALIZED (
-    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, max_credits - held_credits) AS refilled
-    FROM user_credits
-    WHERE NOT is_guest
-      AND last_reset_timestamp <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval)
-    ORDER BY last_reset_timestamp LIMIT :limit FOR UPDATE SKIP LOCKED
-), changed AS (
-    UPDATE user_credits c
-    SET available_credits = l.refilled, last_reset_timestamp = m.instant, updated_at = m.instant
-    FROM locked l, moment m WHERE c.user_id = l.user_id
-    RETURNING c.user_id
-), ledger AS (
-    INSERT INTO credit_transactions (user_id, transaction_type, amount, "timestamp", description, balance_after)
-    SELECT user_id, 'reset', refilled - available_credits, m.instant, 'Periodic credit reset', refilled + held_credits
-    FROM locked, moment m WHERE refilled > available_credits
+RESET_ACCOUNT = text(
+    RESET_TEMPLATE.format(condition="user_id = CAST(:user_id AS text) FOR UPDATE", description="Credit reset")
 )
-SELECT count(*) FROM changed
-""")
+
+# Locked rows are skipped: the call that has such an account locked resets it too.
+RESET_DUE_ACCOUNTS = text(
+    RESET_TEMPLATE.format(
+        condition="last_reset_timestamp <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval)"
+        " ORDER BY last_reset_timestamp LIMIT :limit FOR UPDATE SKIP LOCKED",
+        description="Periodic credit reset",
+    )
+)
 
 ADJUST_ACCOUNT = text("""
 WITH moment AS (
@@ -102,10 +92,9 @@ WITH moment AS (
 SELECT * FROM changed
 """)
 
-# Of accounts that are each named once; what an erased one had left may be nothing, which is no row of the ledger.
-# Of those who ask and have no account yet: a network's guests are counted first, all of them, and as many get theirs as
-# were left of its most; other callers get theirs anyway. What was counted in vain is in the answer. That a network has
-# had its most shows in the snapshot already, since a day's count only grows: refusals write nothing.
+# Each user id occurs once. All new guests of a network are counted first; as many of them get an account as the limit
+# leaves, other users always do. Returns the number of guests counted whose account was not created, to be subtracted
+# again. A network at its limit is found in the snapshot, as a day's count only grows, so that a refusal writes nothing.
 INSERT_ACCOUNTS = text("""
 WITH moment AS (
     SELECT i.instant, CAST(i.instant AT TIME ZONE 'UTC' AS date) AS day
@@ -159,7 +148,7 @@ WHERE day = CAST(:day AS date) AND network = CAST(:network AS text)
 SELECT_EXISTING_ACCOUNTS = text("SELECT user_id FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[]))")
 
 DELETE_OLD_GUEST_COUNTS = text("""
-WITH gone AS (
+WITH deleted AS (
     DELETE FROM guest_networks WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM guest_networks
         WHERE day < CAST(COALESCE(CAST(:instant AS timestamptz), now()) AT TIME ZONE 'UTC' AS date) - 1
@@ -167,29 +156,29 @@ WITH gone AS (
     ))
     RETURNING day
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """)
 
-# The ledger's trigger lets changes pass in a transaction that says so. Two folds of the same rows would wait for each
-# other in a circle, so one at a time; whoever only adds to the ledger is not kept waiting.
+# The ledger's trigger allows changes in a transaction with this setting. The lock admits one compaction at a time: two
+# of the same rows would deadlock. Transactions that only add rows do not wait for it.
 ALLOW_COMPACTION = text("""
 SELECT set_config('shopassist.ledger_maintenance', 'on', true),
        pg_advisory_xact_lock(hashtextextended('shopassist.ledger_maintenance', 0))
 """)
 
-# A user's newest row that is old enough becomes the opening row of all before it. It takes their sum rather than its
-# own balance_after: the sum of the ledger is then the same before and after, whatever a row says. The lateral part
-# reads a few users through (user_id, id), never the table. A lone opening row has nothing to fold.
+# A user's newest row that is old enough becomes the opening row of all rows up to it. Its amount is their sum rather
+# than its own balance_after, so that the sum of the ledger does not change even if a balance_after is wrong. The join
+# reads a few users through (user_id, id), never the whole table. A lone opening row is not compacted again.
 COMPACT_TRANSACTIONS = text("""
-WITH seen AS MATERIALIZED (
+WITH batch AS MATERIALIZED (
     SELECT id, user_id,
            "timestamp" < COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:age AS interval) AS is_old
     FROM credit_transactions WHERE id > CAST(:after_id AS bigint) ORDER BY id LIMIT CAST(:limit AS bigint)
-), newest AS MATERIALIZED (
-    SELECT user_id, max(id) AS id FROM seen WHERE is_old GROUP BY user_id
-), folded AS MATERIALIZED (
+), last_old AS MATERIALIZED (
+    SELECT user_id, max(id) AS id FROM batch WHERE is_old GROUP BY user_id
+), compacted AS MATERIALIZED (
     SELECT n.id, before.*
-    FROM newest n CROSS JOIN LATERAL (
+    FROM last_old n CROSS JOIN LATERAL (
         SELECT array_agg(t.id) AS ids, sum(t.amount) AS total,
                count(*) FILTER (WHERE t.transaction_type <> 'opening') AS rows
         FROM credit_transactions t WHERE t.user_id = n.user_id AND t.id <= n.id
@@ -197,30 +186,26 @@ WITH seen AS MATERIALIZED (
     WHERE before.rows > 0
 ), opened AS (
     UPDATE credit_transactions t
-    SET transaction_type = 'opening', amount = f.total, description = 'Balance of older transactions',
+    SET transaction_type = 'opening', amount = c.total, description = 'Balance of older transactions',
         operation_id = NULL, actor = NULL
-    FROM folded f WHERE t.id = f.id AND f.total <> 0
+    FROM compacted c WHERE t.id = c.id AND c.total <> 0
 ), removed AS (
     DELETE FROM credit_transactions t
     WHERE t.id = ANY(ARRAY(
-        SELECT u.id FROM folded f, unnest(f.ids) AS u(id) WHERE u.id <> f.id OR f.total = 0
+        SELECT u.id FROM compacted c, unnest(c.ids) AS u(id) WHERE u.id <> c.id OR c.total = 0
     ))
 )
-SELECT (SELECT COALESCE(sum(rows), 0) FROM folded) AS folded,
-       (SELECT max(id) FROM seen HAVING bool_or(is_old)) AS last_id
+SELECT (SELECT COALESCE(sum(rows), 0) FROM compacted) AS compacted,
+       (SELECT max(id) FROM batch HAVING bool_or(is_old)) AS last_id
 """)
 
-LOCK_SUBJECTS_SHARED = text("""
-SELECT pg_advisory_xact_lock_shared(hashtextextended(subject_hash, 19)) FROM (
+LOCK_TEMPLATE = """
+SELECT {function}(hashtextextended(subject_hash, 19)) FROM (
     SELECT DISTINCT subject_hash FROM unnest(CAST(:subjects AS text[])) AS s(subject_hash) ORDER BY subject_hash
 ) AS ordered
-""")
-
-LOCK_SUBJECTS = text("""
-SELECT pg_advisory_xact_lock(hashtextextended(subject_hash, 19)) FROM (
-    SELECT DISTINCT subject_hash FROM unnest(CAST(:subjects AS text[])) AS s(subject_hash) ORDER BY subject_hash
-) AS ordered
-""")
+"""
+LOCK_SUBJECTS = text(LOCK_TEMPLATE.format(function="pg_advisory_xact_lock"))
+LOCK_SUBJECTS_SHARED = text(LOCK_TEMPLATE.format(function="pg_advisory_xact_lock_shared"))
 
 SELECT_ERASURE_HISTORY = text("""
 SELECT s.subject_hash, m.instant, COALESCE(e.is_erasing, false) AS is_erasing, e.erased_at, b.is_guest,

@@ -1,4 +1,4 @@
-"""SQL of deductions and holds: batched, accounts locked first and in the order of user ids."""
+"""SQL of deductions and holds, in batches. Accounts are locked first, in the order of their user ids."""
 
 from sqlalchemy import text
 
@@ -10,8 +10,8 @@ FROM user_credits
 WHERE user_id = ANY(CAST(:user_ids AS text[]))
 """)
 
-# What is plainly spent: by accounts that exist and are not due for a reset, others are not in the answer. `turn` counts
-# the requests of one user, who all ask for the same amount. The accounts are those before.
+# Deducts from accounts that exist and are not due for a reset; other accounts are not in the result. `turn` numbers the
+# requests of one user, which all have the same amount. Returns the accounts as they were before.
 DEDUCT_CREDITS = text("""
 WITH locked AS MATERIALIZED (
     SELECT c.*, m.instant
@@ -41,10 +41,10 @@ SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_res
 FROM locked
 """)
 
-# Requests of one user in one call ask for the same amount, so that `turn * amount` is what was asked for up to each.
-# A hold whose question or key is in flight, or answered by now, is not inserted, and what is not inserted is not taken.
-# Whether it is answered is read from the snapshot, which may be older than the lock. Whoever closes a hold changes its
-# account, so the snapshot knows of all that was settled when the account it shows is the very version that was locked.
+# Requests of one user in one call have the same amount, so that `turn * amount` is the total up to each of them. A hold
+# is not inserted if its question or key is in progress or already answered. Answers are read from the snapshot, which
+# may be older than the lock. Closing a hold changes its account, so if the locked version of the account is the one in
+# the snapshot, all settlements are visible; otherwise `already_answered` is NULL and the caller must check the cache.
 TAKE_CREDITS = text("""
 WITH moment AS (
     SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
@@ -113,8 +113,8 @@ WITH moment AS (
     ) AS e
     ORDER BY e.user_id, e.turn
 )
-SELECT position, granted, affordable AND NOT granted AND NOT answered AS in_flight,
-       CASE WHEN granted AND is_hold AND is_unsure THEN NULL ELSE answered END AS answered,
+SELECT position, granted, affordable AND NOT granted AND NOT answered AS is_in_progress,
+       CASE WHEN granted AND is_hold AND is_unsure THEN NULL ELSE answered END AS already_answered,
        user_id, is_guest, max_credits, created_at,
        refilled - total AS available_credits, held_credits + COALESCE(set_aside, 0) AS held_credits,
        CASE WHEN due THEN instant ELSE last_reset_timestamp END AS last_reset_timestamp,
@@ -182,7 +182,7 @@ SELECT hold_id, user_id FROM credit_holds
 WHERE expires_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
 """)
 
-# The number alone would do for another process as well, one that began later or is another server's.
+# The start time tells the process apart from a later one with the same pid, or from one of another server.
 TERMINATE_BACKEND = text("""
 SELECT pg_terminate_backend(pid, 800) FROM pg_stat_activity WHERE pid = :pid AND backend_start = :began
 """)

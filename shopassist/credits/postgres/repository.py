@@ -1,4 +1,4 @@
-"""Rows of credits in PostgreSQL: repository, reconciliation, idempotent answers, guest counts."""
+"""Credits in PostgreSQL: rows of the ledger, reconciliation and idempotent responses."""
 
 import json
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from shopassist.credits.models import (
     ReconciliationPage,
     UserCredits,
 )
-from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord
-from shopassist.credits.postgres.account_sql import ALLOW_COMPACTION, COMPACT_TRANSACTIONS, DELETE_OLD_GUEST_COUNTS
+from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord, compact_all
+from shopassist.credits.postgres.account_sql import ALLOW_COMPACTION, COMPACT_TRANSACTIONS
 from shopassist.db.base_repository import BaseRepository
 from shopassist.db.database import DatabaseManager
 from shopassist.db.ports import Clock
@@ -46,18 +46,14 @@ class PostgresCreditRepository(BaseRepository):
 
     async def create_transaction(self, transaction: CreditTransaction) -> CreditTransaction:
         if getattr(transaction, "balance_after", None) is None:
-            newest = await self.get_user_transactions(transaction.user_id, limit=1)
-            transaction.balance_after = transaction.amount + (newest[0].balance_after if newest else 0)
+            last = await self.get_user_transactions(transaction.user_id, limit=1)
+            transaction.balance_after = transaction.amount + (last[0].balance_after if last else 0)
         self.session.add(transaction)
         await self.session.flush()
         return transaction
 
     async def get_user_transactions(
-        self,
-        user_id: str,
-        limit: int = 100,
-        before_id: int | None = None,
-        filter_: HistoryFilter = UNFILTERED,
+        self, user_id: str, limit: int = 100, before_id: int | None = None, filter_: HistoryFilter = UNFILTERED
     ) -> list[CreditTransaction]:
         row = CreditTransaction
         statement = select(row).where(col(row.user_id) == user_id).order_by(col(row.id).desc()).limit(limit)
@@ -72,13 +68,7 @@ class PostgresCreditRepository(BaseRepository):
         return list((await self.session.execute(statement)).scalars())
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
-        folded, last_id = 0, 0
-        while True:
-            fold = await self.compact_transactions(days, last_id)
-            folded += fold.compacted
-            if fold.last_id is None:
-                return folded
-            last_id = fold.last_id
+        return await compact_all(self, days)
 
     async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
         await self.session.execute(ALLOW_COMPACTION)
@@ -89,7 +79,7 @@ class PostgresCreditRepository(BaseRepository):
             "limit": limit,
         }
         row = (await self.session.execute(COMPACT_TRANSACTIONS, parameters)).one()
-        return CompactionBatch(row.folded, row.last_id)
+        return CompactionBatch(row.compacted, row.last_id)
 
 
 SELECT_ACCOUNT_PAGE = text("""
@@ -97,16 +87,15 @@ SELECT count(*) AS accounts, max(user_id) AS last_user_id
 FROM (SELECT user_id FROM user_credits WHERE user_id > CAST(:after AS text) ORDER BY user_id LIMIT :limit) AS page
 """)
 
-# One statement, so one snapshot: whatever happens meanwhile, it sees each debit, settlement or fold whole or not at
-# all. `AccountReconciliation.drifts` has the rules; the last condition only spares sending what
-# keeps them. Open holds are few.
+# One statement reads one snapshot, which has each debit, settlement or compaction completely or not at all. The rules
+# are in `AccountReconciliation.find_drifts`; the last condition only avoids sending accounts that satisfy them.
 RECONCILE_ACCOUNTS = text("""
 WITH account AS (
     SELECT user_id, CAST(available_credits AS bigint) + held_credits AS balance, held_credits AS held
     FROM user_credits
     WHERE user_id > CAST(:after AS text) AND (CAST(:last AS text) IS NULL OR user_id <= CAST(:last AS text))
 ), ledger AS (
-    SELECT user_id, sum(amount) AS total, (array_agg(balance_after ORDER BY id DESC))[1] AS newest
+    SELECT user_id, sum(amount) AS total, (array_agg(balance_after ORDER BY id DESC))[1] AS last_balance
     FROM credit_transactions
     WHERE user_id > CAST(:after AS text) AND (CAST(:last AS text) IS NULL OR user_id <= CAST(:last AS text))
     GROUP BY user_id
@@ -116,11 +105,11 @@ WITH account AS (
     WHERE user_id > CAST(:after AS text) AND (CAST(:last AS text) IS NULL OR user_id <= CAST(:last AS text))
     GROUP BY user_id
 )
-SELECT user_id, a.balance, COALESCE(a.held, 0) AS held, COALESCE(l.total, 0) AS ledger, l.newest,
-       COALESCE(h.total, 0) AS holds
+SELECT user_id, a.balance, COALESCE(a.held, 0) AS held, COALESCE(l.total, 0) AS ledger, l.last_balance,
+       COALESCE(h.total, 0) AS open_holds
 FROM account a FULL JOIN ledger l USING (user_id) FULL JOIN open_hold h USING (user_id)
 WHERE (a.balance IS DISTINCT FROM COALESCE(l.total, 0) OR COALESCE(a.held, 0) <> COALESCE(h.total, 0)
-       OR l.newest <> l.total)
+       OR l.last_balance <> l.total)
   AND NOT EXISTS (
       SELECT FROM erasures e
       WHERE e.finished_at IS NULL AND (e.user_id = COALESCE(a.user_id, l.user_id, h.user_id)
@@ -129,13 +118,14 @@ WHERE (a.balance IS DISTINCT FROM COALESCE(l.total, 0) OR COALESCE(a.held, 0) <>
 ORDER BY user_id
 """)
 
-# While an account is erased its rows are on their way to a pseudonym: the two are one account then.
+# While an account is being erased, its rows move to a pseudonym in several transactions: the two count as one account.
 RECONCILE_ERASING_ACCOUNTS = text("""
 SELECT e.pseudonym AS user_id, CAST(a.available_credits AS bigint) + a.held_credits AS balance,
-       COALESCE(a.held_credits, 0) AS held, COALESCE(l.total, 0) AS ledger, l.newest, COALESCE(h.total, 0) AS holds
+       COALESCE(a.held_credits, 0) AS held, COALESCE(l.total, 0) AS ledger, l.last_balance,
+       COALESCE(h.total, 0) AS open_holds
 FROM erasures e LEFT JOIN user_credits a ON a.user_id = e.pseudonym
 CROSS JOIN LATERAL (
-    SELECT sum(amount) AS total, (array_agg(balance_after ORDER BY id DESC))[1] AS newest
+    SELECT sum(amount) AS total, (array_agg(balance_after ORDER BY id DESC))[1] AS last_balance
     FROM credit_transactions WHERE user_id = e.user_id OR user_id = e.pseudonym
 ) AS l
 CROSS JOIN LATERAL (SELECT sum(amount) AS total FROM credit_holds WHERE user_id = e.user_id) AS h
@@ -148,7 +138,7 @@ class PostgresLedgerReconciliation:
     """Implements `LedgerReconciliation`."""
 
     def __init__(self, manager: DatabaseManager) -> None:
-        """Each statement is a transaction of its own."""
+        """Each statement runs in its own transaction."""
         self._manager = manager
 
     async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
@@ -157,13 +147,19 @@ class PostgresLedgerReconciliation:
         rows = list(await fetch_without_deadline(self._manager, RECONCILE_ACCOUNTS, after=after_user_id, last=last))
         if last is None:
             rows += await fetch_without_deadline(self._manager, RECONCILE_ERASING_ACCOUNTS)
-        books = [
+        results = [
             AccountReconciliation(
-                row["user_id"], row["balance"], row["held"], int(row["ledger"]), row["newest"], int(row["holds"])
+                user_id=row["user_id"],
+                balance=row["balance"],
+                held=row["held"],
+                ledger=int(row["ledger"]),
+                last_balance=row["last_balance"],
+                open_holds=int(row["open_holds"]),
             )
             for row in rows
         ]
-        return ReconciliationPage(page["accounts"], tuple(drift for one in books for drift in one.drifts()), last)
+        drifts = tuple(drift for result in results for drift in result.find_drifts())
+        return ReconciliationPage(page["accounts"], drifts, last)
 
 
 SELECT_IDEMPOTENT_ANSWER = text("""
@@ -172,7 +168,7 @@ WHERE user_id = :user_id AND idempotency_key = :idempotency_key
   AND expires_at >= COALESCE(CAST(:instant AS timestamptz), now())
 """)
 
-# Only while there is the account: what an erased caller was answered is not kept.
+# Nothing is stored for a user whose account was erased meanwhile.
 UPSERT_IDEMPOTENT_ANSWER = text("""
 INSERT INTO idempotent_answers AS a (user_id, idempotency_key, request_hash, response, expires_at)
 SELECT user_id, :idempotency_key, :request_hash, CAST(:response AS jsonb),
@@ -195,7 +191,7 @@ class PostgresIdempotencyStore:
     """Implements `IdempotencyStore`."""
 
     def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock) -> None:
-        """`policy` says how long an answer is kept."""
+        """`policy` gives the lifetime of a response."""
         self._manager = manager
         self._policy = policy
         self._clock = clock
@@ -204,13 +200,13 @@ class PostgresIdempotencyStore:
         rows = await self._run(SELECT_IDEMPOTENT_ANSWER, user_id=user_id, idempotency_key=idempotency_key)
         return IdempotencyRecord(*rows[0].values()) if rows else None
 
-    async def store(self, replay: IdempotencyRecord) -> None:
+    async def store(self, record: IdempotencyRecord) -> None:
         await self._run(
             UPSERT_IDEMPOTENT_ANSWER,
-            user_id=replay.user_id,
-            idempotency_key=replay.idempotency_key,
-            request_hash=replay.request_hash,
-            response=json.dumps(replay.response, allow_nan=False),
+            user_id=record.user_id,
+            idempotency_key=record.idempotency_key,
+            request_hash=record.request_hash,
+            response=json.dumps(record.response, allow_nan=False),
             replay_lifetime=self._policy.replay_lifetime,
         )
 
@@ -219,18 +215,3 @@ class PostgresIdempotencyStore:
 
     async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
         return await fetch(self._manager, statement, repeatable=True, instant=self._clock.instant(), **parameters)
-
-
-class PostgresGuestNetworks:
-    """Implements `GuestNetworks`."""
-
-    def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """`clock` says which day it is."""
-        self._manager = manager
-        self._clock = clock
-
-    async def delete_old(self, limit: int = 1000) -> int:
-        [row] = await fetch_without_deadline(
-            self._manager, DELETE_OLD_GUEST_COUNTS, limit=limit, instant=self._clock.instant()
-        )
-        return int(row[0])

@@ -1,0 +1,314 @@
+"""Credit ledger in memory."""
+
+import time
+from datetime import UTC, timedelta
+from uuid import UUID
+
+from shopassist.audit.models import ADJUST_CREDITS, AdminAct
+from shopassist.cache.memory import keep_answer
+from shopassist.cache.models import QueryCache
+from shopassist.credits.memory_rows import store_response
+from shopassist.credits.models import (
+    CreditHold,
+    CreditPolicy,
+    CreditTransaction,
+    ErasedBalance,
+    Erasure,
+    ErasureHistory,
+    GuestNetwork,
+    IdempotentAnswer,
+    TransactionType,
+    UserCredits,
+    compute_initial_balance,
+)
+from shopassist.credits.ports import (
+    Adjustment,
+    Grant,
+    HoldRequest,
+    IdempotencyRecord,
+    LedgerCounters,
+    OpenHold,
+    Settlement,
+)
+from shopassist.db.memory import MemoryStore, copy_row
+from shopassist.db.ports import UserHashFunction
+from shopassist.db.resilience import get_request_start
+from shopassist.errors import GuestLimitError
+
+
+class MemoryCreditLedger:
+    """Implements `CreditLedger`. Nothing is awaited under the store's lock, so each call is atomic."""
+
+    def __init__(
+        self, store: MemoryStore, policy: CreditPolicy, hash_user: UserHashFunction, counters: LedgerCounters
+    ) -> None:
+        """`hash_user` finds the erasures of a user; `counters` count holds and deductions for metrics."""
+        self._store = store
+        self._policy = policy
+        self._hash_user = hash_user
+        self._counters = counters
+
+    async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+        async with self._store.lock:
+            return copy_row(self._get_or_create(user_id, is_guest, network))
+
+    async def register_guest(self, user_id: str) -> UserCredits:
+        async with self._store.lock:
+            account = self._get_or_create(user_id, is_guest=False)
+            if account.is_guest:
+                account.is_guest = False
+                account.max_credits = self._policy.max_registered_credits
+                self._refill(account, "Credits of a registered user", TransactionType.ALLOCATE)
+            return copy_row(account)
+
+    async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
+        async with self._store.lock:
+            account = self._get_or_create(user_id, is_guest)
+            granted = _can_take(account, is_guest, amount)
+            if granted and amount:
+                account.available_credits -= amount
+                self._record(account, TransactionType.DEDUCT, -amount, description)
+            return self._counters.record(Grant(granted, copy_row(account)), is_hold=False)
+
+    async def place_hold(self, request: HoldRequest) -> Grant:
+        async with self._store.lock:
+            account = self._get_or_create(request.user_id, request.is_guest, request.network)
+            if self._is_answered(request):
+                return Grant(False, copy_row(account), already_answered=True)
+            if not _can_take(account, request.is_guest, request.amount):
+                return self._counters.record(Grant(False, copy_row(account)), is_hold=True)
+            if self._find_open_holds(request.user_id, request.question_hash, request.idempotency_key):
+                return Grant(False, copy_row(account), is_in_progress=True)
+            account.available_credits -= request.amount
+            account.held_credits += request.amount
+            now = self._store.now()
+            self._store.table(CreditHold)[request.hold_id] = CreditHold(
+                hold_id=request.hold_id,
+                user_id=request.user_id,
+                amount=request.amount,
+                created_at=now,
+                expires_at=now + self._policy.hold_lifetime,
+                question_hash=request.question_hash,
+                idempotency_key=request.idempotency_key,
+            )
+            return self._counters.record(Grant(True, copy_row(account)), is_hold=True)
+
+    async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
+        holds = self._find_open_holds(user_id, question_hash, idempotency_key)
+        return [OpenHold(hold.question_hash, hold.idempotency_key) for hold in holds]
+
+    async def settle(self, settlement: Settlement) -> bool:
+        async with self._store.lock:
+            hold = self._close(settlement.hold_id, settlement.user_id)
+            if hold is None:
+                return False
+            account = self._store.table(UserCredits)[hold.user_id]
+            self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
+            if settlement.answer is not None:
+                keep_answer(self._store, settlement.answer)
+            if settlement.replay is not None:
+                store_response(self._store, self._policy, settlement.replay)
+            self._counters.settled += 1
+            return True
+
+    async def void(self, hold_id: UUID, user_id: str) -> bool:
+        async with self._store.lock:
+            voided = self._void(hold_id, user_id)
+            self._counters.voided += voided
+            return voided
+
+    async def void_expired(self, limit: int = 1000) -> int:
+        async with self._store.lock:
+            now = self._store.now()
+            expired = [hold for hold in self._store.table(CreditHold).values() if hold.expires_at <= now][:limit]
+            self._counters.expired += len(expired)
+            return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
+
+    async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
+        async with self._store.lock:
+            account = self._store.table(UserCredits).get(adjustment.user_id)
+            if account is None:
+                return None
+            balance = account.available_credits + adjustment.amount
+            if not 0 <= balance <= self._policy.largest_amount - account.held_credits:
+                return None
+            if adjustment.idempotency_key is not None:
+                stored = self._store.table(IdempotentAnswer).get((adjustment.actor, adjustment.idempotency_key))
+                if stored is not None and stored.expires_at >= self._store.now():
+                    return None
+                record = _build_adjustment_record(adjustment, adjustment.idempotency_key, balance, account.max_credits)
+                store_response(self._store, self._policy, record)
+            account.available_credits = balance
+            row = self._record(
+                account, TransactionType.ADJUST, adjustment.amount, adjustment.reason, adjustment.operation_id
+            )
+            row.actor = adjustment.actor
+            entry_id = self._store.next_id(AdminAct)
+            self._store.table(AdminAct)[entry_id] = AdminAct(
+                id=entry_id,
+                timestamp=self._store.now(),
+                actor=adjustment.actor,
+                act=ADJUST_CREDITS,
+                target=adjustment.user_id,
+                reason=adjustment.reason,
+                request_id=adjustment.request_id,
+            )
+            return copy_row(account)
+
+    async def reset(self, user_id: str) -> None:
+        async with self._store.lock:
+            account = self._store.table(UserCredits).get(user_id)
+            if account and not account.is_guest:
+                self._refill(account, "Credit reset")
+
+    async def reset_due_accounts(self, limit: int = 1000) -> int:
+        async with self._store.lock:
+            due = [account for account in self._store.table(UserCredits).values() if self._is_due(account)][:limit]
+            for account in due:
+                self._refill(account)
+            return len(due)
+
+    async def delete_old_guest_counts(self, limit: int = 1000) -> int:
+        yesterday = self._store.get_time_before(timedelta(days=1)).astimezone(UTC).date()
+        old = [key for key in self._store.table(GuestNetwork) if key[0] < yesterday][:limit]
+        for key in old:
+            del self._store.table(GuestNetwork)[key]
+        return len(old)
+
+    def _get_or_create(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
+        account = self._store.table(UserCredits).get(user_id)
+        if account is None:
+            account = self._create(user_id, is_guest, network)
+        if self._is_due(account):
+            self._refill(account)
+        return account
+
+    def _create(self, user_id: str, is_guest: bool, network: str | None) -> UserCredits:
+        request_age = timedelta(seconds=time.monotonic() - get_request_start())
+        history = get_erasure_history(self._store, self._hash_user(user_id))
+        initial = compute_initial_balance(is_guest, history, self._policy, request_age)
+        if is_guest and network is not None:
+            self._count_guest(network)
+        now = self._store.now()
+        account = self._store.table(UserCredits)[user_id] = UserCredits(
+            user_id=user_id,
+            is_guest=is_guest,
+            available_credits=initial.available_credits,
+            held_credits=0,
+            max_credits=initial.max_credits,
+            last_reset_timestamp=initial.last_reset or now,
+            created_at=now,
+            updated_at=now,
+        )
+        if account.available_credits:
+            self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
+        return account
+
+    def _count_guest(self, network: str) -> None:
+        day = self._store.now().astimezone(UTC).date()
+        new = GuestNetwork(day=day, network=network, accounts=0)
+        row = self._store.table(GuestNetwork).setdefault((day, network), new)
+        if row.accounts >= self._policy.guest_accounts_per_network:
+            raise GuestLimitError
+        row.accounts += 1
+
+    def _is_due(self, account: UserCredits) -> bool:
+        since: timedelta = self._store.now() - account.last_reset_timestamp
+        return not account.is_guest and since >= self._policy.reset_interval
+
+    def _refill(
+        self,
+        account: UserCredits,
+        description: str = "Periodic credit reset",
+        transaction_type: TransactionType = TransactionType.RESET,
+    ) -> None:
+        refilled = max(account.available_credits, account.max_credits - account.held_credits)
+        added = refilled - account.available_credits
+        account.available_credits = refilled
+        account.last_reset_timestamp = self._store.now()
+        if added:
+            self._record(account, transaction_type, added, description)
+
+    def _record(
+        self,
+        account: UserCredits,
+        transaction_type: TransactionType,
+        amount: int,
+        description: str,
+        operation_id: UUID | None = None,
+    ) -> CreditTransaction:
+        key = self._store.next_id(CreditTransaction)
+        row = self._store.table(CreditTransaction)[key] = CreditTransaction(
+            id=key,
+            user_id=account.user_id,
+            transaction_type=transaction_type.value,
+            amount=amount,
+            timestamp=self._store.now(),
+            description=description,
+            balance_after=account.available_credits + account.held_credits,
+            operation_id=operation_id,
+        )
+        return row
+
+    def _find_open_holds(self, user_id: str, question: str | None, key: str | None) -> list[CreditHold]:
+        return [
+            hold
+            for hold in self._store.user_rows(CreditHold, user_id).values()
+            if (question is not None and hold.question_hash == question)
+            or (key is not None and hold.idempotency_key == key)
+        ]
+
+    def _is_answered(self, request: HoldRequest) -> bool:
+        answer = self._store.table(QueryCache).get(request.question_hash or "")
+        response = self._store.table(IdempotentAnswer).get((request.user_id, request.idempotency_key or ""))
+        return any(row is not None and row.expires_at >= self._store.now() for row in (answer, response))
+
+    def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
+        hold = self._store.table(CreditHold).get(hold_id)
+        if hold is None or hold.user_id != user_id:
+            return None
+        del self._store.table(CreditHold)[hold_id]
+        self._store.table(UserCredits)[user_id].held_credits -= hold.amount
+        return hold
+
+    def _void(self, hold_id: UUID, user_id: str) -> bool:
+        hold = self._close(hold_id, user_id)
+        if hold is not None:
+            self._store.table(UserCredits)[user_id].available_credits += hold.amount
+        return hold is not None
+
+
+def _can_take(account: UserCredits, is_guest: bool, amount: int) -> bool:
+    return amount <= account.available_credits and (account.is_guest or not is_guest)
+
+
+def _build_adjustment_record(
+    adjustment: Adjustment, idempotency_key: str, available_credits: int, max_credits: int
+) -> IdempotencyRecord:
+    response = {
+        "user_id": adjustment.user_id,
+        "amount": adjustment.amount,
+        "reason": adjustment.reason,
+        "actor": adjustment.actor,
+        "available_credits": available_credits,
+        "max_credits": max_credits,
+    }
+    return IdempotencyRecord(adjustment.actor, idempotency_key, adjustment.request_hash, response)
+
+
+def find_last_erasure(store: MemoryStore, subject_hash: str) -> Erasure | None:
+    """Return the unfinished erasure of a subject, or else the last finished one."""
+    rows = [row for row in store.table(Erasure).values() if row.subject_hash == subject_hash]
+    return max(rows, key=lambda row: (row.finished_at is None, row.requested_at), default=None)
+
+
+def get_erasure_history(store: MemoryStore, subject_hash: str) -> ErasureHistory:
+    """Return what is known about a subject that requests an account."""
+    now, last = store.now(), find_last_erasure(store, subject_hash)
+    balance = store.table(ErasedBalance).get(subject_hash)
+    return ErasureHistory(
+        now,
+        last is not None and last.finished_at is None,
+        last.requested_at if last else None,
+        balance if balance and balance.forget_at > now else None,
+    )

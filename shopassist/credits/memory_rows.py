@@ -1,0 +1,178 @@
+"""Credits in memory: rows of the ledger, reconciliation and idempotent responses."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from shopassist.credits.models import (
+    AccountReconciliation,
+    CreditHold,
+    CreditPolicy,
+    CreditTransaction,
+    Erasure,
+    IdempotentAnswer,
+    ReconciliationPage,
+    TransactionType,
+    UserCredits,
+)
+from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord, compact_all
+from shopassist.db.memory import MemoryRepository, MemoryStore, copy_row
+from shopassist.errors import IntegrityError
+
+
+class MemoryCreditRepository(MemoryRepository):
+    """Implements `CreditRepository`."""
+
+    async def get_user_credits(self, user_id: str) -> UserCredits | None:
+        account = self.store.table(UserCredits).get(user_id)
+        return account and copy_row(account)
+
+    async def create_user_credits(self, account: UserCredits) -> UserCredits:
+        if account.user_id in self.store.table(UserCredits):
+            raise IntegrityError
+        self._put(account)
+        return account
+
+    async def update_user_credits(self, user_id: str, **updates: Any) -> UserCredits | None:
+        account = self.store.table(UserCredits).get(user_id)
+        return account and self._put(copy_row(account, **updates, updated_at=self.store.now()))
+
+    async def create_transaction(self, transaction: CreditTransaction) -> CreditTransaction:
+        if transaction.amount == 0:
+            raise IntegrityError
+        if getattr(transaction, "balance_after", None) is None:
+            last = await self.get_user_transactions(transaction.user_id, limit=1)
+            transaction.balance_after = transaction.amount + (last[0].balance_after if last else 0)
+        transaction.id = self.store.next_id(CreditTransaction)
+        self.session.put(self.store.table(CreditTransaction), transaction.id, copy_row(transaction))
+        return transaction
+
+    async def get_user_transactions(
+        self, user_id: str, limit: int = 100, before_id: int | None = None, filter_: HistoryFilter = UNFILTERED
+    ) -> list[CreditTransaction]:
+        rows = sorted(self.store.user_rows(CreditTransaction, user_id).items(), reverse=True)
+        older = [row for key, row in rows if before_id is None or key < before_id]
+        return [copy_row(row) for row in older if filter_.matches(row)][:limit]
+
+    async def cleanup_old_transactions(self, days: int = 90) -> int:
+        return await compact_all(self, days)
+
+    async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
+        cutoff = self.store.get_time_before(timedelta(days=days))
+        keys = sorted(key for key in self.store.table(CreditTransaction) if key > after_id)[:limit]
+        rows = [(key, self.store.table(CreditTransaction)[key]) for key in keys]
+        last_old = {row.user_id: key for key, row in rows if row.timestamp < cutoff}
+        compacted = sum(self._compact(user_id, key) for user_id, key in last_old.items())
+        return CompactionBatch(compacted, keys[-1] if last_old else None)
+
+    def _compact(self, user_id: str, last_key: int) -> int:
+        """Turn the row `last_key` into the opening row of all up to it; return the number of transactions replaced."""
+        rows = {key: row for key, row in self.store.user_rows(CreditTransaction, user_id).items() if key <= last_key}
+        compacted = sum(row.transaction_type != TransactionType.OPENING for row in rows.values())
+        if not compacted:
+            return 0
+        for key in rows:
+            self.session.remove(self.store.table(CreditTransaction), key)
+        total = sum(row.amount for row in rows.values())
+        if total:
+            opening = copy_row(
+                rows[last_key],
+                transaction_type=TransactionType.OPENING.value,
+                amount=total,
+                description="Balance of older transactions",
+                operation_id=None,
+                actor=None,
+            )
+            self.session.put(self.store.table(CreditTransaction), last_key, opening)
+        return compacted
+
+    def _put(self, account: UserCredits) -> UserCredits:
+        """Store a copy of `account`, checked as the table's constraints do."""
+        if account.available_credits < 0 or account.held_credits < 0 or account.max_credits <= 0:
+            raise IntegrityError
+        self.session.put(self.store.table(UserCredits), account.user_id, copy_row(account))
+        return account
+
+
+class MemoryLedgerReconciliation:
+    """Implements `LedgerReconciliation`."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        """Read `store`."""
+        self._store = store
+
+    async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
+        async with self._store.lock:
+            accounts = sorted(user_id for user_id in self._store.table(UserCredits) if user_id > after_user_id)[:limit]
+            last = accounts[-1] if len(accounts) == limit else None
+            owners = (
+                self._store.user_table(CreditTransaction).list_users() | self._store.user_table(CreditHold).list_users()
+            )
+            in_range = {name for name in owners if name > after_user_id and (last is None or name <= last)}
+            erasing = {
+                e.user_id: e.pseudonym for e in self._store.table(Erasure).values() if e.had_account and e.user_id
+            }
+            results = self._reconcile(in_range.union(accounts) - set(erasing) - set(erasing.values()), {})
+            if last is None:
+                results += self._reconcile({name for name in erasing.values() if name}, erasing)
+        return ReconciliationPage(len(accounts), tuple(drift for one in results for drift in one.find_drifts()), last)
+
+    def _reconcile(self, user_ids: set[str], pseudonyms: Mapping[str, str | None]) -> list[AccountReconciliation]:
+        """Reconcile each account. Transactions of a user being erased count for the pseudonym."""
+        totals, holds = dict.fromkeys(user_ids, 0), dict.fromkeys(user_ids, 0)
+        last_balances = dict.fromkeys(user_ids, 0)
+        for _, row in sorted(self._store.table(CreditTransaction).items()):
+            owner = pseudonyms.get(row.user_id, row.user_id)
+            if owner in user_ids:
+                totals[owner] += row.amount
+                last_balances[owner] = row.balance_after
+        for hold in self._store.table(CreditHold).values():
+            if hold.user_id in user_ids:
+                holds[hold.user_id] += hold.amount
+        results = []
+        for user_id in sorted(user_ids):
+            account = self._store.table(UserCredits).get(user_id)
+            balance = None if account is None else account.available_credits + account.held_credits
+            held = 0 if account is None else account.held_credits
+            results.append(
+                AccountReconciliation(user_id, balance, held, totals[user_id], last_balances[user_id], holds[user_id])
+            )
+        return results
+
+
+class MemoryIdempotencyStore:
+    """Implements `IdempotencyStore`."""
+
+    def __init__(self, store: MemoryStore, policy: CreditPolicy) -> None:
+        """`policy` gives the lifetime of a response."""
+        self._store = store
+        self._policy = policy
+
+    async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
+        row = self._store.table(IdempotentAnswer).get((user_id, idempotency_key))
+        if row is None or row.expires_at < self._store.now():
+            return None
+        return IdempotencyRecord(row.user_id, row.idempotency_key, row.request_hash, row.response)
+
+    async def store(self, record: IdempotencyRecord) -> None:
+        has_account = record.user_id in self._store.table(UserCredits)
+        if has_account and await self.get(record.user_id, record.idempotency_key) is None:
+            store_response(self._store, self._policy, record)
+
+    async def delete_expired(self, limit: int = 1000) -> int:
+        now = self._store.now()
+        expired = [key for key, row in self._store.table(IdempotentAnswer).items() if row.expires_at < now][:limit]
+        for key in expired:
+            del self._store.table(IdempotentAnswer)[key]
+        return len(expired)
+
+
+def store_response(store: MemoryStore, policy: CreditPolicy, record: IdempotencyRecord) -> None:
+    """Store a response, replacing one with the same key."""
+    store.table(IdempotentAnswer)[record.user_id, record.idempotency_key] = IdempotentAnswer(
+        user_id=record.user_id,
+        idempotency_key=record.idempotency_key,
+        request_hash=record.request_hash,
+        response=record.response,
+        expires_at=store.now() + policy.replay_lifetime,
+    )
