@@ -37,7 +37,7 @@ async def read_audit(
     unit_of_work: AuditUnitOfWorkDep,
     query: Annotated[AuditQuery, Query()],
 ) -> list[AdminAct]:
-    """What administrators and operators did, newest first, a page at a time. Looking is an act, too."""
+    """List actions of administrators and operators, newest first, in pages. Reading the log is recorded too."""
     reading = AdminAct(
         actor=administrator.user_id,
         act=READ_AUDIT,

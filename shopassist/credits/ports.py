@@ -82,7 +82,7 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a hold whose question was answered, and what to store with it in the same transaction."""
+    """The end of a hold after its question was answered, and what to store with it in the same transaction."""
 
     hold_id: UUID
     user_id: str
@@ -178,7 +178,7 @@ class CreditLedger(Protocol):
         """Refill a registered account now. Do nothing for guests and unknown users."""
 
     async def reset_due_accounts(self, limit: int = 1000) -> int:
-        """Refill up to `limit` registered accounts whose reset is due; return how many."""
+        """Refill up to `limit` registered accounts due for a reset; return how many."""
 
     async def delete_old_guest_counts(self, limit: int = 1000) -> int:
         """Delete up to `limit` counts of new guests of days before yesterday (UTC); return how many."""

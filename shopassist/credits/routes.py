@@ -58,7 +58,7 @@ async def adjust_credits(
     service: AdjustmentServiceDep,
     idempotency_key: IdempotencyKey = None,
 ) -> CreditAdjusted:
-    """Add credits to an account or take them away. Send an `Idempotency-Key`, and a repeat adjusts nothing again."""
+    """Add credits to an account or remove them. A repeat with the same `Idempotency-Key` changes nothing again."""
     adjusted, replayed = await service.adjust(user_id, change, administrator.user_id, idempotency_key, get_request_id())
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"
@@ -80,7 +80,7 @@ CreditServiceDep = Annotated[CreditService, Depends(take_from_container("credit_
 @router.get("/user/credits/status", name="read_credits_status", response_model=UserCreditStatus)
 @router.get("/credits/status", name="read_status_of_credits", response_model=UserCreditStatus)
 async def read_credits(caller: CallerDep, service: CreditServiceDep) -> Response:
-    """What the caller may spend, and when it comes back."""
+    """Return the caller's available credits and the time of the next reset."""
     account = await service.get_caller_account(caller.user_id, caller.is_guest, caller.network)
     status = service.build_status(account)
     return build_json_response(UserCreditStatus(user_id=account.user_id, **status.__dict__))
@@ -136,9 +136,9 @@ async def list_transactions(
     query: Annotated[HistoryQuery, Query()],
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response | Sequence[CreditTransaction]:
-    """The caller's credits come and gone, newest first, a page at a time; the `Link` header has the next (RFC 8288).
+    """List the caller's transactions, newest first; the `Link` header has the next page (RFC 8288).
 
-    CSV to clients that prefer it. What is past its retention is one row of type `opening`.
+    Clients that prefer CSV get CSV. Transactions past their retention are one row of type `opening`.
     """
     rows = await service.get_caller_history(
         caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.filter, caller.network
@@ -175,9 +175,9 @@ guest_router = APIRouter(prefix="/api", tags=["guests"])
 
 @guest_router.post("/guest", responses=document_errors(GuestLimitError, RateLimitedError))
 async def begin_session(request: Request, service: CreditServiceDep) -> GuestSession:
-    """A new guest, with credits of their own. Send `session_id` as `X-Session-ID`, and show it to nobody.
+    """Create a guest with credits of their own. Send `session_id` as `X-Session-ID`, and keep it secret.
 
-    It counts as one of the guests that may come from a network in a day, and does not expire.
+    The guest counts towards the daily limit of the client network. The session does not expire.
     """
     container = get_container(request)
     network = container.networks().get_network(get_peer_address(request.scope), request.scope["headers"])
@@ -205,7 +205,7 @@ class Profile(BaseModel):
 
 @profile_router.get("/me")
 async def read_profile(caller: RegisteredDep, service: CreditServiceDep) -> Profile:
-    """Who the caller is."""
+    """Return the caller's profile."""
     account = await service.get_caller_account(caller.user_id, caller.is_guest, caller.network)
     return Profile(
         user_id=caller.user_id,

@@ -87,7 +87,7 @@ class CreditService:
         return (await self._ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
 
     async def reset_credits(self, user_id: str | None = None) -> None:
-        """Refill one registered user now, or every registered user whose reset is due. Never lower a balance."""
+        """Refill one registered user now, or all registered users due for a reset. Never lower a balance."""
         if user_id is not None:
             await self._ledger.reset(validate_user_id(user_id))
             return

@@ -54,9 +54,9 @@ def run(
     context: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="JOB", help="As `status` lists them.")] = None,
 ) -> None:
-    """Do all jobs, or those named, now and to their end, whoever leads; exit code 1 when one fails.
+    """Run all jobs, or those named, to their end; exit code 1 when one fails.
 
-    They bear being done twice at once, so a server that runs may stay. `vacuum` uses DATABASE_MIGRATION_URL where it is
+    Jobs may run twice at once, so servers may keep running. `vacuum` uses DATABASE_MIGRATION_URL where it is
     set: on PostgreSQL before 17 the app's own role may not vacuum.
     """
     if is_rollout_storage():

@@ -22,7 +22,7 @@ class MemoryLeases:
     """Implements `Leases`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The store's clock decides about expiry."""
+        """Use the store's clock."""
         self._store = store
 
     async def acquire(self, name: str, holder: str, lifetime: timedelta) -> bool:
@@ -47,7 +47,7 @@ class MemoryMaintenanceRuns:
     """Implements `MaintenanceRuns`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The store's clock decides about age."""
+        """Use the store's clock."""
         self._store = store
 
     async def record(self, report: RunReport) -> None:

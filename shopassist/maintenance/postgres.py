@@ -186,7 +186,7 @@ class PostgresVacuum:
     """Implements `Vacuum`."""
 
     def __init__(self, settings: Settings) -> None:
-        """`settings` name the DSN: the owner's, or one that bypasses a pooler."""
+        """Connect with the owner's DSN in `settings`, or with one that bypasses a pooler."""
         self._settings = settings
 
     async def vacuum(self) -> JobResult:

@@ -88,7 +88,7 @@ class JobScheduler:
         return {"leading": self.is_leader, **{name: state.last_outcome for name, state in self.states.items()}}
 
     async def run(self, job: Job, started_by: StartedBy) -> RunReport:
-        """Run a job once, whichever process holds the lease, and record the run."""
+        """Run a job once, with or without the lease, and record the run."""
         report = await run_job(job, started_by)
         await self._record(report)
         return report

@@ -1,4 +1,4 @@
-"""`GET /api/admin/audit`, and that no route of administrators is forgotten in it."""
+"""`GET /api/admin/audit`, and every route of administrators writes an audit entry."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,14 +25,14 @@ NO_ROLLOUT = {"detail": NoRolloutError.detail, "error_type": NoRolloutError.code
 
 
 def calls(dependant: Dependant) -> Iterator[Any]:
-    """Everything that an endpoint depends on."""
+    """Yield everything that an endpoint depends on."""
     for dependency in dependant.dependencies:
         yield dependency.call
         yield from calls(dependency)
 
 
 def routes(app: FastAPI) -> list[RouteContext]:
-    """Every route of administrators, from the table."""
+    """Return every route of administrators, from the route table."""
     apis = [route for route in iter_route_contexts(app.routes) if isinstance(route.original_route, APIRoute)]
     found = [route for route in apis if require_administrator in calls(route.dependant)]
     assert len(found) >= 4
@@ -40,20 +40,20 @@ def routes(app: FastAPI) -> list[RouteContext]:
 
 
 def path_of(route: RouteContext) -> str:
-    """A path that the route serves."""
+    """Return a path that the route serves."""
     return str(route.path).replace("{user_id:path}", "auth0%7C123")
 
 
 @pytest.fixture
 def admin(bearer: Bearer) -> dict[str, str]:
-    """Headers of an administrator."""
+    """Return headers of an administrator."""
     return bearer("auth0|admin", scope="openid shopassist:admin")
 
 
-async def test_every_act_of_an_administrator_is_recorded(
+async def test_every_administrative_route_is_recorded(
     client: httpx.AsyncClient, app: FastAPI, container: Container, admin: dict[str, str]
 ) -> None:
-    """Each route of the table adds one row with its actor and the request's id, where there is something to act on."""
+    """Each route adds one entry with its actor and request id, if there is something to act on."""
     await container.credit_service().get_user_credits(USER)
     for route in routes(app):
         for method in route.methods or ():
@@ -70,10 +70,10 @@ async def test_every_act_of_an_administrator_is_recorded(
             assert (own[0]["actor"], bool(own[0]["act"])) == ("auth0|admin", True)
 
 
-async def test_an_act_has_its_reason_and_target(
+async def test_entries_have_reason_and_target(
     client: httpx.AsyncClient, container: Container, admin: dict[str, str], bearer: Bearer
 ) -> None:
-    """Of a change the reason it was given, of a look the one that came with it; filters by target."""
+    """Changes and reads are recorded with their reason; the log can be filtered by target."""
     await container.credit_service().get_user_credits(USER)
     body = {"amount": 5, "reason": "a gift"}
     await client.post("/api/admin/credits/auth0%7C123/adjust", headers=admin, json=body)
@@ -99,7 +99,7 @@ async def test_an_act_has_its_reason_and_target(
 
 
 async def test_pages(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
-    """The `Link` header leads through all of it, although each look adds a row at its newer end."""
+    """The `Link` header leads through all entries, although each read adds a newer one."""
     for _ in range(5):
         await client.get("/api/consent/admin/all", headers=admin)
     url, seen = "/api/admin/audit?limit=2", []
@@ -113,7 +113,7 @@ async def test_pages(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
 async def test_only_administrators(
     client: httpx.AsyncClient, app: FastAPI, admin: dict[str, str], bearer: Bearer
 ) -> None:
-    """401 for nobody and for guests, 403 for other users, and none of it is an act."""
+    """401 without identity and for guests, 403 for other users; none of it is recorded."""
     for route in routes(app):
         for method in route.methods or ():
             path = path_of(route)
@@ -124,7 +124,7 @@ async def test_only_administrators(
 
 
 async def test_publishing_a_notice(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
-    """What is published can be read by anyone; in its place another text is refused."""
+    """A published notice is public; another text for the same version is refused."""
     body = {"purpose": "terms", "locale": "en", "text": "Be good."}
     first = await client.post("/api/admin/notices", headers=admin, json=body)
     assert (first.status_code, first.json()["version"]) == (200, 1)
@@ -135,7 +135,7 @@ async def test_publishing_a_notice(client: httpx.AsyncClient, admin: dict[str, s
 
 
 async def test_what_is_not_valid_is_422(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
-    """And is no act."""
+    """Invalid requests are not recorded."""
     for query in ("limit=0", "limit=501", "cursor=!", "target=", "target=%00", "reason=", f"actor={'x' * 256}"):
         assert (await client.get(f"/api/admin/audit?{query}", headers=admin)).status_code == 422, query
     assert (await client.get("/api/admin/audit", headers=admin)).json() == []

@@ -1,4 +1,4 @@
-"""Adjustments, resets at the boundary of a period, and filters of the history, the same over both twins."""
+"""Contract of adjustments, resets at the end of a period and history filters for both storages."""
 
 import asyncio
 from datetime import timedelta
@@ -17,13 +17,13 @@ ADMIN = "auth0|admin"
 
 
 def change(amount: int, reason: str = "a mistake") -> CreditAdjustment:
-    """A change of an account."""
+    """Return a change of an account."""
     return CreditAdjustment(amount=amount, reason=reason)
 
 
 @pytest.mark.parametrize(("amount", "left"), [(5, 55), (-50, 0), (2**31 - 1 - 50, 2**31 - 1)])
 async def test_an_adjustment_is_recorded(container: Container, amount: int, left: int) -> None:
-    """The balance moves by the amount, and the ledger says how much, why and who asked for it."""
+    """The balance changes by the amount; the ledger has amount, reason and actor."""
     await container.credit_service().get_user_credits(USER)
     adjusted, replayed = await container.adjustment_service().adjust(USER, change(amount), ADMIN)
     assert (adjusted.available_credits, adjusted.max_credits, replayed) == (left, 50, False)
@@ -34,7 +34,7 @@ async def test_an_adjustment_is_recorded(container: Container, amount: int, left
 
 @pytest.mark.parametrize("amount", [-51, 2**31 - 50])
 async def test_an_account_is_neither_overdrawn_nor_overfilled(container: Container, amount: int) -> None:
-    """What does not fit is refused and changes nothing; with a key, that is free to be tried again."""
+    """Such a change is refused and changes nothing; its key can be used again."""
     await container.credit_service().get_user_credits(USER)
     for _ in range(2):
         with pytest.raises(OverdrawError):
@@ -44,7 +44,7 @@ async def test_an_account_is_neither_overdrawn_nor_overfilled(container: Contain
 
 
 async def test_held_credits_cannot_be_taken(container: Container) -> None:
-    """Work in progress keeps what was set aside for it."""
+    """Work in progress keeps its reserved credits."""
     await container.credit_ledger().place_hold(HoldRequest(uuid4(), USER, is_guest=False, amount=10))
     with pytest.raises(OverdrawError):
         await container.adjustment_service().adjust(USER, change(-41), ADMIN)
@@ -53,15 +53,15 @@ async def test_held_credits_cannot_be_taken(container: Container) -> None:
     assert (await container.audit().reconcile_page()).drifts == ()
 
 
-async def test_strangers_are_not_adjusted(container: Container) -> None:
-    """No account is made by an adjustment."""
+async def test_unknown_users_are_not_adjusted(container: Container) -> None:
+    """An adjustment creates no account."""
     with pytest.raises(NotFoundError):
-        await container.adjustment_service().adjust("nobody", change(5), ADMIN, "key")
+        await container.adjustment_service().adjust("unknown", change(5), ADMIN, "key")
     assert (await container.audit().reconcile_page()).accounts == 0
 
 
 async def test_a_key_adjusts_once(container: Container, clock: FixedClock) -> None:
-    """Within 24 hours the first outcome is answered again; another change is refused; another actor is another key."""
+    """For 24 hours a repeat gets the first outcome; another change is refused; keys are per actor."""
     service = container.adjustment_service()
     await container.credit_service().get_user_credits(USER)
     await container.credit_service().get_user_credits("other")
@@ -79,7 +79,7 @@ async def test_a_key_adjusts_once(container: Container, clock: FixedClock) -> No
 
 
 async def test_a_key_adjusts_once_under_concurrency(container: Container) -> None:
-    """Of 20 calls with one key at the same time one adjusts, and all have its outcome."""
+    """Of 20 concurrent calls with one key one adjusts, and all get its outcome."""
     await container.credit_service().get_user_credits(USER)
     service = container.adjustment_service()
     outcomes = await asyncio.gather(*[service.adjust(USER, change(5), ADMIN, "key") for _ in range(20)])
@@ -89,7 +89,7 @@ async def test_a_key_adjusts_once_under_concurrency(container: Container) -> Non
 
 
 async def test_adjustments_and_debits_never_take_a_credit_twice(container: Container) -> None:
-    """50 debits and 50 adjustments of -1 on 50 credits: 50 succeed, and the books agree."""
+    """50 deductions and 50 adjustments of -1 on 50 credits: 50 succeed, and nothing drifts."""
     service = container.credit_service()
     await service.get_user_credits(USER)
     adjusting = [container.adjustment_service().adjust(USER, change(-1), ADMIN) for _ in range(50)]
@@ -103,7 +103,7 @@ async def test_adjustments_and_debits_never_take_a_credit_twice(container: Conta
 
 
 async def test_one_reset_at_the_boundary_of_a_period(container: Container, clock: FixedClock) -> None:
-    """Many touches and jobs at the very second refill once, and what is spent in the new period stays spent."""
+    """Concurrent reads and jobs at the end of a period refill once; later deductions stay."""
     service = container.credit_service()
     await service.deduct_credit(USER, amount=30)
     clock.move(hours=24)
@@ -119,7 +119,7 @@ async def test_one_reset_at_the_boundary_of_a_period(container: Container, clock
 
 
 async def test_a_user_idle_for_a_month_works_at_once(container: Container, clock: FixedClock) -> None:
-    """One reset, not thirty, on the very touch, and a period that begins there."""
+    """The first read resets once, and a new period begins."""
     service = container.credit_service()
     await service.deduct_credit(USER, amount=50)
     clock.move(days=30)
@@ -130,7 +130,7 @@ async def test_a_user_idle_for_a_month_works_at_once(container: Container, clock
 
 
 async def test_history_is_filtered(container: Container, clock: FixedClock) -> None:
-    """By type, from an instant on, and up to but not at another; together with the cursor and the limit."""
+    """By type, from an instant (inclusive) to another (exclusive), with cursor and limit."""
     service = container.credit_service()
     times = []
     for amount in (1, 2, 3):

@@ -1,4 +1,4 @@
-"""`CreditService`, the same over both twins."""
+"""Contract of `CreditService` for both storages."""
 
 import asyncio
 from datetime import timedelta
@@ -18,11 +18,11 @@ GUEST = "g2wsht"
 
 
 async def balance_of_ledger(container: Container, user_id: str) -> int:
-    """The sum of a user's transactions."""
+    """Return the sum of a user's transactions."""
     return sum(row.amount for row in await container.credit_service().get_user_transactions(user_id, limit=1000))
 
 
-async def test_first_sight_creates_the_account(container: Container) -> None:
+async def test_first_request_creates_the_account(container: Container) -> None:
     """A guest starts with 10 credits, a registered user with 50, each recorded as an allocation."""
     service = container.credit_service()
     guest, user = await service.get_user_credits(GUEST, is_guest=True), await service.get_user_credits(USER)
@@ -32,15 +32,15 @@ async def test_first_sight_creates_the_account(container: Container) -> None:
     assert (row.transaction_type, row.amount, row.balance_after) == ("allocate", 50, 50)
 
 
-async def test_first_touch_by_many_at_once_creates_one_account(container: Container) -> None:
-    """50 concurrent first requests make one account and one allocation."""
+async def test_concurrent_first_requests_create_one_account(container: Container) -> None:
+    """50 concurrent first requests create one account and one allocation."""
     accounts = await asyncio.gather(*[container.credit_service().get_user_credits(USER) for _ in range(50)])
     assert {account.available_credits for account in accounts} == {50}
     assert len(await container.credit_service().get_user_transactions(USER)) == 1
 
 
 async def test_concurrent_debits_never_spend_a_credit_twice(container: Container) -> None:
-    """Of 200 concurrent debits on an account with 10 credits exactly 10 succeed, and the ledger sums to 0."""
+    """Of 200 concurrent deductions from 10 credits exactly 10 succeed, and the ledger sums to 0."""
     service = container.credit_service()
     outcomes = await asyncio.gather(*[service.deduct_credit(GUEST, is_guest=True) for _ in range(200)])
     assert outcomes.count(True) == 10
@@ -62,7 +62,7 @@ async def test_concurrent_debits_never_spend_a_credit_twice(container: Container
     ],
 )
 async def test_deduct_by_amount(container: Container, amount: int, outcome: bool, left: int, rows: int) -> None:
-    """Negative and too much change nothing, nothing costs nothing, the rest is spent at once and recorded signed."""
+    """Negative or excessive amounts change nothing, 0 costs nothing, others are deducted and recorded."""
     service = container.credit_service()
     assert await service.deduct_credit(USER, amount=amount) is outcome
     assert await service.check_credits(USER) == left
@@ -72,8 +72,8 @@ async def test_deduct_by_amount(container: Container, amount: int, outcome: bool
         assert (history[0].transaction_type, history[0].amount) == ("deduct", -amount)
 
 
-async def test_a_due_reset_refills_on_touch(container: Container, clock: FixedClock) -> None:
-    """24 hours after the last reset, to the second, a registered user's next touch refills and records it."""
+async def test_a_due_reset_refills_on_read(container: Container, clock: FixedClock) -> None:
+    """24 hours after the last reset, the next read refills a registered account and records it."""
     service = container.credit_service()
     await service.deduct_credit(USER, amount=20)
     clock.move(hours=24, seconds=-1)
@@ -87,7 +87,7 @@ async def test_a_due_reset_refills_on_touch(container: Container, clock: FixedCl
 
 
 async def test_guests_are_never_reset(container: Container, clock: FixedClock) -> None:
-    """Neither time, nor the job, nor a reset by name refills a guest."""
+    """Neither time, nor the job, nor a reset by user id refills a guest."""
     service = container.credit_service()
     await service.deduct_credit(GUEST, is_guest=True, amount=10)
     clock.move(days=30)
@@ -96,8 +96,8 @@ async def test_guests_are_never_reset(container: Container, clock: FixedClock) -
     assert await service.check_credits(GUEST, is_guest=True) == 0
 
 
-async def test_reset_of_everybody_due(container: Container, clock: FixedClock) -> None:
-    """Without a name those whose reset is due are refilled, and nobody else."""
+async def test_reset_without_user_id_resets_due_accounts(container: Container, clock: FixedClock) -> None:
+    """Without a user id, exactly the due accounts are refilled."""
     service = container.credit_service()
     await service.deduct_credit("early", amount=5)
     clock.move(hours=23)
@@ -112,7 +112,7 @@ async def test_reset_of_everybody_due(container: Container, clock: FixedClock) -
 
 
 async def test_a_reset_that_adds_nothing_moves_the_period_on(container: Container, clock: FixedClock) -> None:
-    """It writes no transaction, yet the next reset is a day later."""
+    """It records no transaction, but the next reset is a day later."""
     service = container.credit_service()
     await service.get_user_credits(USER)
     clock.move(hours=30)
@@ -135,15 +135,15 @@ async def test_a_reset_never_lowers_a_balance(container: Container) -> None:
     assert await service.check_credits(USER) == 80
 
 
-async def test_a_reset_of_a_stranger_does_nothing(container: Container) -> None:
-    """No account is made by a reset."""
-    await container.credit_service().reset_credits("nobody")
+async def test_a_reset_of_an_unknown_user_does_nothing(container: Container) -> None:
+    """A reset creates no account."""
+    await container.credit_service().reset_credits("unknown")
     async with container.unit_of_work()() as work:
-        assert await work.credits.get_user_credits("nobody") is None
+        assert await work.credits.get_user_credits("unknown") is None
 
 
 async def test_status(container: Container, clock: FixedClock) -> None:
-    """Guests cannot reset and have no next time; registered users can, a day after the last."""
+    """Guests cannot reset and have no next time; registered users can, a day after the last reset."""
     service = container.credit_service()
     guest = await service.get_credit_status(GUEST, is_guest=True)
     user = await service.get_credit_status(USER)
@@ -152,7 +152,7 @@ async def test_status(container: Container, clock: FixedClock) -> None:
 
 
 async def test_history_is_newest_first_by_keyset(container: Container) -> None:
-    """Pages by cursor join to the whole, newest first, even while rows are added in front."""
+    """Pages by cursor join to the whole, newest first, even while rows are added."""
     service = container.credit_service()
     for _ in range(6):
         await service.deduct_credit(USER)
@@ -165,14 +165,14 @@ async def test_history_is_newest_first_by_keyset(container: Container) -> None:
 
 
 @pytest.mark.parametrize("user_id", ["", "x" * 256, "a\x00b", "\ud800"])
-async def test_ids_that_cannot_be_kept_are_refused(container: Container, user_id: str) -> None:
-    """An id that no database keeps is named in a clear error."""
+async def test_ids_that_cannot_be_stored_are_refused(container: Container, user_id: str) -> None:
+    """An id that cannot be stored raises a clear error."""
     with pytest.raises(InvalidInputError, match="user_id"):
         await container.credit_service().get_user_credits(user_id)
 
 
 async def test_holds_settle_void_and_expire(container: Container, clock: FixedClock) -> None:
-    """A hold leaves the sum alone, settling spends it, voiding or outliving its time gives it back; each once."""
+    """Holds leave the ledger sum unchanged; settling deducts them, voiding or expiry returns them, each once."""
     ledger = container.credit_ledger()
     settled, voided, expired = uuid4(), uuid4(), uuid4()
     for hold_id in (settled, voided, expired):
@@ -189,10 +189,10 @@ async def test_holds_settle_void_and_expire(container: Container, clock: FixedCl
     assert await container.credit_service().check_credits(USER) == 49 == await balance_of_ledger(container, USER)
 
 
-async def test_what_is_answered_is_not_held_for(container: Container, clock: FixedClock) -> None:
-    """No credit is set aside for a question with a valid answer, nor under a key whose answer is kept.
+async def test_no_hold_for_answered_questions(container: Container, clock: FixedClock) -> None:
+    """No hold is placed for a question with a valid answer or a key with a stored response.
 
-    Other questions, other callers and, past their time, the same ones get theirs.
+    Other questions and callers get theirs, and so do the same ones after expiry.
     """
     ledger, replay = container.credit_ledger(), IdempotencyRecord(USER, "k", "q", {"a": 1})
 
@@ -221,8 +221,8 @@ async def test_what_is_answered_is_not_held_for(container: Container, clock: Fix
     assert (await hold(USER, "third", "k")).granted
 
 
-async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClock) -> None:
-    """Available and held are refilled to the maximum together, so that a later void lifts nobody above it."""
+async def test_a_reset_includes_held_credits(container: Container, clock: FixedClock) -> None:
+    """Available and held credits together are refilled to the maximum, so that a later void does not exceed it."""
     ledger, service = container.credit_ledger(), container.credit_service()
     hold_id = uuid4()
     await service.deduct_credit(USER, amount=10)
@@ -234,7 +234,7 @@ async def test_a_reset_counts_what_is_held(container: Container, clock: FixedClo
 
 
 async def test_a_guest_session_cannot_reach_a_registered_account(container: Container) -> None:
-    """Its credits are neither shown to a guest who names it nor held for one."""
+    """Its credits are neither shown to a guest with its id nor held for one."""
     service = container.credit_service()
     await service.get_user_credits("someone")
     with pytest.raises(SessionRefusedError):
@@ -243,7 +243,7 @@ async def test_a_guest_session_cannot_reach_a_registered_account(container: Cont
 
 
 async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(container: Container) -> None:
-    """Whoever proves to be that user gets it, filled up to a registered user's credits."""
+    """The registered user gets the account, filled up to a registered user's credits."""
     service = container.credit_service()
     await service.deduct_credit("someone", is_guest=True, amount=4)
     account = await service.get_caller_account("someone", is_guest=False)
@@ -251,8 +251,8 @@ async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(cont
     assert await balance_of_ledger(container, "someone") == 50
 
 
-async def test_old_transactions_are_folded(container: Container, clock: FixedClock) -> None:
-    """Rows older than the limit become one opening row; the sum stays, and folding again finds nothing."""
+async def test_old_transactions_are_compacted(container: Container, clock: FixedClock) -> None:
+    """Rows older than the limit become one opening row; the sum stays, and a second run finds nothing."""
     service = container.credit_service()
     await service.deduct_credit(USER, amount=5)
     await service.deduct_credit(USER, amount=6)

@@ -1,4 +1,4 @@
-"""What each job does, the same over both twins."""
+"""Contract of the scheduled jobs for both storages."""
 
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ USER, GUEST = "auth0|1", "guest-1"
 
 
 async def fill(container: Container) -> None:
-    """Something for each job to do, all of it still to come to its time."""
+    """Create work for each job that is not due yet."""
     ledger, cache = container.credit_ledger(), container.query_cache_service()
     await ledger.get_or_create_account(GUEST, True, "network")
     await ledger.deduct(USER, False, 5, "question")
@@ -33,22 +33,22 @@ def get_job(container: Container, name: str) -> Job:
 
 
 async def did(container: Container, name: str) -> int:
-    """What the job of that name does."""
+    """Run the job of that name; return the number of rows."""
     work = await get_job(container, name).work()
     assert not work.has_more
     return work.rows
 
 
-async def test_nothing_is_done_before_its_time(container: Container) -> None:
-    """Fresh state is left alone by every job; verification looks at every account."""
+async def test_jobs_leave_fresh_state_alone(container: Container) -> None:
+    """Each job leaves fresh state alone; reconciliation reads every account."""
     await fill(container)
     done = {job.name: (await job.work()).rows for job in container.jobs().jobs}
     assert done == {**dict.fromkeys(done, 0), "verify_ledger": 2}
     assert len(done) == 11
 
 
-async def test_each_job_does_its_work_once(container: Container, clock: FixedClock) -> None:
-    """Once the time of everything has come, each removes or gives back what it is for, and then finds nothing."""
+async def test_each_job_processes_its_rows_once(container: Container, clock: FixedClock) -> None:
+    """After its time has passed, each job processes its rows once."""
     await fill(container)
     clock.move(days=2)
     wanted = {
@@ -69,8 +69,8 @@ async def test_each_job_does_its_work_once(container: Container, clock: FixedClo
     assert report.drifting_accounts == 0
 
 
-async def test_expired_answers_go_a_few_at_a_time(container: Container, clock: FixedClock) -> None:
-    """No batch removes more than it may."""
+async def test_batches_respect_their_limit(container: Container, clock: FixedClock) -> None:
+    """No batch exceeds its limit."""
     for number in range(5):
         await container.query_cache_service().cache_result(f"{number}" * 64, {"n": number})
     clock.move(hours=2)
@@ -78,8 +78,8 @@ async def test_expired_answers_go_a_few_at_a_time(container: Container, clock: F
     assert [await batch(2), await batch(2), await batch(2), await batch(2)] == [2, 2, 1, 0]
 
 
-async def test_a_turn_ends_when_its_time_is_up_and_says_so(container: Container, clock: FixedClock) -> None:
-    """The rest is left, and done by the turns after it."""
+async def test_a_run_ends_at_its_time_limit(container: Container, clock: FixedClock) -> None:
+    """The rest is left for the next runs."""
     for number in range(5):
         await container.query_cache_service().cache_result(f"{number}" * 64, {"n": number})
     clock.move(hours=2)
@@ -91,10 +91,10 @@ async def test_a_turn_ends_when_its_time_is_up_and_says_so(container: Container,
 
 
 @pytest.mark.parametrize("name", ["fold_old_transactions", "verify_ledger"])
-async def test_long_walks_go_on_where_they_were_left(
+async def test_long_jobs_continue_where_the_last_run_stopped(
     container: Container, clock: FixedClock, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Turn after turn without time does, in the end, what one turn does."""
+    """Many runs without time process the same rows as one run."""
     for number in range(3):
         await container.credit_ledger().deduct(f"user-{number}", False, 1, "x")
     clock.move(days=91)
@@ -107,8 +107,8 @@ async def test_long_walks_go_on_where_they_were_left(
     assert sum(turn.rows for turn in turns) == {"fold_old_transactions": 6, "verify_ledger": 3}[name]
 
 
-async def test_an_erasure_without_time_is_finished_by_later_turns(container: Container) -> None:
-    """None is counted before it is done."""
+async def test_an_erasure_is_finished_by_later_runs(container: Container) -> None:
+    """An erasure is counted only when it is finished."""
     await container.credit_ledger().get_or_create_account(USER, False)
     await container.erasure_service().erase(USER, False, patience_seconds=-1)
     counters = container.erasure_counters()
@@ -120,5 +120,5 @@ async def test_an_erasure_without_time_is_finished_by_later_turns(container: Con
 
 
 async def test_vacuum_leaves_small_tables_alone(container: Container) -> None:
-    """There is nothing in a fresh database that calls for one."""
+    """A fresh database has no due table."""
     assert await get_job(container, "vacuum").work() == JobResult()

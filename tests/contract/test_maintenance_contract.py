@@ -1,4 +1,4 @@
-"""The record of scheduled work, the same over both twins."""
+"""Contract of run records and leases for both storages."""
 
 from datetime import timedelta
 
@@ -10,12 +10,12 @@ from tests.support.helpers import FixedClock
 
 
 def report(did: int = 0, outcome: str = DONE, note: str | None = None, job: str = "sweep") -> RunReport:
-    """A run of half a second."""
+    """Return a report of a run of half a second."""
     return RunReport(job, outcome, JobResult(did, note=note), 0.5)
 
 
 async def count(runs: MaintenanceRuns) -> int:
-    """How many there are; they are gone after that."""
+    """Delete all runs; return how many there were."""
     forgotten = 0
     while some := await runs.delete_old(7):
         assert some <= 7
@@ -23,8 +23,8 @@ async def count(runs: MaintenanceRuns) -> int:
     return forgotten + len((await runs.overview()).jobs)
 
 
-async def test_a_run_is_recorded_as_it_was(container: Container, clock: FixedClock) -> None:
-    """When it began and ended, what it did and left, who had it done; and nothing of a job that never ran."""
+async def test_a_run_is_recorded(container: Container, clock: FixedClock) -> None:
+    """A record has start, end, rows, note and starter; a job that never ran has none."""
     runs = container.maintenance_runs()
     assert (await runs.overview()).jobs == {}
     note = "₹" * (NOTE_LENGTH + 100)
@@ -38,8 +38,8 @@ async def test_a_run_is_recorded_as_it_was(container: Container, clock: FixedClo
     assert (newest.started_by, newest.note, done_at) == ("operator", note[:NOTE_LENGTH], clock.time)
 
 
-async def test_runs_that_did_nothing_are_counted_together(container: Container, clock: FixedClock) -> None:
-    """Until one does something, ends otherwise, says something else, or somebody else has it done."""
+async def test_repeated_runs_without_rows_are_counted_together(container: Container, clock: FixedClock) -> None:
+    """Consecutive runs are counted in one row until rows, outcome, note or starter differ."""
     runs = container.maintenance_runs()
     began = clock.time - timedelta(seconds=0.5)
     for _ in range(3):
@@ -61,8 +61,8 @@ async def test_runs_that_did_nothing_are_counted_together(container: Container, 
     assert (await runs.overview()).jobs["another"].last_run.repeats == 1
 
 
-async def test_when_a_job_last_ended_well_outlives_its_failures(container: Container, clock: FixedClock) -> None:
-    """Whatever came after it; of a job that never did there is no such instant."""
+async def test_the_last_success_outlives_failures(container: Container, clock: FixedClock) -> None:
+    """The last success stays known after failures; a job that never succeeded has none."""
     runs = container.maintenance_runs()
     await runs.record(report(did=2))
     done_at = clock.time
@@ -74,8 +74,8 @@ async def test_when_a_job_last_ended_well_outlives_its_failures(container: Conta
     assert jobs["broken"].last_success_at is None
 
 
-async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: FixedClock) -> None:
-    """The newest of each job stay, and however old the newest of each outcome; no more than asked go at once."""
+async def test_old_and_surplus_runs_are_deleted(container: Container, clock: FixedClock) -> None:
+    """The newest runs of each job and of each outcome stay; a call deletes no more than its limit."""
     runs = container.maintenance_runs()
     await runs.record(report(outcome="failed"))
     for _ in range(RUNS_KEPT_PER_JOB + 9):
@@ -92,8 +92,8 @@ async def test_old_runs_and_too_many_are_forgotten(container: Container, clock: 
     assert (await runs.overview()).jobs["sweep"].last_success_at == clock.time
 
 
-async def test_whoever_holds_a_lease_is_named_until_it_ends(container: Container, clock: FixedClock) -> None:
-    """Nobody once it has run out, or was given back."""
+async def test_the_holder_of_a_lease_is_known_until_it_ends(container: Container, clock: FixedClock) -> None:
+    """An expired or released lease has no holder."""
     leases = container.leases()
     assert await leases.holder("scheduler") is None
     await leases.acquire("scheduler", "me", timedelta(seconds=7))
@@ -105,11 +105,11 @@ async def test_whoever_holds_a_lease_is_named_until_it_ends(container: Container
     assert await leases.holder("scheduler") is None
 
 
-async def test_a_run_by_hand_is_recorded_also_when_it_fails(container: Container) -> None:
-    """With its error, never its text; the next job is done all the same."""
+async def test_a_manual_run_is_recorded_also_when_it_fails(container: Container) -> None:
+    """It has the error's type, never its text; the next job still runs."""
 
     async def fail() -> JobResult:
-        raise ZeroDivisionError("somebody's name")
+        raise ZeroDivisionError("a user's name")
 
     async def work() -> JobResult:
         return JobResult(4)

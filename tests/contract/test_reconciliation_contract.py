@@ -1,4 +1,4 @@
-"""Verification of the ledger, the same over both twins."""
+"""Contract of reconciliation for both storages."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ Plant = Callable[[Repositories], Awaitable[object]]
 
 
 async def all_drifts(container: Container, limit: int = 2) -> list[Drift]:
-    """Every drift, by pages of a few accounts."""
+    """Return every drift, in pages of a few accounts."""
     drifts: list[Drift] = []
     last: str | None = ""
     while last is not None:
@@ -28,7 +28,7 @@ async def all_drifts(container: Container, limit: int = 2) -> list[Drift]:
 
 
 def row(user_id: str, amount: int, balance_after: int) -> CreditTransaction:
-    """A ledger row that no ledger wrote."""
+    """Return a ledger row for direct insertion."""
     return CreditTransaction(user_id=user_id, transaction_type="adjust", amount=amount, balance_after=balance_after)
 
 
@@ -63,7 +63,7 @@ def row(user_id: str, amount: int, balance_after: int) -> CreditTransaction:
     ids=["account", "held", "ledger", "balance after", "no account in between", "no account behind the last"],
 )
 async def test_each_kind_of_drift_is_found(container: Container, plant: Plant, drifts: list[Drift]) -> None:
-    """Each is named with its user, what the ledger says, and what is there instead; nobody else is."""
+    """Each drift has its user, the expected and the found value; other users have none."""
     for user_id in "abcde":
         await container.credit_service().get_user_credits(user_id)
     assert await all_drifts(container) == []
@@ -73,8 +73,8 @@ async def test_each_kind_of_drift_is_found(container: Container, plant: Plant, d
     assert await all_drifts(container, limit=100) == drifts
 
 
-async def test_whatever_the_ledger_does_is_no_drift(container: Container, clock: FixedClock) -> None:
-    """Holds, settlements, resets, a guest who registers and a fold to nothing all keep the books."""
+async def test_ledger_operations_cause_no_drift(container: Container, clock: FixedClock) -> None:
+    """Holds, settlements, resets, registration and compaction cause no drift."""
     service, ledger = container.credit_service(), container.credit_ledger()
     holds = [HoldRequest(uuid4(), "u", is_guest=False, question_hash=f"{number}") for number in range(3)]
     for hold in holds:
@@ -90,8 +90,8 @@ async def test_whatever_the_ledger_does_is_no_drift(container: Container, clock:
     assert await all_drifts(container) == []
 
 
-async def test_work_under_way_is_no_drift(container: Container, clock: FixedClock) -> None:
-    """Verification beside holds, settlements, debits and folds sees each whole or not at all."""
+async def test_concurrent_work_causes_no_drift(container: Container, clock: FixedClock) -> None:
+    """Reconciliation concurrent with holds, settlements, deductions and compaction finds no drift."""
     service, ledger = container.credit_service(), container.credit_ledger()
     users = [f"user {number}" for number in range(6)]
     for user_id in users:
@@ -114,8 +114,8 @@ async def test_work_under_way_is_no_drift(container: Container, clock: FixedCloc
     assert found == [[], [], [], []]
 
 
-async def test_the_last_outcome_is_remembered(container: Container) -> None:
-    """Nothing is claimed before the first run; afterwards accounts and those that drifted are counted."""
+async def test_the_last_result_is_kept(container: Container) -> None:
+    """The status is empty before the first run; afterwards it counts accounts and drifting accounts."""
     audit = container.ledger_audit()
     assert audit.build_status() == {"verified": "not run here"}
     for user_id in "abc":

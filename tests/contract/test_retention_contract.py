@@ -1,4 +1,4 @@
-"""Retention, the same over both twins."""
+"""Contract of retention and compaction for both storages."""
 
 import asyncio
 from math import inf
@@ -13,7 +13,7 @@ USER = "auth0|123"
 
 
 async def history(container: Container, user_id: str = USER) -> list[tuple[str, int, int]]:
-    """A user's transactions: type, amount and balance, newest first."""
+    """Return a user's transactions: type, amount and balance, newest first."""
     rows = await container.credit_service().get_user_transactions(user_id, limit=1000)
     return [(row.transaction_type, row.amount, row.balance_after) for row in rows]
 
@@ -25,14 +25,14 @@ async def compact(container: Container) -> int:
 
 
 async def compact_batch(container: Container, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
-    """One batch."""
+    """Run one batch."""
     async with container.unit_of_work()() as work:
         batch: CompactionBatch = await work.credits.compact_transactions(90, after_id, limit)
     return batch
 
 
-async def test_a_fold_absorbs_the_opening_row_of_the_one_before(container: Container, clock: FixedClock) -> None:
-    """There is one opening row per user, its amount all that came before; the sum of the ledger stays the balance."""
+async def test_compaction_replaces_the_earlier_opening_row(container: Container, clock: FixedClock) -> None:
+    """Each user has one opening row with the sum of all older rows; the sum of the ledger stays the balance."""
     service = container.credit_service()
     await service.deduct_credit("g", is_guest=True, amount=2)
     clock.move(days=60)
@@ -47,8 +47,8 @@ async def test_a_fold_absorbs_the_opening_row_of_the_one_before(container: Conta
     assert await history(container, "g") == [("opening", 5, 5)]
 
 
-async def test_a_fold_of_nothing_leaves_no_row(container: Container, clock: FixedClock) -> None:
-    """What sums to 0 goes without an opening row, and the account still works."""
+async def test_a_sum_of_zero_leaves_no_row(container: Container, clock: FixedClock) -> None:
+    """Rows that sum to 0 leave no opening row, and the account still works."""
     service = container.credit_service()
     await service.deduct_credit("g", is_guest=True, amount=10)
     clock.move(days=91)
@@ -57,8 +57,8 @@ async def test_a_fold_of_nothing_leaves_no_row(container: Container, clock: Fixe
     assert await service.check_credits("g", is_guest=True) == 0
 
 
-async def test_a_fold_forgets_who_did_what(container: Container, clock: FixedClock) -> None:
-    """An opening row names neither an operation nor an administrator, and keeps the date of the newest it absorbed."""
+async def test_an_opening_row_has_no_operation_or_actor(container: Container, clock: FixedClock) -> None:
+    """An opening row has no operation and no actor, and keeps the newest timestamp."""
     await container.credit_service().deduct_credit(USER)
     written = clock.time
     clock.move(days=91)
@@ -68,8 +68,8 @@ async def test_a_fold_forgets_who_did_what(container: Container, clock: FixedClo
     assert row.description == "Balance of older transactions"
 
 
-async def test_batches_look_at_a_few_rows_and_say_where_they_ended(container: Container, clock: FixedClock) -> None:
-    """Whatever the size of a batch, all of them together fold the same; a batch without old rows is the last."""
+async def test_batches_are_limited_and_return_the_last_id(container: Container, clock: FixedClock) -> None:
+    """Batches of any size have the same total effect; a batch without old rows is the last."""
     service = container.credit_service()
     users = [f"user {number}" for number in range(5)]
     for _ in range(3):
@@ -91,8 +91,8 @@ async def test_batches_look_at_a_few_rows_and_say_where_they_ended(container: Co
     assert await compact_batch(container, after_id=2**62) == CompactionBatch(0, None)
 
 
-async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container, clock: FixedClock) -> None:
-    """Folding neither hides nor makes a drift: the opening row is the sum of what it absorbs, whatever they claim."""
+async def test_compaction_keeps_the_sum_despite_a_wrong_balance(container: Container, clock: FixedClock) -> None:
+    """Compaction neither hides nor causes drift: the opening row is the sum of the rows, even if a balance is wrong."""
     await container.credit_service().get_user_credits(USER)
     async with container.unit_of_work()() as work:
         await work.credits.create_transaction(
@@ -105,8 +105,8 @@ async def test_a_sum_stays_true_even_where_a_balance_is_not(container: Container
     assert (await container.audit().reconcile_page()).drifts == before != ()
 
 
-async def test_sums_stay_true_while_credits_are_spent(container: Container, clock: FixedClock) -> None:
-    """Folds and debits of the same accounts at the same time leave every balance the sum of its ledger."""
+async def test_concurrent_compaction_and_deductions_keep_the_sum(container: Container, clock: FixedClock) -> None:
+    """After concurrent compaction and deductions every balance is the sum of its ledger."""
     service = container.credit_service()
     users = [f"user {number}" for number in range(10)]
     for user_id in users * 3:

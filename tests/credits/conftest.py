@@ -1,4 +1,4 @@
-"""A ledger of either twin, reached by the parts of one or two processes, and all that is written in it."""
+"""Fixtures: a ledger in either storage, used by one or two processes, and its rows."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tests.support.helpers import FixedClock, patient
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """What is written about one user."""
+    """The stored rows of one user."""
 
     account: UserCredits | None
     rows: list[CreditTransaction]
@@ -23,7 +23,7 @@ class Books:
     held: int
 
     def check(self) -> None:
-        """Nothing is overdrawn, and available plus held is the sum of the rows, which each row's balance runs up to."""
+        """Check that nothing is overdrawn, and that balances match the sum of the rows and each running balance."""
         if self.account is None:
             assert (self.rows, self.open_holds) == ([], 0)
             return
@@ -37,10 +37,10 @@ class Books:
 
 
 class World:
-    """One store and the containers over it: two for PostgreSQL, as two processes have, one for memory."""
+    """One store and the containers over it: two for PostgreSQL, as in two processes, one for memory."""
 
     def __init__(self, settings: Settings, clock: FixedClock) -> None:
-        """All containers go by `clock`."""
+        """Build all containers with `clock`."""
         self.clock = clock
         self.settings = settings
         self.in_memory = settings.storage.storage is Storage.MEMORY
@@ -49,12 +49,12 @@ class World:
             container.clock.override(clock)
 
     def ledger(self, number: int = 0) -> CreditLedger:
-        """The ledger of a process."""
+        """Return the ledger of a process."""
         ledger: CreditLedger = self.containers[number % len(self.containers)].credit_ledger()
         return ledger
 
     async def books(self, user_id: str) -> Books:
-        """What is written about a user, oldest row first."""
+        """Return the stored rows of a user, oldest first."""
         async with self.containers[0].unit_of_work()() as work:
             account = await work.credits.get_user_credits(user_id)
             rows = await work.credits.get_user_transactions(user_id, limit=100_000)
@@ -62,7 +62,7 @@ class World:
         return Books(account, rows[::-1], len(holds), sum(hold.amount for hold in holds))
 
     async def holds(self, user_id: str) -> list[CreditHold]:
-        """A user's open holds."""
+        """Return a user's open holds."""
         if self.in_memory:
             return list(self.containers[0].memory_store().user_rows(CreditHold, user_id).values())
         async with self.containers[0].database_manager().session_factory() as session:
@@ -76,7 +76,7 @@ class World:
 
 @pytest.fixture
 async def world(settings: Settings, clock: FixedClock) -> AsyncIterator[World]:
-    """Either twin, on the loop of the test."""
+    """Provide a world in either storage."""
     world = World(patient(settings), clock)
     yield world
     await world.close()

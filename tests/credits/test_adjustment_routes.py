@@ -15,13 +15,13 @@ USER = "auth0|123"
 
 
 def path(user_id: str = USER) -> str:
-    """The route for an account."""
+    """Return the path of the route for an account."""
     return f"/api/admin/credits/{quote(user_id, safe='')}/adjust"
 
 
 @pytest.fixture
 def admin(bearer: Bearer) -> dict[str, str]:
-    """Headers of an administrator."""
+    """Return headers of an administrator."""
     return bearer("auth0|admin", scope="openid shopassist:admin")
 
 
@@ -29,7 +29,7 @@ def admin(bearer: Bearer) -> dict[str, str]:
 async def test_an_adjustment(
     client: httpx.AsyncClient, container: Container, admin: dict[str, str], user_id: str
 ) -> None:
-    """The answer says what was done, by whom and what is left; the history shows it without the administrator."""
+    """The response has the change, the actor and the balance; the history shows it without the administrator."""
     await container.credit_service().get_user_credits(user_id)
     answer = await client.post(path(user_id), headers=admin, json={"amount": -5, "reason": " A refund  "})
     assert answer.status_code == 200
@@ -47,7 +47,7 @@ async def test_an_adjustment(
 
 
 async def test_only_administrators(client: httpx.AsyncClient, container: Container, bearer: Bearer) -> None:
-    """401 for nobody and for guests, 403 for other users, and nothing changed."""
+    """401 without identity and for guests, 403 for other users; nothing changes."""
     await container.credit_service().get_user_credits(USER)
     body = {"amount": 5, "reason": "x"}
     assert (await client.post(path(), json=body)).status_code == 401
@@ -58,9 +58,9 @@ async def test_only_administrators(client: httpx.AsyncClient, container: Contain
 
 
 async def test_refusals(client: httpx.AsyncClient, container: Container, admin: dict[str, str]) -> None:
-    """404 without an account, 409 for what it cannot bear, either way with a stable name."""
+    """404 without an account, 409 if it would be overdrawn, each with its error type."""
     await container.credit_service().get_user_credits(USER)
-    unknown = await client.post(path("nobody"), headers=admin, json={"amount": 5, "reason": "x"})
+    unknown = await client.post(path("unknown"), headers=admin, json={"amount": 5, "reason": "x"})
     assert (unknown.status_code, unknown.json()["error_type"]) == (404, "not_found")
     for amount in (-51, 2**31 - 1):
         overdraw = await client.post(path(), headers=admin, json={"amount": amount, "reason": "x"})
@@ -84,7 +84,7 @@ async def test_refusals(client: httpx.AsyncClient, container: Container, admin: 
 async def test_what_is_not_valid_is_422(
     client: httpx.AsyncClient, container: Container, admin: dict[str, str], body: Any
 ) -> None:
-    """Amounts are whole numbers of 31 bits and not 0; a reason is given and can be kept."""
+    """Amounts are non-zero integers of 31 bits; a storable reason is required."""
     await container.credit_service().get_user_credits(USER)
     answer = await client.post(path(), headers=admin, json=body)
     assert answer.status_code == 422
@@ -92,15 +92,15 @@ async def test_what_is_not_valid_is_422(
 
 
 async def test_a_lone_surrogate_is_422(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
-    """JSON can carry what no database keeps."""
+    """JSON can contain text that PostgreSQL cannot store."""
     content = b'{"amount": 1, "reason": "\\ud800"}'
     answer = await client.post(path(), headers={**admin, "Content-Type": "application/json"}, content=content)
     assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("user_id", ["x" * 256, "a\x00b"])
-async def test_ids_that_no_account_has_are_422(client: httpx.AsyncClient, admin: dict[str, str], user_id: str) -> None:
-    """Refused by name."""
+async def test_invalid_user_ids_are_422(client: httpx.AsyncClient, admin: dict[str, str], user_id: str) -> None:
+    """The error names the field."""
     answer = await client.post(path(user_id), headers=admin, json={"amount": 1, "reason": "x"})
     assert (answer.status_code, answer.json()["error_type"]) == (422, "invalid_input")
 
@@ -108,14 +108,14 @@ async def test_ids_that_no_account_has_are_422(client: httpx.AsyncClient, admin:
 async def test_a_repeat_with_a_key_is_replayed(
     client: httpx.AsyncClient, container: Container, admin: dict[str, str], bearer: Bearer
 ) -> None:
-    """The same key and body have the stored answer and its mark; another change is 422; keys are each admin's own."""
+    """The same key and body return the stored response, marked as replayed; another change is 422."""
     await container.credit_service().get_user_credits(USER)
     keyed = {**admin, "Idempotency-Key": "k-1"}
     first = await client.post(path(), headers=keyed, json={"amount": 5, "reason": "x"})
     second = await client.post(path(), headers=keyed, json={"reason": "x", "amount": 5})
     assert (second.status_code, second.headers["Idempotent-Replayed"]) == (200, "true")
     assert second.json() == first.json()
-    for url, body in ((path(), {"amount": 6, "reason": "x"}), (path("nobody"), {"amount": 5, "reason": "x"})):
+    for url, body in ((path(), {"amount": 6, "reason": "x"}), (path("unknown"), {"amount": 5, "reason": "x"})):
         other = await client.post(url, headers=keyed, json=body)
         assert (other.status_code, other.json()["error_type"]) == (422, "idempotency_key_reused")
     second_admin = bearer("auth0|second", scope="shopassist:admin")
@@ -125,10 +125,10 @@ async def test_a_repeat_with_a_key_is_replayed(
     assert (third.json()["available_credits"], "Idempotent-Replayed" in third.headers) == (60, False)
 
 
-async def test_repeats_at_the_same_time_adjust_once(
+async def test_concurrent_repeats_adjust_once(
     client: httpx.AsyncClient, container: Container, admin: dict[str, str]
 ) -> None:
-    """Ten requests with one key: one adjusts, the others answer the same."""
+    """Of ten concurrent requests with one key, one adjusts and all get the same response."""
     await container.credit_service().get_user_credits(USER)
     keyed = {**admin, "Idempotency-Key": "k-1"}
     answers = await asyncio.gather(
@@ -139,7 +139,7 @@ async def test_repeats_at_the_same_time_adjust_once(
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "ü", "x" * 256])
-async def test_keys_that_cannot_be_kept_are_422(client: httpx.AsyncClient, admin: dict[str, str], key: str) -> None:
+async def test_invalid_keys_are_422(client: httpx.AsyncClient, admin: dict[str, str], key: str) -> None:
     """A key is 1 to 255 printable ASCII characters."""
     headers = [(name.encode(), value.encode()) for name, value in {**admin, "Idempotency-Key": key}.items()]
     answer = await client.post(path(), headers=headers, json={"amount": 5, "reason": "x"})
@@ -147,7 +147,7 @@ async def test_keys_that_cannot_be_kept_are_422(client: httpx.AsyncClient, admin
 
 
 async def test_health_shows_the_last_verification(client: httpx.AsyncClient, container: Container) -> None:
-    """How many accounts there were and how many had drifted, and nobody's name."""
+    """Health shows the numbers of accounts and of drifting accounts, without user ids."""
     await container.credit_service().get_user_credits(USER)
     await container.ledger_audit().verify()
     ledger = (await client.get("/health/detailed")).json()["components"]["ledger"]

@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL refuses what would rewrite history."""
+"""The ledger in PostgreSQL rejects changes of existing rows."""
 
 import asyncio
 
@@ -14,13 +14,13 @@ CHANGES = [
     "UPDATE credit_transactions SET amount = 60",
     "DELETE FROM credit_transactions",
     "TRUNCATE credit_transactions",
-    "UPDATE credit_transactions SET amount = 60 WHERE user_id = 'nobody'",
+    "UPDATE credit_transactions SET amount = 60 WHERE user_id = 'unknown'",
 ]
 
 
 @pytest.fixture
 async def used(database_url: str) -> str:
-    """A database with one account, which has spent a credit."""
+    """Provide a database with one account that has spent a credit."""
     container = Container(settings=postgres_settings(database_url))
     await container.credit_service().deduct_credit("user")
     await container.shutdown()
@@ -29,15 +29,15 @@ async def used(database_url: str) -> str:
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_no_row_is_changed_or_removed(used: str, change: str) -> None:
-    """Whoever is connected: the trigger refuses the statement and names itself."""
+    """The trigger rejects the statement, for every role, and its error names it."""
     with pytest.raises(asyncpg.RestrictViolationError) as refused:
         await execute(used, change)
     assert refused.value.constraint_name == "credit_transactions_append_only"
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_leave_to_change_ends_with_its_transaction(used: str, change: str) -> None:
-    """After retention has run on a connection, the next transaction on it is refused again."""
+async def test_permission_to_change_ends_with_the_transaction(used: str, change: str) -> None:
+    """After compaction on a connection, the next transaction on it is rejected again."""
     connection = await asyncpg.connect(used)
     try:
         async with connection.transaction():
@@ -50,7 +50,7 @@ async def test_leave_to_change_ends_with_its_transaction(used: str, change: str)
 
 
 async def test_rows_are_added(used: str) -> None:
-    """Growing is what it is for."""
+    """Inserting rows is allowed."""
     await execute(
         used,
         "INSERT INTO credit_transactions (user_id, transaction_type, amount, balance_after) "
@@ -58,8 +58,8 @@ async def test_rows_are_added(used: str) -> None:
     )
 
 
-async def test_neither_verification_nor_retention_waits_for_an_account(used: str) -> None:
-    """While another transaction keeps every account locked, both come to their end."""
+async def test_reconciliation_and_compaction_do_not_wait_for_locks(used: str) -> None:
+    """Both finish while another transaction has every account locked."""
     container = Container(settings=postgres_settings(used))
     connection = await asyncpg.connect(used)
     try:
@@ -75,19 +75,19 @@ async def test_neither_verification_nor_retention_waits_for_an_account(used: str
 
 
 def verified(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    """Exit code and output of `shopassist credits verify`."""
+    """Return exit code and output of `shopassist credits verify`."""
     monkeypatch.setenv("DATABASE_URL", url)
     result = CliRunner().invoke(app, ["credits", "verify"])
     return result.exit_code, result.stdout
 
 
-def test_verify_says_that_all_is_well(used: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line and exit code 0."""
+def test_verify_without_drift(used: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without drift: one line and exit code 0."""
     assert verified(used, monkeypatch) == (0, "1 accounts, no drift\n")
 
 
 async def drift(url: str) -> None:
-    """Take a credit behind the ledger's back, and add a row of nobody."""
+    """Change a balance without a ledger row, and add a row without an account."""
     await execute(url, "UPDATE user_credits SET available_credits = 40")
     await execute(
         url,
@@ -98,13 +98,13 @@ async def drift(url: str) -> None:
 
 @pytest.fixture
 async def drifted(used: str) -> str:
-    """A database whose account has been tampered with."""
+    """Provide a database with drift."""
     await drift(used)
     return used
 
 
 def test_verify_lists_each_drift(drifted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line for each, what was expected and what is there, and exit code 1."""
+    """One line for each drift, with expected and found value, and exit code 1."""
     code, output = verified(drifted, monkeypatch)
     assert code == 1
     assert output.splitlines() == [

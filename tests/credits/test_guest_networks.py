@@ -1,4 +1,4 @@
-"""New guests are counted in the database: for all servers, whenever they start."""
+"""New guests are counted in the database, for all servers and across restarts."""
 
 import asyncio
 
@@ -12,15 +12,15 @@ STATUS = "/api/user/credits"
 
 
 async def come(container: Container, names: list[str]) -> list[int]:
-    """New guests of one network come to a server all at once; the statuses of its answers."""
+    """Send the first request of new guests of one network concurrently; return the status codes."""
     transport = httpx.ASGITransport(create_app(container), client=("203.0.113.7", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answers = await asyncio.gather(*(client.get(STATUS, headers={"X-Session-ID": name}) for name in names))
     return [answer.status_code for answer in answers]
 
 
-async def test_it_holds_across_processes_and_restarts(database_url: str) -> None:
-    """Two servers of one database, one of them started anew half-way, let in 50 guests between them."""
+async def test_the_limit_holds_across_processes_and_restarts(database_url: str) -> None:
+    """Two servers of one database, one of them restarted, admit 50 guests together."""
     one, two, started_anew = (Container(settings=postgres_settings(database_url)) for _ in range(3))
     try:
         first = await asyncio.gather(
@@ -39,8 +39,8 @@ async def test_it_holds_across_processes_and_restarts(database_url: str) -> None
             await container.shutdown()
 
 
-async def test_one_guest_in_many_processes_counts_once(database_url: str) -> None:
-    """A page whose first requests reach several servers at once uses up one place: what was counted in vain is free."""
+async def test_one_guest_in_several_processes_counts_once(database_url: str) -> None:
+    """First requests of one guest to several servers count once; the surplus count is subtracted."""
     containers = [Container(settings=postgres_settings(database_url)) for _ in range(4)]
     try:
         for number in range(50):

@@ -17,13 +17,13 @@ PATH = "/api/user/credits/transactions"
 
 
 def next_of(page: httpx.Response) -> str:
-    """Where the `Link` header leads, or nothing."""
+    """Return the URL of the `Link` header, or an empty string."""
     link = re.fullmatch(r'<(.*)>; rel="next"', page.headers.get("Link", ""))
     return link[1] if link else ""
 
 
 async def test_history_of_the_caller(client: httpx.AsyncClient, container: Container) -> None:
-    """A guest's first look shows the first credits, and no private column."""
+    """The first request of a guest shows the initial credits, and no private column."""
     answer = await client.get(PATH, headers=GUEST)
     [row] = answer.json()
     assert row == {
@@ -38,8 +38,8 @@ async def test_history_of_the_caller(client: httpx.AsyncClient, container: Conta
     assert "Link" not in answer.headers
 
 
-async def test_history_is_ones_own(client: httpx.AsyncClient, bearer: Bearer) -> None:
-    """Nobody's without identity; a guest session that names a registered account is refused."""
+async def test_history_is_private(client: httpx.AsyncClient, bearer: Bearer) -> None:
+    """401 without identity; a guest session with the id of a registered account is refused."""
     assert (await client.get(PATH)).status_code == 401
     assert [row["amount"] for row in (await client.get(PATH, headers=bearer())).json()] == [50]
     refused = await client.get(PATH, headers={"X-Session-ID": "auth0|123"})
@@ -48,7 +48,7 @@ async def test_history_is_ones_own(client: httpx.AsyncClient, bearer: Bearer) ->
 
 @pytest.mark.parametrize("accept", ["application/json", "text/csv"])
 async def test_pages_keep_the_filters(client: httpx.AsyncClient, container: Container, accept: str) -> None:
-    """Following the Link header leads through every row of the type once, newest first, in either form."""
+    """Following the `Link` header returns each row of the type once, newest first, in JSON and CSV."""
     for amount in (1, 2, 3, 1, 2):
         await container.credit_service().deduct_credit("g2wsht", is_guest=True, amount=amount)
     url, seen, pages = f"{PATH}?limit=2&type=deduct&from=2026-01-01T17:30:00%2B05:30", list[int](), 0
@@ -95,13 +95,13 @@ async def test_from_is_inclusive_and_to_is_not(
         "cursor=OTk5OTk5OTk5OTk5OTk5OTk5OTk",
     ],
 )
-async def test_what_cannot_be_asked_is_422(client: httpx.AsyncClient, query: str) -> None:
-    """Limits, types, instants without an offset, and cursors that we did not give out."""
+async def test_invalid_filters_are_422(client: httpx.AsyncClient, query: str) -> None:
+    """Invalid limits, types, instants without an offset, and unknown cursors."""
     assert (await client.get(f"{PATH}?{query}", headers=GUEST)).status_code == 422
 
 
-async def test_csv_is_for_spreadsheets_and_runs_nothing_there(client: httpx.AsyncClient, container: Container) -> None:
-    """Text that would be a formula is text; amounts are numbers, negative ones too; quotes and lines stay whole."""
+async def test_csv_contains_no_formulas(client: httpx.AsyncClient, container: Container) -> None:
+    """Formulas become text, amounts stay numbers, quotes and line breaks are escaped."""
     user_id = "=cmd('calc')"
     texts = ['=HYPERLINK("http://x")', "+1", "-1", "@SUM(A1)", "\t=1", 'a "quote", and\na line']
     await container.credit_service().get_user_credits(user_id, is_guest=True)
@@ -126,7 +126,7 @@ async def test_csv_is_for_spreadsheets_and_runs_nothing_there(client: httpx.Asyn
 
 
 async def test_json_unless_csv_is_preferred(client: httpx.AsyncClient) -> None:
-    """A client that takes anything gets JSON."""
+    """A client that accepts anything gets JSON."""
     for accept in ("*/*", "application/json, text/csv;q=0.5", "text/html"):
         answer = await client.get(PATH, headers={**GUEST, "Accept": accept})
         assert answer.headers["Content-Type"] == "application/json"

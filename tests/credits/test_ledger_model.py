@@ -1,4 +1,4 @@
-"""The ledger against a model of it: any operations in any order, alone and at once, over both twins."""
+"""Compare the ledger with a model of it: random operations, one at a time and concurrent, on both storages."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ KINDS = [
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """Something to do beside others, and the hold that it is to close."""
+    """An operation for a concurrent step, and the hold that it closes."""
 
     kind: str
     work: Callable[[], Coroutine[Any, Any, Any]]
@@ -57,7 +57,7 @@ class Operation:
 
 @dataclass(slots=True)
 class ModelHold:
-    """An open hold, as it should be."""
+    """The expected state of an open hold."""
 
     amount: int
     expires_at: datetime
@@ -67,7 +67,7 @@ class ModelHold:
 
 @dataclass(slots=True)
 class ModelAccount:
-    """An account, as it should be."""
+    """The expected state of an account."""
 
     is_guest: bool
     available: int
@@ -82,28 +82,28 @@ class ModelAccount:
 
     @property
     def held(self) -> int:
-        """What is set aside."""
+        """Sum of the open holds."""
         return sum(hold.amount for hold in self.holds.values())
 
     def fill(self, kind: str, now: datetime) -> None:
-        """Refill; never lower."""
+        """Refill the account; never lower its balance."""
         added = max(0, self.most - self.held - self.available)
         self.last_reset = now
         self.add(kind, added)
 
     def add(self, kind: str, amount: int) -> None:
-        """Move credits and write it down."""
+        """Change the balance and record a transaction."""
         self.available += amount
         if amount:
             self.rows.append((kind, amount))
 
     def refuses(self, asked_as_guest: bool, amount: int) -> bool:
-        """Whether so much cannot be taken by this caller."""
+        """Return whether this caller may not take that amount."""
         return amount > self.available or (asked_as_guest and not self.is_guest)
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One example: three users of its own in a ledger that also keeps those of earlier examples."""
+    """One example: three users of its own, in a ledger that also has those of earlier examples."""
 
     def __init__(self, world: World, runner: asyncio.Runner) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @initialize(held=st.lists(USERS, max_size=4))
     def begin(self, held: list[int]) -> None:
-        """Some users have a credit held, the others have not been seen."""
+        """Place a hold for some users; the others have no account yet."""
         name = uuid4().hex
         self.users = [f"{name}|{number}" for number in range(3)]
         for user in held:
@@ -126,7 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, is_guest=st.booleans())
     def look(self, user: int, is_guest: bool) -> None:
-        """The first touch makes the account, a later one resets what is due."""
+        """Read an account: the first read creates it, a later one resets it if due."""
         user_id = self.users[user]
         account = self.do(self.world.ledger(user).get_or_create_account(user_id, is_guest))
         expected = self.touched(user_id, is_guest)
@@ -134,7 +134,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, is_guest=st.booleans(), amount=AMOUNTS)
     def deduct(self, user: int, is_guest: bool, amount: int) -> None:
-        """All or nothing."""
+        """Deduct all of an amount, or nothing."""
         user_id = self.users[user]
         grant = self.do(self.world.ledger().deduct(user_id, is_guest, amount, "spent"))
         account = self.touched(user_id, is_guest)
@@ -145,7 +145,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, is_guest=st.booleans(), amount=AMOUNTS, question=QUESTIONS, key=KEYS)
     def hold(self, user: int, is_guest: bool, amount: int, question: str | None, key: str | None) -> None:
-        """Set aside, unless the question or the key is in flight."""
+        """Place a hold, unless the question or the key is in progress."""
         user_id = self.users[user]
         request = HoldRequest(uuid4(), user_id, is_guest, amount, question, key)
         grant = self.do(self.world.ledger(user).place_hold(request))
@@ -164,7 +164,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, HOLDS_KEPT), with_answer=st.booleans(), with_key=st.booleans())
     def settle(self, pick: int, with_answer: bool, with_key: bool) -> None:
-        """Spent once, and what belongs to it is stored then and only then."""
+        """Settle a hold: it is deducted once, and its answer is stored if and only if it is settled."""
         hold_id, user_id = self.picked(pick)
         settlement = self.settlement(hold_id, user_id, with_answer=with_answer, with_key=with_key)
         settled = self.do(self.world.ledger(pick).settle(settlement))
@@ -177,7 +177,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, HOLDS_KEPT))
     def void(self, pick: int) -> None:
-        """Given back once."""
+        """Void a hold: it is returned once."""
         hold_id, user_id = self.picked(pick)
         voided = self.do(self.world.ledger(pick).void(hold_id, user_id))
         account = self.model.get(user_id)
@@ -188,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(pick=st.integers(0, 2), ways=st.lists(st.tuples(st.booleans(), st.integers(0, 1)), min_size=2, max_size=5))
     def close_at_once(self, pick: int, ways: list[tuple[bool, int]]) -> None:
-        """Settled and voided several times at once, from both processes, it ends in one of these ways."""
+        """Settle and void a hold several times concurrently, in both processes: one of them succeeds."""
         hold_id, user_id = self.picked(pick)
         ended = self.do(all_of([self.close(hold_id, user_id, settle, process) for settle, process in ways]))
         account = self.model.get(user_id)
@@ -200,13 +200,13 @@ class LedgerMachine(RuleBasedStateMachine):
             account.available += hold.amount
 
     def close(self, hold_id: UUID, user_id: str, settle: bool, process: int) -> Coroutine[Any, Any, bool]:
-        """Settle or void."""
+        """Settle or void a hold."""
         ledger = self.world.ledger(process)
         return ledger.settle(self.settlement(hold_id, user_id)) if settle else ledger.void(hold_id, user_id)
 
     @rule(pick=st.integers(0, HOLDS_KEPT))
     def close_for_another(self, pick: int) -> None:
-        """A hold is nobody else's to close."""
+        """Try to close a hold as another user: nothing changes."""
         hold_id, user_id = self.picked(pick)
         stranger = next(other for other in self.users if other != user_id)
         assert not self.do(self.world.ledger().void(hold_id, stranger))
@@ -214,12 +214,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(seconds=SPANS)
     def wait(self, seconds: int) -> None:
-        """Time passes."""
+        """Advance the clock."""
         self.world.clock.move(seconds=seconds)
 
     @rule()
     def void_expired(self) -> None:
-        """Holds past their time, and no other, are given back."""
+        """Void the holds past their lifetime, and no others."""
         voided = self.do(self.world.ledger().void_expired())
         due = 0
         for account in self.model.values():
@@ -232,7 +232,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def reset(self, user: int) -> None:
-        """A registered account is filled at once; nobody else is touched."""
+        """Reset a registered account; guests and unknown users stay unchanged."""
         self.do(self.world.ledger().reset(self.users[user]))
         account = self.model.get(self.users[user])
         if account and not account.is_guest:
@@ -240,7 +240,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule()
     def reset_due(self) -> None:
-        """Each account whose period is over is filled."""
+        """Reset each account that is due."""
         moved = self.do(self.world.ledger().reset_due_accounts(100_000))
         due = [account for account in self.model.values() if self.is_due(account)]
         for account in due:
@@ -249,7 +249,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def register(self, user: int) -> None:
-        """A guest becomes a registered user with a registered user's credits."""
+        """Register a guest and fill the account up to a registered user's credits."""
         user_id = self.users[user]
         account = self.do(self.world.ledger().register_guest(user_id))
         expected = self.touched(user_id, is_guest=False)
@@ -260,7 +260,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(user=USERS, amount=ADJUSTMENTS)
     def adjust(self, user: int, amount: int) -> None:
-        """Added or taken, unless that overdraws or overflows."""
+        """Adjust an account, unless that overdraws or overflows."""
         user_id = self.users[user]
         adjusted = self.do(self.world.ledger().adjust(Adjustment(uuid4(), user_id, amount, "why", "admin")))
         account = self.model.get(user_id)
@@ -271,7 +271,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), count=st.integers(2, 12))
     def at_once(self, data: st.DataObject, count: int) -> None:
-        """Several at once, from two processes, each after a few turns of the loop: what they say is what happened."""
+        """Execute several operations concurrently in two processes: their results match the stored rows."""
         operations = [self.operation(data) for _ in range(count)]
         turns = [data.draw(st.integers(0, 3)) for _ in operations]
         holds_before = sum(len(account.holds) for account in self.model.values())
@@ -292,7 +292,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert count_of("adjust", new) == count_of("adjust", rows_before) + adjusted
 
     def operation(self, data: st.DataObject) -> Operation:
-        """An operation to do beside others."""
+        """Draw an operation for a concurrent step."""
         ledger = self.world.ledger(data.draw(st.integers(0, 1)))
         kind = data.draw(st.sampled_from(KINDS))
         user_id, is_guest = self.users[data.draw(USERS)], data.draw(st.booleans())
@@ -319,7 +319,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_true(self) -> None:
-        """Balances are never negative, sums and running sums hold, and everything is as the model says."""
+        """Check that no balance is negative, sums and running balances match, and all rows match the model."""
         for user_id, books in self.books().items():
             books.check()
             expected = self.model.get(user_id)
@@ -332,22 +332,22 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert [(row.transaction_type, row.amount) for row in books.rows] == expected.rows
 
     def teardown(self) -> None:
-        """Leave no open hold to the next example."""
+        """Void the open holds, so that the next example has none."""
         for hold_id, user_id in [(h, u) for u, account in self.model.items() for h in account.holds]:
             self.do(self.world.ledger().void(hold_id, user_id))
 
     # --- helpers ---------------------------------------------------------------------------------------------------
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """The outcome of `work`."""
+        """Run `work` and return its result."""
         return self.runner.run(work)
 
     def books(self) -> dict[str, Books]:
-        """What is written about each user."""
+        """Return the stored rows of each user."""
         return dict(zip(self.users, self.do(all_of([self.world.books(user) for user in self.users])), strict=True))
 
     def touched(self, user_id: str, is_guest: bool) -> ModelAccount:
-        """The account after a touch."""
+        """Return the expected account after a read."""
         now = self.world.clock.time
         account = self.model.get(user_id)
         if account is None:
@@ -358,22 +358,22 @@ class LedgerMachine(RuleBasedStateMachine):
         return account
 
     def is_due(self, account: ModelAccount) -> bool:
-        """Whether its period is over."""
+        """Return whether the period of an account is over."""
         return not account.is_guest and self.world.clock.time - account.last_reset >= PERIOD
 
     def picked(self, pick: int) -> tuple[UUID, str]:
-        """A hold, open or closed or refused, and whose; the newest are picked most."""
+        """Return a hold (open, closed or refused) and its user; prefer recent ones."""
         return self.known_holds[-1 - pick % len(self.known_holds)] if self.known_holds else (uuid4(), self.users[0])
 
     def settlement(self, hold_id: UUID, user_id: str, *, with_answer: bool = True, with_key: bool = True) -> Settlement:
-        """A settlement whose answer and key are its own."""
+        """Build a settlement with an answer and a key of its own."""
         name = uuid4().hex
         answer = StoredAnswer(name, json.dumps({"answer": name}), timedelta(minutes=60)) if with_answer else None
         replay = IdempotencyRecord(user_id, name, name, {"answer": name}) if with_key else None
         return Settlement(hold_id, user_id, "spent", answer, replay)
 
     def check_stored(self, settlement: Settlement, settled: bool) -> None:
-        """What belongs to a settlement is there if and only if it happened."""
+        """Check that the answer and the response are stored if and only if the hold was settled."""
         container = self.world.containers[-1]
         if settlement.answer:
             found = self.do(container.cached_answers().find(settlement.answer.query_hash))
@@ -383,7 +383,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert kept == (settlement.replay if settled else None)
 
     def adopt(self) -> None:
-        """Take over what a step of many has left, whose order nobody knows, once it is true by itself."""
+        """Copy the stored state into the model after a concurrent step, once it is consistent."""
         for user_id, books in self.books().items():
             books.check()
             before = self.model.get(user_id)
@@ -400,25 +400,25 @@ class LedgerMachine(RuleBasedStateMachine):
             )
 
     async def open_holds(self, user_id: str) -> dict[UUID, ModelHold]:
-        """The user's open holds."""
+        """Return the user's open holds."""
         holds = await self.world.holds(user_id)
         return {h.hold_id: ModelHold(h.amount, h.expires_at, h.question_hash, h.idempotency_key) for h in holds}
 
 
 def count_of(kind: str, rows: list[tuple[str, int]]) -> int:
-    """How many rows are of that kind."""
+    """Return the number of rows of that kind."""
     return [row_kind for row_kind, _ in rows].count(kind)
 
 
 async def after(turns: int, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """The outcome of `work`, begun after some turns of the loop."""
+    """Run `work` after some turns of the event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
     return await work()
 
 
 async def all_of(work: list[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """The outcomes of work done at once."""
+    """Run all of `work` concurrently and return the results."""
     return await asyncio.gather(*work)
 
 
@@ -431,8 +431,8 @@ BOUNDS = settings(
 )
 
 
-def test_the_ledger_is_its_model(settings: Settings, clock: FixedClock) -> None:
-    """Whatever is done, alone or at once: nothing is overdrawn, sums are true, each hold ends once."""
+def test_the_ledger_matches_the_model(settings: Settings, clock: FixedClock) -> None:
+    """Nothing is overdrawn, sums match, and each hold ends once."""
     with asyncio.Runner() as runner:
         world = World(patient(settings), clock)
 

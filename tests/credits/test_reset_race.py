@@ -1,4 +1,4 @@
-"""The instant a period ends: whoever comes, from whichever process, there is one reset and no credit too many."""
+"""At the end of a period there is exactly one reset per user, whatever calls arrive in which process."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,7 +16,7 @@ FULL = 50
 
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 async def test_there_is_one_reset_per_user_and_period(world: World, first: int) -> None:
-    """With callers of each kind at the boundary: one reset, to the full, and what is spent after it stays spent."""
+    """For calls of each kind at the end of a period: one full reset, and later deductions stay."""
     randoms = {f"auth0|{seed}": Random(seed) for seed in range(first, first + BATCH)}  # noqa: S311 - to be repeated
     spent_before = {user_id: random.randint(1, FULL) for user_id, random in randoms.items()}
     service = world.containers[0].credit_service()
@@ -40,13 +40,13 @@ async def test_there_is_one_reset_per_user_and_period(world: World, first: int) 
 
 
 def spending_since(books: Books, reset: int) -> int:
-    """What was spent after a reset, which filled the account to the full."""
+    """Return the sum of deductions after a reset, which must have filled the account."""
     assert books.rows[reset].balance_after == FULL
     return -sum(row.amount for row in books.rows[reset + 1 :])
 
 
 def callers_of(world: World, user_id: str, random: Random) -> list[Coroutine[Any, Any, tuple[str, int]]]:
-    """One who touches the account, and a random number of others; each says how much it spent of whose credits."""
+    """Return a read and a random number of other calls; each returns the user and the amount deducted."""
 
     async def call(kind: str, process: int, amount: int, turns: int) -> tuple[str, int]:
         for _ in range(turns):

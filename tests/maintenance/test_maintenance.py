@@ -1,4 +1,4 @@
-"""Maintenance on a real PostgreSQL: one leader, bounded turns, a record, vacuum where it is due, and the commands."""
+"""Maintenance on PostgreSQL: one leader, time limits, records, vacuum of due tables, and the commands."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ LATELY = "last_vacuum IS NOT NULL AND last_analyze IS NOT NULL"
 
 @pytest.fixture
 async def container(database_url: str) -> AsyncIterator[Container]:
-    """A container on the database, whose clock is the database's."""
+    """Provide a container on the database, with the database's clock."""
     container = Container(settings=postgres_settings(database_url))
     yield container
     await container.shutdown()
@@ -43,25 +43,25 @@ async def container(database_url: str) -> AsyncIterator[Container]:
 
 @pytest.fixture
 async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database."""
+    """Provide a connection to the database."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 60) -> None:
-    """Wait for something to come about."""
+    """Wait until a condition holds."""
     async with asyncio.timeout(seconds):
         while not await holds():
             await asyncio.sleep(0.05)
 
 
 async def at_once() -> None:
-    """What jobs wait for, where there is nothing."""
+    """Return immediately: jobs may start."""
 
 
 async def run(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command; what went wrong is raised."""
+    """Run a command; return exit code and output. Raises its error."""
     result = await asyncio.to_thread(CliRunner().invoke, app, ["maintenance", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -71,8 +71,8 @@ async def run(*arguments: str) -> tuple[int, str]:
 # One leader.
 
 
-async def test_of_two_processes_one_works_and_the_other_follows_it(database_url: str) -> None:
-    """Every job is done and recorded by the leader alone; when it stands down the other does them all."""
+async def test_one_process_leads_and_another_takes_over(database_url: str) -> None:
+    """Only the leader runs and records jobs; when it stops, the other process runs them."""
     one, other = (Container(settings=postgres_settings(database_url)) for _ in range(2))
     wanted = {job.name for job in one.jobs().jobs}
 
@@ -95,8 +95,8 @@ async def test_of_two_processes_one_works_and_the_other_follows_it(database_url:
     await other.shutdown()
 
 
-async def test_a_job_that_fails_stops_no_other_and_is_tried_again_soon(container: Container) -> None:
-    """Each failure is recorded with its error and counted; a daily job does not wait for the next day."""
+async def test_a_failing_job_is_retried_and_stops_no_other(container: Container) -> None:
+    """Each failure is recorded with its error and counted; a daily job is retried long before the next day."""
 
     async def refused() -> JobResult:
         raise ShopAssistError
@@ -133,10 +133,10 @@ async def test_a_job_that_fails_stops_no_other_and_is_tried_again_soon(container
 # Bounded time.
 
 
-async def test_a_backlog_is_done_over_turns_of_bounded_time(
+async def test_a_backlog_is_processed_in_runs_of_limited_time(
     container: Container, connection: asyncpg.Connection
 ) -> None:
-    """A turn stops at its time, says that something is left, and never holds a batch's locks for longer than it."""
+    """A run ends at its time limit, reports that rows are left, and commits after each batch."""
     await connection.execute(EXPIRED_ANSWERS)
     left = "SELECT count(*) FROM query_cache"
     batch = container.query_cache_service().clear_expired_batch
@@ -152,14 +152,14 @@ async def test_a_backlog_is_done_over_turns_of_bounded_time(
     turn = await run_in_batches(slowly, limit=500, seconds=0.5)
     assert turn.has_more
     assert 500 <= turn.rows <= 1500
-    assert time.monotonic() - began < 5  # of which a busy machine takes its part
+    assert time.monotonic() - began < 5  # generous, for a busy machine
     rest = await run_in_batches(batch)
     assert (rest.rows, rest.has_more) == (4500 - turn.rows, False)
     assert await connection.fetchval(left) == 0
 
 
-async def test_a_leader_goes_on_with_what_a_turn_left(container: Container, connection: asyncpg.Connection) -> None:
-    """With its next tick, however seldom the job is due otherwise; each turn is a run of its own in the record."""
+async def test_the_leader_continues_an_incomplete_job(container: Container, connection: asyncpg.Connection) -> None:
+    """The next poll starts the job again, whatever its interval; each run is recorded."""
     await connection.execute(EXPIRED_ANSWERS)
     batch = container.query_cache_service().clear_expired_batch
 
@@ -183,8 +183,10 @@ async def _count_is(connection: asyncpg.Connection, wanted: int) -> bool:
     return bool(await connection.fetchval("SELECT count(*) FROM maintenance_runs") == wanted)
 
 
-async def test_verification_goes_on_where_its_time_was_up(container: Container, connection: asyncpg.Connection) -> None:
-    """Page by page over several turns; the drift of all of them is in the note of the last."""
+async def test_verification_continues_where_the_last_run_stopped(
+    container: Container, connection: asyncpg.Connection
+) -> None:
+    """Several runs verify page by page; the last note has the drift of all of them."""
     await connection.execute(ACCOUNTS)
     await connection.execute("UPDATE user_credits SET available_credits = 4 WHERE user_id IN ('user 1', 'user 9999')")
     audit = container.ledger_audit()
@@ -200,7 +202,7 @@ async def test_verification_goes_on_where_its_time_was_up(container: Container, 
 
 
 async def dead_rows(url: str, table: str, rows: int) -> None:
-    """A table that autovacuum is to leave alone, full of dead rows; its figures are there once this returns."""
+    """Fill a table with dead rows, without autovacuum, and wait for its statistics."""
     connection = await asyncpg.connect(url)
     await connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = false)")
     await connection.execute(EXPIRED_ANSWERS.replace("5500", str(rows)) if table == "query_cache" else ACCOUNTS)
@@ -209,10 +211,10 @@ async def dead_rows(url: str, table: str, rows: int) -> None:
     await connection.close()
 
 
-async def test_vacuum_is_for_tables_that_call_for_it(
+async def test_only_due_tables_are_vacuumed(
     database_url: str, container: Container, connection: asyncpg.Connection
 ) -> None:
-    """One with thousands of dead rows is vacuumed and analysed, once; one with fewer, and all others, are not."""
+    """A table with thousands of dead rows is vacuumed and analysed once; others are not."""
     await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
     await execute(
         database_url,
@@ -233,10 +235,10 @@ async def test_vacuum_is_for_tables_that_call_for_it(
     assert await container.vacuum().vacuum() == JobResult()
 
 
-async def test_vacuum_neither_waits_for_a_locked_table_nor_for_a_pooler(
+async def test_vacuum_skips_locked_tables_and_needs_a_session(
     database_url: str, container: Container, connection: asyncpg.Connection
 ) -> None:
-    """It says that it left the table for the next time, or what setting it lacks."""
+    """The note names the locked table, or the missing setting."""
     await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
     async with connection.transaction():
         await connection.execute("LOCK TABLE query_cache IN SHARE UPDATE EXCLUSIVE MODE")
@@ -253,10 +255,10 @@ async def test_vacuum_neither_waits_for_a_locked_table_nor_for_a_pooler(
 
 
 @pytest.mark.timeout(180)
-async def test_the_commands_beside_a_server_that_runs(
+async def test_commands_while_a_server_runs(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
 ) -> None:
-    """`status` complains until a server has done every job, and names the leader; `run` works a backlog off."""
+    """`status` fails until a server has run every job, and names the leader; `run` works through a backlog."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     code, shown = await run("status")
     assert code == 1
@@ -290,10 +292,10 @@ async def test_the_commands_beside_a_server_that_runs(
         server.stop()
 
 
-async def test_a_job_that_fails_by_hand_is_said_recorded_and_ends_with_1(
+async def test_a_failing_manual_run_is_reported_and_recorded(
     database_url: str, monkeypatch: pytest.MonkeyPatch, connection: asyncpg.Connection
 ) -> None:
-    """The others are done all the same, and `status` complains of it."""
+    """The other jobs run, and `status` shows the failure."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     await connection.execute("ALTER TABLE guest_networks RENAME TO elsewhere")
     code, shown = await run("run", "forget_guest_networks", "forget_runs")
@@ -316,14 +318,14 @@ async def test_a_job_that_fails_by_hand_is_said_recorded_and_ends_with_1(
         ({"STORAGE": "rollout"}, ["run"], "left to it"),
     ],
 )
-async def test_what_cannot_be_run_is_said(
+async def test_refusals_of_the_commands(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     environment: dict[str, str],
     arguments: list[str],
     said: str,
 ) -> None:
-    """In one sentence."""
+    """The error is one sentence."""
     for name, value in {"DATABASE_URL": database_url, **environment}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(StartupError) as refusal:

@@ -93,7 +93,7 @@ SELECT * FROM changed
 """)
 
 # Each user id occurs once. All new guests of a network are counted first; as many of them get an account as the limit
-# leaves, other users always do. Returns the number of guests counted whose account was not created, to be subtracted
+# leaves, other users always do. Returns the number of guests counted without a created account, to be subtracted
 # again. A network at its limit is found in the snapshot, as a day's count only grows, so that a refusal writes nothing.
 INSERT_ACCOUNTS = text("""
 WITH moment AS (

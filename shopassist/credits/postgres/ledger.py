@@ -41,7 +41,7 @@ class PostgresCreditLedger:
         self._credit_requests = Batcher(
             self._handler.execute, kind=self._handler.group_key, took=lambda size: observe(size, "take")
         )
-        # Two releases of one hold never share a statement, whose result could not tell which of them closed it.
+        # Two releases of one hold never share a statement: its result could not tell which of them closed it.
         self._hold_releases = Batcher(
             self._close, kind=lambda release: (release.hold_id, object()), took=lambda size: observe(size, "close")
         )

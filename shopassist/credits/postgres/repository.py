@@ -168,7 +168,7 @@ WHERE user_id = :user_id AND idempotency_key = :idempotency_key
   AND expires_at >= COALESCE(CAST(:instant AS timestamptz), now())
 """)
 
-# Nothing is stored for a user whose account was erased meanwhile.
+# Nothing is stored if the account was erased meanwhile.
 UPSERT_IDEMPOTENT_ANSWER = text("""
 INSERT INTO idempotent_answers AS a (user_id, idempotency_key, request_hash, response, expires_at)
 SELECT user_id, :idempotency_key, :request_hash, CAST(:response AS jsonb),
