@@ -32,7 +32,7 @@ def get_job(container: Container, name: str) -> Job:
     return job
 
 
-async def did(container: Container, name: str) -> int:
+async def run_job(container: Container, name: str) -> int:
     """Run the job of that name; return the number of rows."""
     work = await get_job(container, name).work()
     assert not work.has_more
@@ -59,11 +59,11 @@ async def test_each_job_processes_its_rows_once(container: Container, clock: Fix
         "clear_expired_cache": 3,
     }
     for name, expected in wanted.items():
-        assert (name, await did(container, name)) == (name, expected)
-        assert (name, await did(container, name)) == (name, 0)
+        assert (name, await run_job(container, name)) == (name, expected)
+        assert (name, await run_job(container, name)) == (name, 0)
     clock.move(days=91)
-    assert await did(container, "fold_old_transactions") > 3
-    assert await did(container, "fold_old_transactions") == 0
+    assert await run_job(container, "fold_old_transactions") > 3
+    assert await run_job(container, "fold_old_transactions") == 0
     report = await container.ledger_audit().verify()
     assert report is not None
     assert report.drifting_accounts == 0

@@ -14,7 +14,7 @@ from tests.support.helpers import FixedClock, patient
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class StoredCredits:
     """The stored rows of one user."""
 
     account: UserCredits | None
@@ -53,13 +53,13 @@ class World:
         ledger: CreditLedger = self.containers[number % len(self.containers)].credit_ledger()
         return ledger
 
-    async def books(self, user_id: str) -> Books:
+    async def read_credits(self, user_id: str) -> StoredCredits:
         """Return the stored rows of a user, oldest first."""
         async with self.containers[0].unit_of_work()() as work:
             account = await work.credits.get_user_credits(user_id)
             rows = await work.credits.get_user_transactions(user_id, limit=100_000)
         holds = await self.holds(user_id)
-        return Books(account, rows[::-1], len(holds), sum(hold.amount for hold in holds))
+        return StoredCredits(account, rows[::-1], len(holds), sum(hold.amount for hold in holds))
 
     async def holds(self, user_id: str) -> list[CreditHold]:
         """Return a user's open holds."""

@@ -74,7 +74,7 @@ async def test_reconciliation_and_compaction_do_not_wait_for_locks(used: str) ->
         await container.shutdown()
 
 
-def verified(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+def run_verify(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     """Return exit code and output of `shopassist credits verify`."""
     monkeypatch.setenv("DATABASE_URL", url)
     result = CliRunner().invoke(app, ["credits", "verify"])
@@ -83,7 +83,7 @@ def verified(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
 
 def test_verify_without_drift(used: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without drift: one line and exit code 0."""
-    assert verified(used, monkeypatch) == (0, "1 accounts, no drift\n")
+    assert run_verify(used, monkeypatch) == (0, "1 accounts, no drift\n")
 
 
 async def drift(url: str) -> None:
@@ -105,7 +105,7 @@ async def drifted(used: str) -> str:
 
 def test_verify_lists_each_drift(drifted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line for each drift, with expected and found value, and exit code 1."""
-    code, output = verified(drifted, monkeypatch)
+    code, output = run_verify(drifted, monkeypatch)
     assert code == 1
     assert output.splitlines() == [
         "'[red]x': ledger rows or holds without an account: expected 0, found 7",

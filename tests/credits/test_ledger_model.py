@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from shopassist.cache.models import StoredAnswer
 from shopassist.credits.ports import Adjustment, HoldRequest, IdempotencyRecord, Settlement
 from shopassist.settings import Settings
-from tests.credits.conftest import Books, World
+from tests.credits.conftest import StoredCredits, World
 from tests.support.helpers import FixedClock, patient
 
 PERIOD = timedelta(hours=24)
@@ -128,16 +128,16 @@ class LedgerMachine(RuleBasedStateMachine):
     def look(self, user: int, is_guest: bool) -> None:
         """Read an account: the first read creates it, a later one resets it if due."""
         user_id = self.users[user]
-        account = self.do(self.world.ledger(user).get_or_create_account(user_id, is_guest))
-        expected = self.touched(user_id, is_guest)
+        account = self.run(self.world.ledger(user).get_or_create_account(user_id, is_guest))
+        expected = self.expected_account(user_id, is_guest)
         assert (account.is_guest, account.available_credits) == (expected.is_guest, expected.available)
 
     @rule(user=USERS, is_guest=st.booleans(), amount=AMOUNTS)
     def deduct(self, user: int, is_guest: bool, amount: int) -> None:
         """Deduct all of an amount, or nothing."""
         user_id = self.users[user]
-        grant = self.do(self.world.ledger().deduct(user_id, is_guest, amount, "spent"))
-        account = self.touched(user_id, is_guest)
+        grant = self.run(self.world.ledger().deduct(user_id, is_guest, amount, "spent"))
+        account = self.expected_account(user_id, is_guest)
         assert grant.granted is not account.refuses(is_guest, amount)
         if grant.granted:
             account.add("deduct", -amount)
@@ -148,8 +148,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Place a hold, unless the question or the key is in progress."""
         user_id = self.users[user]
         request = HoldRequest(uuid4(), user_id, is_guest, amount, question, key)
-        grant = self.do(self.world.ledger(user).place_hold(request))
-        account = self.touched(user_id, is_guest)
+        grant = self.run(self.world.ledger(user).place_hold(request))
+        account = self.expected_account(user_id, is_guest)
         affordable = not account.refuses(is_guest, amount)
         in_flight = any(
             (question is not None and hold.question == question) or (key is not None and hold.key == key)
@@ -165,9 +165,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, HOLDS_KEPT), with_answer=st.booleans(), with_key=st.booleans())
     def settle(self, pick: int, with_answer: bool, with_key: bool) -> None:
         """Settle a hold: it is deducted once, and its answer is stored if and only if it is settled."""
-        hold_id, user_id = self.picked(pick)
+        hold_id, user_id = self.pick_hold(pick)
         settlement = self.settlement(hold_id, user_id, with_answer=with_answer, with_key=with_key)
-        settled = self.do(self.world.ledger(pick).settle(settlement))
+        settled = self.run(self.world.ledger(pick).settle(settlement))
         account = self.model.get(user_id)
         hold = account.holds.pop(hold_id, None) if account else None
         assert settled is (hold is not None)
@@ -178,8 +178,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, HOLDS_KEPT))
     def void(self, pick: int) -> None:
         """Void a hold: it is returned once."""
-        hold_id, user_id = self.picked(pick)
-        voided = self.do(self.world.ledger(pick).void(hold_id, user_id))
+        hold_id, user_id = self.pick_hold(pick)
+        voided = self.run(self.world.ledger(pick).void(hold_id, user_id))
         account = self.model.get(user_id)
         hold = account.holds.pop(hold_id, None) if account else None
         assert voided is (hold is not None)
@@ -189,8 +189,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 2), ways=st.lists(st.tuples(st.booleans(), st.integers(0, 1)), min_size=2, max_size=5))
     def close_at_once(self, pick: int, ways: list[tuple[bool, int]]) -> None:
         """Settle and void a hold several times concurrently, in both processes: one of them succeeds."""
-        hold_id, user_id = self.picked(pick)
-        ended = self.do(all_of([self.close(hold_id, user_id, settle, process) for settle, process in ways]))
+        hold_id, user_id = self.pick_hold(pick)
+        ended = self.run(all_of([self.close(hold_id, user_id, settle, process) for settle, process in ways]))
         account = self.model.get(user_id)
         hold = account.holds.pop(hold_id, None) if account else None
         assert ended.count(True) == (hold is not None)
@@ -207,10 +207,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, HOLDS_KEPT))
     def close_for_another(self, pick: int) -> None:
         """Try to close a hold as another user: nothing changes."""
-        hold_id, user_id = self.picked(pick)
+        hold_id, user_id = self.pick_hold(pick)
         stranger = next(other for other in self.users if other != user_id)
-        assert not self.do(self.world.ledger().void(hold_id, stranger))
-        assert not self.do(self.world.ledger().settle(Settlement(hold_id, stranger, "spent")))
+        assert not self.run(self.world.ledger().void(hold_id, stranger))
+        assert not self.run(self.world.ledger().settle(Settlement(hold_id, stranger, "spent")))
 
     @rule(seconds=SPANS)
     def wait(self, seconds: int) -> None:
@@ -220,7 +220,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def void_expired(self) -> None:
         """Void the holds past their lifetime, and no others."""
-        voided = self.do(self.world.ledger().void_expired())
+        voided = self.run(self.world.ledger().void_expired())
         due = 0
         for account in self.model.values():
             for hold_id, hold in list(account.holds.items()):
@@ -233,7 +233,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(user=USERS)
     def reset(self, user: int) -> None:
         """Reset a registered account; guests and unknown users stay unchanged."""
-        self.do(self.world.ledger().reset(self.users[user]))
+        self.run(self.world.ledger().reset(self.users[user]))
         account = self.model.get(self.users[user])
         if account and not account.is_guest:
             account.fill("reset", self.world.clock.time)
@@ -241,7 +241,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def reset_due(self) -> None:
         """Reset each account that is due."""
-        moved = self.do(self.world.ledger().reset_due_accounts(100_000))
+        moved = self.run(self.world.ledger().reset_due_accounts(100_000))
         due = [account for account in self.model.values() if self.is_due(account)]
         for account in due:
             account.fill("reset", self.world.clock.time)
@@ -251,8 +251,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def register(self, user: int) -> None:
         """Register a guest and fill the account up to a registered user's credits."""
         user_id = self.users[user]
-        account = self.do(self.world.ledger().register_guest(user_id))
-        expected = self.touched(user_id, is_guest=False)
+        account = self.run(self.world.ledger().register_guest(user_id))
+        expected = self.expected_account(user_id, is_guest=False)
         if expected.is_guest:
             expected.is_guest = False
             expected.fill("allocate", self.world.clock.time)
@@ -262,7 +262,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def adjust(self, user: int, amount: int) -> None:
         """Adjust an account, unless that overdraws or overflows."""
         user_id = self.users[user]
-        adjusted = self.do(self.world.ledger().adjust(Adjustment(uuid4(), user_id, amount, "why", "admin")))
+        adjusted = self.run(self.world.ledger().adjust(Adjustment(uuid4(), user_id, amount, "why", "admin")))
         account = self.model.get(user_id)
         fits = account is not None and 0 <= account.available + amount <= 2**31 - 1 - account.held
         assert (adjusted is not None) is fits
@@ -276,7 +276,7 @@ class LedgerMachine(RuleBasedStateMachine):
         turns = [data.draw(st.integers(0, 3)) for _ in operations]
         holds_before = sum(len(account.holds) for account in self.model.values())
         rows_before = [row for account in self.model.values() for row in account.rows]
-        outcomes = self.do(all_of([after(n, operation.work) for n, operation in zip(turns, operations, strict=True)]))
+        outcomes = self.run(all_of([after(n, operation.work) for n, operation in zip(turns, operations, strict=True)]))
         done = list(zip(operations, outcomes, strict=True))
         closed = [operation.closes for operation, outcome in done if operation.closes and outcome]
         assert len(closed) == len(set(closed))
@@ -296,7 +296,7 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger = self.world.ledger(data.draw(st.integers(0, 1)))
         kind = data.draw(st.sampled_from(KINDS))
         user_id, is_guest = self.users[data.draw(USERS)], data.draw(st.booleans())
-        hold_id, owner = self.picked(data.draw(st.integers(0, 2)))
+        hold_id, owner = self.pick_hold(data.draw(st.integers(0, 2)))
         amount, change = data.draw(AMOUNTS), data.draw(ADJUSTMENTS)
         request = HoldRequest(uuid4(), user_id, is_guest, amount, data.draw(QUESTIONS), data.draw(KEYS))
         if kind == "hold":
@@ -318,35 +318,37 @@ class LedgerMachine(RuleBasedStateMachine):
     # --- what holds after each step --------------------------------------------------------------------------------
 
     @invariant()
-    def the_books_are_true(self) -> None:
+    def stored_state_matches_model(self) -> None:
         """Check that no balance is negative, sums and running balances match, and all rows match the model."""
-        for user_id, books in self.books().items():
-            books.check()
+        for user_id, stored in self.read_all().items():
+            stored.check()
             expected = self.model.get(user_id)
-            assert (books.account is None) is (expected is None)
-            if books.account and expected:
-                assert (books.account.is_guest, books.account.max_credits) == (expected.is_guest, expected.most)
-                assert books.account.available_credits == expected.available
-                assert books.account.last_reset_timestamp == expected.last_reset
-                assert (books.open_holds, books.held) == (len(expected.holds), expected.held)
-                assert [(row.transaction_type, row.amount) for row in books.rows] == expected.rows
+            assert (stored.account is None) is (expected is None)
+            if stored.account and expected:
+                assert (stored.account.is_guest, stored.account.max_credits) == (expected.is_guest, expected.most)
+                assert stored.account.available_credits == expected.available
+                assert stored.account.last_reset_timestamp == expected.last_reset
+                assert (stored.open_holds, stored.held) == (len(expected.holds), expected.held)
+                assert [(row.transaction_type, row.amount) for row in stored.rows] == expected.rows
 
     def teardown(self) -> None:
         """Void the open holds, so that the next example has none."""
         for hold_id, user_id in [(h, u) for u, account in self.model.items() for h in account.holds]:
-            self.do(self.world.ledger().void(hold_id, user_id))
+            self.run(self.world.ledger().void(hold_id, user_id))
 
     # --- helpers ---------------------------------------------------------------------------------------------------
 
-    def do(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run `work` and return its result."""
         return self.runner.run(work)
 
-    def books(self) -> dict[str, Books]:
+    def read_all(self) -> dict[str, StoredCredits]:
         """Return the stored rows of each user."""
-        return dict(zip(self.users, self.do(all_of([self.world.books(user) for user in self.users])), strict=True))
+        return dict(
+            zip(self.users, self.run(all_of([self.world.read_credits(user) for user in self.users])), strict=True)
+        )
 
-    def touched(self, user_id: str, is_guest: bool) -> ModelAccount:
+    def expected_account(self, user_id: str, is_guest: bool) -> ModelAccount:
         """Return the expected account after a read."""
         now = self.world.clock.time
         account = self.model.get(user_id)
@@ -361,7 +363,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Return whether the period of an account is over."""
         return not account.is_guest and self.world.clock.time - account.last_reset >= PERIOD
 
-    def picked(self, pick: int) -> tuple[UUID, str]:
+    def pick_hold(self, pick: int) -> tuple[UUID, str]:
         """Return a hold (open, closed or refused) and its user; prefer recent ones."""
         return self.known_holds[-1 - pick % len(self.known_holds)] if self.known_holds else (uuid4(), self.users[0])
 
@@ -376,25 +378,25 @@ class LedgerMachine(RuleBasedStateMachine):
         """Check that the answer and the response are stored if and only if the hold was settled."""
         container = self.world.containers[-1]
         if settlement.answer:
-            found = self.do(container.cached_answers().find(settlement.answer.query_hash))
+            found = self.run(container.cached_answers().find(settlement.answer.query_hash))
             assert found == (json.loads(settlement.answer.result) if settled else None)
         if settlement.replay:
-            kept = self.do(container.replays().get(settlement.user_id, settlement.replay.idempotency_key))
+            kept = self.run(container.replays().get(settlement.user_id, settlement.replay.idempotency_key))
             assert kept == (settlement.replay if settled else None)
 
     def adopt(self) -> None:
         """Copy the stored state into the model after a concurrent step, once it is consistent."""
-        for user_id, books in self.books().items():
-            books.check()
+        for user_id, stored in self.read_all().items():
+            stored.check()
             before = self.model.get(user_id)
-            if books.account is None:
+            if stored.account is None:
                 assert before is None
                 continue
-            rows = [(row.transaction_type, row.amount) for row in books.rows]
+            rows = [(row.transaction_type, row.amount) for row in stored.rows]
             assert before is None or rows[: len(before.rows)] == before.rows
             assert [kind for kind, _ in rows].count("allocate") <= 2
-            holds = self.do(self.open_holds(user_id))
-            account = books.account
+            holds = self.run(self.open_holds(user_id))
+            account = stored.account
             self.model[user_id] = ModelAccount(
                 account.is_guest, account.available_credits, account.last_reset_timestamp, rows, holds
             )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.credits.conftest import Books, World
+from tests.credits.conftest import StoredCredits, World
 
 SEEDS = 1000
 BATCH = 50
@@ -27,22 +27,22 @@ async def test_there_is_one_reset_per_user_and_period(world: World, first: int) 
         Random(first + period).shuffle(callers)  # noqa: S311
         granted = [user_id for user_id, amount in await asyncio.gather(*callers) for _ in range(amount)]
         for user_id in randoms:
-            books = await world.books(user_id)
-            books.check()
-            resets = [number for number, row in enumerate(books.rows) if row.transaction_type == "reset"]
+            stored = await world.read_credits(user_id)
+            stored.check()
+            resets = [number for number, row in enumerate(stored.rows) if row.transaction_type == "reset"]
             assert len(resets) == period
-            assert books.account
-            assert books.account.last_reset_timestamp == world.clock.time
-            assert spending_since(books, resets[-1]) == granted.count(user_id)
-            assert books.account.available_credits == FULL - granted.count(user_id)
+            assert stored.account
+            assert stored.account.last_reset_timestamp == world.clock.time
+            assert spending_since(stored, resets[-1]) == granted.count(user_id)
+            assert stored.account.available_credits == FULL - granted.count(user_id)
         # What must be refilled at the next boundary.
         await asyncio.gather(*[service.deduct_credit(user_id) for user_id in randoms])
 
 
-def spending_since(books: Books, reset: int) -> int:
+def spending_since(stored: StoredCredits, reset: int) -> int:
     """Return the sum of deductions after a reset, which must have filled the account."""
-    assert books.rows[reset].balance_after == FULL
-    return -sum(row.amount for row in books.rows[reset + 1 :])
+    assert stored.rows[reset].balance_after == FULL
+    return -sum(row.amount for row in stored.rows[reset + 1 :])
 
 
 def callers_of(world: World, user_id: str, random: Random) -> list[Coroutine[Any, Any, tuple[str, int]]]:
