@@ -1,18 +1,18 @@
 FROM python:3.13-slim-bookworm AS build
 
-# requirements/tracing.txt in its place makes an image that can send traces.
+# Use requirements/tracing.txt for an image that can send traces.
 ARG REQUIREMENTS=requirements/base.txt
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore
 
-# Wheels only: nothing that is downloaded gets to run code here.
+# Wheels only: no downloaded code runs during the build.
 COPY ${REQUIREMENTS} /tmp/requirements.txt
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --quiet --only-binary :all: --require-hashes -r /tmp/requirements.txt
 
-# What serves building and debugging a package, and packages' own tests, is dead weight at run time: 50 MB of it.
+# Remove what packages need only for building, debugging and testing: 50 MB.
 # binutils stays in this stage, so no version of it needs pinning.
 WORKDIR /opt/venv/lib/python3.13/site-packages
 # hadolint ignore=DL3008
@@ -26,19 +26,19 @@ RUN apt-get update -qq \
 COPY containers.py /app/
 COPY migrations /app/migrations
 COPY shopassist /app/shopassist
-# Worker processes import this script again, hence its last condition.
+# Worker processes import this script again, hence the condition at its end.
 RUN printf '%s\n' '#!/opt/venv/bin/python' 'from shopassist.__main__ import main' 'if __name__ == "__main__": main()' \
       > /opt/venv/bin/shopassist \
     && chmod 0755 /opt/venv/bin/shopassist
 
-# The user it runs as may not write bytecode: without it every start would compile everything again.
+# The run-time user cannot write bytecode: without this every start would compile all modules again.
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib /app
 
 
 FROM python:3.13-slim-bookworm
 
 # The number is fixed because volumes remember it. PostgreSQL refuses a user without a name, and asyncpg looks for
-# certificates in the home, which therefore is no folder that a mount could make unreadable.
+# certificates in the home, so the home must not be a folder that a mount could make unreadable.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip /usr/local/lib/python3.13/site-packages/* \
     && groupadd --gid 10001 shopassist \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin shopassist \
@@ -47,7 +47,7 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip /usr/local/li
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 
-# The base image has no bytecode of the standard library. Importing what serves compiles its part, and proves it whole.
+# The base image has no bytecode of the standard library. Importing the server compiles it, and proves that all modules exist.
 RUN PYTHONPATH=/app /opt/venv/bin/python -c 'import containers, http.client, shopassist.__main__, shopassist.server'
 
 ENV PATH=/opt/venv/bin:$PATH \
@@ -62,7 +62,7 @@ USER 10001
 VOLUME /var/lib/shopassist
 EXPOSE 8000
 
-# Any answer but a server error is a sign of life: with ALLOWED_HOSTS set, 127.0.0.1 is answered with a refusal.
+# Any response but a server error means alive: with ALLOWED_HOSTS set, 127.0.0.1 gets a refusal.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('API_PORT') or 8000), timeout=3); server.request('GET', '/health'); sys.exit(server.getresponse().status >= 500)"]
 

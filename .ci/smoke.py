@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What the README promises a newcomer: `make serve` answers a question, and leaves nothing behind when stopped.
+"""Check what the README promises: `make serve` answers a question and leaves no process behind.
 
-Linux only: it adopts the orphans of what it starts, so that whatever outlives the server is its own child.
+Linux only: it adopts the orphans of what it starts, so every process that outlives the server is its own child.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ NOT_OURS = {"DATABASE_URL", "STORAGE", "API_HOST", "ENVIRONMENT", "ALLOWED_HOSTS
 
 
 def main() -> None:
-    """Start the server, ask it, stop it, look for remains."""
+    """Start the server, ask a question, stop it, look for remaining processes."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
@@ -72,7 +72,7 @@ def ask(client: httpx.Client) -> None:
 
 
 def remains() -> list[str]:
-    """The processes that are still there after STOP_SECONDS; the others are reaped."""
+    """Return the processes that still run after STOP_SECONDS; reap the others."""
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -86,13 +86,13 @@ def remains() -> list[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def say(text: str) -> None:
-    """Tell the reader of the log."""
+    """Print a line of the log."""
     print(f"   {text}", flush=True)  # noqa: T201 - a command talks to its caller
 
 

@@ -1,4 +1,4 @@
-"""Callers within one process: of the product's services, and of plain statements that do the same."""
+"""Concurrent callers in one process: of the product's services, and of equivalent plain statements."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ Operation = Callable[[str], Awaitable[object]]
 
 
 def plain(manager: DatabaseManager, statement: Any) -> Operation:
-    """One statement a call, in AUTOCOMMIT: one round trip, without the product."""
+    """Return a call that executes one statement in AUTOCOMMIT: one round trip, without the product."""
     engine = manager.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def execute(user_id: str) -> object:
@@ -43,7 +43,7 @@ def plain(manager: DatabaseManager, statement: Any) -> Operation:
 
 
 def operations(url: str) -> dict[str, Operation]:
-    """What can be asked for, on the database at `url`."""
+    """Yield the operations by name, on the database at `url`."""
     container = Container(settings=settings_of(url))
     credits_, manager, cache = container.credit_service(), container.database_manager(), container.cached_answers()
     return {
@@ -60,7 +60,7 @@ databases: dict[str, dict[str, Operation]] = {}
 
 
 async def call(database: str, operation: str, users: int, callers: int, seconds: float) -> dict[str, Any]:
-    """Let so many callers call, each one call after another, and measure after a while of warming up."""
+    """Run this many callers, each one call after another, and measure after warming up."""
     if database not in databases:
         databases[database] = operations(os.environ[f"BENCH_{database.upper()}"])
         freeze_garbage_collector()
@@ -70,7 +70,7 @@ async def call(database: str, operation: str, users: int, callers: int, seconds:
 
 
 async def called(work: Operation, names: Sequence[str], callers: int, seconds: float) -> dict[str, Any]:
-    """The `sample` of so many callers who go through the names, each one call after another."""
+    """Return the `sample` of this many callers who iterate over the names, each one call after another."""
     latencies: list[float] = []
     stopping = False
 

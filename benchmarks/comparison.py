@@ -1,4 +1,4 @@
-"""Two ways of doing a thing, measured in turn, and the figures that come of it."""
+"""Comparison of two implementations, measured alternately, and the resulting figures."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -13,23 +13,23 @@ Value = Callable[[Sample, Sample], float]
 
 
 def rates(a: Sample, b: Sample) -> float:
-    """How many times as many operations a second."""
+    """Return the ratio of operations per second."""
     return a.rate / b.rate
 
 
 def latencies(a: Sample, b: Sample) -> float:
-    """How many times the median latency."""
+    """Return the ratio of median latencies."""
     return a.p50 / b.p50
 
 
 def spread(a: Sample, _: Sample) -> float:
-    """The slowest hundredth beside the median."""
+    """Return the ratio of the 99th percentile to the median."""
     return a.p99 / a.p50
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A beside B; `reach` is what the value must be at least, or `at_most`.
+    """A compared with B; `reach` is the minimum of the value, or its maximum with `at_most`.
 
     Both run for `settling_seconds` before they are measured.
     """
@@ -45,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What a comparison came to: the median of the rounds' values."""
+    """Result of a comparison: the median of the rounds' values."""
 
     name: str
     value: float
@@ -59,7 +59,7 @@ class Figure:
 
 
 def compared(comparison: Comparison, rounds: int, seconds: float) -> Figure:
-    """Measure A and B in turn, the first of a round being the second of the next."""
+    """Measure A and B alternately, in the opposite order each round."""
     if comparison.settling_seconds:
         comparison.a(comparison.settling_seconds)
         comparison.b(comparison.settling_seconds)
@@ -88,7 +88,7 @@ def compared(comparison: Comparison, rounds: int, seconds: float) -> Figure:
 
 
 def table_of(figures: Iterable[Figure], title: str) -> Table:
-    """The figures as people read them."""
+    """Return the figures as a table."""
     table = Table(title=title, caption="CPU: µs an operation of the process that serves (for pgbench: its own).")
     table.add_column("A ÷ B")
     for heading in ("A", "B", "ratio", "rounds", "reach", "holds", "CPU A", "CPU B", "client CPU"):
@@ -109,7 +109,7 @@ def table_of(figures: Iterable[Figure], title: str) -> Table:
 
 
 def shown(side: list[Sample], *, latency: bool) -> str:
-    """The median rate of a side, or its median latency."""
+    """Return the median rate, or the median latency, of A or B."""
     if latency:
         return f"{1000 * statistics.median(sample.p50 for sample in side):.2f} ms"
     return f"{statistics.median(sample.rate for sample in side):,.0f}/s"

@@ -1,4 +1,4 @@
-"""The benchmark's PostgreSQL: a server of its own, durable, filled with guests who can pay; and pgbench."""
+"""The benchmark's own durable PostgreSQL, filled with guests who have credits; and pgbench."""
 
 import asyncio
 import re
@@ -58,7 +58,7 @@ SELECT user_id, 'deduct', -1, 'Credit deducted for message', available_credits F
 
 
 def settings_of(url: str) -> Settings:
-    """The product's own settings, on the database at `url`."""
+    """Return the product's default settings, on the database at `url`."""
     return Settings(
         database=DatabaseConfig(database_url=SecretStr(url)),
         storage=StorageSettings(storage=Storage.POSTGRES),
@@ -68,7 +68,7 @@ def settings_of(url: str) -> Settings:
 
 @contextmanager
 def postgresql(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path]]:
-    """A server for the length of the block: its link, and a folder for what else is written."""
+    """Run a server for the length of the block; yield its connection string and a folder for other files."""
     with tempfile.TemporaryDirectory(prefix="shopassist-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -80,7 +80,7 @@ def postgresql(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path
 
 
 async def filled(server: str, name: str, users: int) -> str:
-    """The link to a new database with so many users and ten times as many transactions."""
+    """Create a database with this many users and ten times as many transactions; return its connection string."""
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
@@ -98,17 +98,17 @@ async def filled(server: str, name: str, users: int) -> str:
 
 
 class Pgbench:
-    """PostgreSQL's own load generator with the plain debit, one prepared statement a transaction."""
+    """PostgreSQL's load generator with the plain debit, one prepared statement per transaction."""
 
     def __init__(self, url: str, folder: Path) -> None:
-        """Its script is written into `folder`."""
+        """Write its script into `folder`."""
         self._url = url
         self._program = str(Path(find_binaries().program("postgres")).with_name("pgbench"))
         self._script = folder / "debit.sql"
         self._script.write_text(PGBENCH_DEBIT, encoding="ascii")
 
     def measure(self, clients: int, seconds: float) -> Sample:
-        """Run so many clients, on both cores; connecting counts for its running time, though not for its rate."""
+        """Run this many clients on both cores; connecting counts for the duration, not for the rate."""
         whole = round(seconds + clients / CONNECTIONS_A_SECOND + 0.5)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
@@ -130,5 +130,5 @@ class Pgbench:
 
 
 def fill(server: str, name: str, users: int) -> str:
-    """`filled`, for who has no event loop."""
+    """Run `filled` without a running event loop."""
     return asyncio.run(filled(server, name, users))

@@ -1,7 +1,8 @@
-"""The load generator: keep-alive HTTP/1.1 connections that send fixed bytes and count the responses.
+"""The load generator: keep-alive HTTP/1.1 connections that send fixed bytes and count responses.
 
-It knows just enough of HTTP to be cheap: responses carry `Content-Length`, and each connection has one request under
-way. Its own CPU time is reported, so that a reader sees that it was not what was measured.
+It implements just enough of HTTP to be cheap: responses have `Content-Length`, and each connection has one open
+request.
+Its own CPU time is reported, to show that it was not the bottleneck.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ unique = itertools.count(int(time.time()) % 100_000 * 10_000)
 
 
 def requests(method: str, path: str, users: int, body: str | None) -> Iterator[bytes]:
-    """Endless requests of guests taken in a random order; `{n}` in the body is another number each time."""
+    """Yield requests of random guests without end; `{n}` in the body is a new number each time."""
     names = [f"bench-{n:07}" for n in random.sample(range(users), min(users, 20_000))]
     content = f"Content-Type: application/json\r\nContent-Length: {len(body) - 3 + 10}\r\n" if body else ""
     heads = [f"{method} {path} HTTP/1.1\r\n{HEADERS}X-Session-ID: {name}\r\n{content}\r\n".encode() for name in names]
@@ -32,10 +33,10 @@ def requests(method: str, path: str, users: int, body: str | None) -> Iterator[b
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with one request under way at a time."""
+    """One connection with one open request at a time."""
 
     def __init__(self, sent: Iterator[bytes]) -> None:
-        """It sends the next of `sent` whenever a response is complete."""
+        """Send the next of `sent` when a response is complete."""
         self._sent = sent
         self._pending = b""
         self._began = 0.0
@@ -46,12 +47,12 @@ class Connection(asyncio.Protocol):
         self.idle = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Send the first request."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by class
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        """Count a response once it is whole, and send the next request."""
+        """Count a complete response and send the next request."""
         if self._pending:
             data = self._pending + data
         end = data.find(b"\r\n\r\n")
@@ -69,12 +70,12 @@ class Connection(asyncio.Protocol):
             self._send()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A server that hangs up fails the measurement."""
+        """Fail the measurement when the server closes the connection."""
         if not self.idle.done():
             self.idle.set_exception(exc or ConnectionError("The server closed the connection."))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._transport.close()
 
     def _send(self) -> None:
@@ -85,7 +86,7 @@ class Connection(asyncio.Protocol):
 async def load(
     port: int, pid: int, connections: int, seconds: float, method: str, path: str, users: int, body: str | None = None
 ) -> dict[str, Any]:
-    """Load the server on `port`, whose process is `pid`, and measure after a while of warming up."""
+    """Send load to the server on `port`, with process id `pid`, and measure after warming up."""
     loop, sent = asyncio.get_running_loop(), requests(method, path, users, body)
     opened = [
         (await loop.create_connection(lambda: Connection(sent), "127.0.0.1", port))[1] for _ in range(connections)

@@ -1,6 +1,6 @@
-"""`make bench-import`: a million users and five million transactions imported, as an operator would do it.
+"""`make bench-import`: import a million users and five million transactions with the commands of an operator.
 
-`--quick` moves 20,000 users. `--kill` ends the import of the first run half-way, by SIGKILL, and starts it again.
+`--quick` imports 20,000 users. `--kill` ends the first import half-way, by SIGKILL, and starts it again.
 """
 
 import asyncio
@@ -34,25 +34,25 @@ console = Console(highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A database, and the folder of its keys."""
+    """A database and the folder of its keys."""
 
     url: str
     folder: Path
 
     def shopassist(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """The command, started as an operator would, in a session of its own."""
+        """Start the command as an operator would, in its own session."""
         variables = {**os.environ, "DATABASE_URL": self.url, "SHOPASSIST_DATA": str(self.folder)}
         command = [sys.executable, "-m", "shopassist", *arguments]
         return subprocess.Popen(command, env=variables, start_new_session=True)
 
 
 def user_of(number: int) -> str:
-    """The id of a user."""
+    """Return the id of a user."""
     return f"auth0|{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
 
 
 def lines(first: int, users: int) -> Iterator[str]:
-    """Rows of so many users: an account, its ledger, a consent of every second, an answer for every hundredth."""
+    """Yield the rows of this many users: an account, its ledger, every second a consent, every hundredth an answer."""
     for number in range(first, first + users):
         user = user_of(number)
         yield (
@@ -77,7 +77,7 @@ def lines(first: int, users: int) -> Iterator[str]:
 
 
 def made(path: Path, first: int, users: int) -> int:
-    """Write a snapshot, the same whenever it is written; how many rows."""
+    """Write a reproducible snapshot and return the number of rows."""
     digest, rows = hashlib.sha256(), 0
     with path.open("wb", CHUNK_BYTES) as file:
         block = ['{"shopassist_state": 1}\n']
@@ -96,7 +96,7 @@ def made(path: Path, first: int, users: int) -> int:
 
 
 def timed(side: Side, *arguments: str) -> float:
-    """Seconds that a command takes, which must do well."""
+    """Return the seconds that a successful command takes."""
     began = time.monotonic()
     if side.shopassist(*arguments).wait():
         raise SystemExit(f"{' '.join(arguments)} failed")
@@ -104,7 +104,7 @@ def timed(side: Side, *arguments: str) -> float:
 
 
 def killed(side: Side, path: Path, after: float) -> None:
-    """Begin an import and end it by SIGKILL."""
+    """Start an import and end it by SIGKILL."""
     process = side.shopassist("state", "import", str(path))
     time.sleep(after)
     os.kill(process.pid, signal.SIGKILL)
@@ -121,7 +121,7 @@ async def _database(server: str, name: str) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Make the files, import, verify, import again into what is filled."""
+    """Write the files, import, verify, and import again into filled tables."""
     users = QUICK_USERS if "--quick" in arguments else USERS
     BUILD.mkdir(exist_ok=True)
     all_of_them, more = BUILD / f"state-{users}.jsonl", BUILD / f"state-{users // 10}-more.jsonl"

@@ -1,9 +1,10 @@
-"""How well the catalogue finds what real shoppers meant: NDCG over judged queries, beside known baselines.
+"""Relevance of the catalogue search: NDCG over judged queries, compared with known baselines.
 
     python benchmarks/relevance.py [postgresql://…]
 
-Without a link it starts a PostgreSQL of its own and takes it away again. A named database must be migrated; the
-electronics catalogue is imported into it. The data is read from SHOPASSIST_SHARED_DATA (default: ../shared/data).
+Without a connection string it starts a temporary PostgreSQL. A given database must be migrated; the electronics
+catalogue
+is imported into it. The data is read from SHOPASSIST_SHARED_DATA (default: ../shared/data).
 """
 
 import asyncio
@@ -50,13 +51,13 @@ Search = Callable[[str], Awaitable[list[str]]]
 
 @dataclass(frozen=True)
 class Judged:
-    """The queries by their ids, and what was judged: query id → product id → 0 to 3."""
+    """Queries by id, and their judgements: query id → product id → 0 to 3."""
 
     queries: dict[str, str]
     grades: dict[str, dict[str, int]]
 
     def ndcg(self, query_id: str, found: list[str], depth: int) -> float | None:
-        """With exponential gain, unjudged products as 0; None when no judged product is relevant."""
+        """Return NDCG with exponential gain, unjudged products as 0; None without a relevant product."""
         grades = self.grades[query_id]
         ideal = _gain(sorted(grades.values(), reverse=True)[:depth])
         return _gain([grades.get(product, 0) for product in found[:depth]]) / ideal if ideal else None
@@ -67,7 +68,7 @@ def _gain(grades: list[int]) -> float:
 
 
 def judged() -> Judged:
-    """The judgements of the shared data."""
+    """Read the judgements of the shared data."""
     lines = [line.split("\t") for line in (DATA / "relevance" / "qrels.tsv").read_text().splitlines()]
     grades: dict[str, dict[str, int]] = defaultdict(dict)
     for query_id, product_id, grade in lines:
@@ -77,7 +78,7 @@ def judged() -> Judged:
 
 
 def catalogue_search(container: Container, field: str) -> Search:
-    """The catalogue alone, the words of the query as `field` (`terms` or `preferences`) of the criteria."""
+    """Search only the catalogue, with the words of the query as `field` (`terms` or `preferences`) of the criteria."""
 
     async def search(query: str) -> list[str]:
         criteria = Criteria.model_validate({field: tuple(words_of(query))})
@@ -87,7 +88,7 @@ def catalogue_search(container: Container, field: str) -> Search:
 
 
 def assistant_search(container: Container, ids: dict[str, list[str]]) -> Search:
-    """The whole assistant, its products known again by their titles."""
+    """Ask the whole assistant and identify its products by their titles."""
 
     async def search(query: str) -> list[str]:
         answer = await container.assistant().answer(query, ConversationContext())
@@ -97,7 +98,7 @@ def assistant_search(container: Container, ids: dict[str, list[str]]) -> Search:
 
 
 async def measured(search: Search, judgements: Judged, depth: int) -> tuple[str, str, str, str]:
-    """Mean NDCG over all queries and over those that can be answered, queries that found nothing, milliseconds."""
+    """Return the mean NDCG of all and of answerable queries, the queries without results, and milliseconds."""
     started = time.perf_counter()
     found = {query_id: await search(query) for query_id, query in judgements.queries.items()}
     spent = (time.perf_counter() - started) / len(found)
@@ -133,7 +134,7 @@ async def run(url: str) -> None:
 
 
 def main() -> None:
-    """Against the named database, or one of our own."""
+    """Run on the given database or on a temporary one."""
     if len(sys.argv) > 1:
         asyncio.run(run(sys.argv[1]))
         return

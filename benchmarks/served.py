@@ -1,4 +1,4 @@
-"""The server under load: the product's app and settings, with routes that only the benchmark mounts."""
+"""The benchmarked server: the product's app and settings, with additional routes for the benchmark."""
 
 import asyncio
 import os
@@ -23,10 +23,10 @@ GRANTED = b'{"granted":true}'
 
 
 class ReadyAssistant:
-    """Answers at once, with three products."""
+    """Answers at once with three products."""
 
     def __init__(self) -> None:
-        """Its answer never changes."""
+        """Prepare the constant answer."""
         product = Recommendation(
             title="Phone 5G with a usual name",
             price=10999,
@@ -47,7 +47,7 @@ class ReadyAssistant:
 
 
 def routes() -> APIRouter:
-    """A debit, and endpoints that answer constant bytes of a size that is set beforehand."""
+    """Build a route for a debit, and endpoints that return a constant number of bytes."""
     router = APIRouter(prefix="/bench")
     content = {"get": b"", "post": b""}
 
@@ -74,7 +74,7 @@ def routes() -> APIRouter:
 
 
 def mounted(app: FastAPI) -> FastAPI:
-    """`app` with the benchmark's routes ahead of its own, where they are found soonest."""
+    """Put the benchmark's routes before the app's own, where they are found first."""
     own = list(app.router.routes)
     app.include_router(routes())
     added = [route for route in app.router.routes if route not in own]
@@ -83,7 +83,7 @@ def mounted(app: FastAPI) -> FastAPI:
 
 
 class CommandedServer(Server):
-    """Says its port when it is ready, and stops with its standard input."""
+    """Prints its port when it is ready, and stops when its standard input closes."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start listening."""

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.shared`: look-ups of cached answers through Redis beside the same from PostgreSQL alone.
+"""`python -m benchmarks.shared`: look-ups of cached answers through Redis, compared with PostgreSQL alone.
 
-Both in one process and one run, in turn; needs `redis-server` (`make tools`). Answers are of 3 kB, the size of one that
-names five products.
+Both run alternately in one process; needs `redis-server` (`make tools`). Answers have 3 kB, the size of one with
+five products.
 """
 
 import asyncio
@@ -37,14 +37,14 @@ VALUES: dict[str, Callable[[Sample], float]] = {
 
 
 async def hear(container: Container) -> None:
-    """Ask for the epoch, as a server does all the time."""
+    """Poll the epoch as a server does."""
     while True:
         await container.cache_epochs().current()
         await asyncio.sleep(0.5)
 
 
 async def look_up(container: Container, callers: int, seconds: float) -> Sample:
-    """Let so many callers look answers up, each one after another."""
+    """Run this many callers that look answers up, each one after another."""
     find = container.query_cache_service().get_cached_result
 
     async def found(query_hash: str) -> None:
@@ -56,7 +56,7 @@ async def look_up(container: Container, callers: int, seconds: float) -> Sample:
 async def measured(
     url: str, redis_url: str, rounds: int, seconds: float
 ) -> list[tuple[int, list[tuple[Sample, Sample]], float]]:
-    """For each number of callers the samples of both sides, and the share that Redis answered."""
+    """Return the samples of both for each number of callers, and the share that Redis answered."""
     connection = await asyncpg.connect(url)
     await connection.execute("UPDATE query_cache SET result = $1::jsonb", RESULT)
     await connection.execute("VACUUM (ANALYZE) query_cache")

@@ -1,9 +1,9 @@
-"""How fast the product is beside the plainest thing that could do the same, both measured in turn in one run.
+"""Speed of the product compared with plain implementations, measured alternately in one run.
 
-    python -m benchmarks.speed [--quick] [words in the names of the rows that are wanted]
+    python -m benchmarks.speed [--quick] [words in the names of the wanted rows]
 
 Load generator, server and PostgreSQL share the machine. Prints a table and, when all rows are wanted, writes
-build/bench.json, a list of `{name, value, reach, holds}`. PostgreSQL is one of its own, durable (fsync and
+build/bench.json, a list of `{name, value, reach, holds}`. It starts its own durable PostgreSQL (fsync and
 synchronous_commit on).
 """
 
@@ -30,7 +30,7 @@ USERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How long and how large."""
+    """Duration and size."""
 
     rounds: int
     seconds: float
@@ -46,7 +46,7 @@ QUICK = Scale(rounds=3, seconds=0.7, large_users=100_000, settling_seconds=3)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The parts that measure."""
+    """The measuring processes."""
 
     pgbench: Pgbench
     callers: Worker
@@ -55,7 +55,7 @@ class Bench:
     scale: Scale
 
     def call(self, operation: str, callers: int, database: str = "small") -> Measure:
-        """Callers in process."""
+        """Measure callers in process."""
         users = USERS if database == "small" else self.scale.large_users
         ask = functools.partial(
             self.callers.measure, database=database, operation=operation, users=users, callers=callers
@@ -63,15 +63,15 @@ class Bench:
         return lambda seconds: ask(seconds=seconds)
 
     def plain(self, clients: int) -> Measure:
-        """Pgbench."""
+        """Measure pgbench."""
         return lambda seconds: self.pgbench.measure(clients, seconds)
 
     def http(self, method: str, path: str, connections: int, body: str | None = None) -> Measure:
-        """Requests over HTTP."""
+        """Measure requests over HTTP."""
         return lambda seconds: self._send(connections, method, path, seconds, body)
 
     def empty(self, method: str, path: str, connections: int, body: str | None = None) -> Measure:
-        """The same requests to an endpoint that does nothing, answered with as many bytes as `path` answers."""
+        """Measure the same requests to an empty endpoint that returns as many bytes as `path`."""
 
         def measure(seconds: float) -> Sample:
             size = self._send(1, method, path, 0.01, body).size
@@ -83,7 +83,7 @@ class Bench:
     def beside_empty(
         self, connections: int, method: str, path: str, body: str | None = None
     ) -> tuple[Measure, Measure]:
-        """`http` and `empty`."""
+        """Return the measurements `http` and `empty`."""
         return self.http(method, path, connections, body), self.empty(method, path, connections, body)
 
     def _send(self, connections: int, method: str, path: str, seconds: float, body: str | None = None) -> Sample:
@@ -92,7 +92,7 @@ class Bench:
         return self.load.measure(port=port, pid=self.server.pid, connections=connections, seconds=seconds, **command)
 
     def comparisons(self) -> Iterator[Comparison]:
-        """What is compared, in the order of the table."""
+        """Return the comparisons in the order of the table."""
         for callers, reach in ((32, 1.5), (256, 3.5)):
             yield Comparison(
                 f"debit in process ÷ pgbench, {callers} callers",
@@ -134,7 +134,7 @@ class Bench:
 
 
 def measured(bench: Bench, console: Console, only: str) -> list[Figure]:
-    """Every figure, or those with `only` in their names."""
+    """Measure every comparison, or those with `only` in their names."""
     figures = []
     for comparison in bench.comparisons():
         if only not in comparison.name:

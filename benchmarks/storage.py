@@ -1,9 +1,11 @@
-"""`python -m benchmarks.storage`: what a million users take on disk, and what a question writes to the log.
+"""`python -m benchmarks.storage`: disk space of a million users, and WAL written by a question.
 
-A database of 100,000 registered users is filled, each with an account, five ledger rows, a record and two events of
-consent, a remembered answer and three cached ones. Answers are copies of some that the product gave from its sample
-catalogue. Then questions are asked, 16 at once, and what they cost is measured: bytes of log, CPU of PostgreSQL, the
-search in the catalogue among it, and row versions that are left dead.
+A database is filled with 100,000 registered users, each with an account, five ledger rows, a consent record and two
+consent events, an idempotent response and three cached answers. Answers are copies of answers from the sample
+catalogue.
+Then questions are asked, 16 at a time, and their cost is measured: bytes of WAL, CPU of PostgreSQL including the
+catalogue
+search, and dead row versions.
 """
 
 import asyncio
@@ -71,9 +73,9 @@ WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), $1::text::pg_lsn)::bigin
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a question costs on average: bytes of log, seconds of PostgreSQL's CPU, and dead row versions by table.
+    """Average cost of a question: bytes of WAL, seconds of PostgreSQL's CPU, and dead row versions by table.
 
-    Those of `in_place` were followed by one on the same page, without a new entry in an index.
+    Versions counted in `in_place` were heap-only updates without a new index entry.
     """
 
     log: float
@@ -83,7 +85,7 @@ class Cost:
 
 
 async def ask(container: Container, number: int, turn: int) -> None:
-    """Let a registered user ask what nobody has asked."""
+    """Ask a new question as a registered user."""
     kinds = ("phone", "laptop", "5G phone with 8GB RAM", "laptop with 16GB RAM")
     request = QueryRequest(query=f"best {kinds[number % 4]} under ₹{80_000 + 20_000 * turn + 11 * number}")
     reply = await container.query_service().answer(f"bench|{number % 200}", False, request, str(uuid4()))
@@ -91,7 +93,7 @@ async def ask(container: Container, number: int, turn: int) -> None:
 
 
 async def filled(url: str, users: int) -> list[asyncpg.Record]:
-    """The sizes of the tables, filled."""
+    """Fill the tables and return their sizes."""
     await migrate.upgrade(normalise_dsn(url))
     container = Container(settings=settings_of(url))
     await load_sample(container.unit_of_work())
@@ -109,21 +111,21 @@ async def filled(url: str, users: int) -> list[asyncpg.Record]:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """What these processes have used so far, but for those that have ended."""
+    """Return the CPU seconds used so far by the processes that still run."""
     files = [file for pid in pids if (file := Path(f"/proc/{pid}/stat")).exists()]
     ticks = [file.read_text(encoding="utf-8").rpartition(")")[2].split()[11:13] for file in files]
     return sum(int(user) + int(system) for user, system in ticks) / os.sysconf("SC_CLK_TCK")
 
 
 async def changes(connection: asyncpg.Connection) -> tuple[Counter[str], int]:
-    """Row versions that were left dead so far, by table, and how many of them in place."""
+    """Return the dead row versions so far by table, and how many of them were heap-only."""
     rows = await connection.fetch(CHANGED)
     dead = Counter({row["relname"]: row["updated"] + row["deleted"] for row in rows})
     return dead, sum(row["in_place"] for row in rows)
 
 
 async def of_a_question(url: str) -> Cost:
-    """Ask many, on a log that has just begun anew."""
+    """Ask many questions right after a checkpoint."""
     container = Container(settings=settings_of(url))
     connection = await asyncpg.connect(url)
     numbers = iter(range(ASKED))

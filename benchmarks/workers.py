@@ -1,4 +1,4 @@
-"""Processes that a benchmark commands by lines of JSON, and what their work cost."""
+"""Worker processes that a benchmark controls with lines of JSON, and samples of their work."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One turn: operations, the seconds they took, CPU seconds of whoever served them, bytes of a response's body."""
+    """One measurement: operations, seconds, CPU seconds of the serving process, and bytes of a response body."""
 
     operations: int
     seconds: float
@@ -32,17 +32,17 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Operations a second."""
+        """Return operations per second."""
         return self.operations / self.seconds
 
     @property
     def cpu(self) -> float:
-        """Microseconds of CPU an operation."""
+        """Return microseconds of CPU per operation."""
         return 1e6 * self.cpu_seconds / self.operations
 
 
 def sample(began: float, ended: float, latencies: list[float], cpu_seconds: float, **more: float) -> dict[str, Any]:
-    """The JSON of a sample."""
+    """Return the JSON of a sample."""
     latencies.sort()
     p50, p99 = (latencies[int(len(latencies) * share)] if latencies else 0.0 for share in (0.5, 0.99))
     count = max(len(latencies), 1)
@@ -50,16 +50,16 @@ def sample(began: float, ended: float, latencies: list[float], cpu_seconds: floa
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has used so far, in user mode and in the kernel."""
+    """Return the CPU time of a process so far, in user mode and in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 class Worker:
-    """A module of this folder in a process of its own."""
+    """A module of this folder in its own process."""
 
     def __init__(self, module: str, errors: Path, environment: Mapping[str, str]) -> None:
-        """Standard error goes to the file `errors`."""
+        """Write standard error to the file `errors`."""
         self._errors = errors.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{module}"],
@@ -90,7 +90,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Return its process id."""
         return self._process.pid
 
     def ask(self, **command: Any) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Worker:
 
 
 def obey(command: Callable[..., Awaitable[dict[str, Any]]]) -> None:
-    """In the worker: answer commands, all in one event loop, until there are no more."""
+    """Execute commands in the worker, in one event loop, until there are no more."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         say({})
         for line in sys.stdin:
@@ -126,6 +126,6 @@ async def _one(command: Callable[..., Awaitable[dict[str, Any]]], arguments: dic
 
 
 def say(answer: dict[str, Any]) -> None:
-    """Answer."""
+    """Write a response."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

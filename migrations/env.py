@@ -1,4 +1,4 @@
-"""How Alembic reaches the database: over asyncpg, a transaction for each step, waiting for locks but briefly."""
+"""Alembic environment: connects over asyncpg, one transaction per migration, with a short lock time-out."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ attributes = context.config.attributes
 
 
 def migrate(connection: Connection) -> None:
-    """Run the steps that were asked for."""
+    """Run the requested migrations."""
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
@@ -29,7 +29,7 @@ def migrate(connection: Connection) -> None:
 
 
 async def connect_and_migrate() -> None:
-    """Run the steps over a connection of their own."""
+    """Open a connection and run the migrations on it."""
     engine = create_async_engine(
         "postgresql+asyncpg://",
         poolclass=pool.NullPool,

@@ -1,4 +1,4 @@
-"""Fixtures: a real PostgreSQL, a fresh migrated database for each test that asks, and containers over both twins."""
+"""Fixtures: a real PostgreSQL, a migrated database for each test that needs one, and containers over both storages."""
 
 import asyncio
 import shutil
@@ -22,12 +22,11 @@ from tests.support.skip_report import LeftOut
 pytest_plugins = ["tests.support.http_fixtures"]
 
 TEMPLATE = "migrated"
-"""Where nothing is synced, copying files costs a third of writing every page to the log: 0.1 s less in the kernel."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests see no setting but their own, and keep their keys in a folder of their own."""
+    """Hide the machine's settings from tests, and keep their keys in a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         for group in Settings.model_fields.values():
             for field in getattr(group.annotation, "model_fields", {}).values():
@@ -40,7 +39,7 @@ def _no_settings_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """A PostgreSQL server for the whole run; it need not survive a power cut."""
+    """Start a PostgreSQL server for the whole run; it need not survive a power cut."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
     folder.chmod(0o711)
     server = EmbeddedPostgres(folder / "data", settings={"fsync": "off", "max_connections": "300"})
@@ -53,7 +52,7 @@ def server_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_url(server_url: str) -> str:
-    """A database at the newest revision, to be copied."""
+    """Create a database at the newest revision, to be copied."""
 
     async def make() -> None:
         await execute(server_url, f"CREATE DATABASE {TEMPLATE}")
@@ -65,13 +64,13 @@ def template_url(server_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def database_pool(server_url: str, template_url: str) -> DatabasePool:
-    """Migrated databases."""
+    """Return the pool of migrated databases."""
     return DatabasePool(server_url, template_url.rpartition("/")[2])
 
 
 @pytest.fixture
 async def empty_database_url(server_url: str) -> AsyncIterator[str]:
-    """A database without any table."""
+    """Create a database without tables."""
     name = f"test_{uuid4().hex}"
     await execute(server_url, f"CREATE DATABASE {name} {COPYING}")
     yield with_name(server_url, name)
@@ -80,7 +79,7 @@ async def empty_database_url(server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_url(database_pool: DatabasePool) -> AsyncIterator[str]:
-    """A migrated database without rows."""
+    """Return a migrated database without rows."""
     url = await database_pool.take()
     yield url
     await database_pool.give_back(url)
@@ -88,13 +87,13 @@ async def database_url(database_pool: DatabasePool) -> AsyncIterator[str]:
 
 @pytest.fixture
 def clock() -> FixedClock:
-    """The clock of `container`."""
+    """Return the clock of `container`."""
     return FixedClock()
 
 
 @pytest.fixture
 async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Container]:
-    """A container of its own, whose clock stands still."""
+    """Build a container with a clock that stands still."""
     container = Container(settings=settings)
     container.clock.override(clock)
     yield container
@@ -103,7 +102,7 @@ async def container(settings: Settings, clock: FixedClock) -> AsyncIterator[Cont
 
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Shows figures that were measured, whether or not output is captured."""
+    """Return a function that prints measured values even while output is captured."""
 
     def show(what: str, **figures: float) -> None:
         with capsys.disabled():
@@ -113,17 +112,17 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--no-skips`: for runs in which everything that a test needs has been installed."""
+    """Add `--no-skips`, for runs with everything installed that tests need."""
     parser.addoption("--no-skips", action="store_true", help="let a skipped test fail the run")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what is left out."""
+    """Register the report of deselected tests."""
     config.pluginmanager.register(LeftOut(config))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Let skips fail the run where that was asked for."""
+    """Fail a run with `--no-skips` if a test was skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if session.config.getoption("--no-skips") and reporter and reporter.stats.get("skipped") and not exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -11,7 +11,7 @@ down_revision = None
 
 
 def timestamp(name: str) -> sa.Column[Any]:
-    """A `timestamptz` column that is filled with `now()`."""
+    """Return a `timestamptz` column with the default `now()`."""
     return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
 
 

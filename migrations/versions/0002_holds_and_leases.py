@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Give open holds back to their owners, and drop both tables; accounts are locked last, as by whoever holds."""
+    """Release open holds and drop both tables; lock accounts last, in the same order as code that takes holds."""
     op.drop_table("leases")
     op.drop_table("credit_holds")
     op.execute(RELEASE)

@@ -1,4 +1,4 @@
-"""Answer once: questions and keys in flight are unique, answers are kept by key, and the ledger only grows."""
+"""Unique open questions and idempotency keys, responses stored by key, and an append-only ledger."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,7 +25,7 @@ FOR EACH STATEMENT EXECUTE FUNCTION refuse_ledger_change()
 
 
 def upgrade() -> None:
-    """Add them; the ledger comes last, so that nobody waits for it while the rest is built."""
+    """Add them; the ledger comes last, so that its lock is held only briefly."""
     op.add_column("credit_holds", sa.Column("question_hash", sa.String(64)))
     op.add_column("credit_holds", sa.Column("idempotency_key", sa.String(255)))
     for column in ("question_hash", "idempotency_key"):
@@ -51,7 +51,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Remove them."""
     op.execute("DROP TRIGGER credit_transactions_append_only ON credit_transactions")
     op.execute("DROP FUNCTION refuse_ledger_change()")
     op.drop_table("idempotent_answers")

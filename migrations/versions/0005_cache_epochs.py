@@ -1,4 +1,4 @@
-"""Cache epochs: how often the query cache was cleared, so that every process learns of it."""
+"""Cache epochs: count how often the query cache was cleared, so that every process notices."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,5 +17,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the table."""
     op.drop_table("cache_epochs")

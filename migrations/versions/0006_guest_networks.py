@@ -1,4 +1,4 @@
-"""Guest networks: how many new guest accounts each client network got in a day."""
+"""Guest networks: count the new guest accounts of each client network per day."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,5 +19,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the table."""
     op.drop_table("guest_networks")

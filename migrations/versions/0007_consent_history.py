@@ -1,4 +1,4 @@
-"""Consent that proves itself: notices, the history of grants and withdrawals, and the audit of administrators."""
+"""Consent history: notices, events of grants and withdrawals, and the audit log of administrators."""
 
 from typing import Any
 
@@ -81,17 +81,17 @@ SELECT user_id, false, 'marketing', true, 'earlier_record', updated_at FROM user
 
 
 def timestamp(name: str) -> sa.Column[Any]:
-    """A `timestamptz` column that is filled with `now()`."""
+    """Return a `timestamptz` column with the default `now()`."""
     return sa.Column(name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False)
 
 
 def identity() -> sa.Column[Any]:
-    """The key of a table that only grows."""
+    """Return the key of an append-only table."""
     return sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True)
 
 
 def upgrade() -> None:
-    """Add them, and begin the history with the records that are there."""
+    """Add them, and start the history with the existing records."""
     op.create_table(
         "consent_notices",
         identity(),
@@ -145,7 +145,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away, with the proof that is in them."""
+    """Remove them with their rows."""
     for table in ("admin_audit", "consent_events", "consent_notices"):
         op.drop_table(table)
     op.execute("DROP FUNCTION refuse_change(), refuse_admin_audit_change(), refuse_consent_event_change()")

@@ -1,4 +1,4 @@
-"""Erasure: its list, what erased accounts had left, and merges of guests."""
+"""Erasure: the list of erasures, balances of erased accounts, and merges of guests."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -63,10 +63,11 @@ def upgrade() -> None:
 
 
 def _index_adjusted_users() -> None:
-    """Build the one index on a table that is large by now, while it is written to.
+    """Build the only index on a large existing table without blocking writes.
 
-    What an interrupted build has left is invalid, so it goes first. The build waits for transactions that began
-    earlier, and nobody waits for it: so it may wait for long.
+    An interrupted build leaves an invalid index, which is dropped first. The build waits for older transactions, but
+    blocks
+    no other statement, so it may wait for long.
     """
     with op.get_context().autocommit_block():
         op.execute("SET lock_timeout = '10min'")
@@ -82,7 +83,7 @@ def _index_adjusted_users() -> None:
 
 
 def downgrade() -> None:
-    """Take them away, unless an erasure is half-way."""
+    """Remove them, unless an erasure is in progress."""
     op.execute(FINISHED)
     op.drop_index(ADJUSTED, "idempotent_answers")
     for table in ("guest_merges", "erased_balances", "erasures"):

@@ -1,4 +1,4 @@
-"""Maintenance runs: what scheduled work has done, and when."""
+"""Maintenance runs: a record of each run of a background job."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -27,5 +27,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take it away."""
+    """Drop the table."""
     op.drop_table("maintenance_runs")

@@ -1,4 +1,4 @@
-"""compose.yaml shows nobody what they need not see, and runs what it says."""
+"""compose.yaml publishes no more than necessary, and its services are pinned and limited."""
 
 import re
 from typing import Any
@@ -15,12 +15,12 @@ PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?")
 
 
 def part_of(name: str) -> Any:
-    """A service."""
+    """Return a service."""
     return compose()["services"][name]
 
 
 def test_profiles_have_what_they_are_for() -> None:
-    """The app and its database; two apps with all that lets there be more of them; figures and pictures of them."""
+    """Default: the app and its database; scale: two apps and what they share; observe: Prometheus and Grafana."""
     assert set(services(None)) == {"app", "database", "provision"}
     shared = {"replication", "standby", "synchronous", "pgbouncer", "redis"}
     assert set(services("scale")) == {"app-1", "app-2", "nginx"} | shared
@@ -29,7 +29,7 @@ def test_profiles_have_what_they_are_for() -> None:
 
 
 def test_only_doors_are_published_and_on_this_machine_alone() -> None:
-    """Unless somebody says otherwise."""
+    """By default."""
     published = {name: part["ports"] for name, part in compose()["services"].items() if "ports" in part}
     assert set(published) == PUBLISHED
     for [port] in published.values():
@@ -37,7 +37,7 @@ def test_only_doors_are_published_and_on_this_machine_alone() -> None:
 
 
 def test_databases_are_on_an_internal_network() -> None:
-    """And on no other; networks that lead elsewhere are those of the doors, and of the apps to token issuers."""
+    """They are on no other network; only published services and the apps have a way out."""
     networks = compose()["networks"]
     assert {name for name, network in networks.items() if (network or {}).get("internal")} == INTERNAL
     assert {name for name, part in compose()["services"].items() if "storage" in part["networks"]} == STORING | {
@@ -51,7 +51,7 @@ def test_databases_are_on_an_internal_network() -> None:
 
 
 def test_apps_believe_nginx_and_nobody_else() -> None:
-    """It is at the address that they trust, and asks them at theirs; Prometheus finds both."""
+    """The trusted address is nginx's, nginx uses the apps' addresses, and Prometheus finds both."""
     at = part_of("nginx")["networks"]["front"]["ipv4_address"]
     asks = (PROJECT / "deploy/scale/nginx/nginx.conf").read_text()
     for name in ("app-1", "app-2"):
@@ -63,7 +63,7 @@ def test_apps_believe_nginx_and_nobody_else() -> None:
 
 @pytest.mark.parametrize("name", compose()["services"])
 def test_each_service_is_pinned_and_bounded(name: str) -> None:
-    """Its image has a version, what is mounted is there and cannot be written to, and it has no rights to spare."""
+    """Images have a version, mounts exist and are read-only, and resources and privileges are limited."""
     part = part_of(name)
     assert PINNED.fullmatch(part["image"]) or part["image"] == "shopassist:latest"  # which is built here
     for volume in part.get("volumes", ()):

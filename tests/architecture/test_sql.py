@@ -1,4 +1,4 @@
-"""Statements are SQLAlchemy constructs or constant text with bound parameters: nothing is ever put into SQL."""
+"""Statements are SQLAlchemy constructs or constant text with bound parameters: values are never put into SQL."""
 
 import ast
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ QUOTED_NAMES_ALLOWED = {"shopassist/db/statements.py"}
 
 
 def composed(node: ast.AST) -> bool:
-    """Whether an expression puts a string together at run time."""
+    """Return whether an expression builds a string at run time."""
     if isinstance(node, ast.JoinedStr):
         return any(isinstance(part, ast.FormattedValue) for part in node.values)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
@@ -26,7 +26,7 @@ def composed(node: ast.AST) -> bool:
 
 
 def composed_names(tree: ast.AST) -> set[str]:
-    """Names that a module gives to strings put together."""
+    """Return the names that a module gives to strings built at run time."""
     names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign) and node.value is not None:
@@ -37,7 +37,7 @@ def composed_names(tree: ast.AST) -> set[str]:
 
 
 def interpolations(source: str) -> Iterator[int]:
-    """The lines on which something that was put together is given to what takes SQL."""
+    """Yield the lines where a string built at run time is passed to a function that takes SQL."""
     tree = ast.parse(source)
     suspects = composed_names(tree)
     for node in ast.walk(tree):

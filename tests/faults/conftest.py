@@ -1,4 +1,4 @@
-"""Fixtures: a PostgreSQL that faults happen to, a database in it, and servers of the product under load."""
+"""Fixtures: a PostgreSQL to inject faults into, a database in it, and servers of the product under load."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +29,7 @@ Trials = Callable[..., AbstractAsyncContextManager[Trial]]
 
 @pytest.fixture(scope="session")
 def faulty() -> Iterator[OwnPostgres]:
-    """A durable server of these tests' own, each of which leaves it running."""
+    """Start a durable server that these tests share; each test leaves it running."""
     with own_postgres(**SETTINGS) as server:
         asyncio.run(execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
         asyncio.run(migrate.upgrade(normalise_dsn(with_name(server.url, TEMPLATE))))
@@ -38,7 +38,7 @@ def faulty() -> Iterator[OwnPostgres]:
 
 @pytest.fixture(scope="session")
 def identity() -> Iterator[IdentityProvider]:
-    """Whose tokens the servers believe."""
+    """Return the issuer of tokens that the servers accept."""
     provider = IdentityProvider()
     yield provider
     provider.server.shutdown()
@@ -47,7 +47,7 @@ def identity() -> Iterator[IdentityProvider]:
 
 @pytest.fixture
 async def database(faulty: OwnPostgres) -> AsyncIterator[str]:
-    """The link to a database of a test's own."""
+    """Create a database for one test and return its connection string."""
     name = f"shop_{uuid4().hex}"
     await execute(faulty.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     yield with_name(faulty.url, name)
@@ -58,7 +58,7 @@ async def database(faulty: OwnPostgres) -> AsyncIterator[str]:
 def trial(
     request: pytest.FixtureRequest, database: str, identity: IdentityProvider, tmp_path: Path
 ) -> Iterator[Trials]:
-    """Begins a trial by its name: a server under load on `database`, through a proxy on `port` if there is one."""
+    """Return a function that starts a named trial: a server under load on `database`, optionally through a proxy."""
     servers: list[TestServer] = []
     issued = datetime.now(UTC) - TOKEN_AGE
 
@@ -78,6 +78,6 @@ def trial(
 
 
 def pytest_terminal_summary(config: pytest.Config) -> None:
-    """Show what was measured."""
+    """Print the measurements."""
     if figures := config.stash.get(FIGURES, []):
         publish(figures)

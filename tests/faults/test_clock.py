@@ -1,4 +1,4 @@
-"""A server whose clock is wrong: the database's decides."""
+"""The server's clock is wrong, and the database's clock decides."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ SELECT max(abs(extract(epoch FROM now() - at))) FROM (
 
 @pytest.mark.parametrize("minutes", [-10, 10])
 async def test_wrong_clock(trial: Trials, database: str, minutes: int) -> None:
-    """Everybody is served as ever, and no instant that is stored is wrong."""
+    """All requests are served, and every stored time is right."""
     async with trial(f"server's clock {minutes:+} min", TEST_CLOCK_MINUTES=str(minutes)) as shop:
         with shop.fault():
             await asyncio.sleep(3)

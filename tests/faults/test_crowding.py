@@ -1,4 +1,4 @@
-"""Others stand in the way: they hold the pool, lock rows crosswise, take all connections, and make writes fail."""
+"""Other connections interfere: they hold the pool, lock rows crosswise, take all connections, make writes fail."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ CONFLICTING = """
 CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF random() < 0.1 THEN
-        RAISE EXCEPTION 'somebody else was first' USING ERRCODE = 'serialization_failure';
+        RAISE EXCEPTION 'another transaction was first' USING ERRCODE = 'serialization_failure';
     END IF;
     RETURN NEW;
 END $$;
@@ -37,7 +37,7 @@ DEADLOCKS = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_data
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody else's connection."""
+    """Open another connection to the database."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -46,7 +46,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def test_pool_held(trial: Trials, database: str) -> None:
-    """A locked table keeps every connection of the pool busy: others hear so in time, and money is not concerned."""
+    """A locked table keeps the whole pool busy: other requests fail in time, and credits are not affected."""
     async with trial(f"pool held by a locked table for {SECONDS} s") as shop:
         with shop.fault():
             async with connected(database) as other, other.transaction():
@@ -57,7 +57,7 @@ async def test_pool_held(trial: Trials, database: str) -> None:
 
 
 async def test_connections_taken(trial: Trials, database: str) -> None:
-    """Others have every connection that the database gives."""
+    """Other clients hold every connection that the database allows."""
     async with trial(f"database's connections all taken for {SECONDS} s") as shop:
         with shop.fault():
             async with AsyncExitStack() as stack:
@@ -69,7 +69,7 @@ async def test_connections_taken(trial: Trials, database: str) -> None:
 
 
 async def taken(stack: AsyncExitStack, url: str) -> bool:
-    """Whether one more connection was to be had."""
+    """Try to take one more connection; return whether it worked."""
     try:
         await stack.enter_async_context(connected(url))
     except asyncpg.TooManyConnectionsError:
@@ -78,7 +78,7 @@ async def taken(stack: AsyncExitStack, url: str) -> bool:
 
 
 async def test_deadlocks(trial: Trials, database: str) -> None:
-    """Somebody else locks accounts in the other order: whoever is the victim, nobody who shops is told of it."""
+    """Another client locks accounts in the opposite order: no shopper notices the cancelled transactions."""
     async with trial(f"deadlocks forced for {SECONDS} s") as shop, connected(database) as other:
         for who in CROSSED:
             await shop.load.ask(who, f"the first of {who}")
@@ -97,7 +97,7 @@ async def test_deadlocks(trial: Trials, database: str) -> None:
 
 
 async def lock_crosswise(connection: asyncpg.Connection, seconds: float) -> None:
-    """Lock accounts against the order in which the product does, again and again."""
+    """Lock accounts in the opposite order of the product, repeatedly."""
     ends = asyncio.get_running_loop().time() + seconds
     while asyncio.get_running_loop().time() < ends:
         with suppress(asyncpg.DeadlockDetectedError):
@@ -108,7 +108,7 @@ async def lock_crosswise(connection: asyncpg.Connection, seconds: float) -> None
 
 
 async def ask_in_a_row(shop: Trial, who: str, seconds: float) -> int:
-    """Ask one new question after another, each until it is answered; how many there were."""
+    """Ask new questions one after another, each until it is answered; return how many."""
     ends, number = asyncio.get_running_loop().time() + seconds, 0
     while asyncio.get_running_loop().time() < ends and number < MOST_QUESTIONS:
         while not (await shop.load.ask(who, f"number {number} of {who}")).answered:
@@ -118,7 +118,7 @@ async def ask_in_a_row(shop: Trial, who: str, seconds: float) -> int:
 
 
 async def test_serialization_storm(trial: Trials, database: str) -> None:
-    """One of ten rows that are written fails with 40001: it is done again, as far as the budget of retries goes."""
+    """One of ten written rows fails with 40001: it is retried within the retry budget."""
     async with trial(f"serialization failures for {SECONDS} s") as shop:
         with shop.fault():
             await execute(database, CONFLICTING)

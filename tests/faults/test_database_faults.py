@@ -16,7 +16,7 @@ ROUNDS = int(os.environ.get("FAULT_ROUNDS", "10"))
 
 @pytest.mark.timeout(60 + 15 * ROUNDS)
 async def test_killed(trial: Trials, faulty: OwnPostgres) -> None:
-    """SIGKILL, again and again: what was acknowledged is there, and each time service is whole soon after."""
+    """After repeated SIGKILL acknowledged writes are there, and service recovers soon each time."""
     async with trial(f"PostgreSQL killed, {ROUNDS} times") as shop:
         for _ in range(ROUNDS):
             with shop.fault():
@@ -27,14 +27,14 @@ async def test_killed(trial: Trials, faulty: OwnPostgres) -> None:
 
 
 async def test_frozen(trial: Trials, faulty: OwnPostgres) -> None:
-    """SIGSTOP for three seconds: nobody waits that long, and what it does on waking does not happen twice."""
+    """SIGSTOP for three seconds: no caller waits that long, and statements that resume do not take effect twice."""
     async with trial("PostgreSQL frozen for 3 s") as shop:
         with shop.fault(), faulty.frozen():
             await asyncio.sleep(3)
 
 
 async def test_read_only(trial: Trials, faulty: OwnPostgres) -> None:
-    """Whoever only reads is served, and writes are refused."""
+    """Reads are served, writes are refused."""
     async with trial("PostgreSQL read-only for 3 s") as shop:
         with shop.fault():
             await configured(faulty, "SET default_transaction_read_only = on")

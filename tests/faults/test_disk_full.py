@@ -26,7 +26,7 @@ SMALL = {"max_wal_size": "64MB", "min_wal_size": "32MB"}
 
 @pytest.fixture
 def disk() -> Iterator[Path]:
-    """A disk of its own."""
+    """Create a small disk."""
     if os.geteuid() != 0:
         pytest.skip("only root mounts")
     folder = Path(tempfile.mkdtemp(prefix="shopassist-disk-"))
@@ -40,14 +40,14 @@ def disk() -> Iterator[Path]:
 
 @pytest.fixture
 def faulty(disk: Path, request: pytest.FixtureRequest) -> Iterator[OwnPostgres]:
-    """A server that has its write-ahead log on the disk, or only its tables."""
+    """Start a server with its write-ahead log, or only its tables, on the disk."""
     with own_postgres(disk if request.param == "log" else None, **SETTINGS, **SMALL) as server:
         yield server
 
 
 @pytest.fixture
 async def database(faulty: OwnPostgres, disk: Path) -> AsyncIterator[str]:
-    """A migrated database whose tables are on the disk."""
+    """Create a migrated database with its tables on the disk."""
     tables, cluster = disk / "tables", next(faulty.data_directory.rglob("PG_VERSION")).parent
     tables.mkdir(mode=0o700)
     os.chown(tables, cluster.stat().st_uid, cluster.stat().st_gid)
@@ -61,7 +61,7 @@ async def database(faulty: OwnPostgres, disk: Path) -> AsyncIterator[str]:
 
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Not a byte is free, for the length of the block."""
+    """Fill the disk for the length of the block."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -74,7 +74,7 @@ def full(disk: Path) -> Iterator[None]:
 
 @pytest.mark.parametrize("faulty", ["tables"], indirect=True)
 async def test_no_room_for_rows(trial: Trials, disk: Path) -> None:
-    """53100: what needs room is refused and everything else is served; with room again all is well."""
+    """53100: statements that need space are refused and all others served; with free space everything works again."""
     async with trial(f"no room for tables for {SECONDS} s") as shop:
         with shop.fault(), full(disk):
             await asyncio.sleep(SECONDS)
@@ -83,7 +83,7 @@ async def test_no_room_for_rows(trial: Trials, disk: Path) -> None:
 
 @pytest.mark.parametrize("faulty", ["log"], indirect=True)
 async def test_no_room_for_the_log(trial: Trials, faulty: OwnPostgres, disk: Path) -> None:
-    """PostgreSQL stops; with room again it is started, and nothing that was acknowledged is lost."""
+    """PostgreSQL stops; restarted with free space, it has every acknowledged write."""
     async with trial("no room for the log, PostgreSQL stopped") as shop:
         with shop.fault():
             with full(disk):
@@ -95,7 +95,7 @@ async def test_no_room_for_the_log(trial: Trials, faulty: OwnPostgres, disk: Pat
 
 
 async def write_until_it_stops(server: OwnPostgres) -> None:
-    """Use up what was set aside for the log."""
+    """Use up the space reserved for the log."""
     with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
         while True:
             with suppress(asyncpg.DiskFullError):

@@ -23,7 +23,7 @@ DUE = "UPDATE user_credits SET available_credits = 1, last_reset_timestamp = now
 
 @pytest.fixture
 async def instances(tmp_path: Path, empty_database_url: str) -> AsyncIterator[list[TestServer]]:
-    """Four processes that start together on an empty database."""
+    """Start four processes together on an empty database."""
     servers = [TestServer(tmp_path, empty_database_url) for _ in range(INSTANCES)]
     try:
         for server in servers:
@@ -35,23 +35,23 @@ async def instances(tmp_path: Path, empty_database_url: str) -> AsyncIterator[li
 
 
 def jobs_of(server: TestServer) -> dict[str, object]:
-    """What a process says of its jobs."""
+    """Return what a process reports about its jobs."""
     jobs: dict[str, object] = server.call("GET", "/health/detailed")[1]["components"]["jobs"]
     return jobs
 
 
 def leaders(servers: list[TestServer]) -> list[TestServer]:
-    """The processes that say that they lead."""
+    """Return the processes that report to be the leader."""
     return [server for server in servers if jobs_of(server)["leading"]]
 
 
 def kept(server: TestServer) -> int:
-    """How many answers a process has in memory."""
+    """Return the number of answers that a process has in memory."""
     return int(server.call("GET", "/health/detailed")[1]["components"]["stale_answers"]["answers"])
 
 
 async def until_one_leads(servers: list[TestServer], seconds: float) -> TestServer:
-    """The one leader, once its jobs have run."""
+    """Wait for the only leader to have run its jobs, and return it."""
     deadline = time.monotonic() + seconds
     while True:
         found = leaders(servers)
@@ -64,7 +64,7 @@ async def until_one_leads(servers: list[TestServer], seconds: float) -> TestServ
 async def test_four_processes_are_one_service(
     instances: list[TestServer], empty_database_url: str, tmp_path: Path
 ) -> None:
-    """Migrated once, an answer shared, cleared everywhere within a second, one leader, who is followed within 10 s."""
+    """One migration, shared answers, cleared everywhere within a second, one leader, replaced within 10 s."""
     connection = await asyncpg.connect(empty_database_url)
     leader = await until_one_leads(instances, 10)
     others = [server for server in instances if server is not leader]
@@ -109,7 +109,7 @@ async def test_four_processes_are_one_service(
 
 
 async def test_a_hold_left_by_a_killed_leader_comes_back(tmp_path: Path, database_url: str) -> None:
-    """The process that takes the lead voids it; asked again, the question is answered for one credit."""
+    """The new leader voids it; the repeated question is answered for one credit."""
     query, short = "hang phone", {"CREDIT_HOLD_TTL_SECONDS": "3", "QUERY_TIMEOUT_SECONDS": "2.9"}
     servers = [TestServer(tmp_path, database_url, **short) for _ in range(2)]
     connection = await asyncpg.connect(database_url)

@@ -1,8 +1,9 @@
-"""SIGKILL of the server between hold and settle, and after settle before the reply: nothing is lost or doubled.
+"""SIGKILL of the server before and after settlement, without a reply: no credit is lost or taken twice.
 
-Each round asks four questions, kills the server while it is at work on two and has been paid for two, and starts it
-again; whoever has no answer asks again, with the same key or without one, until there is one. `KILL_ROUNDS` says how
-many rounds there are (`make test-kill`: 100).
+Each round asks four questions, kills the server while it works on two and was paid for two, and restarts it. Shoppers
+without an answer ask again, with the same key or without one, until they have one. `KILL_ROUNDS` is the number of
+rounds
+(`make test-kill`: 100).
 """
 
 import asyncio
@@ -31,7 +32,7 @@ HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "2", "QUERY_TIMEOUT_SECONDS": "1.9"}
 
 @dataclass(slots=True)
 class Shopper:
-    """A guest with one question, who asks until it is answered."""
+    """A guest with one question who asks until it is answered."""
 
     name: str
     query: str
@@ -41,11 +42,11 @@ class Shopper:
 
     @property
     def answered(self) -> bool:
-        """Whether there was an answer with products."""
+        """Return whether there was an answer with products."""
         return self.statuses[-1:] == [200]
 
     def ask(self, server: TestServer) -> None:
-        """Ask, and again after a while when the key is in flight, until an answer or the server's end."""
+        """Ask, and repeat while the key is in flight, until an answer or the server's end."""
         while not self.answered:
             try:
                 status, body, headers = server.ask(self.query, self.name, self.key)
@@ -62,7 +63,7 @@ class Shopper:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Where servers leave their signs."""
+    """Create the folder where servers leave their marker files."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-kill-"))
     yield folder
     shutil.rmtree(folder)
@@ -70,7 +71,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.timeout(min(LONGEST_SECONDS, 60 + SECONDS_PER_ROUND * ROUNDS + LAST_ANSWERS_SECONDS))
 async def test_killed_at_the_worst_moments_nothing_is_lost_or_doubled(folder: Path, database_url: str) -> None:
-    """Every question is answered in the end, for exactly one credit; what was paid for is not paid for again."""
+    """Every question is answered in the end, for exactly one credit; a paid question is not paid again."""
     shoppers: list[Shopper] = []
     threads: list[threading.Thread] = []
     for number in range(ROUNDS):
@@ -111,7 +112,7 @@ async def test_killed_at_the_worst_moments_nothing_is_lost_or_doubled(folder: Pa
 
 
 def ask_all(shoppers: list[Shopper], server: TestServer) -> list[threading.Thread]:
-    """Let all ask who have no answer yet."""
+    """Let every shopper without an answer ask."""
     threads = [threading.Thread(target=shopper.ask, args=[server]) for shopper in shoppers if not shopper.answered]
     for thread in threads:
         thread.start()
@@ -119,14 +120,14 @@ def ask_all(shoppers: list[Shopper], server: TestServer) -> list[threading.Threa
 
 
 async def until_all_hang(folder: Path, shoppers: list[Shopper]) -> None:
-    """Wait until the assistant is at work on two of their questions and two have been paid for."""
+    """Wait until the assistant works on two of their questions and two were paid for."""
     async with asyncio.timeout(20):
         while not all(mark(folder, shopper.query).exists() for shopper in shoppers):
             await asyncio.sleep(0.01)
 
 
 async def check_books(url: str, shoppers: list[Shopper]) -> None:
-    """0 lost, 0 doubled: 10 credits allocated, one spent, nine left, nothing held; each balance the running sum."""
+    """Check that each account has 10 credits allocated, one spent, nine left, none held, and right running balances."""
     rows = await rows_of(
         url,
         """
@@ -142,7 +143,7 @@ async def check_books(url: str, shoppers: list[Shopper]) -> None:
 
 
 async def rows_of(url: str, statement: str) -> list[asyncpg.Record]:
-    """What a statement finds."""
+    """Return the rows of a statement."""
     connection = await asyncpg.connect(url)
     try:
         return list(await connection.fetch(statement))

@@ -1,8 +1,9 @@
-"""Every migration, up and down, on large tables that are being written to: nobody waits for a lock for over a second.
+"""Every migration, up and down, on large tables under writes: no lock is waited for longer than a second.
 
-`MIGRATED_USERS` says how many users there are, with five transactions each (`make test-migrations`: 1,000,000).
-Servers go on writing as the oldest schema has it, as those of an earlier version do during a deployment; some
-transactions stay open for a while, which lets a lock that a migration asks for be long in coming.
+`MIGRATED_USERS` is the number of users, with five transactions each (`make test-migrations`: 1,000,000). Writers use
+the
+oldest schema, like servers of an earlier version during a deployment; some transactions stay open for a while, which
+delays the locks of a migration.
 """
 
 import asyncio
@@ -76,7 +77,7 @@ WRITES = (
     VALUES ($1, gen_random_uuid()::text, '', '{}', now()) ON CONFLICT DO NOTHING
     """,
 )
-# Whoever builds an index beside others' work waits for their transactions, and nobody waits for it.
+# CREATE INDEX CONCURRENTLY waits for other transactions, and no transaction waits for it.
 LONGEST_WAIT = """
 SELECT extract(epoch FROM max(clock_timestamp() - waitstart)) FROM pg_locks
 WHERE NOT granted AND locktype <> 'virtualxid'
@@ -88,10 +89,10 @@ USING (user_id) WHERE sum <> available_credits + held_credits
 
 
 class Writers:
-    """Writes without a break, and what became of it."""
+    """Writes continuously and records the results."""
 
     def __init__(self, url: str) -> None:
-        """They write to the database that `url` links to."""
+        """Prepare writers to the database at `url`."""
         self._url = url
         self._number = 0
         self._working = False
@@ -101,7 +102,7 @@ class Writers:
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
-        """For the length of the block."""
+        """Write for the length of the block."""
         self._working = True
         async with AsyncExitStack() as stack, asyncio.TaskGroup() as group:
             for work in (*[self._write] * WRITERS, self._keep_open, self._look):
@@ -127,7 +128,7 @@ class Writers:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _keep_open(self, connection: asyncpg.Connection) -> None:
-        """Read from every table that is there all along, and take a while to be done."""
+        """Read from every table that exists throughout, and keep the transaction open for a while."""
         while self._working:
             async with connection.transaction():
                 for table in ("user_credits", "credit_transactions", "user_consents"):
@@ -143,7 +144,7 @@ class Writers:
 
 
 async def test_every_migration_on_large_tables_under_writes(empty_database_url: str, tell: Any) -> None:
-    """No wait over a second, none refused, nothing lost; the oldest schema is made and dropped where nobody writes."""
+    """No wait over a second, no refusal, no lost write; the oldest schema is created and dropped without writers."""
     url, revisions = normalise_dsn(empty_database_url), migrate.list_known_revisions()
     connection = await asyncpg.connect(empty_database_url)
     await migrate.upgrade(url, revisions[0])
@@ -167,7 +168,7 @@ async def test_every_migration_on_large_tables_under_writes(empty_database_url: 
 
 
 async def timed(writers: Writers, tell: Any, what: str, step: Any) -> None:
-    """Take a step, and tell how long it took and how long anybody waited meanwhile."""
+    """Run a migration and print its duration and the longest wait of others."""
     writers.slowest_seconds = 0.0
     before, began = writers.longest_wait_seconds, time.monotonic()
     writers.longest_wait_seconds = 0.0

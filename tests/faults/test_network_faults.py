@@ -1,4 +1,4 @@
-"""On the way to PostgreSQL: delay, silence, cuts, half of a connection, and a commit whose answer is lost."""
+"""Network faults: delay, silence, cuts, half-open connections, and a commit with a lost acknowledgement."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,34 +19,34 @@ SETTLE = b"Credit deducted for message"
 
 @pytest.fixture
 async def proxy(faulty: OwnPostgres) -> AsyncIterator[Proxy]:
-    """The way to the database."""
+    """Start a proxy in front of the database."""
     async with Proxy(faulty.port).running() as proxy:
         yield proxy
 
 
 async def test_delay(trial: Trials, proxy: Proxy) -> None:
-    """A tenth of a second to and fro: everybody is served, though not as fast."""
+    """A delay of 0.1 s in each direction: all requests are served, more slowly."""
     async with trial(f"each round trip 0.1 s longer for {SECONDS} s", proxy.port) as shop:
         with shop.fault(), proxy.delaying(0.05):
             await asyncio.sleep(SECONDS)
 
 
 async def test_black_hole(trial: Trials, proxy: Proxy) -> None:
-    """Nothing arrives, and then all at once: what nobody waits for any more does not happen besides."""
+    """Nothing arrives, then everything at once: abandoned statements do not take effect additionally."""
     async with trial(f"black hole for {SECONDS} s", proxy.port) as shop:
         with shop.fault(), proxy.silent():
             await asyncio.sleep(SECONDS)
 
 
 async def test_refused(trial: Trials, proxy: Proxy) -> None:
-    """Every connection is cut, and new ones are."""
+    """Existing and new connections are cut."""
     async with trial(f"connections cut and refused for {SECONDS} s", proxy.port) as shop:
         with shop.fault(), proxy.refusing():
             await asyncio.sleep(SECONDS)
 
 
 async def test_half_close(trial: Trials, proxy: Proxy) -> None:
-    """The database's end says that it sends no more, five times."""
+    """The database closes its sending half, five times."""
     async with trial("connections half-closed, 5 times", proxy.port) as shop:
         with shop.fault():
             for _ in range(5):
@@ -55,14 +55,14 @@ async def test_half_close(trial: Trials, proxy: Proxy) -> None:
 
 
 async def test_half_open(trial: Trials, proxy: Proxy) -> None:
-    """The database's end is gone without a word: one wait tells of all connections, not one wait for each."""
+    """The database's end disappears silently: one time-out invalidates all connections, not one time-out each."""
     async with trial("connections half-open", proxy.port) as shop:
         with shop.fault():
             proxy.lose_database()
 
 
 async def test_cut_after_commit(trial: Trials, proxy: Proxy) -> None:
-    """The answer to a commit is lost: whether it happened is looked up, and it is not done again."""
+    """The reply to a commit is lost: its outcome is looked up, and the write is not repeated."""
     async with trial("every third answer to a commit cut off", proxy.port) as shop:
         with shop.fault(), proxy.cutting_after(COMMIT, every=3):
             await asyncio.sleep(SECONDS)
@@ -70,7 +70,7 @@ async def test_cut_after_commit(trial: Trials, proxy: Proxy) -> None:
 
 
 async def test_cut_after_settlement(trial: Trials, proxy: Proxy) -> None:
-    """The answer to a settlement is lost: who was charged gets the answer, and is not charged again."""
+    """The reply to a settlement is lost: the charged caller gets the answer and is not charged again."""
     async with trial("every third answer to a settlement cut off", proxy.port) as shop:
         with shop.fault(), proxy.cutting_after(SETTLE, every=3):
             await asyncio.sleep(SECONDS)

@@ -1,4 +1,4 @@
-"""Redis killed and frozen under load: nobody notices."""
+"""Redis killed and frozen under load: callers do not notice."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ pytestmark = [pytest.mark.faults, pytest.mark.external, pytest.mark.timeout(120)
 
 @pytest.fixture
 def server() -> Iterator[OwnRedis]:
-    """The Redis that the faults happen to."""
+    """Start the Redis that the faults happen to."""
     with own_redis() as running:
         yield running
 
 
 async def hits(shop: Trial) -> int:
-    """How many answers came from Redis."""
+    """Return the number of answers from Redis."""
     details = await asyncio.to_thread(shop.server.call, "GET", "/health/detailed")
     return int(details[1]["components"]["shared_cache"]["hits"])
 
@@ -34,7 +34,7 @@ async def used_again(shop: Trial) -> None:
 
 
 async def test_killed(trial: Trials, server: OwnRedis) -> None:
-    """Everything is answered meanwhile, and it is used again once it is back."""
+    """All questions are answered meanwhile, and Redis is used again after its return."""
     async with trial("Redis killed for 3 s", REDIS_URL=server.url) as shop:
         assert await hits(shop) > 0
         with shop.fault():
@@ -46,7 +46,7 @@ async def test_killed(trial: Trials, server: OwnRedis) -> None:
 
 
 async def test_frozen(trial: Trials, server: OwnRedis) -> None:
-    """The same where it takes bytes and answers none."""
+    """The same when it accepts bytes without answering."""
     async with trial("Redis frozen for 3 s", REDIS_URL=server.url) as shop:
         assert await hits(shop) > 0
         with shop.fault(), server.frozen():

@@ -1,4 +1,4 @@
-"""Server processes whose database never comes, comes late, goes for good; and a server that is told to stop at work."""
+"""Servers with a database that never starts, starts late or disappears; and a server that is stopped while it works."""
 
 import asyncio
 import os
@@ -26,13 +26,13 @@ CROWD = 50
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[OwnPostgres]:
-    """A server of these tests' own, each of which leaves it running."""
+    """Start a server that these tests share; each test leaves it running."""
     with own_postgres() as database:
         yield database
 
 
 def served(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen[bytes], Path, str]:
-    """`shopassist serve`, the file of what it says, and its address."""
+    """Start `shopassist serve`; return the process, its log file and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -49,7 +49,7 @@ def served(folder: Path, url: str, **environment: str) -> tuple[subprocess.Popen
 
 
 def is_healthy(port: str) -> bool:
-    """Whether the server answers."""
+    """Return whether the server answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -59,7 +59,7 @@ def is_healthy(port: str) -> bool:
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_database_that_never_comes_back_ends_the_server(tmp_path: Path, database: OwnPostgres, workers: str) -> None:
-    """It exits by itself with 1, however many workers it has, and its last line says why."""
+    """It exits by itself with 1, with any number of workers, and its last line has the reason."""
     process, log, port = served(tmp_path, database.url, WORKERS=workers, DB_FATAL_AFTER_SECONDS="1")
     try:
         deadline = time.monotonic() + 30
@@ -78,7 +78,7 @@ def test_a_database_that_never_comes_back_ends_the_server(tmp_path: Path, databa
 
 
 def test_a_server_may_start_before_its_database(tmp_path: Path, database: OwnPostgres) -> None:
-    """Alive and not ready, it refuses with 503; a database that appears is migrated and filled, and all is well."""
+    """It is alive but not ready and refuses with 503; when the database appears it is migrated and filled."""
     url = database.url.rpartition("/")[0] + "/late"
     admin = database.url
     database.stop()
@@ -109,7 +109,7 @@ async def create(url: str, name: str) -> None:
 
 
 async def test_told_to_stop_at_work_everybody_is_answered(tmp_path: Path, database_url: str) -> None:
-    """Of 50 questions under way those that end soon are paid for, the others cost nothing; then it exits with 0."""
+    """Of 50 questions in progress those that end soon are paid for, the others cost nothing; the exit code is 0."""
     server = await asyncio.to_thread(TestServer(tmp_path, database_url).wait_until_ready)
     answers: dict[int, tuple[int, int]] = {}
 

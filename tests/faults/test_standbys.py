@@ -1,4 +1,4 @@
-"""A primary that dies, freezes or is fenced while a standby takes its place; and a replica that is behind or gone."""
+"""A primary that dies, freezes or is fenced while a standby is promoted; and a replica that lags or is lost."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ FALLBACK_SECONDS = 1
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A migrated primary, without standbys yet."""
+    """Start a migrated primary without standbys."""
     with own_cluster() as cluster:
         asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 async def synchronous(cluster: Cluster) -> Postgres:
-    """A standby of `cluster` that has each commit before it is acknowledged."""
+    """Start a standby of `cluster` that commits synchronously."""
     standby = cluster.standby()
     await cluster.primary.set("synchronous_standby_names", "*")
     await until(lambda: is_synchronous(cluster.primary))
@@ -51,12 +51,12 @@ async def synchronous(cluster: Cluster) -> Postgres:
 
 
 async def is_synchronous(primary: Postgres) -> bool:
-    """Whether the primary waits for a standby."""
+    """Return whether the primary waits for a standby."""
     return bool(await primary.query("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"))
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30) -> float:
-    """Wait until something holds; how long that took, in seconds."""
+    """Wait until a condition holds, and return the seconds it took."""
     began = time.monotonic()
     while not await holds():
         assert time.monotonic() - began < seconds
@@ -109,17 +109,17 @@ async def test_promoted(tmp_path: Path, cluster: Cluster, synchronous: Postgres,
 
 
 async def have_answers_after(shoppers: Shoppers, instant: float) -> bool:
-    """Whether somebody was answered since."""
+    """Return whether a request was answered since."""
     return shoppers.answered_at[-1] > instant
 
 
 async def no_holds(server: Postgres) -> bool:
-    """Whether no credit is set aside."""
+    """Return whether no credit is held."""
     return await server.query("SELECT count(*) FROM credit_holds") == 0
 
 
 async def rows(server: Postgres, query: str) -> list[Any]:
-    """What a query finds."""
+    """Return the rows of a query."""
     connection = await asyncpg.connect(server.url)
     try:
         return list(await connection.fetch(query))
@@ -129,7 +129,7 @@ async def rows(server: Postgres, query: str) -> list[Any]:
 
 @asynccontextmanager
 async def spending(container: Container, user: str) -> AsyncIterator[list[float]]:
-    """Debits one after another for the length of the block; when each was acknowledged."""
+    """Debit repeatedly for the length of the block, and record the time of each acknowledgement."""
     acknowledged: list[float] = []
     await container.credit_service().get_user_credits(user)
     enough = False
@@ -152,7 +152,7 @@ async def spending(container: Container, user: str) -> AsyncIterator[list[float]
 
 
 async def back_after(acknowledged: list[float], instant: float) -> float:
-    """Seconds from an instant until the next debit was acknowledged."""
+    """Return the seconds from a time to the next acknowledged debit."""
 
     async def are_back() -> bool:
         return bool(acknowledged) and acknowledged[-1] > instant
@@ -162,7 +162,7 @@ async def back_after(acknowledged: list[float], instant: float) -> float:
 
 
 async def test_fenced(cluster: Cluster, tell: Tell) -> None:
-    """The old primary lives and only refuses writes (25006): whoever took its place is followed, without a restart."""
+    """The old primary only refuses writes (25006): the new primary is used without a restart."""
     primary, standby = cluster.primary, cluster.standby()
     container = Container(settings=postgres_settings(cluster.link(primary, standby)))
     async with spending(container, "a") as acknowledged:
@@ -181,13 +181,13 @@ async def test_fenced(cluster: Cluster, tell: Tell) -> None:
 
 
 async def is_caught_up(primary: Postgres, standby: Postgres) -> bool:
-    """Whether the standby has all that the primary wrote."""
+    """Return whether the standby has everything that the primary wrote."""
     position = await primary.query("SELECT pg_current_wal_flush_lsn()::text")
     return bool(await standby.query("SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", position))
 
 
 async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Tell) -> None:
-    """One that takes bytes and answers nothing is left; when it comes back as a second primary, nobody writes to it."""
+    """A primary that accepts bytes without answering is abandoned, and gets no writes after it returns."""
     primary, standby = cluster.primary, synchronous
     settings = postgres_settings(cluster.link(primary, standby))
     container = Container(settings=settings)
@@ -215,7 +215,7 @@ async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Te
 
 @pytest.fixture(scope="module")
 def followed() -> Iterator[tuple[Cluster, Postgres]]:
-    """A primary and a replica, which every test of it leaves running and in step."""
+    """Start a primary and a replica; every test leaves them running and in sync."""
     with own_cluster() as cluster:
         asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster, cluster.standby()
@@ -223,7 +223,7 @@ def followed() -> Iterator[tuple[Cluster, Postgres]]:
 
 @pytest.fixture
 async def reading(followed: tuple[Cluster, Postgres]) -> AsyncIterator[Container]:
-    """A container on both, whose replica is looked after and fit."""
+    """Build a container on both that polls the replica, and wait until it is usable."""
     cluster, replica = followed
     database = DatabaseConfig(
         database_url=SecretStr(cluster.primary.url), replica_url=SecretStr(replica.url), replica_max_lag=3
@@ -236,12 +236,12 @@ async def reading(followed: tuple[Cluster, Postgres]) -> AsyncIterator[Container
 
 
 async def is_state(container: Container, state: ReplicaState) -> bool:
-    """Whether the replica is in that state."""
+    """Return whether the replica is in that state."""
     return bool(container.replica().state is state)
 
 
 async def read(container: Container, seconds: float) -> list[float]:
-    """Read what may lag again and again; how long each took. Raises what a read raises."""
+    """Read repeatedly what may lag; return the duration of each read. Raises what a read raises."""
     waits, until_then = [], time.monotonic() + seconds
     while time.monotonic() < until_then:
         began = time.monotonic()
@@ -252,7 +252,7 @@ async def read(container: Container, seconds: float) -> list[float]:
 
 
 async def test_replica_of_an_idle_primary(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
-    """It is read from, and in step however long nothing was written, which its last replayed commit does not tell."""
+    """It is used and counts as in sync however long nothing was written, although its last replayed commit is old."""
     _, replica = followed
     await reading.consent_service().create_consent(f"auth0|{uuid4().hex}", UserConsentCreate())
     await asyncio.sleep(4)
@@ -266,7 +266,7 @@ async def test_replica_of_an_idle_primary(reading: Container, followed: tuple[Cl
 
 
 async def test_replica_behind(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
-    """10 s behind it is not read from: what was just written is in the list within a second, and no read fails."""
+    """10 s behind it is not used: a new row is in the list within a second, and no read fails."""
     _, replica = followed
     await replica.set("recovery_min_apply_delay", "10s")
     user = f"auth0|{uuid4().hex}"
@@ -293,20 +293,20 @@ async def test_replica_behind(reading: Container, followed: tuple[Cluster, Postg
 
 
 async def write_again_and_again(container: Container) -> None:
-    """Give the replica something to be behind with."""
+    """Write repeatedly, so that the replica lags."""
     while True:
         await container.consent_service().create_consent(f"auth0|{uuid4().hex}", UserConsentCreate())
         await asyncio.sleep(0.2)
 
 
 async def is_listed(container: Container, user: str) -> bool:
-    """Whether the list, which may lag, has the user."""
+    """Return whether the list, which may lag, has the user."""
     return user in {record.user_id for record in await container.consent_service().list_consents()}
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_replica_gone(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell, fault: str) -> None:
-    """The primary answers, each read within a second, none fails; and it is read from again once it is back."""
+    """The primary answers each read within a second, none fails; the replica is used again after its return."""
     _, replica = followed
     reads = asyncio.create_task(read(reading, 4))
     await asyncio.sleep(1)
@@ -327,7 +327,7 @@ async def test_replica_gone(reading: Container, followed: tuple[Cluster, Postgre
 
 
 async def test_primary_gone(reading: Container, followed: tuple[Cluster, Postgres], tell: Tell) -> None:
-    """What may lag is read from the replica, as long as it takes; money and consent decisions are refused."""
+    """Reads that may lag go to the replica; credits and consent decisions are refused."""
     cluster, _ = followed
     cluster.primary.kill()
     try:

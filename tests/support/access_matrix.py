@@ -1,8 +1,8 @@
-"""Every route of the API and who may use it: the one table, and how it is shown.
+"""The table of every route of the API and which callers may use it.
 
-`python -m tests.support.access_matrix` prints it and writes it into `docs/security.md`.
-The routes are the app's own: one that has
-no row here fails the tests.
+`python -m tests.support.access_matrix` prints it and writes it into `docs/security.md`. Tests fail for a route of the
+app
+without a row here.
 """
 
 import re
@@ -25,7 +25,7 @@ MOUNTED = "GET"
 
 
 class Identity(StrEnum):
-    """Who asks."""
+    """Identity of a caller."""
 
     ANONYMOUS = "anonymous"
     GUEST_A = "guest A"
@@ -43,7 +43,7 @@ USERS = {Identity.USER_A, Identity.USER_B}
 
 
 class Who(StrEnum):
-    """Whom a route lets in."""
+    """Callers that a route allows."""
 
     EVERYONE = "everyone"
     CALLERS = "guests and users"
@@ -51,7 +51,7 @@ class Who(StrEnum):
     ADMINISTRATORS = "administrators"
 
     def refuses(self, identity: Identity) -> int | None:
-        """The status with which an identity is refused, or None when it is let in."""
+        """Return the status that an identity is refused with, or None if it is allowed."""
         if self is Who.EVERYONE:
             return None
         if identity not in {*GUESTS, *USERS, Identity.ADMINISTRATOR}:
@@ -63,7 +63,7 @@ class Who(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One route: whom it lets in, what they may be answered, and how it is asked."""
+    """One route: allowed callers, possible statuses, and an example request."""
 
     who: Who
     answers: frozenset[int] = frozenset({200})
@@ -74,7 +74,7 @@ class Row:
 
 
 def row(who: Who, *answers: int, body: Any = None, of_others: bool = False, **parameters: str) -> Row:
-    """A row; without `answers` those who are let in get 200."""
+    """Build a row; without `answers` allowed callers get 200."""
     return Row(who, frozenset(answers or {200}), body, parameters, of_others)
 
 
@@ -113,7 +113,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/consent/"): row(R, 200, 400, body=CONSENT),
     ("GET", "/api/consent/me"): row(R, 200, 404),
     ("PUT", "/api/consent/me"): row(R, 200, 404, body={"marketing_consent": True}),
-    ("POST", "/api/user/merge-guest"): row(R, 200, 401, 404, 409, body={"session_id": "nobody-had-this-one"}),
+    ("POST", "/api/user/merge-guest"): row(R, 200, 401, 404, 409, body={"session_id": "an-unused-session"}),
     ("GET", "/api/consent/admin/all"): row(A, of_others=True),
     ("POST", "/api/admin/credits/{user_id:path}/adjust"): row(
         A, 200, 404, body=ADJUSTMENT, of_others=True, user_id="auth0|victim"
@@ -129,7 +129,7 @@ TABLE: dict[tuple[str, str], Row] = {
 
 
 def routes_of(app: FastAPI) -> list[tuple[str, str]]:
-    """Method and path of every route."""
+    """Return method and path of every route."""
     found = []
     for route in iter_route_contexts(app.routes):
         assert route.path is not None
@@ -139,12 +139,12 @@ def routes_of(app: FastAPI) -> list[tuple[str, str]]:
 
 
 def concrete(path: str, parameters: dict[str, str]) -> str:
-    """A path with its parameters put in."""
+    """Return a path with example values for its parameters."""
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: parameters[match[1]], path)
 
 
 def rendered(routes: list[tuple[str, str]]) -> str:
-    """The table, in Markdown."""
+    """Return the table in Markdown."""
     lines = [
         f"| route | {' | '.join(Identity)} |",
         f"| --- |{' --- |' * len(Identity)}",
@@ -159,12 +159,12 @@ def rendered(routes: list[tuple[str, str]]) -> str:
 
 
 def app_of_memory() -> FastAPI:
-    """The app, for its routes."""
+    """Return the app, for its routes."""
     return create_app(Container(settings=Settings(storage=StorageSettings(storage=Storage.MEMORY))))
 
 
 def main() -> None:
-    """Print the table, and put it into the document."""
+    """Print the table and write it into the document."""
     table = rendered(routes_of(app_of_memory()))
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -7,7 +7,7 @@ from shopassist.catalog.models import Product, build_product_words
 
 
 def product(source_id: str, title: str = "Thing", **facts: Any) -> Product:
-    """A product at 100 USD unless `facts` say otherwise."""
+    """Build a product at 100 USD, changed by `facts`."""
     values: dict[str, Any] = {"brand": None, "category": None, "description": None, "attributes": {}} | facts
     words = build_product_words(title, values["brand"], values["category"], values["description"], values["attributes"])
     defaults = {"source": "test", "price": Decimal(100), "currency": "USD", "link": "https://www.amazon.com/s?k=x"}

@@ -25,11 +25,11 @@ class Shop:
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[Repositories]:
-        """A unit of work that knows the catalogue alone."""
+        """Return a unit of work with only the catalogue."""
         yield Repositories(MemorySession(self.store), catalog=MemoryCatalogRepository)
 
     def file(self, name: str, content: str | bytes | list[Any]) -> Path:
-        """A file of this content; a list becomes JSON lines."""
+        """Write a file with this content; a list becomes JSON lines."""
         if isinstance(content, list):
             content = "\n".join(json.dumps(row) for row in content)
         path = self.folder / name
@@ -42,16 +42,16 @@ class Shop:
         return await import_catalog(plan, cast("UnitOfWork[Repositories]", self.unit_of_work))
 
     def product(self, source_id: str) -> Product:
-        """The one stored product of this id."""
+        """Return the stored product with this id."""
         [product] = [entry for entry in self.store.table(Product).values() if entry.source_id == source_id]
         return product
 
     def rejects(self, path: Path) -> list[dict[str, Any]]:
-        """What the reject file beside `path` says."""
+        """Return the reasons in the reject file beside `path`."""
         content = path.with_name(f"{path.name}.rejects.jsonl").read_text()
         return [json.loads(line) for line in content.splitlines()]
 
 
 def row(number: int = 1, **values: Any) -> dict[str, Any]:
-    """A row that is taken unless `values` spoil it."""
+    """Build a row that is accepted unless `values` make it invalid."""
     return {"id": number, "title": f"Thing {number}", "price": "9.99", "currency": "USD"} | values

@@ -1,4 +1,4 @@
-"""Certificates of a test's own."""
+"""Certificates for tests."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -13,7 +13,7 @@ NOW = datetime.now(UTC)
 
 
 def named(name: str) -> x509.Name:
-    """A name that is but a common name."""
+    """Return a name with only a common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
@@ -21,7 +21,7 @@ class Authority:
     """Signs certificates."""
 
     def __init__(self, name: str) -> None:
-        """It signs its own, which holds for a day."""
+        """Create a self-signed certificate, valid for a day."""
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = named(name)
         self.certificate = self._signed(
@@ -44,11 +44,11 @@ class Authority:
 
     @property
     def pem(self) -> bytes:
-        """Its certificate."""
+        """Return its certificate."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def issue(self, host: str, holds: timedelta = timedelta(days=1)) -> tuple[bytes, bytes]:
-        """Certificate and key of a server that is called `host`, as PEM."""
+        """Return certificate and key, as PEM, for a server called `host`."""
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             alternative: x509.GeneralName = x509.IPAddress(ip_address(host))

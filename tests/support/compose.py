@@ -14,19 +14,19 @@ VARIABLE = re.compile(r"\$\{(\w+)(?::([-?+])([^{}]*))?\}")
 
 @cache
 def compose() -> dict[str, Any]:
-    """All of it, with variables as they are written."""
+    """Return the parsed file, with variables as they are written."""
     read: dict[str, Any] = YAML(typ="safe").load((PROJECT / "compose.yaml").read_text())
     return read
 
 
 def services(profile: str | None) -> dict[str, Any]:
-    """The services of a profile, or those that always run."""
+    """Return the services of a profile, or those without one."""
     wanted = [] if profile is None else [profile]
     return {name: part for name, part in compose()["services"].items() if part.get("profiles", []) == wanted}
 
 
 def interpolated(text: str, variables: Mapping[str, str]) -> str:
-    """`text` with its variables filled in. Raises `KeyError` for one that must be set and is not."""
+    """Return `text` with its variables replaced. Raises `KeyError` for a required variable that is not set."""
 
     def value(match: re.Match[str]) -> str:
         name, kind, other = match.groups()

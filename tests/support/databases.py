@@ -1,4 +1,4 @@
-"""A PostgreSQL of a test's own, which goes away and comes back on the same port."""
+"""PostgreSQL servers for tests that stop, kill or freeze them."""
 
 import os
 import shutil
@@ -13,10 +13,10 @@ from shopassist.db.embedded.server import EmbeddedPostgres
 
 
 class OwnPostgres:
-    """A server that is started, stopped, killed and frozen at will; its link stays the same."""
+    """A server that a test starts, stops, kills and freezes; its connection string stays the same."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
-        """Its data is kept in `folder`; `settings` are PostgreSQL's."""
+        """Choose a port. Data is stored in `folder`; `settings` are PostgreSQL's."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -26,7 +26,7 @@ class OwnPostgres:
 
     @property
     def data_directory(self) -> Path:
-        """Where its data really is."""
+        """Return the data folder that the server uses."""
         return self._server.data_directory
 
     def start(self) -> "OwnPostgres":
@@ -37,15 +37,15 @@ class OwnPostgres:
         return self
 
     def logs(self) -> list[Path]:
-        """What the server itself has written."""
+        """Return the server's log files."""
         return list(self._server.data_directory.rglob("*.log"))
 
     def stop(self) -> None:
-        """Stop it: nothing answers any more."""
+        """Stop it."""
         self._server.stop()
 
     def kill(self) -> None:
-        """SIGKILL, for the server and all its children at once."""
+        """Send SIGKILL to the server and all its children at once."""
         for pid in self._processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -53,7 +53,7 @@ class OwnPostgres:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """SIGSTOP for all of it, for the length of the block: connections stay open and nothing answers."""
+        """Send SIGSTOP to all its processes for the length of the block: connections stay open without answers."""
         stopped = self._processes()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
@@ -64,7 +64,7 @@ class OwnPostgres:
                 os.kill(pid, signal.SIGCONT)
 
     def _processes(self) -> list[int]:
-        """The server, and its children."""
+        """Return the process ids of the server and its children."""
         [pid, *_] = next(self.data_directory.rglob("postmaster.pid")).read_text().split()
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [int(pid), *map(int, children)]
@@ -72,7 +72,7 @@ class OwnPostgres:
 
 @contextmanager
 def own_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[OwnPostgres]:
-    """A server that runs, and is gone behind the block. Its data is kept below `folder`, where one is given."""
+    """Run a server for the length of the block, with its data below `folder` if given."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-own-", dir=folder))
     folder.chmod(0o711)
     server = OwnPostgres(folder, **settings)

@@ -1,7 +1,8 @@
-"""`make test-fuzz`: thousands of requests that schemathesis makes up from the API's own description.
+"""`make test-fuzz`: thousands of requests that schemathesis generates from the API's OpenAPI document.
 
-A real server on a real PostgreSQL is asked by an administrator and by a guest. No answer may be a server's error, and
-each must be as the description says: its status, its type and its shape.
+They go to a real server on a real PostgreSQL, as an administrator and as a guest. No response may be a server error,
+and
+each must match the document in status, type and shape.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SETTINGS = {
 
 
 def fuzz(server: TestServer, name: str, headers: dict[str, str], seconds: int, examples: int, folder: Path) -> int:
-    """Let schemathesis ask as one caller; how many cases there were. Exits when any failed."""
+    """Run schemathesis as one caller and return the number of cases. Exits when any failed."""
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json"),
         *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)),
@@ -52,7 +53,7 @@ def fuzz(server: TestServer, name: str, headers: dict[str, str], seconds: int, e
 
 
 def main() -> None:
-    """Fuzz, and say how many cases there were."""
+    """Fuzz and print the number of cases."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=5000, help="how many there must be at least")
     parser.add_argument("--examples", type=int, default=270, help="of each operation and caller")

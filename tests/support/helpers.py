@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Helpers for all tests."""
 
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -11,33 +11,33 @@ from shopassist.settings.database import DatabaseConfig
 
 
 class FixedClock:
-    """A clock that stands until it is moved."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self) -> None:
-        """It shows an hour of a day long past."""
+        """Set it to noon of 2026-01-01."""
         self.time = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
     def instant(self) -> datetime:
-        """The instant it shows."""
+        """Return its time."""
         return self.time
 
     def move(self, **span: float) -> None:
-        """Move on by a `timedelta` of these arguments."""
+        """Move it forward by a `timedelta` with these arguments."""
         self.time += timedelta(**span)
 
 
 def with_name(url: str, name: str) -> str:
-    """The link to another database of the same server."""
+    """Return the connection string of another database on the same server."""
     return url.rpartition("/")[0] + f"/{name}"
 
 
 def port_of(url: str) -> int:
-    """The port that a link names."""
+    """Return the port in a connection string."""
     return int(urlsplit(url).port or 0)
 
 
 def through(url: str, port: int) -> str:
-    """The same link by another port of this machine."""
+    """Return the connection string with another port on this machine."""
     return url.replace(f":{port_of(url)}/", f":{port}/")
 
 
@@ -51,13 +51,13 @@ async def execute(url: str, statement: str) -> None:
 
 
 def patient(settings: Settings) -> Settings:
-    """These settings for a busy machine: statements may wait as long as a test does, which is not what it is about."""
+    """Return settings with time limits that a busy machine does not reach."""
     database = settings.database.model_copy(update={"hot_timeout": 60.0, "lock_timeout": 40.0, "retry_timeout": 60.0})
     return settings.model_copy(update={"database": database})
 
 
 def postgres_settings(url: str) -> Settings:
-    """Settings on the database at `url`."""
+    """Return settings for the database at `url`."""
     return Settings(
         database=DatabaseConfig(database_url=SecretStr(url)), storage=StorageSettings(storage=Storage.POSTGRES)
     )

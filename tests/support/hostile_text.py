@@ -1,4 +1,4 @@
-"""Text that wants to be more than text: 500 strings for databases, 100 for language models."""
+"""Hostile text: 500 strings for databases, 100 for language models."""
 
 from itertools import islice, product
 

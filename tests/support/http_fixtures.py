@@ -1,4 +1,4 @@
-"""Fixtures: an identity provider, and the app over either twin with an assistant that is told what to say."""
+"""Fixtures: an identity provider, and the app over either storage with a scripted assistant."""
 
 import asyncio
 import json
@@ -28,10 +28,10 @@ AUDIENCE = "https://api.shopassist.example"
 
 
 class IdentityProvider:
-    """An OpenID Connect issuer that serves its keys over HTTP and counts how often it is asked."""
+    """An OpenID Connect issuer that serves its keys over HTTP and counts the requests."""
 
     def __init__(self) -> None:
-        """It listens on a free port of the loopback interface."""
+        """Listen on a free port of the loopback interface."""
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.curve_key = ec.generate_private_key(ec.SECP256R1())
         self.more_keys: list[dict[str, Any]] = []
@@ -48,14 +48,14 @@ class IdentityProvider:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.issuer = f"http://127.0.0.1:{self.server.server_port}/"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def jwks(self) -> dict[str, Any]:
-        """The document with its public key."""
+        """Return the document with its public key."""
         public = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
         curve = jwt.algorithms.ECAlgorithm.to_jwk(self.curve_key.public_key(), as_dict=True)
         rsa_key = {**public, "kid": "k1", "alg": "RS256", "use": "sig"}
@@ -64,7 +64,7 @@ class IdentityProvider:
     def token(
         self, subject: str = "auth0|123", key: Any = None, headers: Any = None, algorithm: str = "RS256", **claims: Any
     ) -> str:
-        """A token; a claim given as None is left out."""
+        """Sign a token; a claim given as None is left out."""
         now = datetime.now(UTC)
         standard = {
             "iss": self.issuer,
@@ -80,12 +80,12 @@ class IdentityProvider:
 
 
 class TestAssistant:
-    """Answers what it is told, or raises it, and remembers what it was asked."""
+    """Returns or raises what the test sets, and records the questions."""
 
     __test__ = False
 
     def __init__(self) -> None:
-        """It recommends one phone."""
+        """Recommend one phone."""
         self.outcome: Answer | Exception = Answer(
             products=[
                 Recommendation(
@@ -112,7 +112,7 @@ class TestAssistant:
 
 @pytest.fixture(scope="session")
 def running_provider() -> Iterator[IdentityProvider]:
-    """One for all tests, since making its key takes a while."""
+    """Start one for all tests, since generating its key takes a while."""
     provider = IdentityProvider()
     yield provider
     provider.server.shutdown()
@@ -121,7 +121,7 @@ def running_provider() -> Iterator[IdentityProvider]:
 
 @pytest.fixture
 def provider(running_provider: IdentityProvider) -> IdentityProvider:
-    """The identity provider, which nobody has asked yet."""
+    """Return the identity provider with its counter reset."""
     running_provider.requests = 0
     running_provider.more_keys = []
     return running_provider
@@ -129,7 +129,7 @@ def provider(running_provider: IdentityProvider) -> IdentityProvider:
 
 @pytest.fixture(params=["memory", "postgres"])
 def settings(request: pytest.FixtureRequest, provider: IdentityProvider) -> Settings:
-    """Settings of each storage that trust the test's issuer: a test that asks for this runs on both."""
+    """Return settings of each storage that trust the test's issuer: tests with this fixture run on both."""
     identity = IdentitySettings(oidc_issuer=provider.issuer, oidc_audience=AUDIENCE)
     if request.param == "memory":
         return Settings(storage=StorageSettings(storage=Storage.MEMORY), identity=identity)
@@ -138,20 +138,20 @@ def settings(request: pytest.FixtureRequest, provider: IdentityProvider) -> Sett
 
 @pytest.fixture
 def assistant() -> TestAssistant:
-    """The assistant of `app`."""
+    """Return the assistant of `app`."""
     return TestAssistant()
 
 
 @pytest.fixture
 def app(container: Container, assistant: TestAssistant) -> FastAPI:
-    """The app over the container, with the test's assistant."""
+    """Build the app over the container, with the test's assistant."""
     container.assistant.override(assistant)
     return create_app(container)
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the app, which runs."""
+    """Return a client of the running app."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
@@ -159,7 +159,7 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def bearer(provider: IdentityProvider) -> Callable[..., dict[str, str]]:
-    """Headers of a registered user."""
+    """Return the headers of a registered user."""
 
     def headers(subject: str = "auth0|123", **claims: Any) -> dict[str, str]:
         return {"Authorization": f"Bearer {provider.token(subject, **claims)}"}
@@ -169,7 +169,7 @@ def bearer(provider: IdentityProvider) -> Callable[..., dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def running_database() -> Iterator[OwnPostgres]:
-    """A migrated server that tests stop and start, one for each module of them."""
+    """Start a migrated server that the tests of a module may stop and start."""
     with own_postgres() as database:
         asyncio.run(migrate.upgrade(normalise_dsn(database.url)))
         yield database
@@ -177,6 +177,6 @@ def running_database() -> Iterator[OwnPostgres]:
 
 @pytest.fixture
 def database(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
-    """The server, which runs when the test begins and when it ends."""
+    """Return the server, running at the start and the end of each test."""
     yield running_database
     running_database.start()

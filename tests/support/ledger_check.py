@@ -1,4 +1,4 @@
-"""What the database says of what was acknowledged: nothing is lost, and nothing has happened twice."""
+"""Compare the database with acknowledged writes: none is lost, and none happened twice."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ Account = tuple[int, int, list[int], list[int]]
 
 
 async def accounts(connection: asyncpg.Connection) -> dict[str, Account]:
-    """By user id what is available and what is held, and the amount and the balance of each transaction in turn."""
+    """Return, by user id, available and held credits, and amount and balance of each transaction in order."""
     return {row["user_id"]: tuple(row)[1:] for row in await connection.fetch(ACCOUNTS)}
 
 
 @dataclass(frozen=True, slots=True)
 class Books:
-    """Acknowledged writes that are not there, credits taken twice or held for good, and accounts that do not add up."""
+    """Lost writes, credits taken twice or held for ever, and accounts that do not add up."""
 
     lost: list[str]
     doubled: list[str]
@@ -37,9 +37,9 @@ class Books:
 
 
 async def audited(url: str, heard: Sequence[Heard], *, with_answers: bool = True) -> Books:
-    """Compare the database with every acknowledged write, once no hold is open any more.
+    """Compare the database with every acknowledged write, once no hold is open.
 
-    `with_answers`: each answer that was paid for must be there too.
+    With `with_answers` each paid answer must be stored too.
     """
     connection = await asyncpg.connect(url)
     container = Container(settings=postgres_settings(url))
@@ -65,7 +65,7 @@ async def audited(url: str, heard: Sequence[Heard], *, with_answers: bool = True
 
 
 def acknowledged_consents(heard: Sequence[Heard]) -> dict[str, set[bool]]:
-    """What users whose consent was acknowledged may have said to marketing last: both, where a change was not."""
+    """Return each user's possible last marketing decisions: both, if a change was not acknowledged."""
     said = {one.who: {marketing_of(one.number)} for one in heard if one.kind is Kind.CONSENT and one.answered}
     for one in heard:
         if one.kind is Kind.CHANGE and one.who in said:

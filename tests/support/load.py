@@ -1,4 +1,4 @@
-"""Shoppers who come at a steady rate, whether or not those before them were answered, and what each of them heard."""
+"""Load at a steady rate, independent of earlier responses, with a record of every request."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ KNOWN = 20
 
 
 class Kind(StrEnum):
-    """What is asked for."""
+    """Kind of request."""
 
     NEW = "new question"
     CACHED = "cached question"
@@ -45,7 +45,7 @@ CHANGED_AFTER = RATE
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """One request: whose, when it was sent (monotonic seconds), how long it took, and the answer; status 0 is none."""
+    """One request: its user, start time (monotonic seconds), duration, and the response; status 0 means none."""
 
     kind: Kind
     number: int
@@ -58,50 +58,50 @@ class Heard:
 
     @property
     def ended(self) -> float:
-        """When the answer was there."""
+        """Return when the response was received."""
         return self.began + self.seconds
 
     @property
     def answered(self) -> bool:
-        """Whether it was done."""
+        """Return whether it succeeded."""
         return self.status == 200
 
     @property
     def failed(self) -> bool:
-        """Whether there was none, or none that helps."""
+        """Return whether there was no response, or none that helps."""
         return not (self.answered or self.is_no_consent)
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it failed in another way than it may."""
+        """Return whether it failed in a way that is not allowed."""
         return self.failed and not (self.status == 503 and self.retry_after)
 
     @property
     def is_no_consent(self) -> bool:
-        """Whether a consent was to be changed that was refused before."""
+        """Return whether it changed a consent that had been refused."""
         return self.kind is Kind.CHANGE and self.status == 404
 
     @property
     def charged(self) -> bool:
-        """Whether a question was answered and paid for."""
+        """Return whether a question was answered and charged."""
         return self.answered and self.body["metadata"]["charged"] == 1
 
 
 def question_of(number: int) -> str:
-    """A question that nobody asked before."""
+    """Return a new question."""
     return f"phone number {number}"
 
 
 def marketing_of(number: int) -> bool:
-    """What a registered user says to marketing; a change says the opposite."""
+    """Return the body of a registered user's marketing decision; a change reverses it."""
     return bool(number // len(MIX) % 4 // 2)
 
 
 class Load:
-    """Sends requests to one server, on as many connections as it takes."""
+    """Sends requests to one server, on as many connections as necessary."""
 
     def __init__(self, port: int, token: Callable[[str], str], rate: int = RATE) -> None:
-        """`token` makes the access token of a registered user; `rate` requests are sent a second."""
+        """`token` creates a registered user's access token; `rate` is in requests a second."""
         self.heard: list[Heard] = []
         self._rate = rate
         self._port = port
@@ -111,7 +111,7 @@ class Load:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """At its rate for the length of the block; everybody has been answered behind it."""
+        """Send requests for the length of the block, then wait for all responses."""
         stop = asyncio.Event()
         pacing = asyncio.create_task(self._pace(stop))
         try:
@@ -129,7 +129,7 @@ class Load:
         return None
 
     async def hang_up(self) -> None:
-        """Close the connections that are kept, since one that is left to the garbage collector warns."""
+        """Close idle connections, since one that is garbage collected warns."""
         while self._kept:
             _, writer, _ = self._kept.pop()
             writer.close()
@@ -137,16 +137,16 @@ class Load:
                 await writer.wait_closed()
 
     async def know(self) -> None:
-        """Let everybody be known, and every question that is to be cached be asked."""
+        """Create all accounts and cache all questions that are to be cached."""
         for number in range(KNOWN):
             await self._send(Kind.CACHED, number)
 
     async def again(self, number: int) -> Heard:
-        """Ask a new question once more."""
+        """Repeat a new question."""
         return await self._send(Kind.NEW, number)
 
     async def ask(self, who: str, question: str) -> Heard:
-        """Ask a question of one's own; it is not among those `heard`."""
+        """Ask a question that is not recorded in `heard`."""
         return await self._ask(Kind.NEW, 0, who, "POST /api/query", {"query": question})
 
     async def _pace(self, stop: asyncio.Event) -> None:
@@ -171,7 +171,7 @@ class Load:
         return heard
 
     def _request(self, kind: Kind, number: int) -> tuple[str, str, Any]:
-        """Who asks what."""
+        """Choose user and request."""
         known = f"known-{number % KNOWN}"
         match kind:
             case Kind.NEW:
@@ -201,7 +201,7 @@ class Load:
         return Heard(kind, number, who, began, time.monotonic() - began, status, retry_after, found)
 
     async def _exchange(self, sent: bytes) -> tuple[int, bool, Any]:
-        """Status, whether there is a `Retry-After`, and JSON. A connection is kept once it has answered."""
+        """Return status, presence of `Retry-After`, and JSON. A connection is kept after a response."""
         reader, writer = self._idle() or (await asyncio.open_connection("127.0.0.1", self._port))
         try:
             writer.write(sent)

@@ -1,4 +1,4 @@
-"""What was measured of each fault: a table for people, and `build/faults.json` for programs."""
+"""Measurements of each fault: a printed table, and `build/faults.json`."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ RESULT = Path(__file__).resolve().parents[2] / "build" / "faults.json"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A value, and what it may be; a `reach` of None is only told."""
+    """A value and its limit; without a `reach` it is only reported."""
 
     name: str
     value: float
@@ -23,16 +23,16 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Whether it is within its reach."""
+        """Return whether it is within its limit."""
         return self.reach is None or (self.value <= self.reach if self.at_most else self.value >= self.reach)
 
     def of(self, fault: str) -> "Figure":
-        """The same, of a fault."""
+        """Return the same figure for a fault."""
         return replace(self, fault=fault)
 
 
 def table_of(figures: Sequence[Figure]) -> Table:
-    """A row a fault, a column a figure."""
+    """Return a table with one row per fault and one column per figure."""
     names = list(dict.fromkeys(figure.name for figure in figures))
     table = Table("fault", *names, title="What faults did")
     for fault in dict.fromkeys(figure.fault for figure in figures):
@@ -43,7 +43,7 @@ def table_of(figures: Sequence[Figure]) -> Table:
 
 
 def publish(figures: Sequence[Figure]) -> None:
-    """Print the table, and write the file, in which what other runs found of other faults stays."""
+    """Print the table and update the file, keeping the faults of other runs."""
     Console(width=200).print(table_of(figures))
     kept = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else []
     found = {f"{f.fault}: {f.name}": {"value": f.value, "reach": f.reach, "holds": f.holds} for f in figures}

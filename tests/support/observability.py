@@ -1,4 +1,4 @@
-"""What Prometheus and Grafana are told: expressions, and the names of metrics in them."""
+"""Configuration of Prometheus and Grafana: expressions, and the metrics in them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ KEYWORDS = {"and", "or", "unless", "by", "without", "on", "ignoring", "bool", "o
 
 
 def metric_names(expression: str) -> set[str]:
-    """The metrics that an expression of PromQL reads."""
+    """Return the metrics in a PromQL expression."""
     rest = expression
     for pattern in (STRING, SELECTOR, RANGE):
         rest = pattern.sub(" ", rest)
@@ -30,19 +30,19 @@ def metric_names(expression: str) -> set[str]:
 
 
 def rules() -> list[dict[str, Any]]:
-    """The alert rules."""
+    """Return the alert rules."""
     content = YAML(typ="safe").load((OBSERVE / "rules.yml").read_text())
     return [rule for group in content["groups"] for rule in group["rules"]]
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard."""
+    """Return the dashboard."""
     content: dict[str, Any] = json.loads((OBSERVE / "dashboards" / "shopassist.json").read_text())
     return content
 
 
 def expressions() -> Iterator[str]:
-    """Every expression of the rules and of the dashboard."""
+    """Return every expression of the rules and of the dashboard."""
     yield from (rule["expr"] for rule in rules())
     shown = dashboard()
     yield from (target["expr"] for panel in shown["panels"] for target in panel.get("targets", []))

@@ -1,4 +1,4 @@
-"""A PgBouncer of a test's own, in transaction mode, in front of a PostgreSQL."""
+"""PgBouncer in transaction mode, in front of a PostgreSQL, for one test."""
 
 import os
 import pwd
@@ -18,7 +18,7 @@ from shopassist.db.embedded.process import spawn
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 SERVER_CONNECTIONS = 6
-"""Fewer than there are clients, so that each transaction gets whichever is free."""
+"""Fewer than clients, so that consecutive transactions use different server connections."""
 
 SETTINGS = """
 [databases]
@@ -39,7 +39,7 @@ logfile = {folder}/log
 
 @contextmanager
 def own_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
-    """A pooler in front of the server of `url`, for `users` by name with their passwords; its link to the database."""
+    """Run a pooler in front of the server of `url` for `users` (passwords by name); yield its connection string."""
     assert PROGRAM.exists(), "install the package pgbouncer: make tools"
     server = make_url(url)
     made = Path(tempfile.mkdtemp(prefix="shopassist-pooler-"))

@@ -1,4 +1,4 @@
-"""What lies between the product and its database: a network that delays, falls silent, and cuts."""
+"""A TCP proxy between the product and its database that delays, drops and cuts connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -10,23 +10,23 @@ CHUNK_BYTES = 1 << 16
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One connection through the proxy, by the ends that are written to."""
+    """One connection through the proxy: the writers of both ends."""
 
     product: asyncio.StreamWriter
     database: asyncio.StreamWriter
     half_open: bool = False
 
     def cut(self) -> None:
-        """Both ends lose it at once."""
+        """Abort both ends."""
         for end in (self.product, self.database):
             end.transport.abort()
 
 
 class Proxy:
-    """A TCP proxy on a port of its own, which lets everything pass until it is told otherwise."""
+    """A TCP proxy on a free port that forwards everything until a fault is switched on."""
 
     def __init__(self, target: int) -> None:
-        """`target` is the port of the database."""
+        """`target` is the database's port."""
         self.port = 0
         self.cuts = 0
         self._target = target
@@ -53,21 +53,21 @@ class Proxy:
 
     @contextmanager
     def delaying(self, seconds: float) -> Iterator[None]:
-        """Whatever is sent arrives so much later, each way."""
+        """Delay everything by this many seconds in each direction."""
         self._delay = seconds
         yield
         self._delay = 0.0
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """A black hole: connections stay open, and what was sent arrives when the block is over, if at all."""
+        """Hold everything back for the length of the block; connections stay open."""
         self._flowing.clear()
         yield
         self._flowing.set()
 
     @contextmanager
     def refusing(self) -> Iterator[None]:
-        """Every connection is cut, and so is every new one."""
+        """Cut every existing and every new connection."""
         self._refusing = True
         self.cut()
         yield
@@ -75,30 +75,30 @@ class Proxy:
 
     @contextmanager
     def cutting_after(self, *marks: bytes, every: int) -> Iterator[None]:
-        """The database gets all, but the answer to every so many-th message with one of `marks` in it is cut off."""
+        """Cut the connection after every n-th message with one of `marks`, before its reply."""
         self._marks, self._every = marks, every
         yield
         self._marks = ()
 
     @contextmanager
     def keeping_open(self) -> Iterator[None]:
-        """What the database says last arrives, but not that it has closed the connection."""
+        """Forward the database's last bytes, but not the closing of the connection."""
         self._keeping_open = True
         yield
         self._keeping_open = False
 
     def cut(self) -> None:
-        """Cut what is there."""
+        """Cut all existing connections."""
         for link in list(self._links):
             link.cut()
 
     def close_towards_product(self) -> None:
-        """A half-close: the product is told that the database sends no more."""
+        """Half-close: tell the product that the database sends no more."""
         for link in self._links:
             link.product.write_eof()
 
     def lose_database(self) -> None:
-        """Half-open connections: the database's end is gone, and the product is not told."""
+        """Half-open connections: close the database's end without telling the product."""
         for link in self._links:
             link.half_open = True
             link.database.transport.abort()
@@ -139,7 +139,7 @@ class Proxy:
                 if target is link.database and self._is_cut_after(data):
                     link.product.transport.abort()
             if not (link.half_open or (self._keeping_open and target is link.product)):
-                target.write_eof()  # whoever reads it works off what it has got before
+                target.write_eof()  # the reader still processes what it received before
         except (OSError, RuntimeError):
             pass  # the end that was written to is closed
 

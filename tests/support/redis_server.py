@@ -1,4 +1,4 @@
-"""A Redis of a test's own, to be killed, frozen and started again."""
+"""Redis servers for tests that kill, freeze and restart them."""
 
 import os
 import shutil
@@ -19,12 +19,12 @@ PASSWORD = "redis-password"  # noqa: S105 - of servers that live for a test
 
 
 class OwnRedis:
-    """A server that keeps nothing on disk. Its port, and so its link, stays the same."""
+    """A server without persistence. Its port, and so its URL, stays the same."""
 
     def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
-        """What it says goes into `folder`, which must let other accounts pass.
+        """Choose a port. `folder` gets the log and must be accessible to other accounts.
 
-        `arguments` are Redis' own, `{port}` being its port.
+        `arguments` are Redis' own; `{port}` in them is replaced.
         """
         assert PROGRAM.exists(), "install the package redis-server: make tools"
         self._folder, self._account = choose_folder(folder)
@@ -61,14 +61,14 @@ class OwnRedis:
                 return self
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         assert self._process is not None
         self._process.kill()
         self._process.wait(10)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """SIGSTOP for the length of the block: connections are taken and nothing is answered."""
+        """Send SIGSTOP for the length of the block: connections are accepted without answers."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -85,7 +85,7 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(arguments: Sequence[str] = ()) -> Iterator[OwnRedis]:
-    """A server that runs, and is gone behind the block."""
+    """Run a server for the length of the block."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-redis-"))
     folder.chmod(0o711)
     server = OwnRedis(folder, arguments)

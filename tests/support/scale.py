@@ -1,9 +1,9 @@
 """The profile `scale` of compose.yaml without Docker: its files and commands, run by this machine's programs.
 
-Each service sees its own copy of what compose mounts into it. Replaced, in files, commands and variables, are only
-`/etc/…`, `/run/…` and the data folder (by folders of the test), names and addresses of services (by 127.0.0.1), and
-ports (by free ones). The two apps are one process each, and their assistant is the scripted one of
-`tests.support.servers`.
+Each service gets its own copy of the files that compose mounts. Replaced are only `/etc/…`, `/run/…` and the data
+folder
+(by folders of the test), names and addresses of services (by 127.0.0.1), and ports (by free ones). Each app is one
+process with the scripted assistant of `tests.support.servers`.
 """
 
 import os
@@ -37,17 +37,17 @@ START_SECONDS = 40.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 class Scale:
-    """Services by the names that they have in compose.yaml."""
+    """Services by their names in compose.yaml."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing runs yet. `folder` must let other accounts pass."""
+        """Choose ports. `folder` must be accessible to other accounts."""
         self.folder, self._account = choose_folder(folder)
         self._account.own(self.folder)
         self._binaries = make_runnable(self._account, find_binaries())
@@ -57,7 +57,7 @@ class Scale:
         self.started: set[str] = set()
 
     def place(self, service: str) -> Path:
-        """The folder of a service, with its copy of what is mounted into it."""
+        """Return the folder of a service, with its copy of the mounted files."""
         place = self.folder / service
         if not place.exists():
             (place / "run").mkdir(parents=True)
@@ -72,12 +72,12 @@ class Scale:
         return place
 
     def environment(self, service: str) -> dict[str, str]:
-        """Its variables."""
+        """Return its environment variables."""
         given = self._part(service)["environment"]
         return {name: self._replaced(service, interpolated(str(value), VARIABLES)) for name, value in given.items()}
 
     def initialise(self) -> None:
-        """What the image of PostgreSQL does when the volume of `database` is empty."""
+        """Initialise an empty volume of `database` as PostgreSQL's image does."""
         place, environment = self.place("database"), self.environment("database")
         password = place / "run" / "password"
         password.write_text(environment["POSTGRES_PASSWORD"])
@@ -95,14 +95,14 @@ class Scale:
         self.sql("database", f"CREATE DATABASE {environment['POSTGRES_DB']}", of="postgres")
 
     def run(self, service: str, *command: str, **changed: str) -> str:
-        """Run a command to its end as the service would; what it says. Its own is run where none is given."""
+        """Run a command, by default the service's own, to its end and return its output."""
         with self._spawn(service, command or self._command(service), changed, subprocess.PIPE) as process:
             said = process.communicate(timeout=60)[0].decode()
         assert process.returncode == 0, said
         return said
 
     def start(self, service: str) -> None:
-        """Start one, and wait until it listens. Call it from a thread that lives on."""
+        """Start a service and wait until it listens. The calling thread must outlive it."""
         log = os.open(self.place(service) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._account.own(self.place(service) / "log")  # as Docker does: nginx opens it by name
         self.processes[service] = self._spawn(service, self._command(service), {}, log)
@@ -122,18 +122,18 @@ class Scale:
         return self.apps[service]
 
     def sql(self, service: str, statement: str, of: str = "shopassist") -> str:
-        """What an administrator is answered, who asks over the socket in the container."""
+        """Run a statement as an administrator over the socket, and return the output."""
         socket_ = str(self.place(service) / "run")
         port = str(self.ports[service])
         chosen = {"PGHOST": socket_, "PGPORT": port, "PGUSER": "shopassist", "PGDATABASE": of, "PGPASSWORD": ""}
         return self.run(service, "psql", "--no-psqlrc", "-Atc", statement, **chosen).strip()
 
     def link(self, service: str) -> str:
-        """An administrator's link to one of the databases."""
+        """Return an administrator's connection string."""
         return f"postgresql://shopassist:{VARIABLES['POSTGRES_PASSWORD']}@127.0.0.1:{self.ports[service]}/shopassist"
 
     def kill(self, service: str) -> None:
-        """SIGKILL, for it and its children."""
+        """Send SIGKILL to it and its children."""
         process = self.processes.pop(service)
         for pid in (
             process.pid,
@@ -144,11 +144,11 @@ class Scale:
         process.wait(10)
 
     def said(self, service: str) -> str:
-        """What it has said."""
+        """Return its log."""
         return (self.place(service) / "log").read_text()
 
     def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         for app in self.apps.values():
             app.kill()
         for process in reversed(self.processes.values()):
@@ -214,7 +214,7 @@ def provision(scale: Scale) -> None:
 
 @contextmanager
 def own_scale() -> Iterator[Scale]:
-    """Nothing runs yet; whatever was started is gone behind the block."""
+    """Prepare the services without starting any, and stop all that were started behind the block."""
     for name, program in PROGRAMS.items():
         assert Path(program).exists(), f"install {name}: make tools"
     folder = Path(tempfile.mkdtemp(prefix="shopassist-scale-"))

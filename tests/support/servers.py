@@ -1,10 +1,10 @@
-"""Servers of the product, each its own process, whose assistant does what the question says.
+"""Server processes of the product with an assistant that is scripted by the question.
 
-`python -m tests.support.servers` serves by the environment as `shopassist serve` does. Questions begin with a word:
-`slow 0.5 …` is answered after as many seconds; `hang …` is not answered when first asked; `late …` is answered and
-paid for, yet when first asked the reply is not sent; `fail …` and `crash …` raise an error that holds the question, in
-the assistant and behind it; anything else is answered at once. Each call of the assistant adds a line to `asked` in the
-folder of `TEST_FOLDER`, and each of those that hang makes a file there first. The clock of the process is wrong by
+`python -m tests.support.servers` uses the environment as `shopassist serve` does. The first word of a question is a
+command: `slow 0.5 …` is answered after as many seconds; `hang …` hangs when first asked; `late …` is answered and paid
+for, but its first reply is not sent; `fail …` and `crash …` raise an error that contains the question, in the assistant
+and in the query service; anything else is answered at once. Each call of the assistant adds a line to `asked` in the
+folder of `TEST_FOLDER`, and each question that hangs creates a file there first. The clock of the process is wrong by
 `TEST_CLOCK_MINUTES`.
 """
 
@@ -43,12 +43,12 @@ LONG = 600.0
 
 
 def mark(folder: Path, query: str) -> Path:
-    """The file that says that a question hangs."""
+    """Return the marker file of a question that hangs."""
     return folder / hashlib.sha256(query.encode()).hexdigest()
 
 
 def is_first(query: str) -> bool:
-    """Whether the question hangs now, which it does once; says so to the test."""
+    """Create the question's marker file; return False if it existed."""
     with contextlib.suppress(FileExistsError):
         mark(Path(os.environ["TEST_FOLDER"]), query).touch(exist_ok=False)
         return True
@@ -56,7 +56,7 @@ def is_first(query: str) -> bool:
 
 
 class ScriptedAssistant:
-    """Does what the question says."""
+    """Executes the command in the question."""
 
     async def answer(self, query: str, context: ConversationContext) -> Answer:
         """Answer."""
@@ -73,7 +73,7 @@ class ScriptedAssistant:
 
 
 class LateReplies(QueryService):
-    """Settles, and then does not reply."""
+    """Settles and then does not reply."""
 
     async def answer(
         self,
@@ -85,7 +85,7 @@ class LateReplies(QueryService):
         network: str | None = None,
         quota: RequestQuota | None = None,
     ) -> QueryReply:
-        """The answer."""
+        """Answer, unless the question commands otherwise."""
         if request.query.startswith("crash"):
             raise RuntimeError(f"{user_id} {request.query}")
         reply = await super().answer(user_id, is_guest, request, idempotency_key, disconnected, network, quota)
@@ -95,7 +95,7 @@ class LateReplies(QueryService):
 
 
 def container_of(settings: Settings) -> Container:
-    """The product's parts, with these two in place of its own."""
+    """Build the product's container with these two replacements."""
     container = Container(settings=settings)
     container.assistant.override(ScriptedAssistant())
     container.query_service.set_provides(LateReplies)
@@ -103,13 +103,13 @@ def container_of(settings: Settings) -> Container:
 
 
 class TestServer:
-    """A server process, and how to talk to it."""
+    """A server process and a client for it."""
 
     __test__ = False
     arguments: ClassVar[tuple[str, ...]] = ("-m", "tests.support.servers")
 
     def __init__(self, folder: Path, database_url: str, **environment: str) -> None:
-        """It starts; what it says goes to a file in `folder`."""
+        """Start the process; its log is a file in `folder`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -146,7 +146,7 @@ class TestServer:
     def call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60
     ) -> tuple[int, Any, dict[str, str]]:
-        """Status, JSON and headers of an answer. Raises `OSError` and `HTTPException` when there is none."""
+        """Return status, JSON and headers of a response. Raises `OSError` or `HTTPException` if there is none."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             data = None if body is None else json.dumps(body)
@@ -159,7 +159,7 @@ class TestServer:
     def exchange(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str], timeout: float = 60
     ) -> tuple[int, str]:
-        """Status and, as they come, headers and body of an answer."""
+        """Return status, and headers and body as text."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, data, headers)
@@ -174,12 +174,12 @@ class TestServer:
         return self.call("POST", "/api/query", {"query": query}, headers)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         self.process.kill()
         self.process.wait(10)
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """Send SIGTERM and return the exit code."""
         self.process.terminate()
         return self.process.wait(30)
 

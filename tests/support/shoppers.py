@@ -1,4 +1,4 @@
-"""Guests who go on asking while servers are killed and promoted."""
+"""Guests who keep asking while servers are killed and promoted."""
 
 import asyncio
 import time
@@ -12,10 +12,10 @@ SHOPPERS = 30
 
 
 class Shoppers:
-    """Guests who ask one question after another, each until it is answered, with a key of its own."""
+    """Guests who ask one question after another, each with its own key until it is answered."""
 
     def __init__(self, port: int, number: int = SHOPPERS) -> None:
-        """So many of them ask the server at `port`."""
+        """`number` guests ask the server at `port`."""
         self._number = number
         self.asked = Counter[str]()
         self.statuses = Counter[int]()
@@ -26,7 +26,7 @@ class Shoppers:
 
     @asynccontextmanager
     async def shopping(self) -> AsyncIterator[None]:
-        """For the length of the block; behind it everybody has been answered."""
+        """Ask for the length of the block, then wait for all answers."""
         async with self._client, asyncio.TaskGroup() as group:
             for number in range(self._number):
                 group.create_task(self._shop(number))
@@ -57,6 +57,6 @@ class Shoppers:
         return False
 
     def lost_and_doubled(self, spent: Mapping[str, int]) -> tuple[int, int]:
-        """Credits acknowledged as taken that were not, and taken without that, by what each guest has spent."""
+        """Return credits acknowledged but not taken, and taken without acknowledgement, by what each guest spent."""
         lost = sum(max(0, asked - spent.get(guest, 0)) for guest, asked in self.asked.items())
         return lost, sum(max(0, spent[guest] - self.asked[guest]) for guest in spent)

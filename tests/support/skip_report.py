@@ -1,4 +1,4 @@
-"""Says at the end of a run how many tests of each kind were left out, also when several processes share the run."""
+"""Report of deselected tests at the end of a run, also with several processes."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ class LeftOut:
     """Counts what `-m` deselects, by marker."""
 
     def __init__(self, config: pytest.Config) -> None:
-        """A worker of pytest-xdist tells its count to the process that started it."""
+        """Send a pytest-xdist worker's count to the process that started it."""
         self._config = config
         self._counts: Counter[str] = Counter()
 
@@ -20,17 +20,17 @@ class LeftOut:
         self._counts.update(kind for item in items for kind in KINDS if item.get_closest_marker(kind))
 
     def pytest_sessionfinish(self) -> None:
-        """Tell the count."""
+        """Send the count."""
         if hasattr(self._config, "workeroutput"):
             self._config.workeroutput["left_out"] = dict(self._counts)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: object) -> None:
-        """Hear a worker's count; all workers collect the same tests."""
+        """Receive a worker's count; all workers collect the same tests."""
         self._counts = Counter(getattr(node, "workeroutput", {}).get("left_out") or self._counts)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say it."""
+        """Print the report."""
         if self._counts:
             counts = ", ".join(f"{self._counts[kind]} {kind}" for kind in KINDS if self._counts[kind])
             terminalreporter.write_line(f"left out: {counts}")

@@ -1,4 +1,4 @@
-"""A primary and its standbys, each a PostgreSQL of a test's own, to be killed, frozen, fenced and promoted."""
+"""PostgreSQL primaries and standbys for tests that kill, freeze, fence and promote them."""
 
 import os
 import shutil
@@ -30,10 +30,10 @@ START_SECONDS = 40.0
 
 
 class Postgres:
-    """One server. Its port, and so its link, stays the same for as long as the object lives."""
+    """One server. Its port, and so its connection string, stays the same."""
 
     def __init__(self, folder: Path, account: OsAccount, binaries: Binaries) -> None:
-        """Its data is kept in `folder`, where a cluster is yet to be made."""
+        """Choose a port. Data is stored in `folder`, without a cluster yet."""
         self.folder = folder
         self._account = account
         self._binaries = binaries
@@ -45,16 +45,16 @@ class Postgres:
         self.url = f"postgresql://shopassist@{self.host}/postgres"
 
     def make(self) -> None:
-        """Make an empty cluster."""
+        """Create an empty cluster."""
         self._run("initdb", f"--pgdata={self.folder}", "--username=shopassist", "--auth=trust", "--locale=C")
 
     def copy(self, primary: "Postgres") -> None:
-        """Make a copy of `primary`, which will follow it."""
+        """Copy `primary`, to follow it."""
         link = f"host=127.0.0.1 port={primary.port} user=shopassist application_name=standby_{self.port}"
         self._run("pg_basebackup", f"--dbname={link}", f"--pgdata={self.folder}", "--write-recovery-conf", "-cfast")
 
     def start(self, settings: Mapping[str, str] | None = None) -> "Postgres":
-        """Start it, and wait until it can be read from. Call it from a thread that lives on."""
+        """Start it and wait until it can be read. The calling thread must outlive it."""
         chosen = {**SETTINGS, "port": str(self.port), **(settings or {})}
         options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
         log = os.open(self.folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -69,13 +69,13 @@ class Postgres:
         return self
 
     def stop(self) -> None:
-        """Shut it down, if it runs."""
+        """Shut it down if it runs."""
         if self._process is not None and self._process.poll() is None:
             self.thaw()
             stop_process(self._process, 5)
 
     def kill(self) -> None:
-        """SIGKILL of all its processes: what is not on disk or sent by now is lost."""
+        """Send SIGKILL to all its processes: data not yet on disk or sent is lost."""
         for pid in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -83,18 +83,18 @@ class Postgres:
         self._process.wait(10)
 
     def freeze(self) -> None:
-        """Let it take bytes and answer none."""
+        """Let it accept bytes without answering."""
         for pid in self._pids():
             os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         for pid in self._pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     async def query(self, statement: str, *arguments: object) -> object:
-        """The first value that a statement gives."""
+        """Return the first value of a statement."""
         connection = await asyncpg.connect(self.url)
         try:
             return await connection.fetchval(statement, *arguments)
@@ -107,7 +107,7 @@ class Postgres:
         await self.query("SELECT pg_reload_conf()")
 
     async def promote(self) -> None:
-        """Make it the primary."""
+        """Promote it."""
         assert await self.query("SELECT pg_promote(true, 30)")
 
     def _state(self) -> str:
@@ -132,10 +132,10 @@ class Postgres:
 
 
 class Cluster:
-    """A primary, and the standbys that were made of it."""
+    """A primary and the standbys copied from it."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing runs yet. `folder` must let other accounts pass."""
+        """Prepare a cluster. `folder` must be accessible to other accounts."""
         self._folder, self._account = choose_folder(folder)
         self._account.own(folder)
         self._binaries = make_runnable(self._account, find_binaries())
@@ -145,13 +145,13 @@ class Cluster:
         self.primary.start()
 
     def standby(self, settings: Mapping[str, str] | None = None) -> Postgres:
-        """A standby of the primary, which runs."""
+        """Start a standby of the primary."""
         server = self._server()
         server.copy(self.primary)
         return server.start(settings)
 
     def link(self, *servers: Postgres) -> str:
-        """A link that names several servers."""
+        """Return a connection string with several servers."""
         return f"postgresql://shopassist@{','.join(server.host for server in servers)}/postgres"
 
     def _server(self) -> Postgres:
@@ -162,7 +162,7 @@ class Cluster:
 
 @contextmanager
 def own_cluster() -> Iterator[Cluster]:
-    """A primary that runs; it and its standbys are gone behind the block."""
+    """Run a primary for the length of the block; stop it and its standbys behind it."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-cluster-"))
     folder.chmod(0o711)
     cluster = Cluster(folder)

@@ -1,4 +1,4 @@
-"""A server of the product under load, to which a fault happens, and what is measured of it."""
+"""A server of the product under load, a fault, and the measurements of its effect."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "5", "QUERY_TIMEOUT_SECONDS": "4"}
 
 @dataclass(slots=True)
 class Fault:
-    """When something was wrong (monotonic seconds)."""
+    """Start and end of a fault (monotonic seconds)."""
 
     began: float
     ended: float = float("inf")
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What the server holds: connections, and resident memory in kB."""
+    """Resources of the server: connections, and resident memory in kB."""
 
     connections: int
     memory: int
@@ -51,7 +51,7 @@ class Level:
 
 @dataclass(slots=True)
 class Trial:
-    """A server that has shoppers, and the faults it has had."""
+    """A server with shoppers, and its faults so far."""
 
     server: TestServer
     url: str
@@ -60,7 +60,7 @@ class Trial:
 
     @contextmanager
     def fault(self) -> Iterator[None]:
-        """Something is wrong for the length of the block."""
+        """Record a fault for the length of the block."""
         fault = Fault(time.monotonic())
         self.faults.append(fault)
         try:
@@ -69,11 +69,11 @@ class Trial:
             fault.ended = time.monotonic()
 
     def during(self) -> list[Heard]:
-        """What was sent while something was wrong."""
+        """Return the requests sent during faults."""
         return [one for one in self.load.heard if any(fault.began <= one.began < fault.ended for fault in self.faults)]
 
     async def recovered(self) -> None:
-        """Wait until nothing has failed for a while."""
+        """Wait until no request has failed for a while."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while time.monotonic() < deadline:
             await asyncio.sleep(0.1)
@@ -82,13 +82,13 @@ class Trial:
                 return
 
     async def health(self) -> dict[str, Any]:
-        """What the server says of its policy for failures."""
+        """Return the server's report of its failure policy."""
         details = await asyncio.to_thread(self.server.call, "GET", "/health/detailed")
         figures: dict[str, Any] = details[1]["components"]["resilience"]
         return figures
 
     async def level(self) -> Level:
-        """What the server holds now."""
+        """Return the server's present resources."""
         memory = resident(self.server.process.pid)
         connection = await asyncpg.connect(self.url)
         try:
@@ -97,7 +97,7 @@ class Trial:
             await connection.close()
 
     async def ask_again(self) -> None:
-        """Let whoever got no answer to a new question ask until there is one, as people do."""
+        """Repeat each new question without an answer until there is one, as people do."""
         turns = asyncio.Semaphore(TOGETHER)
         answered = {one.number for one in self.load.heard if one.kind is Kind.NEW and one.answered}
         asked = {one.number for one in self.load.heard if one.kind is Kind.NEW}
@@ -114,9 +114,10 @@ class Trial:
 async def under_load(
     name: str, record: Callable[[Figure], None], server: TestServer, url: str, token: Callable[[str], str]
 ) -> AsyncIterator[Trial]:
-    """A server under load for the length of the block, in which faults happen; then what came of it.
+    """Run a server under load for the length of the block, in which the test causes faults; then measure the effect.
 
-    `url` is the database's own link, without a proxy. Raises `AssertionError` when a figure is beyond its reach.
+    `url` is the database's own connection string, without a proxy. Raises `AssertionError` when a figure is beyond its
+    limit.
     """
     trial = Trial(await asyncio.to_thread(server.wait_until_ready, START_SECONDS), url, Load(server.port, token))
     await trial.load.know()
@@ -143,7 +144,7 @@ async def under_load(
 
 
 async def settled(trial: Trial, before: Level) -> Level:
-    """What the server holds when it has had a while to let go of it."""
+    """Return the server's resources after it had time to release them."""
     after = await trial.level()
     deadline = time.monotonic() + 5
     while after.connections > max(before.connections, KEPT_CONNECTIONS) and time.monotonic() < deadline:
@@ -153,13 +154,13 @@ async def settled(trial: Trial, before: Level) -> Level:
 
 
 def resident(pid: int) -> int:
-    """Resident memory of a process, in kB."""
+    """Return the resident memory of a process, in kB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
 def statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
-    """How many answers of each kind."""
+    """Return the number of responses by status."""
     counted: dict[tuple[str, int], int] = {}
     for one in heard:
         counted[one.kind.value, one.status] = counted.get((one.kind.value, one.status), 0) + 1
@@ -167,13 +168,13 @@ def statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
 
 
 def slowest_of(heard: list[Heard]) -> list[tuple[str, int, float]]:
-    """Who waited longest."""
+    """Return the slowest request."""
     waited = sorted(heard, key=lambda one: -one.seconds)[:10]
     return [(one.kind.value, one.status, round(one.seconds, 2)) for one in waited]
 
 
 def level_figures(before: Level, after: Level) -> list[Figure]:
-    """Connections and memory, as a share of what they were before."""
+    """Return connections and memory, relative to those before the fault."""
     return [
         Figure(
             "connections afterwards ÷ level",
@@ -185,7 +186,7 @@ def level_figures(before: Level, after: Level) -> list[Figure]:
 
 
 def heard_figures(heard: list[Heard], faults: list[Fault]) -> list[Figure]:
-    """What shoppers noticed."""
+    """Return the effect on shoppers."""
     ends = [fault.began for fault in faults[1:]] + [float("inf")]
     slowest, whole_after, meanwhile = 0.0, 0.0, []
     for fault, end in zip(faults, ends, strict=True):
@@ -207,10 +208,10 @@ def heard_figures(heard: list[Heard], faults: list[Fault]) -> list[Figure]:
 
 
 def share(holds: list[bool]) -> float:
-    """How many per cent hold."""
+    """Return the percentage that holds."""
     return round(100 * sum(holds) / max(1, len(holds)), 1)
 
 
 def percentile(values: list[float], rank: float) -> float:
-    """The value that so large a part of `values` does not exceed."""
+    """Return the percentile of `values`."""
     return sorted(values)[min(len(values) - 1, int(rank * len(values)))] if values else 0.0

@@ -1,5 +1,5 @@
 #!/bin/sh
-# PgBouncer takes passwords from a file alone: it is written where nothing is kept.
+# PgBouncer reads passwords only from a file: write it to a tmpfs.
 set -eu
 umask 077
 echo "\"shopassist_app\" \"$DB_APP_PASSWORD\"" > /run/pgbouncer/users

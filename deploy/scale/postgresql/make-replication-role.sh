@@ -1,6 +1,6 @@
 #!/bin/sh
-# The role by which standbys copy the primary, with the password of REPLICATION_PASSWORD. Doing it again changes nothing.
-# Which server, and who asks, is said by PGHOST, PGUSER and so on.
+# Creates the role that standbys use for replication, with the password REPLICATION_PASSWORD. Repeating it is harmless.
+# PGHOST, PGUSER and so on name the server and the administrator.
 set -eu
 : "${REPLICATION_PASSWORD:?set DB_REPLICATION_PASSWORD in .env, letters and digits only}"
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Waits until a standby follows the primary, and then lets every commit wait until it is on the standby's disk as well.
-# Whichever of the two is the primary. Which servers, and who asks, is said by PGHOST, PGUSER and so on.
+# Waits until a standby follows the primary, then makes every commit wait for the standby's disk.
+# Finds the primary of the two servers. PGHOST, PGUSER and so on name the servers and the administrator.
 set -eu
 
 following() {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The password goes neither into the arguments, which everybody on the machine can read, nor onto a disk.
+# The password is kept out of the arguments, which all users of the machine can read, and off the disk.
 set -eu
 : "${REDIS_PASSWORD:?set it in .env, letters and digits only}"
 exec redis-server - <<SETTINGS
