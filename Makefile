@@ -75,7 +75,7 @@ bench-quick: .venv/development  ## The same, smaller, in under two minutes
 	$(BIN)/python -m benchmarks.speed --quick
 
 bench-import: .venv/development  ## Measure importing a million users and five million transactions
-	$(BIN)/python -m benchmarks.moving_in $(ARGS)
+	$(BIN)/python -m benchmarks.state_import $(ARGS)
 
 format: .venv/development  ## Format the code
 	$(BIN)/ruff check --fix --quiet .

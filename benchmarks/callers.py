@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from benchmarks.database import settings_of
-from benchmarks.workers import obey, sample
+from benchmarks.database import build_settings
+from benchmarks.workers import build_sample, run_worker
 from containers import Container
 from shopassist.db.database import DatabaseManager
 from shopassist.logging import configure_logging
@@ -44,7 +44,7 @@ def plain(manager: DatabaseManager, statement: Any) -> Operation:
 
 def operations(url: str) -> dict[str, Operation]:
     """Yield the operations by name, on the database at `url`."""
-    container = Container(settings=settings_of(url))
+    container = Container(settings=build_settings(url))
     credits_, manager, cache = container.credit_service(), container.database_manager(), container.cached_answers()
     return {
         "debit": lambda user_id: credits_.deduct_credit(user_id, is_guest=True),
@@ -66,11 +66,11 @@ async def call(database: str, operation: str, users: int, callers: int, seconds:
         freeze_garbage_collector()
     work = databases[database][operation]
     names = [f"bench-{n:07}" for n in random.sample(range(users), min(users, 100_000))]
-    return await called(work, names, callers, seconds)
+    return await measure_callers(work, names, callers, seconds)
 
 
-async def called(work: Operation, names: Sequence[str], callers: int, seconds: float) -> dict[str, Any]:
-    """Return the `sample` of this many callers who iterate over the names, each one call after another."""
+async def measure_callers(work: Operation, names: Sequence[str], callers: int, seconds: float) -> dict[str, Any]:
+    """Measure this many callers who iterate over the names, each one call after another."""
     latencies: list[float] = []
     stopping = False
 
@@ -90,9 +90,9 @@ async def called(work: Operation, names: Sequence[str], callers: int, seconds: f
     cpu, ended, measured = time.process_time() - cpu, time.perf_counter(), latencies.copy()
     stopping = True
     await asyncio.gather(*tasks)
-    return sample(began, ended, measured, cpu)
+    return build_sample(began, ended, measured, cpu)
 
 
 if __name__ == "__main__":
     configure_logging("warning")
-    obey(call)
+    run_worker(call)

@@ -12,17 +12,17 @@ Measure = Callable[[float], Sample]
 Value = Callable[[Sample, Sample], float]
 
 
-def rates(a: Sample, b: Sample) -> float:
+def get_rate_ratio(a: Sample, b: Sample) -> float:
     """Return the ratio of operations per second."""
     return a.rate / b.rate
 
 
-def latencies(a: Sample, b: Sample) -> float:
+def get_latency_ratio(a: Sample, b: Sample) -> float:
     """Return the ratio of median latencies."""
     return a.p50 / b.p50
 
 
-def spread(a: Sample, _: Sample) -> float:
+def get_tail_ratio(a: Sample, _: Sample) -> float:
     """Return the ratio of the 99th percentile to the median."""
     return a.p99 / a.p50
 
@@ -38,7 +38,7 @@ class Comparison:
     a: Measure
     b: Measure
     reach: float
-    value: Value = rates
+    value: Value = get_rate_ratio
     at_most: bool = False
     settling_seconds: float = 0.0
 
@@ -58,7 +58,7 @@ class Figure:
     latency: bool
 
 
-def compared(comparison: Comparison, rounds: int, seconds: float) -> Figure:
+def compare(comparison: Comparison, rounds: int, seconds: float) -> Figure:
     """Measure A and B alternately, in the opposite order each round."""
     if comparison.settling_seconds:
         comparison.a(comparison.settling_seconds)
@@ -83,11 +83,11 @@ def compared(comparison: Comparison, rounds: int, seconds: float) -> Figure:
         ([a for a, _ in pairs], [b for _, b in pairs]),
         min(values),
         max(values),
-        comparison.value is not rates,
+        comparison.value is not get_rate_ratio,
     )
 
 
-def table_of(figures: Iterable[Figure], title: str) -> Table:
+def build_table(figures: Iterable[Figure], title: str) -> Table:
     """Return the figures as a table."""
     table = Table(title=title, caption="CPU: µs an operation of the process that serves (for pgbench: its own).")
     table.add_column("A ÷ B")
@@ -97,7 +97,7 @@ def table_of(figures: Iterable[Figure], title: str) -> Table:
         a, b = figure.sides
         table.add_row(
             figure.name,
-            *(shown(side, latency=figure.latency) for side in (a, b)),
+            *(format_value(side, latency=figure.latency) for side in (a, b)),
             f"{figure.value:.2f}",
             f"{figure.lowest:.2f} to {figure.highest:.2f}",
             f"{'≤' if figure.at_most else '≥'} {figure.reach:g}",
@@ -108,7 +108,7 @@ def table_of(figures: Iterable[Figure], title: str) -> Table:
     return table
 
 
-def shown(side: list[Sample], *, latency: bool) -> str:
+def format_value(side: list[Sample], *, latency: bool) -> str:
     """Return the median rate, or the median latency, of A or B."""
     if latency:
         return f"{1000 * statistics.median(sample.p50 for sample in side):.2f} ms"

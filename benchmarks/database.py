@@ -57,7 +57,7 @@ SELECT user_id, 'deduct', -1, 'Credit deducted for message', available_credits F
 """
 
 
-def settings_of(url: str) -> Settings:
+def build_settings(url: str) -> Settings:
     """Return the product's default settings, on the database at `url`."""
     return Settings(
         database=DatabaseConfig(database_url=SecretStr(url)),
@@ -67,7 +67,7 @@ def settings_of(url: str) -> Settings:
 
 
 @contextmanager
-def postgresql(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path]]:
+def run_postgres(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path]]:
     """Run a server for the length of the block; yield its connection string and a folder for other files."""
     with tempfile.TemporaryDirectory(prefix="shopassist-bench-") as name:
         folder = Path(name)
@@ -79,7 +79,7 @@ def postgresql(settings: Mapping[str, str] = SERVER) -> Iterator[tuple[str, Path
             server.stop()
 
 
-async def filled(server: str, name: str, users: int) -> str:
+async def create_filled_database(server: str, name: str, users: int) -> str:
     """Create a database with this many users and ten times as many transactions; return its connection string."""
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name}")
@@ -130,5 +130,5 @@ class Pgbench:
 
 
 def fill(server: str, name: str, users: int) -> str:
-    """Run `filled` without a running event loop."""
-    return asyncio.run(filled(server, name, users))
+    """Run `create_filled_database` without a running event loop."""
+    return asyncio.run(create_filled_database(server, name, users))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, cast
 
-from benchmarks.workers import cpu_seconds, obey, sample
+from benchmarks.workers import build_sample, cpu_seconds, run_worker
 
 WARM_UP_SECONDS = 0.4
 HEADERS = "Host: 127.0.0.1\r\nAccept: application/json\r\nUser-Agent: load\r\nAccept-Encoding: gzip, deflate\r\n"
@@ -104,8 +104,8 @@ async def load(
     for connection in opened:
         connection.close()
     counted = {"failed": sum(connection.failed for connection in opened), "size": opened[0].size}
-    return sample(began, ended, latencies, server_cpu, client_cpu_seconds=own_cpu, **counted)
+    return build_sample(began, ended, latencies, server_cpu, client_cpu_seconds=own_cpu, **counted)
 
 
 if __name__ == "__main__":
-    obey(load)
+    run_worker(load)

@@ -67,7 +67,7 @@ def _gain(grades: list[int]) -> float:
     return sum((2.0**grade - 1) / math.log2(place + 2) for place, grade in enumerate(grades))
 
 
-def judged() -> Judged:
+def read_judgements() -> Judged:
     """Read the judgements of the shared data."""
     lines = [line.split("\t") for line in (DATA / "relevance" / "qrels.tsv").read_text().splitlines()]
     grades: dict[str, dict[str, int]] = defaultdict(dict)
@@ -97,7 +97,7 @@ def assistant_search(container: Container, ids: dict[str, list[str]]) -> Search:
     return search
 
 
-async def measured(search: Search, judgements: Judged, depth: int) -> tuple[str, str, str, str]:
+async def measure(search: Search, judgements: Judged, depth: int) -> tuple[str, str, str, str]:
     """Return the mean NDCG of all and of answerable queries, the queries without results, and milliseconds."""
     started = time.perf_counter()
     found = {query_id: await search(query) for query_id, query in judgements.queries.items()}
@@ -118,7 +118,7 @@ async def run(url: str) -> None:
         product = plan.builder.build(row.values or {})
         ids[product.title].append(product.source_id)
     await import_catalog(plan, container.unit_of_work())
-    judgements = judged()
+    judgements = read_judgements()
     table = Table("search", "NDCG, all queries", "NDCG, answerable", "empty", "ms a query", title="Relevance")
     for name, figure in BASELINES:
         table.add_row(f"known: {name} (both halves)", str(figure), "", "", "")
@@ -127,7 +127,7 @@ async def run(url: str) -> None:
         ("catalogue, words as terms @10", catalogue_search(container, "terms"), WHOLE),
         ("assistant @3", assistant_search(container, ids), SHOWN),
     ):
-        table.add_row(name, *(await measured(search, judgements, depth)))
+        table.add_row(name, *(await measure(search, judgements, depth)))
     Console(width=120).print(table)
     print("All queries: those without any relevant product among the judged count as 0; answerable: without them.")
     await container.shutdown()

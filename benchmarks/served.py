@@ -7,8 +7,8 @@ import sys
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from benchmarks.database import settings_of
-from benchmarks.workers import say
+from benchmarks.database import build_settings
+from benchmarks.workers import write_response
 from containers import Container
 from shopassist.api.dependencies import CallerDep
 from shopassist.api.fast_route import FastRoute
@@ -73,7 +73,7 @@ def routes() -> APIRouter:
     return router
 
 
-def mounted(app: FastAPI) -> FastAPI:
+def mount_routes(app: FastAPI) -> FastAPI:
     """Put the benchmark's routes before the app's own, where they are found first."""
     own = list(app.router.routes)
     app.include_router(routes())
@@ -90,7 +90,7 @@ class CommandedServer(Server):
         await super().startup(sockets)
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._stop)
         assert sockets
-        say({"port": sockets[0].getsockname()[1]})
+        write_response({"port": sockets[0].getsockname()[1]})
 
     def _stop(self) -> None:
         self.should_exit = True
@@ -99,11 +99,11 @@ class CommandedServer(Server):
 
 def main() -> None:
     """Serve the small database on a free port."""
-    settings = settings_of(os.environ["BENCH_SMALL"])
+    settings = build_settings(os.environ["BENCH_SMALL"])
     configure_logging(settings.server.log_level)
     container = Container(settings=settings)
     container.assistant.override(ReadyAssistant())
-    config = build_uvicorn_config(mounted(create_app(container)))
+    config = build_uvicorn_config(mount_routes(create_app(container)))
     listener = bind_socket(ServerSettings(port=0))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(CommandedServer(config).serve([listener]))

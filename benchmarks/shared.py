@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.callers import called
-from benchmarks.database import fill, postgresql, settings_of
+from benchmarks.callers import measure_callers
+from benchmarks.database import build_settings, fill, run_postgres
 from benchmarks.workers import Sample
 from containers import Container
 from shopassist.logging import configure_logging
@@ -36,7 +36,7 @@ VALUES: dict[str, Callable[[Sample], float]] = {
 }
 
 
-async def hear(container: Container) -> None:
+async def poll_epoch(container: Container) -> None:
     """Poll the epoch as a server does."""
     while True:
         await container.cache_epochs().current()
@@ -50,10 +50,10 @@ async def look_up(container: Container, callers: int, seconds: float) -> Sample:
     async def found(query_hash: str) -> None:
         assert await find(query_hash)
 
-    return Sample(**await called(found, [f"bench-{n:07}" for n in range(ANSWERS)], callers, seconds))
+    return Sample(**await measure_callers(found, [f"bench-{n:07}" for n in range(ANSWERS)], callers, seconds))
 
 
-async def measured(
+async def measure(
     url: str, redis_url: str, rounds: int, seconds: float
 ) -> list[tuple[int, list[tuple[Sample, Sample]], float]]:
     """Return the samples of both for each number of callers, and the share that Redis answered."""
@@ -61,10 +61,10 @@ async def measured(
     await connection.execute("UPDATE query_cache SET result = $1::jsonb", RESULT)
     await connection.execute("VACUUM (ANALYZE) query_cache")
     await connection.close()
-    plain = Container(settings=settings_of(url))
+    plain = Container(settings=build_settings(url))
     cache = CacheSettings(redis_url=SecretStr(redis_url))
-    shared = Container(settings=settings_of(url).model_copy(update={"cache": cache}))
-    hearing = [asyncio.create_task(hear(container)) for container in (plain, shared)]
+    shared = Container(settings=build_settings(url).model_copy(update={"cache": cache}))
+    hearing = [asyncio.create_task(poll_epoch(container)) for container in (plain, shared)]
     await asyncio.sleep(0.2)
     found = []
     for callers in CALLERS:
@@ -92,10 +92,10 @@ def main(arguments: list[str]) -> None:
     configure_logging("warning")
     rounds, seconds = (3, 0.7) if "--quick" in arguments else (7, 2)
     with ExitStack() as stack:
-        url, _ = stack.enter_context(postgresql())
+        url, _ = stack.enter_context(run_postgres())
         redis = stack.enter_context(own_redis())
         link = fill(url, "shared", 1_000)
-        found = uvloop.run(measured(link, redis.url, rounds, seconds))
+        found = uvloop.run(measure(link, redis.url, rounds, seconds))
     table = Table("callers", "", "Redis", "PostgreSQL", "Redis ÷ PostgreSQL", title="Cached look-ups in process")
     for callers, pairs, share in found:
         for name, value in VALUES.items():

@@ -19,8 +19,8 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.comparison import Comparison, Figure, Measure, compared, latencies, spread, table_of
-from benchmarks.database import Pgbench, fill, postgresql
+from benchmarks.comparison import Comparison, Figure, Measure, build_table, compare, get_latency_ratio, get_tail_ratio
+from benchmarks.database import Pgbench, fill, run_postgres
 from benchmarks.workers import ROOT, Sample, Worker
 
 RESULT = ROOT / "build" / "bench.json"
@@ -102,7 +102,7 @@ class Bench:
             )
         yield Comparison(
             "debit of a lone caller ÷ plain statement, latency",
-            self.call("debit", 1), self.call("plain debit", 1), 1.25, latencies, at_most=True,
+            self.call("debit", 1), self.call("plain debit", 1), 1.25, get_latency_ratio, at_most=True,
         )  # fmt: skip
         for name in ("status", "cached"):
             yield Comparison(
@@ -129,18 +129,18 @@ class Bench:
         )  # fmt: skip
         yield Comparison(
             "p99 ÷ p50 of debits over HTTP, 32 connections",
-            *self.beside_empty(32, "POST", "/bench/debit"), 5, spread, at_most=True,
+            *self.beside_empty(32, "POST", "/bench/debit"), 5, get_tail_ratio, at_most=True,
         )  # fmt: skip
 
 
-def measured(bench: Bench, console: Console, only: str) -> list[Figure]:
+def measure(bench: Bench, console: Console, only: str) -> list[Figure]:
     """Measure every comparison, or those with `only` in their names."""
     figures = []
     for comparison in bench.comparisons():
         if only not in comparison.name:
             continue
         with console.status(comparison.name):
-            figures.append(compared(comparison, bench.scale.rounds, bench.scale.seconds))
+            figures.append(compare(comparison, bench.scale.rounds, bench.scale.seconds))
     return figures
 
 
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> None:
     only = next((argument for argument in arguments if not argument.startswith("-")), "")
     console, began = Console(width=150, stderr=False), time.monotonic()
     with ExitStack() as stack:
-        url, folder = stack.enter_context(postgresql())
+        url, folder = stack.enter_context(run_postgres())
         with console.status("filling the databases"):
             links = {
                 "BENCH_SMALL": fill(url, "small", USERS),
@@ -161,8 +161,8 @@ def main(arguments: list[str]) -> None:
             stack.enter_context(Worker(module, log, links)) for module in ("callers", "load", "served")
         )
         bench = Bench(Pgbench(links["BENCH_SMALL"], folder), callers, load, server, scale)
-        figures = measured(bench, console, only)
-    console.print(table_of(figures, f"Speed, {time.monotonic() - began:.0f} s"))
+        figures = measure(bench, console, only)
+    console.print(build_table(figures, f"Speed, {time.monotonic() - began:.0f} s"))
     if only:
         return
     RESULT.parent.mkdir(exist_ok=True)

@@ -20,7 +20,7 @@ import asyncpg
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.database import postgresql, settings_of
+from benchmarks.database import build_settings, run_postgres
 from containers import Container
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.db import migrate
@@ -92,10 +92,10 @@ async def ask(container: Container, number: int, turn: int) -> None:
     assert reply.response.metadata.charged == 1, reply.response
 
 
-async def filled(url: str, users: int) -> list[asyncpg.Record]:
+async def create_filled_database(url: str, users: int) -> list[asyncpg.Record]:
     """Fill the tables and return their sizes."""
     await migrate.upgrade(normalise_dsn(url))
-    container = Container(settings=settings_of(url))
+    container = Container(settings=build_settings(url))
     await load_sample(container.unit_of_work())
     for number in range(MODELS):
         await ask(container, number, 0)
@@ -124,9 +124,9 @@ async def changes(connection: asyncpg.Connection) -> tuple[Counter[str], int]:
     return dead, sum(row["in_place"] for row in rows)
 
 
-async def of_a_question(url: str) -> Cost:
+async def measure_questions(url: str) -> Cost:
     """Ask many questions right after a checkpoint."""
-    container = Container(settings=settings_of(url))
+    container = Container(settings=build_settings(url))
     connection = await asyncpg.connect(url)
     numbers = iter(range(ASKED))
 
@@ -150,13 +150,13 @@ async def of_a_question(url: str) -> Cost:
     return Cost(float(written) / ASKED, used / ASKED, left, (in_place - in_place_before) / ASKED)
 
 
-async def measured(url: str, users: int) -> None:
+async def measure(url: str, users: int) -> None:
     """Fill, measure and print."""
     table = Table(
         "table", "rows a user", "B a row", "B a row in indexes", "B a user", "GB a million users", title="Storage"
     )
     total = 0
-    for row in await filled(url, users):
+    for row in await create_filled_database(url, users):
         size = row["heap"] + row["indexes"]
         total += size
         table.add_row(
@@ -170,7 +170,7 @@ async def measured(url: str, users: int) -> None:
     table.add_row("all", "", "", "", f"{total / users:,.0f}", f"{total / users * MILLION / 1e9:.2f}")
     console = Console(width=120)
     console.print(table)
-    cost = await of_a_question(url)
+    cost = await measure_questions(url)
     console.print(f"A question writes {cost.log:,.0f} B of log and takes {1e6 * cost.cpu:,.0f} µs of PostgreSQL's CPU.")
     dead = ", ".join(f"{number:.2f} of {name}" for name, number in sorted(cost.dead.items()))
     console.print(f"Row versions that it leaves dead: {dead}; {cost.in_place:.2f} of them in place.")
@@ -180,8 +180,8 @@ def main(arguments: list[str]) -> None:
     """`--quick` fills a tenth."""
     configure_logging("warning")
     users = 10_000 if "--quick" in arguments else 100_000
-    with postgresql() as (url, _):
-        asyncio.run(measured(url, users))
+    with run_postgres() as (url, _):
+        asyncio.run(measure(url, users))
 
 
 if __name__ == "__main__":

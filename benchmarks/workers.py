@@ -41,7 +41,9 @@ class Sample:
         return 1e6 * self.cpu_seconds / self.operations
 
 
-def sample(began: float, ended: float, latencies: list[float], cpu_seconds: float, **more: float) -> dict[str, Any]:
+def build_sample(
+    began: float, ended: float, latencies: list[float], cpu_seconds: float, **more: float
+) -> dict[str, Any]:
     """Return the JSON of a sample."""
     latencies.sort()
     p50, p99 = (latencies[int(len(latencies) * share)] if latencies else 0.0 for share in (0.5, 0.99))
@@ -113,19 +115,19 @@ class Worker:
         return answer
 
 
-def obey(command: Callable[..., Awaitable[dict[str, Any]]]) -> None:
+def run_worker(command: Callable[..., Awaitable[dict[str, Any]]]) -> None:
     """Execute commands in the worker, in one event loop, until there are no more."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        say({})
+        write_response({})
         for line in sys.stdin:
-            say(runner.run(_one(command, json.loads(line))))
+            write_response(runner.run(_one(command, json.loads(line))))
 
 
 async def _one(command: Callable[..., Awaitable[dict[str, Any]]], arguments: dict[str, Any]) -> dict[str, Any]:
     return await command(**arguments)
 
 
-def say(answer: dict[str, Any]) -> None:
+def write_response(answer: dict[str, Any]) -> None:
     """Write a response."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()

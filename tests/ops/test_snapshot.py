@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner, Result
 
-from benchmarks import moving_in
+from benchmarks import state_import
 from containers import Container
 from shopassist.cli import app
 from shopassist.consent.models import UserConsentCreate
@@ -533,7 +533,7 @@ LARGE = 25_000
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of several chunks."""
     path = tmp_path_factory.mktemp("large") / "large.jsonl"
-    moving_in.made(path, 0, LARGE)
+    state_import.write_snapshot(path, 0, LARGE)
     return path
 
 
@@ -561,7 +561,7 @@ async def test_who_is_erased_while_an_import_goes_on_does_not_come_back(
     database_url: str, run: Run, tmp_path: Path, large: Path
 ) -> None:
     """Who was there and whose turn has not come yet is left out, and named among the rejects; all others are there."""
-    last = max(moving_in.user_of(number) for number in range(LARGE))
+    last = max(state_import.get_user_id(number) for number in range(LARGE))
     await ran(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, account(last)))
     command = [sys.executable, "-m", "shopassist", "state", "import", str(large)]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220

@@ -18,7 +18,7 @@ from pathlib import Path
 import asyncpg
 from rich.console import Console
 
-from benchmarks.database import postgresql
+from benchmarks.database import run_postgres
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.ops.snapshot.file import CHUNK_BYTES
@@ -33,7 +33,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class Target:
     """A database and the folder of its keys."""
 
     url: str
@@ -46,15 +46,15 @@ class Side:
         return subprocess.Popen(command, env=variables, start_new_session=True)
 
 
-def user_of(number: int) -> str:
+def get_user_id(number: int) -> str:
     """Return the id of a user."""
     return f"auth0|{hashlib.sha256(str(number).encode()).hexdigest()[:24]}"
 
 
-def lines(first: int, users: int) -> Iterator[str]:
+def generate_lines(first: int, users: int) -> Iterator[str]:
     """Yield the rows of this many users: an account, its ledger, every second a consent, every hundredth an answer."""
     for number in range(first, first + users):
-        user = user_of(number)
+        user = get_user_id(number)
         yield (
             f'{{"kind":"user_credits","user_id":"{user}","is_guest":false,"available_credits":46,"max_credits":50,'
             f'"last_reset_timestamp":"{FIRST_DAY}","created_at":"{FIRST_DAY}"}}'
@@ -76,12 +76,12 @@ def lines(first: int, users: int) -> Iterator[str]:
             )
 
 
-def made(path: Path, first: int, users: int) -> int:
+def write_snapshot(path: Path, first: int, users: int) -> int:
     """Write a reproducible snapshot and return the number of rows."""
     digest, rows = hashlib.sha256(), 0
     with path.open("wb", CHUNK_BYTES) as file:
         block = ['{"shopassist_state": 1}\n']
-        for line in lines(first, users):
+        for line in generate_lines(first, users):
             block.append(line + "\n")
             rows += 1
             if len(block) == 10_000:
@@ -95,23 +95,23 @@ def made(path: Path, first: int, users: int) -> int:
     return rows
 
 
-def timed(side: Side, *arguments: str) -> float:
+def time_command(target: Target, *arguments: str) -> float:
     """Return the seconds that a successful command takes."""
     began = time.monotonic()
-    if side.shopassist(*arguments).wait():
+    if target.shopassist(*arguments).wait():
         raise SystemExit(f"{' '.join(arguments)} failed")
     return time.monotonic() - began
 
 
-def killed(side: Side, path: Path, after: float) -> None:
+def kill_import(target: Target, path: Path, after: float) -> None:
     """Start an import and end it by SIGKILL."""
-    process = side.shopassist("state", "import", str(path))
+    process = target.shopassist("state", "import", str(path))
     time.sleep(after)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
 
-async def _database(server: str, name: str) -> str:
+async def _create_database(server: str, name: str) -> str:
     connection = await asyncpg.connect(server)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
@@ -125,19 +125,19 @@ def main(arguments: list[str]) -> None:
     users = QUICK_USERS if "--quick" in arguments else USERS
     BUILD.mkdir(exist_ok=True)
     all_of_them, more = BUILD / f"state-{users}.jsonl", BUILD / f"state-{users // 10}-more.jsonl"
-    rows, more_rows = made(all_of_them, 0, users), made(more, users, users // 10)
-    with postgresql() as (server, folder):
-        side = Side(asyncio.run(_database(server, "moved_in")), folder)
+    rows, more_rows = write_snapshot(all_of_them, 0, users), write_snapshot(more, users, users // 10)
+    with run_postgres() as (server, folder):
+        target = Target(asyncio.run(_create_database(server, "moved_in")), folder)
         if "--kill" in arguments:
             after = users / USERS * 45 + 2
-            killed(side, all_of_them, after)
+            kill_import(target, all_of_them, after)
             console.print(f"killed after {after:.0f} s")
-        took = timed(side, "state", "import", str(all_of_them))
+        took = time_command(target, "state", "import", str(all_of_them))
         console.print(f"into empty tables: {users:,} users, {rows:,} rows in {took:.0f} s, {rows / took:,.0f} rows/s")
-        console.print(f"verify: {timed(side, 'state', 'verify', str(all_of_them)):.0f} s")
-        took = timed(side, "state", "import", str(more))
+        console.print(f"verify: {time_command(target, 'state', 'verify', str(all_of_them)):.0f} s")
+        took = time_command(target, "state", "import", str(more))
         console.print(f"into filled tables: {more_rows:,} rows in {took:.0f} s, {more_rows / took:,.0f} rows/s")
-        console.print(f"credits verify: {timed(side, 'credits', 'verify'):.0f} s")
+        console.print(f"credits verify: {time_command(target, 'credits', 'verify'):.0f} s")
 
 
 if __name__ == "__main__":
