@@ -23,7 +23,7 @@ from benchmarks.workers import Sample
 from containers import Container
 from shopassist.logging import configure_logging
 from shopassist.settings import CacheSettings
-from tests.support.redis_server import own_redis
+from tests.support.redis_server import run_redis
 
 ANSWERS = 500
 CALLERS = (1, 32, 256)
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
     rounds, seconds = (3, 0.7) if "--quick" in arguments else (7, 2)
     with ExitStack() as stack:
         url, _ = stack.enter_context(run_postgres())
-        redis = stack.enter_context(own_redis())
+        redis = stack.enter_context(run_redis())
         link = fill(url, "shared", 1_000)
         found = uvloop.run(measure(link, redis.url, rounds, seconds))
     table = Table("callers", "", "Redis", "PostgreSQL", "Redis ÷ PostgreSQL", title="Cached look-ups in process")

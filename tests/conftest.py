@@ -16,7 +16,7 @@ from shopassist.db.dsn import normalise_dsn
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.settings import Settings
 from tests.support.database_pool import COPYING, DatabasePool
-from tests.support.helpers import FixedClock, execute, with_name
+from tests.support.helpers import FixedClock, execute, replace_database_name
 from tests.support.skip_report import LeftOut
 
 pytest_plugins = ["tests.support.http_fixtures"]
@@ -56,10 +56,10 @@ def template_url(server_url: str) -> str:
 
     async def make() -> None:
         await execute(server_url, f"CREATE DATABASE {TEMPLATE}")
-        await migrate.upgrade(normalise_dsn(with_name(server_url, TEMPLATE)))
+        await migrate.upgrade(normalise_dsn(replace_database_name(server_url, TEMPLATE)))
 
     asyncio.run(make())
-    return with_name(server_url, TEMPLATE)
+    return replace_database_name(server_url, TEMPLATE)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +73,7 @@ async def empty_database_url(server_url: str) -> AsyncIterator[str]:
     """Create a database without tables."""
     name = f"test_{uuid4().hex}"
     await execute(server_url, f"CREATE DATABASE {name} {COPYING}")
-    yield with_name(server_url, name)
+    yield replace_database_name(server_url, name)
     await execute(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 

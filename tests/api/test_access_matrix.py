@@ -8,7 +8,17 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.support.access_matrix import BEGIN, DOCUMENT, END, TABLE, Identity, Row, concrete, rendered, routes_of
+from tests.support.access_matrix import (
+    BEGIN,
+    DOCUMENT,
+    END,
+    TABLE,
+    Identity,
+    Row,
+    fill_in_path,
+    list_routes,
+    render_table,
+)
 from tests.support.http_fixtures import IdentityProvider
 
 USER_A, GUEST_A = "auth0|victim", "victim-session"
@@ -60,12 +70,12 @@ def test_every_route_has_a_row(app: FastAPI) -> None:
 def test_the_document_shows_the_table(app: FastAPI) -> None:
     """`make matrix` writes it anew."""
     shown = DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0]
-    assert shown == rendered(routes_of(app))
+    assert shown == render_table(list_routes(app))
 
 
 async def asked(client: httpx.AsyncClient, method: str, path: str, row: Row, headers: dict[str, str]) -> httpx.Response:
     """The answer to the row's own request."""
-    return await client.request(method, concrete(path, row.parameters), headers=headers, json=row.body)
+    return await client.request(method, fill_in_path(path, row.parameters), headers=headers, json=row.body)
 
 
 @pytest.mark.usefixtures("tampered_session")
@@ -74,7 +84,7 @@ async def test_each_identity_is_let_in_where_the_table_says(
 ) -> None:
     """All others are refused: with 401 without an identity, with 403 otherwise."""
     wrong = []
-    for method, path in sorted(routes_of(app), key=list(TABLE).index):
+    for method, path in sorted(list_routes(app), key=list(TABLE).index):
         row = TABLE[method, path]
         for identity in Identity:
             answer = await asked(client, method, path, row, headers[identity])
@@ -125,7 +135,7 @@ async def test_nobody_sees_or_changes_what_is_anothers(
     for identity in Identity:
         if identity in {Identity.USER_A, Identity.GUEST_A}:
             continue
-        for method, path in sorted(routes_of(app), key=list(TABLE).index):
+        for method, path in sorted(list_routes(app), key=list(TABLE).index):
             row = TABLE[method, path]
             if identity is Identity.ADMINISTRATOR and row.of_others:
                 continue
@@ -142,7 +152,7 @@ async def as_if_a(
     """Answers to requests that name A in their path, query, headers and body."""
     names = ("user_id", "session_id", "sub", "guest_id", "account", "caller")
     parameters = {**row.parameters, **({"user_id": USER_A} if "user_id" in row.parameters else {})}
-    link = concrete(path, parameters)
+    link = fill_in_path(path, parameters)
     everything = {"Idempotency-Key": KEY, "X-User-ID": USER_A, "X-Forwarded-User": USER_A, "Cookie": ""}
     if "Authorization" in headers:
         everything["X-Session-ID"] = GUEST_A

@@ -13,7 +13,7 @@ from fastapi.routing import iter_route_contexts
 from containers import Container
 from shopassist.consent.models import NoticePublication
 from shopassist.settings import ConsentSettings, Settings
-from tests.support.databases import OwnPostgres
+from tests.support.databases import PostgresServer
 from tests.support.helpers import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
@@ -33,7 +33,7 @@ PARAMETERS = {"{user_id:path}": "auth0|1", "{purpose}": "terms", "{notice_id}": 
 
 
 @pytest.fixture(params=["postgres"])
-def settings(request: pytest.FixtureRequest, database: OwnPostgres, provider: Any) -> Settings:
+def settings(request: pytest.FixtureRequest, database: PostgresServer, provider: Any) -> Settings:
     """Settings on that server."""
     settings = postgres_settings(database.url)
     identity = settings.identity.model_copy(
@@ -52,7 +52,7 @@ async def until(holds: Callable[[], Any], seconds: float) -> float:
 
 
 async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
-    client: httpx.AsyncClient, database: OwnPostgres, container: Container, capfd: pytest.CaptureFixture[str]
+    client: httpx.AsyncClient, database: PostgresServer, container: Container, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Free, marked and without credits; new questions are 503; five seconds after its return all is as before."""
 
@@ -88,7 +88,7 @@ async def test_what_is_in_memory_is_served_and_service_is_whole_again_by_itself(
 
 
 async def test_every_route_answers_and_no_5xx_but_503(
-    client: httpx.AsyncClient, app: FastAPI, database: OwnPostgres, bearer: Bearer
+    client: httpx.AsyncClient, app: FastAPI, database: PostgresServer, bearer: Bearer
 ) -> None:
     """Each route of the table, as guest and as administrator: alive, or a sentence with `Retry-After`."""
     admin = bearer("auth0|admin", scope="shopassist:admin")
@@ -123,7 +123,7 @@ def filled(path: str) -> str:
 
 
 async def test_consent_is_refused_and_not_dropped(
-    client: httpx.AsyncClient, database: OwnPostgres, bearer: Bearer
+    client: httpx.AsyncClient, database: PostgresServer, bearer: Bearer
 ) -> None:
     """503 for what was not recorded; afterwards there is no record, and it can be given."""
     user = bearer("auth0|consents")
@@ -141,7 +141,7 @@ async def test_consent_is_refused_and_not_dropped(
 
 
 async def test_a_cleared_answer_does_not_come_back(
-    client: httpx.AsyncClient, container: Container, settings: Settings, database: OwnPostgres
+    client: httpx.AsyncClient, container: Container, settings: Settings, database: PostgresServer
 ) -> None:
     """What one process clears, another forgets within a second, also for when the database is away."""
     other = Container(settings=settings)
@@ -170,7 +170,7 @@ class TestConsentRequired:
         return settings.model_copy(update={"consent": ConsentSettings(required=True)})
 
     async def test_who_may_not_have_agreed_is_not_served(
-        self, client: httpx.AsyncClient, container: Container, database: OwnPostgres
+        self, client: httpx.AsyncClient, container: Container, database: PostgresServer
     ) -> None:
         """Not even from memory: 503 while agreements cannot be read, and as before when they can."""
         publication = NoticePublication(purpose="terms", locale="en", text="Be good.")

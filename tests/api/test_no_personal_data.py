@@ -24,8 +24,8 @@ from shopassist.catalog.importer.importer import load_sample
 from shopassist.query.models import QueryRequest
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig
-from tests.support.access_matrix import TABLE, concrete, routes_of
-from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.access_matrix import TABLE, fill_in_path, list_routes
+from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import postgres_settings
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 from tests.support.servers import TestServer
@@ -96,7 +96,7 @@ class Driven:
         callers += [{"X-Session-ID": PERSONAL["session"]}, {"X-Session-ID": PERSONAL["subject"]}, {}]
         for (method, path), row in TABLE.items():
             parameters = {name: quote(PERSONAL["subject"]) for name in row.parameters}
-            link = f"{concrete(path, parameters)}?cursor={PERSONAL['cursor']}&x={PERSONAL['parameter']}"
+            link = f"{fill_in_path(path, parameters)}?cursor={PERSONAL['cursor']}&x={PERSONAL['parameter']}"
             for headers in callers:
                 self.ask(method, link, row.body, **headers)
                 if method in {"POST", "PUT"}:
@@ -131,9 +131,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[OwnPostgres]:
+def database() -> Iterator[PostgresServer]:
     """A PostgreSQL that can be stopped."""
-    with own_postgres() as postgres:
+    with run_postgres() as postgres:
         yield postgres
 
 
@@ -149,7 +149,7 @@ async def rows_of(url: str, table: str) -> str:
 
 @pytest.mark.timeout(300)
 def test_what_is_marked_is_found_nowhere(
-    folder: Path, database: OwnPostgres, running_provider: IdentityProvider
+    folder: Path, database: PostgresServer, running_provider: IdentityProvider
 ) -> None:
     """With the database there and away, at the log level `debug` and with statements echoed."""
     password = SecretStr(database.url).get_secret_value().partition("@")[0].rpartition(":")[2]
@@ -213,7 +213,7 @@ async def test_an_answer_that_is_kept_holds_nothing_of_who_asked(database_url: s
 
 def test_the_routes_that_are_driven_are_all(app: FastAPI) -> None:
     """So that what is said above holds for new ones."""
-    assert set(routes_of(app)) <= set(TABLE)
+    assert set(list_routes(app)) <= set(TABLE)
 
 
 def test_representations_show_no_secret() -> None:

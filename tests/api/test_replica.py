@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from containers import Container
 from shopassist.consent.models import UserConsentCreate
 from shopassist.settings import Settings
-from tests.support.databases import OwnPostgres
+from tests.support.databases import PostgresServer
 from tests.support.helpers import postgres_settings
 
 Bearer = Callable[..., dict[str, str]]
@@ -28,7 +28,7 @@ def replica_url(request: pytest.FixtureRequest, database_url: str) -> str:
 
 
 @pytest.fixture(params=["postgres"])
-def settings(request: pytest.FixtureRequest, database: OwnPostgres, replica_url: str, provider: Any) -> Settings:
+def settings(request: pytest.FixtureRequest, database: PostgresServer, replica_url: str, provider: Any) -> Settings:
     """Settings on both."""
     settings = postgres_settings(database.url)
     config = settings.database.model_copy(update={"replica_url": SecretStr(replica_url), "hot_timeout": 5})
@@ -77,7 +77,7 @@ async def test_a_replica_that_is_away_or_none_costs_nothing(
 
 
 async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
-    client: httpx.AsyncClient, database: OwnPostgres, database_url: str, bearer: Bearer
+    client: httpx.AsyncClient, database: PostgresServer, database_url: str, bearer: Bearer
 ) -> None:
     """History comes from the replica, marked; money and consent decisions do not; then all is as before.
 
@@ -125,7 +125,7 @@ async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
     assert "x-data-stale" not in consents.headers
 
 
-async def test_statistics_may_lag_as_well(container: Container, database: OwnPostgres) -> None:
+async def test_statistics_may_lag_as_well(container: Container, database: PostgresServer) -> None:
     """Of the cache; so they are told while the primary is gone."""
     assert (await container.query_cache_service().get_cache_stats())["cache_size"] == 0
     database.stop()

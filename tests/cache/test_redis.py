@@ -23,7 +23,7 @@ from shopassist.monitoring.collectors import collect_families
 from shopassist.settings import CacheSettings, Settings
 from tests.support.certificates import Authority
 from tests.support.helpers import FixedClock, execute, postgres_settings
-from tests.support.redis_server import OwnRedis, own_redis
+from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.external
 
@@ -34,9 +34,9 @@ GONE = "DELETE FROM query_cache"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[OwnRedis]:
+def server() -> Iterator[RedisServer]:
     """A Redis for these tests."""
-    with own_redis() as running:
+    with run_redis() as running:
         yield running
 
 
@@ -56,7 +56,7 @@ def sharing(database_url: str, redis_url: str) -> Settings:
 
 @pytest.fixture
 async def two(
-    request: pytest.FixtureRequest, database_url: str, server: OwnRedis, client: redis.asyncio.Redis
+    request: pytest.FixtureRequest, database_url: str, server: RedisServer, client: redis.asyncio.Redis
 ) -> AsyncIterator[tuple[Container, Container]]:
     """Two instances that have heard from the database; on the test's own clock where it asks for one."""
     instances = [Container(settings=sharing(database_url, server.url)) for _ in range(2)]
@@ -221,7 +221,7 @@ async def test_an_answer_is_believed_under_its_own_name_only(two: tuple[Containe
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_a_redis_that_dies_costs_next_to_nothing(
-    two: tuple[Container, Container], server: OwnRedis, how: str, tell: Tell, monkeypatch: pytest.MonkeyPatch
+    two: tuple[Container, Container], server: RedisServer, how: str, tell: Tell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under load: no look-up fails, none waits for long, and it is used again once it is back."""
     one, _ = two
@@ -275,7 +275,7 @@ async def test_a_redis_that_dies_costs_next_to_nothing(
     assert ranked[-1] < 0.5
 
 
-async def test_in_memory_there_is_nothing_to_share(server: OwnRedis) -> None:
+async def test_in_memory_there_is_nothing_to_share(server: RedisServer) -> None:
     """REDIS_URL is let be where state is in memory."""
     container = Container(
         settings=Settings.model_validate({"storage": {"storage": "memory"}, "cache": {"redis_url": server.url}})
@@ -318,7 +318,7 @@ async def test_over_tls() -> None:
     arguments = ["--tls-port", "{port}", "--port", "0", "--tls-auth-clients", "no"]
     arguments += ["--tls-cert-file", f"{folder}/certificate", "--tls-key-file", f"{folder}/key"]
     arguments += ["--tls-ca-cert-file", f"{folder}/root"]
-    with own_redis(arguments) as server:
+    with run_redis(arguments) as server:
         trusting = f"{server.url.replace('redis:', 'rediss:')}?ssl_ca_certs={folder}/root"
         for url, failures in ((trusting, 0), (trusting.partition("?")[0], 1), (server.url, 1)):
             link = RedisClient(url)

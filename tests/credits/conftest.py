@@ -10,7 +10,7 @@ from containers import Container
 from shopassist.credits.models import CreditHold, CreditTransaction, UserCredits
 from shopassist.credits.ports import CreditLedger
 from shopassist.settings import Settings, Storage
-from tests.support.helpers import FixedClock, patient
+from tests.support.helpers import FixedClock, relax_time_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,6 @@ class World:
 @pytest.fixture
 async def world(settings: Settings, clock: FixedClock) -> AsyncIterator[World]:
     """Provide a world in either storage."""
-    world = World(patient(settings), clock)
+    world = World(relax_time_limits(settings), clock)
     yield world
     await world.close()

@@ -16,7 +16,7 @@ from shopassist.cache.models import StoredAnswer
 from shopassist.credits.ports import Adjustment, HoldRequest, IdempotencyRecord, Settlement
 from shopassist.settings import Settings
 from tests.credits.conftest import StoredCredits, World
-from tests.support.helpers import FixedClock, patient
+from tests.support.helpers import FixedClock, relax_time_limits
 
 PERIOD = timedelta(hours=24)
 LIFETIME = timedelta(seconds=60)
@@ -436,7 +436,7 @@ BOUNDS = settings(
 def test_the_ledger_matches_the_model(settings: Settings, clock: FixedClock) -> None:
     """Nothing is overdrawn, sums match, and each hold ends once."""
     with asyncio.Runner() as runner:
-        world = World(patient(settings), clock)
+        world = World(relax_time_limits(settings), clock)
 
         class Machine(LedgerMachine):
             def __init__(self) -> None:

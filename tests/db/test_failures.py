@@ -25,8 +25,8 @@ from shopassist.errors import ConsentExistsError, StorageUnavailableError
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig
 from shopassist.storage.repositories import Repositories
-from tests.support.databases import OwnPostgres, own_postgres
-from tests.support.helpers import execute, port_of, postgres_settings, through, with_name
+from tests.support.databases import PostgresServer, run_postgres
+from tests.support.helpers import execute, get_port, postgres_settings, replace_database_name, replace_port
 from tests.support.proxy import Proxy
 
 KILL = """
@@ -120,8 +120,8 @@ async def test_deadlocks_are_done_again(container: Container, database_url: str)
 
 async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str) -> None:
     """Whether it had happened is looked up, by the database's own mark; a record of before is not taken for it."""
-    async with Proxy(port_of(database_url)).running() as proxy:
-        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+    async with Proxy(get_port(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(replace_port(database_url, proxy.port)))
         service = container.consent_service()
         with proxy.cutting_after(b"COMMIT;", every=2):
             assert await service.get_consent("a") is None
@@ -143,7 +143,7 @@ async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(d
         writer.close()
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    container = Container(settings=postgres_settings(through(database_url, server.sockets[0].getsockname()[1])))
+    container = Container(settings=postgres_settings(replace_port(database_url, server.sockets[0].getsockname()[1])))
     for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
         with pytest.raises(StorageUnavailableError):
             await asked
@@ -153,8 +153,8 @@ async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(d
 
 async def test_a_connection_on_which_the_server_said_goodbye_is_replaced(database_url: str) -> None:
     """Though it is not closed yet: whoever comes next gets another one."""
-    async with Proxy(port_of(database_url)).running() as proxy:
-        container = Container(settings=postgres_settings(through(database_url, proxy.port)))
+    async with Proxy(get_port(database_url)).running() as proxy:
+        container = Container(settings=postgres_settings(replace_port(database_url, proxy.port)))
         await container.credit_service().get_user_credits("a")
         await container.consent_service().get_consent("a")
         with proxy.keeping_open():
@@ -257,15 +257,15 @@ async def test_connections_to_a_server_that_refuses_writes_are_renounced(
 
 
 @pytest.fixture(scope="module")
-def own_server() -> Iterator[OwnPostgres]:
+def own_server() -> Iterator[PostgresServer]:
     """A PostgreSQL that may be frozen."""
-    with own_postgres() as server:
+    with run_postgres() as server:
         yield server
 
 
-async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: OwnPostgres) -> None:
+async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: PostgresServer) -> None:
     """Within 2 s for the first, at once for those after; nobody is debited twice, and no restart is needed."""
-    url = with_name(own_server.url, f"frozen_{uuid4().hex}")
+    url = replace_database_name(own_server.url, f"frozen_{uuid4().hex}")
     await execute(own_server.url, f"CREATE DATABASE {url.rpartition('/')[2]}")
     await migrate.upgrade(normalise_dsn(url))
     container = Container(settings=postgres_settings(url))

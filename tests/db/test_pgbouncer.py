@@ -26,7 +26,7 @@ from shopassist.ops.startup import prepare
 from shopassist.settings import AssistantSettings, Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode
 from tests.support.helpers import execute
-from tests.support.pgbouncer import SERVER_CONNECTIONS, own_pgbouncer
+from tests.support.pgbouncer import SERVER_CONNECTIONS, run_pgbouncer
 from tests.support.servers import TestServer
 
 pytestmark = pytest.mark.external
@@ -65,7 +65,7 @@ async def pooled(database_url: str) -> AsyncIterator[Pooled]:
     def link(role: Role, of: str = database_url) -> str:
         return f"postgresql://{role.name}:{role.password}@{of.rpartition('@')[2]}"
 
-    with own_pgbouncer(database_url, {roles.app.name: str(roles.app.password)}) as url:
+    with run_pgbouncer(database_url, {roles.app.name: str(roles.app.password)}) as url:
         yield Pooled(url, link(roles.app), link(roles.owner))
     for role in (roles.app, roles.reader, roles.owner):
         await execute(

@@ -21,7 +21,7 @@ from shopassist.credits.ports import Adjustment, HistoryFilter, HoldRequest, Set
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureRequest
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
 from shopassist.storage.repositories import Repositories
-from tests.support.helpers import execute, postgres_settings, with_name
+from tests.support.helpers import execute, postgres_settings, replace_database_name
 
 FILL = """
 INSERT INTO user_credits (user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp)
@@ -211,7 +211,7 @@ STEPS = [
 @pytest.fixture(scope="module")
 async def filled(server_url: str, template_url: str) -> AsyncIterator[Container]:
     """A container over a database with 20,000 rows and more in every table."""
-    url = with_name(server_url, "filled")
+    url = replace_database_name(server_url, "filled")
     await execute(server_url, f"CREATE DATABASE filled TEMPLATE {template_url.rpartition('/')[2]}")
     await execute(url, FILL)
     await execute(url, "VACUUM (ANALYZE)")

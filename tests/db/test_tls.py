@@ -30,7 +30,7 @@ from shopassist.ops.startup import prepare
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings, SslMode
 from tests.support.certificates import Authority
-from tests.support.helpers import execute, with_name
+from tests.support.helpers import execute, replace_database_name
 
 pytestmark = pytest.mark.external
 
@@ -232,7 +232,7 @@ async def test_every_connection_is_verified(server: SecureServer, way: Way) -> N
     name = f"ways_{way.__name__}"
     await execute(server.url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     await execute(server.url, f"CREATE DATABASE {name}")
-    url = {"database_url": SecretStr(with_name(server.url, name))}
+    url = {"database_url": SecretStr(replace_database_name(server.url, name))}
     await way(config(server, SslMode.VERIFY_FULL).model_copy(update=url))
     with pytest.raises((StartupError, StorageUnavailableError)):
         await way(config(server, SslMode.VERIFY_FULL, "stranger.crt").model_copy(update=url))

@@ -11,12 +11,12 @@ import pytest
 
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
-from tests.support.databases import OwnPostgres, own_postgres
-from tests.support.helpers import execute, through, with_name
+from tests.support.databases import PostgresServer, run_postgres
+from tests.support.helpers import execute, replace_database_name, replace_port
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 from tests.support.measurements import Figure, publish
 from tests.support.servers import TestServer
-from tests.support.trial import HOLDS, Trial, under_load
+from tests.support.trial import HOLDS, Trial, run_trial
 
 FIGURES = pytest.StashKey[list[Figure]]()
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "60"}
@@ -28,11 +28,11 @@ Trials = Callable[..., AbstractAsyncContextManager[Trial]]
 
 
 @pytest.fixture(scope="session")
-def faulty() -> Iterator[OwnPostgres]:
+def postgres_server() -> Iterator[PostgresServer]:
     """Start a durable server that these tests share; each test leaves it running."""
-    with own_postgres(**SETTINGS) as server:
+    with run_postgres(**SETTINGS) as server:
         asyncio.run(execute(server.url, f"CREATE DATABASE {TEMPLATE}"))
-        asyncio.run(migrate.upgrade(normalise_dsn(with_name(server.url, TEMPLATE))))
+        asyncio.run(migrate.upgrade(normalise_dsn(replace_database_name(server.url, TEMPLATE))))
         yield server
 
 
@@ -46,12 +46,12 @@ def identity() -> Iterator[IdentityProvider]:
 
 
 @pytest.fixture
-async def database(faulty: OwnPostgres) -> AsyncIterator[str]:
+async def database(postgres_server: PostgresServer) -> AsyncIterator[str]:
     """Create a database for one test and return its connection string."""
     name = f"shop_{uuid4().hex}"
-    await execute(faulty.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
-    yield with_name(faulty.url, name)
-    await execute(faulty.url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_server.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield replace_database_name(postgres_server.url, name)
+    await execute(postgres_server.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -66,11 +66,11 @@ def trial(
         return identity.token(subject, identity.curve_key, {"kid": "k2"}, "ES256", iat=issued)
 
     def begin(name: str, port: int | None = None, **environment: str) -> AbstractAsyncContextManager[Trial]:
-        link = database if port is None else through(database, port)
+        link = database if port is None else replace_port(database, port)
         believed = {"AUTH0_ISSUER": identity.issuer, "AUTH0_API_AUDIENCE": AUDIENCE}
         server = TestServer(tmp_path, link, **HOLDS, **believed, **environment)
         servers.append(server)
-        return under_load(name, request.config.stash.setdefault(FIGURES, []).append, server, database, token)
+        return run_trial(name, request.config.stash.setdefault(FIGURES, []).append, server, database, token)
 
     yield begin
     for server in servers:

@@ -14,8 +14,8 @@ import pytest
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from tests.faults.conftest import SETTINGS, Trials
-from tests.support.databases import OwnPostgres, own_postgres
-from tests.support.helpers import execute, with_name
+from tests.support.databases import PostgresServer, run_postgres
+from tests.support.helpers import execute, replace_database_name
 
 pytestmark = [pytest.mark.faults, pytest.mark.external]
 
@@ -39,24 +39,24 @@ def disk() -> Iterator[Path]:
 
 
 @pytest.fixture
-def faulty(disk: Path, request: pytest.FixtureRequest) -> Iterator[OwnPostgres]:
+def postgres_server(disk: Path, request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """Start a server with its write-ahead log, or only its tables, on the disk."""
-    with own_postgres(disk if request.param == "log" else None, **SETTINGS, **SMALL) as server:
+    with run_postgres(disk if request.param == "log" else None, **SETTINGS, **SMALL) as server:
         yield server
 
 
 @pytest.fixture
-async def database(faulty: OwnPostgres, disk: Path) -> AsyncIterator[str]:
+async def database(postgres_server: PostgresServer, disk: Path) -> AsyncIterator[str]:
     """Create a migrated database with its tables on the disk."""
-    tables, cluster = disk / "tables", next(faulty.data_directory.rglob("PG_VERSION")).parent
+    tables, cluster = disk / "tables", next(postgres_server.data_directory.rglob("PG_VERSION")).parent
     tables.mkdir(mode=0o700)
     os.chown(tables, cluster.stat().st_uid, cluster.stat().st_gid)
-    await execute(faulty.url, f"CREATE TABLESPACE small LOCATION '{tables}'")
-    await execute(faulty.url, "CREATE DATABASE shop TABLESPACE small")
-    await migrate.upgrade(normalise_dsn(with_name(faulty.url, "shop")))
-    yield with_name(faulty.url, "shop")
-    await execute(faulty.url, "DROP DATABASE shop WITH (FORCE)")
-    await execute(faulty.url, "DROP TABLESPACE small")
+    await execute(postgres_server.url, f"CREATE TABLESPACE small LOCATION '{tables}'")
+    await execute(postgres_server.url, "CREATE DATABASE shop TABLESPACE small")
+    await migrate.upgrade(normalise_dsn(replace_database_name(postgres_server.url, "shop")))
+    yield replace_database_name(postgres_server.url, "shop")
+    await execute(postgres_server.url, "DROP DATABASE shop WITH (FORCE)")
+    await execute(postgres_server.url, "DROP TABLESPACE small")
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def full(disk: Path) -> Iterator[None]:
         ballast.unlink()
 
 
-@pytest.mark.parametrize("faulty", ["tables"], indirect=True)
+@pytest.mark.parametrize("postgres_server", ["tables"], indirect=True)
 async def test_no_room_for_rows(trial: Trials, disk: Path) -> None:
     """53100: statements that need space are refused and all others served; with free space everything works again."""
     async with trial(f"no room for tables for {SECONDS} s") as shop:
@@ -81,20 +81,20 @@ async def test_no_room_for_rows(trial: Trials, disk: Path) -> None:
         assert any(one.failed for one in shop.during())
 
 
-@pytest.mark.parametrize("faulty", ["log"], indirect=True)
-async def test_no_room_for_the_log(trial: Trials, faulty: OwnPostgres, disk: Path) -> None:
+@pytest.mark.parametrize("postgres_server", ["log"], indirect=True)
+async def test_no_room_for_the_log(trial: Trials, postgres_server: PostgresServer, disk: Path) -> None:
     """PostgreSQL stops; restarted with free space, it has every acknowledged write."""
     async with trial("no room for the log, PostgreSQL stopped") as shop:
         with shop.fault():
             with full(disk):
-                await write_until_it_stops(faulty)
+                await write_until_it_stops(postgres_server)
                 await asyncio.sleep(1)
-                await asyncio.to_thread(faulty.stop)
-            await asyncio.to_thread(faulty.start)
-    assert "PANIC" in (faulty.data_directory / "postgresql.log").read_text()
+                await asyncio.to_thread(postgres_server.stop)
+            await asyncio.to_thread(postgres_server.start)
+    assert "PANIC" in (postgres_server.data_directory / "postgresql.log").read_text()
 
 
-async def write_until_it_stops(server: OwnPostgres) -> None:
+async def write_until_it_stops(server: PostgresServer) -> None:
     """Use up the space reserved for the log."""
     with suppress(OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
         while True:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.faults.conftest import Trials
-from tests.support.databases import OwnPostgres
+from tests.support.databases import PostgresServer
 from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.faults
@@ -18,9 +18,9 @@ SETTLE = b"Credit deducted for message"
 
 
 @pytest.fixture
-async def proxy(faulty: OwnPostgres) -> AsyncIterator[Proxy]:
+async def proxy(postgres_server: PostgresServer) -> AsyncIterator[Proxy]:
     """Start a proxy in front of the database."""
-    async with Proxy(faulty.port).running() as proxy:
+    async with Proxy(postgres_server.port).running() as proxy:
         yield proxy
 
 

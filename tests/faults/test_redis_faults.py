@@ -6,16 +6,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import Trials
-from tests.support.redis_server import OwnRedis, own_redis
+from tests.support.redis_server import RedisServer, run_redis
 from tests.support.trial import Trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.external, pytest.mark.timeout(120)]
 
 
 @pytest.fixture
-def server() -> Iterator[OwnRedis]:
+def server() -> Iterator[RedisServer]:
     """Start the Redis that the faults happen to."""
-    with own_redis() as running:
+    with run_redis() as running:
         yield running
 
 
@@ -33,7 +33,7 @@ async def used_again(shop: Trial) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_killed(trial: Trials, server: OwnRedis) -> None:
+async def test_killed(trial: Trials, server: RedisServer) -> None:
     """All questions are answered meanwhile, and Redis is used again after its return."""
     async with trial("Redis killed for 3 s", REDIS_URL=server.url) as shop:
         assert await hits(shop) > 0
@@ -45,7 +45,7 @@ async def test_killed(trial: Trials, server: OwnRedis) -> None:
     assert [one for one in shop.during() if one.failed] == []
 
 
-async def test_frozen(trial: Trials, server: OwnRedis) -> None:
+async def test_frozen(trial: Trials, server: RedisServer) -> None:
     """The same when it accepts bytes without answering."""
     async with trial("Redis frozen for 3 s", REDIS_URL=server.url) as shop:
         assert await hits(shop) > 0

@@ -13,9 +13,9 @@ import pytest
 
 from shopassist.rollout.models import RolloutStatus
 from tests.support import load
-from tests.support.databases import OwnPostgres
+from tests.support.databases import PostgresServer
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
-from tests.support.ledger_check import audited
+from tests.support.ledger_check import audit_database
 from tests.support.load import Heard, Kind, Load
 from tests.support.servers import PROJECT, TestServer
 from tests.support.trial import HOLDS
@@ -98,7 +98,7 @@ async def test_changing_the_percentage_under_load(shop: Shop, database: str, tel
     await shop.load.hang_up()
     code, said = await shop.rollout("status")
     assert (code, status.unmirrored, status.differences) == (0, [], {}), said
-    books = await audited(database, shop.load.heard, with_answers=False)
+    books = await audit_database(database, shop.load.heard, with_answers=False)
     assert (books.lost, books.doubled, books.drifting_accounts) == ([], [], 0)
     tell(
         f"percentages {', '.join(map(str, PERCENTAGES))} at {RATE} requests/s",
@@ -114,14 +114,14 @@ async def test_changing_the_percentage_under_load(shop: Shop, database: str, tel
 
 
 async def test_back_under_load_with_the_database_gone(
-    shop: Shop, database: str, faulty: OwnPostgres, tell: Any
+    shop: Shop, database: str, postgres_server: PostgresServer, tell: Any
 ) -> None:
     """PostgreSQL is killed at 50 %: `back` ends all refusals, and only listed users may lack a change."""
     await shop.load.know()
     async with shop.load.running():
         assert (await shop.rollout("set", "50"))[0] == 0
         await asyncio.sleep(2 * SECONDS)
-        faulty.kill()
+        postgres_server.kill()
         await asyncio.sleep(SECONDS)
         said_at = datetime.now(UTC)
         code, said = await shop.rollout("back")
@@ -140,11 +140,11 @@ async def test_back_under_load_with_the_database_gone(
     for one in paid:
         assert await get_credits(shop, one) == 9 or one.who in listed
 
-    faulty.start()
+    postgres_server.start()
     assert (await shop.rollout("set", "100"))[0] == 0
     status = await shop.wait_until_migrated()
     await shop.load.hang_up()
-    books = await audited(database, after, with_answers=False)
+    books = await audit_database(database, after, with_answers=False)
     assert (set(books.lost) - listed, books.drifting_accounts, status.unmirrored) == (set(), 0, [])
     tell(
         "PostgreSQL killed at 50 %, then back",

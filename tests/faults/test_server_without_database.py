@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from containers import Container
-from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import postgres_settings
 from tests.support.servers import PROJECT, TestServer
 
@@ -25,9 +25,9 @@ CROWD = 50
 
 
 @pytest.fixture(scope="module")
-def database() -> Iterator[OwnPostgres]:
+def database() -> Iterator[PostgresServer]:
     """Start a server that these tests share; each test leaves it running."""
-    with own_postgres() as database:
+    with run_postgres() as database:
         yield database
 
 
@@ -58,7 +58,9 @@ def is_healthy(port: str) -> bool:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_never_comes_back_ends_the_server(tmp_path: Path, database: OwnPostgres, workers: str) -> None:
+def test_a_database_that_never_comes_back_ends_the_server(
+    tmp_path: Path, database: PostgresServer, workers: str
+) -> None:
     """It exits by itself with 1, with any number of workers, and its last line has the reason."""
     process, log, port = served(tmp_path, database.url, WORKERS=workers, DB_FATAL_AFTER_SECONDS="1")
     try:
@@ -77,7 +79,7 @@ def test_a_database_that_never_comes_back_ends_the_server(tmp_path: Path, databa
     assert "Traceback" not in log.read_text()
 
 
-def test_a_server_may_start_before_its_database(tmp_path: Path, database: OwnPostgres) -> None:
+def test_a_server_may_start_before_its_database(tmp_path: Path, database: PostgresServer) -> None:
     """It is alive but not ready and refuses with 503; when the database appears it is migrated and filled."""
     url = database.url.rpartition("/")[0] + "/late"
     admin = database.url

@@ -23,7 +23,7 @@ from shopassist.settings.database import DatabaseConfig
 from tests.support.helpers import postgres_settings
 from tests.support.servers import TestServer
 from tests.support.shoppers import Shoppers
-from tests.support.standbys import Cluster, Postgres, own_cluster
+from tests.support.standbys import Cluster, Postgres, run_cluster
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
 
@@ -36,7 +36,7 @@ FALLBACK_SECONDS = 1
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """Start a migrated primary without standbys."""
-    with own_cluster() as cluster:
+    with run_cluster() as cluster:
         asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster
 
@@ -216,7 +216,7 @@ async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Te
 @pytest.fixture(scope="module")
 def followed() -> Iterator[tuple[Cluster, Postgres]]:
     """Start a primary and a replica; every test leaves them running and in sync."""
-    with own_cluster() as cluster:
+    with run_cluster() as cluster:
         asyncio.run(migrate.upgrade(normalise_dsn(cluster.primary.url)))
         yield cluster, cluster.standby()
 

@@ -26,7 +26,7 @@ from shopassist.ops.backup.manifest import BackupManifest, get_dump_file, get_ma
 from shopassist.ops.backup.restore import restore_backup, verify_backup
 from shopassist.ops.startup import prepare
 from shopassist.settings import BackupSettings
-from tests.support.helpers import execute, postgres_settings, with_name
+from tests.support.helpers import execute, postgres_settings, replace_database_name
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ async def test_a_backup_brings_back_what_there_was(
     assert await shop.credit_service().check_credits("auth0|1") == 47
     assert (await shop.ledger_audit().verify()) is not None
     assert await databases(database_url) == {url.database, old}
-    kept = await asyncpg.connect(with_name(database_url, old))
+    kept = await asyncpg.connect(replace_database_name(database_url, old))
     assert await kept.fetchval("SELECT available_credits FROM user_credits") == 37
     await kept.close()
     await execute(database_url, f"DROP DATABASE {old}".replace(old, f'"{old}"'))

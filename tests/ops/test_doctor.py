@@ -49,7 +49,7 @@ class Patient:
 
 
 @pytest.fixture
-async def patient(database_url: str, tmp_path: Path) -> Patient:
+async def relax_time_limits(database_url: str, tmp_path: Path) -> Patient:
     """A deployment in production of which nothing is wrong but what is of all tests."""
     settings = postgres_settings(database_url).model_copy(
         update={

@@ -13,7 +13,7 @@ import pytest
 from containers import Container
 from tests.support.compose import services
 from tests.support.helpers import postgres_settings
-from tests.support.scale import Scale, own_scale, provision
+from tests.support.scale import Scale, provision, run_scale
 from tests.support.servers import TestServer
 from tests.support.shoppers import Shoppers
 
@@ -29,7 +29,7 @@ MANY_GUESTS = {"GUEST_ACCOUNTS_PER_NETWORK_PER_DAY": "1000000"}
 @pytest.fixture
 def scale() -> Iterator[Scale]:
     """All of it runs, started in the order of compose.yaml; a standby has each commit before it is acknowledged."""
-    with own_scale() as scale:
+    with run_scale() as scale:
         scale.initialise()
         provision(scale)
         scale.run("replication")

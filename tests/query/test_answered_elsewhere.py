@@ -14,7 +14,7 @@ from shopassist.credits.ports import Grant, HoldRequest
 from shopassist.errors import KeyInFlightError
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import Settings
-from tests.support.helpers import patient, postgres_settings
+from tests.support.helpers import postgres_settings, relax_time_limits
 from tests.support.servers import ANSWER
 
 GUEST = "g2wsht"
@@ -54,7 +54,7 @@ def settings(database_url: str) -> Settings:
     """Settings on PostgreSQL, with patience for statements that wait for one another."""
     settings = postgres_settings(database_url)
     rich = settings.credits.model_copy(update={"max_guest_credits": 100_000})
-    return patient(settings.model_copy(update={"credits": rich}))
+    return relax_time_limits(settings.model_copy(update={"credits": rich}))
 
 
 @pytest.fixture

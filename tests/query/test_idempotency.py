@@ -26,7 +26,7 @@ from shopassist.errors import ClientGoneError, KeyInFlightError, StartupError
 from shopassist.ops.startup import read_settings
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import AssistantSettings, Settings, Storage
-from tests.support.helpers import FixedClock, patient
+from tests.support.helpers import FixedClock, relax_time_limits
 from tests.support.servers import ANSWER, TestServer, mark
 
 GUEST = "g2wsht"
@@ -58,7 +58,7 @@ class GatedAssistant:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """Settings of either twin, with patience."""
-    return patient(settings)
+    return relax_time_limits(settings)
 
 
 @pytest.fixture

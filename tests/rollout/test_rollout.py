@@ -23,7 +23,7 @@ from shopassist.rollout.models import Assignment
 from shopassist.server import run_server
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.server import ServerSettings
-from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import execute, postgres_settings
 
 USERS = [f"auth0|{number}" for number in range(20)]
@@ -122,7 +122,7 @@ async def test_shadowing_counts_and_corrects_a_difference(begin: Begin, database
     assert (await container.rollout().get_status()).compared == 4
 
 
-async def test_back_works_without_the_database(begin: Begin, server: OwnPostgres) -> None:
+async def test_back_works_without_the_database(begin: Begin, server: PostgresServer) -> None:
     """With PostgreSQL killed, `back` restores all users from memory and lists those with an uncertain change."""
     container = await begin(server.url, 100, works=True)
     await spend_credits(container, 3)
@@ -154,7 +154,7 @@ async def test_back_works_without_the_database(begin: Begin, server: OwnPostgres
     assert report.drifting_accounts == 0
 
 
-async def test_users_in_memory_do_not_need_the_database(begin: Begin, server: OwnPostgres) -> None:
+async def test_users_in_memory_do_not_need_the_database(begin: Begin, server: PostgresServer) -> None:
     """With PostgreSQL hanging, users in memory are served as usual, and setting 100 % migrates no user."""
     container = await begin(server.url)
     await spend_credits(container)
@@ -264,9 +264,9 @@ async def test_a_repeated_erasure_unpins_its_users(begin: Begin, database_url: s
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[OwnPostgres]:
+async def server() -> AsyncIterator[PostgresServer]:
     """Return a server of its own with a migrated database."""
-    with own_postgres() as server:
+    with run_postgres() as server:
         await migrate.upgrade(normalise_dsn(server.url))
         yield server
 
@@ -288,7 +288,7 @@ async def test_a_user_who_cannot_migrate_does_not_block_others(begin: Begin, dat
     assert set((await get_balances(container)).values()) == {48}
 
 
-async def test_the_mirror_is_refreshed_without_a_call(begin: Begin, server: OwnPostgres) -> None:
+async def test_the_mirror_is_refreshed_without_a_call(begin: Begin, server: PostgresServer) -> None:
     """An unmirrored user is mirrored soon after PostgreSQL can be read again."""
     container = await begin(server.url, 100, works=True)
     await spend_credits(container)

@@ -24,7 +24,7 @@ from shopassist.rollout.memory import MemoryUserRows
 from shopassist.rollout.postgres import PostgresUserRows
 from shopassist.rollout.router import CallResult, normalise_result, run_call
 from shopassist.settings import Settings, Storage, StorageSettings
-from tests.support.helpers import FixedClock, patient, postgres_settings
+from tests.support.helpers import FixedClock, postgres_settings, relax_time_limits
 
 STEPS = 250
 GUESTS = tuple(f"guest-{number}" for number in range(4))
@@ -106,7 +106,7 @@ async def worlds(
     """Yield a rollout with long time limits, and memory alone."""
     monkeypatch.setattr(router, "SHADOW_SECONDS", 60.0)
     monkeypatch.setattr(placement, "MIGRATION_SECONDS", 60.0)
-    both = patient(postgres_settings(database_url)).model_copy(
+    both = relax_time_limits(postgres_settings(database_url)).model_copy(
         update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
     )
     rollout, alone = (

@@ -128,7 +128,7 @@ TABLE: dict[tuple[str, str], Row] = {
 }
 
 
-def routes_of(app: FastAPI) -> list[tuple[str, str]]:
+def list_routes(app: FastAPI) -> list[tuple[str, str]]:
     """Return method and path of every route."""
     found = []
     for route in iter_route_contexts(app.routes):
@@ -138,12 +138,12 @@ def routes_of(app: FastAPI) -> list[tuple[str, str]]:
     return found
 
 
-def concrete(path: str, parameters: dict[str, str]) -> str:
+def fill_in_path(path: str, parameters: dict[str, str]) -> str:
     """Return a path with example values for its parameters."""
     return re.sub(r"\{(\w+)(?::\w+)?\}", lambda match: parameters[match[1]], path)
 
 
-def rendered(routes: list[tuple[str, str]]) -> str:
+def render_table(routes: list[tuple[str, str]]) -> str:
     """Return the table in Markdown."""
     lines = [
         f"| route | {' | '.join(Identity)} |",
@@ -165,7 +165,7 @@ def app_of_memory() -> FastAPI:
 
 def main() -> None:
     """Print the table and write it into the document."""
-    table = rendered(routes_of(app_of_memory()))
+    table = render_table(list_routes(app_of_memory()))
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     DOCUMENT.write_text(f"{before}{BEGIN}{table}{END}{after}")

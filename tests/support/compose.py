@@ -25,7 +25,7 @@ def services(profile: str | None) -> dict[str, Any]:
     return {name: part for name, part in compose()["services"].items() if part.get("profiles", []) == wanted}
 
 
-def interpolated(text: str, variables: Mapping[str, str]) -> str:
+def interpolate(text: str, variables: Mapping[str, str]) -> str:
     """Return `text` with its variables replaced. Raises `KeyError` for a required variable that is not set."""
 
     def value(match: re.Match[str]) -> str:

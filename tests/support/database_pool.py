@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from tests.support.helpers import execute, with_name
+from tests.support.helpers import execute, replace_database_name
 
 COPYING = "STRATEGY file_copy"
 """Without fsync, copying files is faster than writing every page to the WAL: 0.1 s less per database."""
@@ -78,10 +78,10 @@ class DatabasePool:
     async def take(self) -> str:
         """Return the connection string of a database that is equal to the template."""
         if self._idle:
-            return with_name(self._server_url, self._idle.pop())
+            return replace_database_name(self._server_url, self._idle.pop())
         name = f"test_{uuid4().hex}"
         await execute(self._server_url, f"CREATE DATABASE {name} TEMPLATE {self._template} {COPYING}")
-        url = with_name(self._server_url, name)
+        url = replace_database_name(self._server_url, name)
         if self._shape is None:
             connection = await asyncpg.connect(url)
             self._shape, self._size, _ = await connection.fetchrow(STATE)

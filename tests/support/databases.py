@@ -12,7 +12,7 @@ from pathlib import Path
 from shopassist.db.embedded.server import EmbeddedPostgres
 
 
-class OwnPostgres:
+class PostgresServer:
     """A server that a test starts, stops, kills and freezes; its connection string stays the same."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
@@ -29,7 +29,7 @@ class OwnPostgres:
         """Return the data folder that the server uses."""
         return self._server.data_directory
 
-    def start(self) -> "OwnPostgres":
+    def start(self) -> "PostgresServer":
         """Start it."""
         chosen = self._server.start()
         host, _, name = chosen.rpartition(":")
@@ -71,11 +71,11 @@ class OwnPostgres:
 
 
 @contextmanager
-def own_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[OwnPostgres]:
+def run_postgres(folder: Path | None = None, /, **settings: str) -> Iterator[PostgresServer]:
     """Run a server for the length of the block, with its data below `folder` if given."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-own-", dir=folder))
     folder.chmod(0o711)
-    server = OwnPostgres(folder, **settings)
+    server = PostgresServer(folder, **settings)
     try:
         yield server.start()
     finally:

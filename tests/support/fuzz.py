@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.support.databases import own_postgres
+from tests.support.databases import run_postgres
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 from tests.support.servers import TestServer
 
@@ -35,7 +35,11 @@ SETTINGS = {
 def fuzz(server: TestServer, name: str, headers: dict[str, str], seconds: int, examples: int, folder: Path) -> int:
     """Run schemathesis as one caller and return the number of cases. Exits when any failed."""
     command = [
-        *(str(Path(sys.executable).with_name("schemathesis")), "run", f"http://127.0.0.1:{server.port}/openapi.json"),
+        *(
+            str(Path(sys.executable).with_name("schemathesis")),
+            "run",
+            f"http://127.0.0.1:{server.port}/openapi.json",
+        ),
         *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)),
         *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "60", "--warnings", "off"),
         # Python 3.11 cannot always parse in two threads at once, which hypothesis would do with more workers
@@ -65,7 +69,7 @@ def main() -> None:
         "administrator": {"Authorization": f"Bearer {provider.token('auth0|fuzz', scope='shopassist:admin')}"},
         "guest": {"X-Session-ID": "fuzz"},
     }
-    with own_postgres() as postgres, tempfile.TemporaryDirectory(prefix="shopassist-fuzz-") as folder:
+    with run_postgres() as postgres, tempfile.TemporaryDirectory(prefix="shopassist-fuzz-") as folder:
         identity = {"OIDC_ISSUER": provider.issuer, "OIDC_AUDIENCE": AUDIENCE}
         server = TestServer(Path(folder), postgres.url, **SETTINGS, **identity).wait_until_ready(120)
         try:

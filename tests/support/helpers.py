@@ -26,19 +26,19 @@ class FixedClock:
         self.time += timedelta(**span)
 
 
-def with_name(url: str, name: str) -> str:
+def replace_database_name(url: str, name: str) -> str:
     """Return the connection string of another database on the same server."""
     return url.rpartition("/")[0] + f"/{name}"
 
 
-def port_of(url: str) -> int:
+def get_port(url: str) -> int:
     """Return the port in a connection string."""
     return int(urlsplit(url).port or 0)
 
 
-def through(url: str, port: int) -> str:
+def replace_port(url: str, port: int) -> str:
     """Return the connection string with another port on this machine."""
-    return url.replace(f":{port_of(url)}/", f":{port}/")
+    return url.replace(f":{get_port(url)}/", f":{port}/")
 
 
 async def execute(url: str, statement: str) -> None:
@@ -50,7 +50,7 @@ async def execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-def patient(settings: Settings) -> Settings:
+def relax_time_limits(settings: Settings) -> Settings:
     """Return settings with time limits that a busy machine does not reach."""
     database = settings.database.model_copy(update={"hot_timeout": 60.0, "lock_timeout": 40.0, "retry_timeout": 60.0})
     return settings.model_copy(update={"database": database})

@@ -21,7 +21,7 @@ from shopassist.db.dsn import normalise_dsn
 from shopassist.query.models import Answer, ConversationContext, Recommendation
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.server import IdentitySettings
-from tests.support.databases import OwnPostgres, own_postgres
+from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import postgres_settings
 
 AUDIENCE = "https://api.shopassist.example"
@@ -168,15 +168,15 @@ def bearer(provider: IdentityProvider) -> Callable[..., dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def running_database() -> Iterator[OwnPostgres]:
+def postgres_server() -> Iterator[PostgresServer]:
     """Start a migrated server that the tests of a module may stop and start."""
-    with own_postgres() as database:
+    with run_postgres() as database:
         asyncio.run(migrate.upgrade(normalise_dsn(database.url)))
         yield database
 
 
 @pytest.fixture
-def database(running_database: OwnPostgres) -> Iterator[OwnPostgres]:
+def database(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
     """Return the server, running at the start and the end of each test."""
-    yield running_database
-    running_database.start()
+    yield postgres_server
+    postgres_server.start()

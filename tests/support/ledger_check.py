@@ -36,7 +36,7 @@ class Books:
     drifting_accounts: int
 
 
-async def audited(url: str, heard: Sequence[Heard], *, with_answers: bool = True) -> Books:
+async def audit_database(url: str, heard: Sequence[Heard], *, with_answers: bool = True) -> Books:
     """Compare the database with every acknowledged write, once no hold is open.
 
     With `with_answers` each paid answer must be stored too.

@@ -38,7 +38,7 @@ logfile = {folder}/log
 
 
 @contextmanager
-def own_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
+def run_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
     """Run a pooler in front of the server of `url` for `users` (passwords by name); yield its connection string."""
     assert PROGRAM.exists(), "install the package pgbouncer: make tools"
     server = make_url(url)

@@ -18,7 +18,7 @@ PROGRAM = Path("/usr/bin/redis-server")
 PASSWORD = "redis-password"  # noqa: S105 - of servers that live for a test
 
 
-class OwnRedis:
+class RedisServer:
     """A server without persistence. Its port, and so its URL, stays the same."""
 
     def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
@@ -36,7 +36,7 @@ class OwnRedis:
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "OwnRedis":
+    def start(self) -> "RedisServer":
         """Start it, empty, and wait until it listens."""
         output = os.open(self._folder / "redis.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         chosen = ["--port", str(self.port), "--bind", "127.0.0.1", "--requirepass", PASSWORD, "--save", ""]
@@ -84,11 +84,11 @@ class OwnRedis:
 
 
 @contextmanager
-def own_redis(arguments: Sequence[str] = ()) -> Iterator[OwnRedis]:
+def run_redis(arguments: Sequence[str] = ()) -> Iterator[RedisServer]:
     """Run a server for the length of the block."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-redis-"))
     folder.chmod(0o711)
-    server = OwnRedis(folder, arguments)
+    server = RedisServer(folder, arguments)
     try:
         yield server.start()
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 
 from shopassist.db.embedded.binaries import choose_folder, find_binaries, make_runnable
 from shopassist.db.embedded.process import spawn, stop_process
-from tests.support.compose import compose, interpolated
+from tests.support.compose import compose, interpolate
 from tests.support.servers import PROJECT, TestServer
 
 PROGRAMS = {"pgbouncer": "/usr/sbin/pgbouncer", "redis": "/usr/bin/redis-server", "nginx": "/usr/sbin/nginx"}
@@ -74,7 +74,7 @@ class Scale:
     def environment(self, service: str) -> dict[str, str]:
         """Return its environment variables."""
         given = self._part(service)["environment"]
-        return {name: self._replaced(service, interpolated(str(value), VARIABLES)) for name, value in given.items()}
+        return {name: self._replaced(service, interpolate(str(value), VARIABLES)) for name, value in given.items()}
 
     def initialise(self) -> None:
         """Initialise an empty volume of `database` as PostgreSQL's image does."""
@@ -213,7 +213,7 @@ def provision(scale: Scale) -> None:
 
 
 @contextmanager
-def own_scale() -> Iterator[Scale]:
+def run_scale() -> Iterator[Scale]:
     """Prepare the services without starting any, and stop all that were started behind the block."""
     for name, program in PROGRAMS.items():
         assert Path(program).exists(), f"install {name}: make tools"

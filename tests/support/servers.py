@@ -94,7 +94,7 @@ class LateReplies(QueryService):
         return reply
 
 
-def container_of(settings: Settings) -> Container:
+def build_container(settings: Settings) -> Container:
     """Build the product's container with these two replacements."""
     container = Container(settings=settings)
     container.assistant.override(ScriptedAssistant())
@@ -191,4 +191,4 @@ if __name__ == "__main__":
     time_machine.travel(datetime.now(UTC) + wrong_by).start()
     served = read_settings()
     configure_logging(served.server.log_level)
-    run_server(served, container_of)
+    run_server(served, build_container)

@@ -161,7 +161,7 @@ class Cluster:
 
 
 @contextmanager
-def own_cluster() -> Iterator[Cluster]:
+def run_cluster() -> Iterator[Cluster]:
     """Run a primary for the length of the block; stop it and its standbys behind it."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-cluster-"))
     folder.chmod(0o711)

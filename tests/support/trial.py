@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.support.ledger_check import audited
+from tests.support.ledger_check import audit_database
 from tests.support.load import Heard, Kind, Load
 from tests.support.measurements import Figure
 from tests.support.servers import TestServer
@@ -89,7 +89,7 @@ class Trial:
 
     async def level(self) -> Level:
         """Return the server's present resources."""
-        memory = resident(self.server.process.pid)
+        memory = get_resident_memory(self.server.process.pid)
         connection = await asyncpg.connect(self.url)
         try:
             return Level(await connection.fetchval(CONNECTIONS), memory)
@@ -111,7 +111,7 @@ class Trial:
 
 
 @asynccontextmanager
-async def under_load(
+async def run_trial(
     name: str, record: Callable[[Figure], None], server: TestServer, url: str, token: Callable[[str], str]
 ) -> AsyncIterator[Trial]:
     """Run a server under load for the length of the block, in which the test causes faults; then measure the effect.
@@ -129,9 +129,9 @@ async def under_load(
     heard = list(trial.load.heard)
     await trial.ask_again()
     await trial.load.hang_up()
-    after = await settled(trial, before)
-    books = await audited(url, trial.load.heard)
-    figures = [*heard_figures(heard, trial.faults), *level_figures(before, after)]
+    after = await wait_for_release(trial, before)
+    books = await audit_database(url, trial.load.heard)
+    figures = [*measure_responses(heard, trial.faults), *compare_resources(before, after)]
     figures += [
         Figure("acknowledged writes lost", len(books.lost), 0),
         Figure("doubled", len(books.doubled), 0),
@@ -140,10 +140,10 @@ async def under_load(
     for figure in figures:
         record(figure.of(name))
     beyond = [f"{figure.name}: {figure.value}" for figure in figures if not figure.holds]
-    assert not beyond, (beyond, books, statuses(heard), slowest_of(heard))
+    assert not beyond, (beyond, books, count_statuses(heard), get_slowest(heard))
 
 
-async def settled(trial: Trial, before: Level) -> Level:
+async def wait_for_release(trial: Trial, before: Level) -> Level:
     """Return the server's resources after it had time to release them."""
     after = await trial.level()
     deadline = time.monotonic() + 5
@@ -153,13 +153,13 @@ async def settled(trial: Trial, before: Level) -> Level:
     return after
 
 
-def resident(pid: int) -> int:
+def get_resident_memory(pid: int) -> int:
     """Return the resident memory of a process, in kB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
+def count_statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
     """Return the number of responses by status."""
     counted: dict[tuple[str, int], int] = {}
     for one in heard:
@@ -167,13 +167,13 @@ def statuses(heard: list[Heard]) -> dict[tuple[str, int], int]:
     return counted
 
 
-def slowest_of(heard: list[Heard]) -> list[tuple[str, int, float]]:
+def get_slowest(heard: list[Heard]) -> list[tuple[str, int, float]]:
     """Return the slowest request."""
     waited = sorted(heard, key=lambda one: -one.seconds)[:10]
     return [(one.kind.value, one.status, round(one.seconds, 2)) for one in waited]
 
 
-def level_figures(before: Level, after: Level) -> list[Figure]:
+def compare_resources(before: Level, after: Level) -> list[Figure]:
     """Return connections and memory, relative to those before the fault."""
     return [
         Figure(
@@ -185,7 +185,7 @@ def level_figures(before: Level, after: Level) -> list[Figure]:
     ]
 
 
-def heard_figures(heard: list[Heard], faults: list[Fault]) -> list[Figure]:
+def measure_responses(heard: list[Heard], faults: list[Fault]) -> list[Figure]:
     """Return the effect on shoppers."""
     ends = [fault.began for fault in faults[1:]] + [float("inf")]
     slowest, whole_after, meanwhile = 0.0, 0.0, []
