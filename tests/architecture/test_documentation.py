@@ -1,4 +1,4 @@
-"""What the documentation names exists: files, modules, settings, commands, metrics and links."""
+"""What the documentation names exists: files, modules, settings, commands and links."""
 
 import importlib
 import re
