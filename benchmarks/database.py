@@ -25,7 +25,7 @@ SERVER = {
     **DURABLE,
     "max_connections": "400",
     "shared_buffers": "1GB",
-    # A checkpoint in the middle of one side of a comparison would be luck.
+    # A checkpoint would slow only one of the two measurements.
     "checkpoint_timeout": "1h",
     "max_wal_size": "16GB",
 }

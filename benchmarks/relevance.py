@@ -46,7 +46,7 @@ BASELINES = (
 WHOLE, SHOWN = 10, 3
 
 Search = Callable[[str], Awaitable[list[str]]]
-"""A query to the ids of products, the best first."""
+"""Returns the ids of products for a query, the best first."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ async def measure(
     await asyncio.sleep(0.2)
     found = []
     for callers in CALLERS:
-        await look_up(shared, callers, 1)  # so that everything is there
+        await look_up(shared, callers, 1)  # to fill the cache
         tier = shared.shared_answers()
         assert tier is not None
         figures = tier.metrics

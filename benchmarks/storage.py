@@ -30,7 +30,7 @@ from shopassist.query.models import QueryRequest
 
 MILLION = 1_000_000
 MODELS = 60
-"""Answers of the product that the others are copies of."""
+"""Number of different answers; the others are copies."""
 
 ASKED = 1600
 AT_ONCE = 16
@@ -143,7 +143,7 @@ async def measure_questions(url: str) -> Cost:
         await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
         written, used = await connection.fetchval(WRITTEN, before), cpu_seconds(pids) - used
     finally:
-        await container.shutdown()  # its sessions tell what they changed at their end at the latest
+        await container.shutdown()  # sessions report their changes when they end
     dead, in_place = await changes(connection)
     await connection.close()
     left = {name: number / ASKED for name, number in (dead - dead_before).items()}

@@ -65,7 +65,7 @@ def test_apps_believe_nginx_and_nobody_else() -> None:
 def test_each_service_is_pinned_and_bounded(name: str) -> None:
     """Images have a version, mounts exist and are read-only, and resources and privileges are limited."""
     part = part_of(name)
-    assert PINNED.fullmatch(part["image"]) or part["image"] == "shopassist:latest"  # which is built here
+    assert PINNED.fullmatch(part["image"]) or part["image"] == "shopassist:latest"  # built locally
     for volume in part.get("volumes", ()):
         source, _, mode = volume.split(":") if volume.startswith(".") else (".", "", "ro")
         assert (PROJECT / source).exists()

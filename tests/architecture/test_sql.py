@@ -13,7 +13,7 @@ TAKES_SQL = {
     *("execute", "executemany", "fetch", "fetchval", "fetchrow", "prepare", "cursor", "copy_from_query"),
 }
 QUOTED_NAMES_ALLOWED = {"shopassist/db/statements.py"}
-"""Roles and databases have names, which SQL cannot bind: PostgreSQL itself quotes them, here and nowhere else."""
+"""SQL cannot bind names of roles and databases; only this module has PostgreSQL quote them."""
 
 
 def composed(node: ast.AST) -> bool:

@@ -22,7 +22,7 @@ FIGURES = pytest.StashKey[list[Figure]]()
 SETTINGS = {"fsync": "on", "deadlock_timeout": "100ms", "max_connections": "60"}
 TEMPLATE = "shop"
 TOKEN_AGE = timedelta(minutes=15)
-"""Tokens are older than any clock is wrong."""
+"""Age of tokens: more than the error of any clock."""
 
 Trials = Callable[..., AbstractAsyncContextManager[Trial]]
 

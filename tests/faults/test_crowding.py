@@ -17,7 +17,7 @@ pytestmark = pytest.mark.faults
 SECONDS = 3
 CROSSED = tuple(f"auth0|crossed-{number}" for number in range(4))
 MOST_QUESTIONS = 45
-"""Of one user, who has 50 credits."""
+"""Questions of one user, who has 50 credits."""
 
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shopassist'"
 CONFLICTING = """
@@ -91,7 +91,7 @@ async def test_deadlocks(trial: Trials, database: str) -> None:
         assert {who: taken[who] for who in CROSSED} == {
             who: 2 + task.result() for who, task in zip(CROSSED, asked, strict=True)
         }
-        async with asyncio.timeout(10):  # until statistics are in
+        async with asyncio.timeout(10):  # until statistics are written
             while not await other.fetchval(DEADLOCKS) > before:
                 await asyncio.sleep(0.1)
 

@@ -107,7 +107,7 @@ async def test_killed_at_the_worst_moments_nothing_is_lost_or_doubled(folder: Pa
     for shopper in shoppers:
         if shopper.query.startswith("late"):
             assert (asked[shopper.query], shopper.replayed) == (1, shopper.key is not None), shopper
-        else:  # killed before it was paid for: worked out anew
+        else:  # killed before it was paid for: answered again
             assert asked[shopper.query] >= 2, shopper
 
 

@@ -54,7 +54,7 @@ FILL = {
     FROM generate_series(1, {users}) n;
     """,
 }
-"""What each revision's tables are given, once they are there."""
+"""Rows for the tables of each revision."""
 WRITES = (
     """
     WITH paid AS (
@@ -110,7 +110,7 @@ class Writers:
                 stack.push_async_callback(connection.close)
                 group.create_task(work(connection))
             yield
-            self._working = False  # not cancelled: what is being written is to be counted
+            self._working = False  # not cancelled: count the writes in progress
 
     async def _write(self, connection: asyncpg.Connection) -> None:
         while self._working:

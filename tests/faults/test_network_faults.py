@@ -14,7 +14,7 @@ pytestmark = pytest.mark.faults
 SECONDS = 3
 COMMIT = b"COMMIT;"
 SETTLE = b"Credit deducted for message"
-"""What is in the message with which a question is paid for."""
+"""Text in the message that settles a question."""
 
 
 @pytest.fixture

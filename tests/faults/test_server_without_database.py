@@ -68,7 +68,7 @@ def test_a_database_that_never_comes_back_ends_the_server(
         while not is_healthy(port):
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        time.sleep(0 if workers == "1" else 1)  # until the last worker has begun as well
+        time.sleep(0 if workers == "1" else 1)  # until the last worker has started, too
         database.stop()
         assert process.wait(15) == 1, log.read_text()
     finally:

@@ -21,7 +21,7 @@ from shopassist.settings import Settings, Storage, StorageSettings
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 BEGIN, END = "<!-- matrix: written by `make matrix` -->\n", "<!-- end of matrix -->\n"
 MOUNTED = "GET"
-"""How files below a path are asked for."""
+"""Example path of a file below a mounted path."""
 
 
 class Identity(StrEnum):
@@ -70,7 +70,7 @@ class Row:
     body: Any = None
     parameters: dict[str, str] = field(default_factory=dict)
     of_others: bool = False
-    """Whether those who are let in are shown what is others'."""
+    """Whether allowed callers see other users' data."""
 
 
 def row(who: Who, *answers: int, body: Any = None, of_others: bool = False, **parameters: str) -> Row:

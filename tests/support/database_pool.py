@@ -14,7 +14,7 @@ COPYING = "STRATEGY file_copy"
 """Without fsync, copying files is faster than writing every page to the WAL: 0.1 s less per database."""
 
 MORE_BYTES = 300_000
-"""How much larger than when it was new a database may be."""
+"""Maximum growth of a database that is used again."""
 
 STATE = """
 SELECT md5(string_agg(x, E'\\n' ORDER BY x)) AS shape, sum(size)::bigint AS size, bool_or(others) AS others FROM (
@@ -89,7 +89,7 @@ class DatabasePool:
             look = "SELECT EXISTS (SELECT FROM {})"
             filled = [name for name in names if await connection.fetchval(look.format(name))]
             assert not filled, f"a new database is expected to be empty, yet {filled} are not"
-            # Tables that only grow have triggers that would refuse this.
+            # Append-only tables have triggers that would refuse this.
             deletes = "; ".join("DELETE FROM {}".format(name) for name in names)  # noqa: S608, UP032 - quoted
             self._emptying = f"SET session_replication_role = replica; {deletes}; {RESTART}"
             await connection.close()

@@ -22,7 +22,7 @@ CHECKS = (
     "response_schema_conformance,missing_required_header,unsupported_method"
 )
 SETTINGS = {
-    # All requests come from one network and of two callers: what holds for these is no limit for tests.
+    # All requests come from one network and two callers: raise their limits.
     "RATE_LIMIT_QUESTIONS_PER_MINUTE": "1000000",
     "RATE_LIMIT_READS_PER_MINUTE": "1000000",
     "GUEST_ACCOUNTS_PER_NETWORK_PER_DAY": "1000000",
@@ -42,7 +42,7 @@ def fuzz(server: TestServer, name: str, headers: dict[str, str], seconds: int, e
         ),
         *("--checks", CHECKS, "--phases", "examples,coverage,fuzzing", "--max-examples", str(examples)),
         *("--continue-on-failure", "--suppress-health-check", "all", "--request-timeout", "60", "--warnings", "off"),
-        # Python 3.11 cannot always parse in two threads at once, which hypothesis would do with more workers
+        # Python 3.11 cannot always parse in two threads at once, as hypothesis does with more workers
         # ("AST constructor recursion depth mismatch").
         *("--workers", "1", "--no-color"),
         *(part for header, value in headers.items() for part in ("--header", f"{header}: {value}")),

@@ -15,13 +15,13 @@ RATE = int(os.environ.get("FAULT_RATE", "200"))
 """Requests a second."""
 
 PATIENCE_SECONDS = 15.0
-"""After which the deployed client gives up."""
+"""Time after which the deployed client gives up."""
 
 IDLE_SECONDS = 2.0
-"""How long a connection may be idle; the server closes it after five."""
+"""Maximum idle time of a connection; the server closes it after five seconds."""
 
 KNOWN = 20
-"""Questions and guests that everybody asks about again and again."""
+"""Questions and guests that are repeated."""
 
 
 class Kind(StrEnum):
@@ -40,7 +40,7 @@ MIX = (
     Kind.NEW, Kind.CREDITS, Kind.CACHED, Kind.CREDITS, Kind.CONSENT,
 )  # fmt: skip
 CHANGED_AFTER = RATE
-"""Requests between a consent and its change; every other consent is changed in place of a new one being given."""
+"""Requests between a consent and its change; every other consent request changes an existing one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 OBSERVE = Path(__file__).resolve().parents[2] / "deploy" / "observe"
 PROMETHEUS_OWN = {"up", "ALERTS"}
-"""What Prometheus itself knows of every target."""
+"""Metrics that Prometheus adds for every target."""
 
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 SELECTOR = re.compile(r"\{[^}]*\}")

@@ -141,7 +141,7 @@ class Proxy:
             if not (link.half_open or (self._keeping_open and target is link.product)):
                 target.write_eof()  # the reader still processes what it received before
         except (OSError, RuntimeError):
-            pass  # the end that was written to is closed
+            pass  # the receiving end is closed
 
     def _is_cut_after(self, data: bytes) -> bool:
         if not any(mark in data for mark in self._marks):

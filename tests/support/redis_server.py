@@ -15,7 +15,7 @@ from shopassist.db.embedded.binaries import choose_folder
 from shopassist.db.embedded.process import spawn
 
 PROGRAM = Path("/usr/bin/redis-server")
-PASSWORD = "redis-password"  # noqa: S105 - of servers that live for a test
+PASSWORD = "redis-password"  # noqa: S105 - for the servers of one test
 
 
 class RedisServer:

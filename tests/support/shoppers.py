@@ -38,7 +38,7 @@ class Shoppers:
     async def _shop(self, number: int) -> None:
         turn = 0
         while not self._enough.is_set():
-            guest = f"guest-{number}-{turn // 10}"  # who has ten credits
+            guest = f"guest-{number}-{turn // 10}"  # a guest has ten credits
             key = {"X-Session-ID": guest, "Idempotency-Key": f"{number}-{turn}"}
             while not await self._answered({"query": f"phone {number} {turn}"}, key):
                 await asyncio.sleep(0.1)

@@ -18,17 +18,17 @@ from tests.support.servers import TestServer
 START_SECONDS = 100.0
 WARM_UP_SECONDS = 3.0
 QUIET_SECONDS = 1.0
-"""How long nothing may fail until service counts as whole again."""
+"""Time without a failure until service counts as recovered."""
 
 PATIENCE_SECONDS = 15.0
 TOGETHER = 20
-"""Shoppers who ask again at the same time."""
+"""Shoppers who repeat their question at the same time."""
 
 CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'shopassist'"
 )
 KEPT_CONNECTIONS = 18
-"""What the pools of a server keep once they needed as many: `DB_POOL_SIZE`, and 8 for hot statements."""
+"""Connections that the pools keep after a peak: `DB_POOL_SIZE`, and 8 for hot statements."""
 
 HOLDS = {"CREDIT_HOLD_TTL_SECONDS": "5", "QUERY_TIMEOUT_SECONDS": "4"}
 
