@@ -23,40 +23,36 @@ from shopassist.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was looked at, what was seen, and, where something is wrong, what to do about it."""
+    """The result of a check; `fix` says what to do if there is a problem."""
 
     check: str
-    seen: str
+    observation: str
     fix: str | None = None
 
     @property
-    def healthy(self) -> bool:
-        """Whether there is nothing to do."""
+    def is_healthy(self) -> bool:
         return self.fix is None
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Settings, and a connection as the app has it."""
+    """Settings and a connection with the role of the app."""
 
     settings: Settings
     url: URL
     connection: asyncpg.Connection
 
     @property
-    def guarded(self) -> bool:
-        """Whether the strict rules of production hold: not for the embedded database."""
+    def is_strict(self) -> bool:
+        """Whether the rules of production apply. They do not for the embedded database."""
         return self.settings.server.production and not self.settings.embedded_database
 
 
 DoctorCheck = Callable[[Deployment], Awaitable[Finding]]
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 1.0
-"""Further apart, tokens and periods are judged by different clocks."""
+"""A larger difference makes tokens and periods expire at different times."""
 
-DURABILITY_QUERY = (
-    "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit')"
-)
 TLS_QUERY = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 CONNECTIONS_QUERY = """
 SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -64,89 +60,77 @@ SELECT current_setting('max_connections')::int - current_setting('superuser_rese
 
 
 async def check_migrations(deployment: Deployment) -> Finding:
-    """The schema is the one that this version needs."""
+    """Check that the schema is the one that this version needs."""
     found, newest = await fetch_revision(deployment.connection), list_known_revisions()[-1]
     fix = None if found == newest else "Run `shopassist db upgrade` with the owner's link, or deploy the other version."
     return Finding("migrations", f"revision {found or 'base'}, this version needs {newest}", fix)
 
 
 async def check_role(deployment: Deployment) -> Finding:
-    """The app cannot switch the ledger's rules off."""
+    """Check that the app cannot switch the ledger's rules off."""
     privileged = await is_privileged(deployment.connection)
-    seen = "the app's role is a superuser or owns the tables" if privileged else "the app's role has what it needs"
-    if not privileged or not deployment.guarded:
-        return Finding("roles", seen)
-    return Finding("roles", seen, "Make the roles with `shopassist db provision`, and put the app's into DATABASE_URL.")
+    text = "the app's role is a superuser or owns the tables" if privileged else "the app's role has what it needs"
+    if not privileged or not deployment.is_strict:
+        return Finding("roles", text)
+    return Finding("roles", text, "Make the roles with `shopassist db provision`, and put the app's into DATABASE_URL.")
 
 
 async def check_tls(deployment: Deployment) -> Finding:
-    """What goes over a network is encrypted."""
+    """Check that a connection over a network is encrypted."""
     if await deployment.connection.fetchval(TLS_QUERY):
         return Finding("tls", "the link to the database is encrypted")
-    seen = "the link to the database is not encrypted"
-    if not deployment.guarded or is_local_dsn(deployment.url):
-        return Finding("tls", f"{seen}, and stays on this machine or out of production")
-    return Finding("tls", seen, "Ask for TLS: DB_SSL_MODE=verify-full with DB_SSL_ROOT_CERT.")
+    text = "the link to the database is not encrypted"
+    if not deployment.is_strict or is_local_dsn(deployment.url):
+        return Finding("tls", f"{text}, and stays on this machine or out of production")
+    return Finding("tls", text, "Ask for TLS: DB_SSL_MODE=verify-full with DB_SSL_ROOT_CERT.")
 
 
 async def check_clock(deployment: Deployment) -> Finding:
-    """The app's clock and the database's agree."""
+    """Compare this machine's clock with the database's."""
     before = datetime.now(UTC)
-    theirs: datetime = await deployment.connection.fetchval("SELECT clock_timestamp()")
+    database_now: datetime = await deployment.connection.fetchval("SELECT clock_timestamp()")
     after = datetime.now(UTC)
-    apart = (theirs - (before + (after - before) / 2)).total_seconds()
-    fix = None if abs(apart) <= MAX_CLOCK_DIFFERENCE_SECONDS else "Let both machines follow one time service (NTP)."
-    return Finding("clock", f"the database's clock is {apart:+.2f} s from this machine's", fix)
-
-
-async def check_durability(deployment: Deployment) -> Finding:
-    """What is acknowledged is on the disk."""
-    off = sorted(
-        row["name"] for row in await deployment.connection.fetch(DURABILITY_QUERY) if row["setting"] in {"off", "local"}
-    )
-    if not off:
-        return Finding("durability", "what is acknowledged is on the disk")
-    return Finding("durability", f"{', '.join(off)} off", "Switch that on: what is acknowledged may be lost.")
+    difference = (database_now - (before + (after - before) / 2)).total_seconds()
+    fix = None if abs(difference) <= MAX_CLOCK_DIFFERENCE_SECONDS else "Synchronise both machines with NTP."
+    return Finding("clock", f"the database's clock is {difference:+.2f} s from this machine's", fix)
 
 
 async def check_connections(deployment: Deployment) -> Finding:
-    """The server bears all that the workers may open."""
+    """Check that the server accepts all connections that the workers may open."""
     database, workers = deployment.settings.database, deployment.settings.server.workers
-    most = workers * (database.pool_size + database.max_overflow + min(database.pool_size, DIRECT_CONNECTIONS))
-    borne: int = await deployment.connection.fetchval(CONNECTIONS_QUERY)
-    seen = f"{workers} workers open up to {most} connections, the server bears {borne}"
+    needed = workers * (database.pool_size + database.max_overflow + min(database.pool_size, DIRECT_CONNECTIONS))
+    available: int = await deployment.connection.fetchval(CONNECTIONS_QUERY)
+    text = f"{workers} workers open up to {needed} connections, the server accepts {available}"
     fix = "Lower DB_POOL_SIZE, DB_MAX_OVERFLOW or WORKERS, raise max_connections, or put PgBouncer in between."
-    return Finding("connections", seen, None if most <= borne else fix)
+    return Finding("connections", text, None if needed <= available else fix)
 
 
 async def check_settings(deployment: Deployment) -> Finding:
-    """Nothing that is fit for development alone is left in production."""
+    """Check that no setting is only suitable for development."""
     server, identity = deployment.settings.server, deployment.settings.identity
-    if not deployment.guarded:
+    if not deployment.is_strict:
         return Finding("settings", f"ENVIRONMENT={server.environment}: the rules of production do not hold")
-    wrong = {
+    possible = {
         "SECRET_KEY is not set": identity.secret_key is None,
         "ALLOWED_HOSTS lets every name through": "*" in server.allowed_hosts,
-        "no token issuer is set, so nobody can log in": not (identity.issuer and identity.audience),
+        "no token issuer is set, so no one can log in": not (identity.issuer and identity.audience),
         "DEBUG is on": server.debug,
         "SAMPLE_CATALOGUE is on": deployment.settings.fill_with_sample,
     }
-    said = [what for what, is_wrong in wrong.items() if is_wrong]
-    if not said and not server.trusted_proxies:
+    problems = [problem for problem, is_found in possible.items() if is_found]
+    if not problems and not server.trusted_proxies:
         return Finding("settings", "fit for production; behind a proxy, name it in TRUSTED_PROXIES")
-    if not said:
+    if not problems:
         return Finding("settings", "fit for production")
-    return Finding("settings", "; ".join(said), "Set them as the README's table of settings says.")
+    return Finding("settings", "; ".join(problems), "Set them as the README's table of settings says.")
 
 
 async def check_backups(deployment: Deployment) -> Finding:
-    """The newest backup is young and whole as far as a look can tell."""
-    if not deployment.guarded:
+    """Check the age and the size of the newest backup."""
+    if not deployment.is_strict:
         return Finding("backups", "not looked at outside production")
-    folder, longest = (
-        get_backup_folder(deployment.settings),
-        timedelta(hours=deployment.settings.backup.longest_age_hours),
-    )
+    folder = get_backup_folder(deployment.settings)
+    max_age = timedelta(hours=deployment.settings.backup.longest_age_hours)
     fix = "Run `shopassist backup create` on a schedule, or raise BACKUP_MAX_AGE_HOURS if something else backs up."
     names = list_backups(folder)
     if not names:
@@ -157,29 +141,28 @@ async def check_backups(deployment: Deployment) -> Finding:
     except (BackupError, OSError):
         return Finding("backups", f"the newest, {names[-1]}, is damaged", fix)
     age = datetime.now(UTC) - newest.created_at
-    seen = f"{newest.name} is {age.total_seconds() / 3600:.1f} hours old"
+    text = f"{newest.name} is {age.total_seconds() / 3600:.1f} hours old"
     if size != newest.size:
         return Finding("backups", f"{newest.name} is cut off", fix)
-    return Finding("backups", seen, fix if age > longest else None)
+    return Finding("backups", text, fix if age > max_age else None)
 
 
 async def check_shared_cache(deployment: Deployment) -> Finding:
-    """Redis answers, where it is to be asked."""
-    link = build_redis_client(deployment.settings.shared_cache_url)
-    if link is None:
+    """Check that Redis answers, if it is configured."""
+    redis = build_redis_client(deployment.settings.shared_cache_url)
+    if redis is None:
         return Finding("shared cache", "REDIS_URL is not set: every answer is read from the database")
     try:
-        await link.ping()
+        await redis.ping()
     except StorageUnavailableError:
-        seen = "Redis does not answer: answers are read from the database"
-        return Finding("shared cache", seen, "Start it, put its address and password into REDIS_URL, or unset that.")
+        text = "Redis does not answer: answers are read from the database"
+        return Finding("shared cache", text, "Start it, put its address and password into REDIS_URL, or unset that.")
     finally:
-        await link.close()
+        await redis.close()
     return Finding("shared cache", "Redis answers")
 
 
 LARGE_TABLE_ROWS = 10_000
-BLOATED_SHARE = 0.3
 
 INDEXES_QUERY = """
 SELECT c.relname AS name, i.indisvalid AND i.indisready AS valid FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
@@ -192,19 +175,6 @@ CROSS JOIN (SELECT stats_reset FROM pg_stat_database WHERE datname = current_dat
 WHERE s.idx_scan = 0 AND NOT i.indisunique AND t.n_live_tup >= $1 AND t.seq_scan > 0
   AND COALESCE(d.stats_reset, pg_postmaster_start_time()) < now() - interval '7 days'
 ORDER BY 1
-"""
-BLOATED_TABLES_QUERY = """
-SELECT s.relname AS name, s.n_dead_tup AS dead, s.n_live_tup AS live FROM pg_stat_user_tables s
-WHERE s.n_dead_tup > $1 AND s.n_dead_tup > $2 * (s.n_live_tup + s.n_dead_tup) ORDER BY 1
-"""
-AUTOVACUUM_QUERY = """
-SELECT current_setting('autovacuum') = 'on' AND NOT EXISTS (
-    SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND 'autovacuum_enabled=false' = ANY(reloptions)
-)
-"""
-LEDGER_DIFFERENCE_QUERY = """
-SELECT (SELECT COALESCE(sum(amount), 0) FROM credit_transactions)
-     - (SELECT COALESCE(sum(available_credits::bigint + held_credits), 0) FROM user_credits)
 """
 OVERDUE_HOLDS_QUERY = "SELECT count(*) FROM credit_holds WHERE expires_at < now() - interval '2 minutes'"
 PUBLISHED_TERMS_QUERY = "SELECT count(*) FROM consent_notices WHERE purpose = 'terms'"
@@ -224,14 +194,14 @@ LEADER_QUERY = "SELECT expires_at > now() FROM leases WHERE name = 'scheduler'"
 
 
 async def check_indexes(deployment: Deployment) -> Finding:
-    """Every index that queries need is there and whole, and none is dead weight."""
-    found = {row["name"]: row["valid"] for row in await deployment.connection.fetch(INDEXES_QUERY)}
-    wanted = {str(index.name) for table in UserCredits.metadata.tables.values() for index in table.indexes}
-    missing, broken = sorted(wanted - found.keys()), sorted(name for name, valid in found.items() if not valid)
+    """Check that all indexes exist and are valid, and that large ones are used."""
+    valid = {row["name"]: row["valid"] for row in await deployment.connection.fetch(INDEXES_QUERY)}
+    needed = {str(index.name) for table in UserCredits.metadata.tables.values() for index in table.indexes}
+    missing, broken = sorted(needed - valid.keys()), sorted(name for name, is_valid in valid.items() if not is_valid)
     if missing:
-        seen = f"missing: {', '.join(missing)}"
+        text = f"missing: {', '.join(missing)}"
         return Finding(
-            "indexes", seen, "Build them again: `shopassist db downgrade -1`, then `upgrade`, or CREATE INDEX."
+            "indexes", text, "Build them again: `shopassist db downgrade -1`, then `upgrade`, or CREATE INDEX."
         )
     if broken:
         return Finding("indexes", f"not valid: {', '.join(broken)}", "REINDEX INDEX CONCURRENTLY each of them.")
@@ -240,49 +210,92 @@ async def check_indexes(deployment: Deployment) -> Finding:
         return Finding(
             "indexes", f"unused for a week: {', '.join(unused)}", "See whether anything needs them; else drop."
         )
-    return Finding("indexes", f"all {len(wanted)} are there and valid")
-
-
-async def check_dead_rows(deployment: Deployment) -> Finding:
-    """Deleted and replaced rows are cleared away."""
-    if not await deployment.connection.fetchval(AUTOVACUUM_QUERY):
-        return Finding("bloat", "autovacuum is off", "Switch autovacuum on, for the server and for each table.")
-    rows = await deployment.connection.fetch(BLOATED_TABLES_QUERY, LARGE_TABLE_ROWS, BLOATED_SHARE)
-    if not rows:
-        return Finding("bloat", "no table is full of dead rows")
-    seen = ", ".join(f"{row['name']} has {row['dead']:,} dead rows of {row['live'] + row['dead']:,}" for row in rows)
-    return Finding("bloat", seen, "Run `shopassist maintenance run vacuum`, and look for transactions that stay open.")
-
-
-async def check_ledger(deployment: Deployment) -> Finding:
-    """Accounts and ledger agree in sum."""
-    apart = await deployment.connection.fetchval(LEDGER_DIFFERENCE_QUERY)
-    if not apart:
-        return Finding("ledger", "balances and ledger agree in sum")
-    return Finding("ledger", f"balances and ledger are {apart} credits apart", "Run `shopassist credits verify`.")
+    return Finding("indexes", f"all {len(needed)} are there and valid")
 
 
 async def check_leader(deployment: Deployment) -> Finding:
-    """Some process does the scheduled work."""
-    forgotten = await deployment.connection.fetchval(OVERDUE_HOLDS_QUERY)
-    if forgotten:
-        seen = f"{forgotten} holds should have been voided minutes ago"
-        return Finding("scheduled work", seen, "No server leads: see that one runs, and its log for `job_failed`.")
-    leads = await deployment.connection.fetchval(LEADER_QUERY)
-    return Finding("scheduled work", "a server leads" if leads else "no server runs, and nothing is overdue")
+    """Check that a process runs the scheduled jobs."""
+    overdue = await deployment.connection.fetchval(OVERDUE_HOLDS_QUERY)
+    if overdue:
+        text = f"{overdue} holds should have been voided minutes ago"
+        return Finding("scheduled work", text, "No server leads: see that one runs, and its log for `job_failed`.")
+    has_leader = await deployment.connection.fetchval(LEADER_QUERY)
+    return Finding("scheduled work", "a server leads" if has_leader else "no server runs, and nothing is overdue")
 
 
 async def check_consent(deployment: Deployment) -> Finding:
-    """What must be agreed to is published, and the records of consent are what the history says."""
+    """Check that terms are published if they are required, and that consent records agree with the history."""
     if deployment.settings.consent.required and not await deployment.connection.fetchval(PUBLISHED_TERMS_QUERY):
-        seen = "CONSENT_REQUIRED is set and no terms are published: every question is refused"
-        return Finding("consent", seen, "Run `shopassist consent publish terms FILE --locale …`.")
-    apart = await deployment.connection.fetchval(CONSENT_DIFFERENCES_QUERY)
-    if apart:
-        seen = f"{apart} consent records differ from the history"
-        return Finding("consent", seen, "An older version wrote them: see docs/consent.md, Rolling deployments.")
+        text = "CONSENT_REQUIRED is set and no terms are published: every question is refused"
+        return Finding("consent", text, "Run `shopassist consent publish terms FILE --locale …`.")
+    differing = await deployment.connection.fetchval(CONSENT_DIFFERENCES_QUERY)
+    if differing:
+        text = f"{differing} consent records differ from the history"
+        return Finding("consent", text, "An older version wrote them: see docs/consent.md, Rolling deployments.")
     return Finding("consent", "records and history agree")
 
+
+@dataclass(frozen=True, slots=True)
+class SqlCheck:
+    """A check by queries, each with a text and a fix. A query returns NULL or 0 if there is no problem."""
+
+    name: str
+    healthy: str
+    problems: tuple[tuple[str, str, str], ...]
+
+    async def __call__(self, deployment: Deployment) -> Finding:
+        """Return the first problem."""
+        for query, text, fix in self.problems:
+            if value := await deployment.connection.fetchval(query):
+                return Finding(self.name, text.format(value), fix)
+        return Finding(self.name, self.healthy)
+
+
+check_durability = SqlCheck(
+    "durability",
+    "what is acknowledged is on the disk",
+    (
+        (
+            """SELECT string_agg(name, ', ' ORDER BY name) FROM pg_settings
+            WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting IN ('off', 'local')""",
+            "{} off",
+            "Switch that on: what is acknowledged may be lost.",
+        ),
+    ),
+)
+check_dead_rows = SqlCheck(
+    "bloat",
+    "no table is full of dead rows",
+    (
+        (
+            """SELECT current_setting('autovacuum') <> 'on' OR EXISTS (
+                SELECT FROM pg_class
+                WHERE relnamespace = 'public'::regnamespace AND 'autovacuum_enabled=false' = ANY(reloptions)
+            )""",
+            "autovacuum is off",
+            "Switch autovacuum on, for the server and for each table.",
+        ),
+        (
+            """SELECT string_agg(relname || to_char(n_dead_tup, '" has "FM999,999,999,999" dead rows of "')
+                || to_char(n_live_tup + n_dead_tup, 'FM999,999,999,999'), ', ' ORDER BY relname)
+            FROM pg_stat_user_tables WHERE n_dead_tup > 10000 AND n_dead_tup > 0.3 * (n_live_tup + n_dead_tup)""",
+            "{}",
+            "Run `shopassist maintenance run vacuum`, and look for transactions that stay open.",
+        ),
+    ),
+)
+check_ledger = SqlCheck(
+    "ledger",
+    "balances and ledger agree in sum",
+    (
+        (
+            """SELECT (SELECT COALESCE(sum(amount), 0) FROM credit_transactions)
+            - (SELECT COALESCE(sum(available_credits::bigint + held_credits), 0) FROM user_credits)""",
+            "balances and ledger are {} credits apart",
+            "Run `shopassist credits verify`.",
+        ),
+    ),
+)
 
 CHECKS: tuple[DoctorCheck, ...] = (
     check_migrations,
@@ -302,11 +315,11 @@ CONTENT_CHECKS: tuple[DoctorCheck, ...] = (
     check_leader,
     check_consent,
 )
-"""Checks of what only a database with the schema of this version has."""
+"""Checks that need the schema of this version."""
 
 
 async def run_checks(settings: Settings) -> list[Finding]:
-    """What was found, in the order of the checks. Raises `StartupError` when the database cannot be reached."""
+    """Run all checks in order. Raises `StartupError` if the database cannot be reached."""
     if settings.database.database_url is None:
         raise StartupError("STORAGE=memory has no database.")
     url = apply_tls_settings(normalise_dsn(settings.database.database_url.get_secret_value()), settings.database)
@@ -317,12 +330,14 @@ async def run_checks(settings: Settings) -> list[Finding]:
 
 
 def print_findings(findings: list[Finding]) -> bool:
-    """Print them; whether all is well."""
+    """Print the findings; return whether all are healthy."""
     table = Table("", "check", "seen", "to do", box=None, pad_edge=False)
     for finding in findings:
-        table.add_row("ok" if finding.healthy else "!!", finding.check, finding.seen, finding.fix or "")
+        table.add_row("ok" if finding.is_healthy else "!!", finding.check, finding.observation, finding.fix or "")
     console = Console(highlight=False, markup=False)
     console.print(table)
-    wrong = sum(not finding.healthy for finding in findings)
-    console.print(f"{len(findings)} checks, {wrong} to put right" if wrong else f"{len(findings)} checks, all well")
-    return not wrong
+    problems = sum(not finding.is_healthy for finding in findings)
+    console.print(
+        f"{len(findings)} checks, {problems} to put right" if problems else f"{len(findings)} checks, all well"
+    )
+    return not problems

@@ -1,4 +1,4 @@
-"""`shopassist doctor`: each thing that may be wrong, broken once and found by its name."""
+"""`shopassist doctor` finds each problem that it checks for."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -21,20 +21,20 @@ from shopassist.settings.database import DatabaseConfig
 from shopassist.settings.server import IdentitySettings, ServerSettings
 from tests.support.helpers import execute, postgres_settings
 
-OF_TESTS = {"roles", "durability"}
-"""What is always found: tests are superusers of a server that need not survive a power cut."""
+ALWAYS_FOUND = {"roles", "durability"}
+"""Problems of every test: its role is a superuser, and its server does not write durably."""
 
 
 @dataclass(slots=True)
 class Patient:
-    """A deployment to be broken: its settings, its database and the folder of its backups."""
+    """A deployment that tests break: settings, database and backup folder."""
 
     settings: Settings
     url: str
     folder: Path
 
     async def run(self, *statements: str) -> None:
-        """Run statements in the database."""
+        """Execute statements in the database."""
         for statement in statements:
             await execute(self.url, statement)
 
@@ -44,13 +44,13 @@ class Patient:
         self.settings = self.settings.model_copy(update={group: changed})
 
     async def findings(self) -> dict[str, Finding]:
-        """What is found, by the name of the check."""
+        """Return the findings by the name of the check."""
         return {finding.check: finding for finding in await run_checks(self.settings)}
 
 
 @pytest.fixture
-async def relax_time_limits(database_url: str, tmp_path: Path) -> Patient:
-    """A deployment in production of which nothing is wrong but what is of all tests."""
+async def patient(database_url: str, tmp_path: Path) -> Patient:
+    """A deployment in production with no other problem than `ALWAYS_FOUND`."""
     settings = postgres_settings(database_url).model_copy(
         update={
             "server": ServerSettings(environment="production", allowed_hosts=("shop.example",)),
@@ -134,9 +134,9 @@ async def _damaged_backup(patient: Patient) -> None:
 
 
 async def _no_redis(patient: Patient) -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))
-        patient.change("cache", redis_url=SecretStr(f"redis://127.0.0.1:{unheard.getsockname()[1]}/0"))
+    with socket.socket() as unused_socket:
+        unused_socket.bind(("127.0.0.1", 0))
+        patient.change("cache", redis_url=SecretStr(f"redis://127.0.0.1:{unused_socket.getsockname()[1]}/0"))
 
 
 async def _no_terms(patient: Patient) -> None:
@@ -152,7 +152,7 @@ async def _record_without_history(patient: Patient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("break_it", "check", "seen"),
+    ("break_deployment", "check", "seen"),
     [
         (_older_schema, "migrations", "needs"),
         (_lost_index, "indexes", "missing: ix_credit_holds_expires_at"),
@@ -172,37 +172,37 @@ async def _record_without_history(patient: Patient) -> None:
         (_damaged_backup, "backups", "damaged"),
     ],
 )
-async def test_what_is_broken_is_named(
-    patient: Patient, break_it: Callable[[Patient], Awaitable[None]], check: str, seen: str
+async def test_each_problem_is_reported(
+    patient: Patient, break_deployment: Callable[[Patient], Awaitable[None]], check: str, seen: str
 ) -> None:
-    """That check says so and what to do; no other one does."""
-    await break_it(patient)
+    """The check reports the problem and a fix; no other check does."""
+    await break_deployment(patient)
     findings = await patient.findings()
-    assert seen in findings[check].seen
-    assert {name for name, finding in findings.items() if not finding.healthy} == {check, *OF_TESTS}
+    assert seen in findings[check].observation
+    assert {name for name, finding in findings.items() if not finding.is_healthy} == {check, *ALWAYS_FOUND}
     assert not print_findings(list(findings.values()))
 
 
-async def test_a_deployment_that_is_well(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:
-    """Out of production a superuser is no fault."""
-    assert {name for name, finding in (await patient.findings()).items() if not finding.healthy} == OF_TESTS
+async def test_a_healthy_deployment(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:
+    """A superuser is accepted outside production."""
+    assert {name for name, finding in (await patient.findings()).items() if not finding.is_healthy} == ALWAYS_FOUND
     patient.change("server", environment="development")
-    assert {name for name, finding in (await patient.findings()).items() if not finding.healthy} == {"durability"}
-    print_findings([finding for finding in await run_checks(patient.settings) if finding.healthy])
+    assert {name for name, finding in (await patient.findings()).items() if not finding.is_healthy} == {"durability"}
+    print_findings([finding for finding in await run_checks(patient.settings) if finding.is_healthy])
     assert "all well" in capsys.readouterr().out
 
 
 async def test_an_empty_database_lacks_its_schema(patient: Patient, empty_database_url: str) -> None:
-    """Nothing else is looked for in it."""
+    """Without a schema the checks of its contents are skipped."""
     database = DatabaseConfig(database_url=SecretStr(empty_database_url))
     patient.settings = patient.settings.model_copy(update={"database": database})
     findings = await patient.findings()
-    assert "revision base" in findings["migrations"].seen
+    assert "revision base" in findings["migrations"].observation
     assert "ledger" not in findings
 
 
 async def test_a_link_over_a_network_must_be_encrypted(patient: Patient) -> None:
-    """Loopback and sockets need no TLS; the network does."""
+    """Connections over a network need TLS; loopback and sockets do not."""
     connection = await asyncpg.connect(patient.url)
     try:
         for host, healthy in (
@@ -213,13 +213,13 @@ async def test_a_link_over_a_network_must_be_encrypted(patient: Patient) -> None
             ("db", False),
         ):
             deployment = Deployment(patient.settings, normalise_dsn(patient.url).set(host=host), connection)
-            assert (await doctor.check_tls(deployment)).healthy is healthy
+            assert (await doctor.check_tls(deployment)).is_healthy is healthy
     finally:
         await connection.close()
 
 
-async def test_a_clock_that_is_off_is_noticed(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten minutes, either way."""
+async def test_a_clock_difference_is_reported(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference of ten minutes is a problem."""
 
     class Off(datetime):
         @classmethod
@@ -228,5 +228,5 @@ async def test_a_clock_that_is_off_is_noticed(patient: Patient, monkeypatch: pyt
 
     monkeypatch.setattr(doctor, "datetime", Off)
     finding = (await patient.findings())["clock"]
-    assert not finding.healthy
-    assert "-600" in finding.seen or "-599" in finding.seen
+    assert not finding.is_healthy
+    assert "-600" in finding.observation or "-599" in finding.observation
