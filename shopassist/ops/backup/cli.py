@@ -39,20 +39,20 @@ HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
 
 
 class RunOnDatabase(Protocol):
-    """Gives work the services on the database that settings name."""
+    """Runs work with the services on the database of the settings."""
 
     async def __call__(self, settings: Settings, work: Callable[[PrivacyServices], Awaitable[Result]]) -> Result: ...
 
 
 def get_administrator_dsn(settings: Settings) -> URL:
-    """The link that may make databases: the administrator's, else as for backing up."""
+    """Return the administrator's DSN, which may create databases, or else the one for backups."""
     link = load_settings(ProvisioningSettings).admin_url
     return require_session_dsn(settings) if link is None else build_dsn(settings, link, "DATABASE_ADMIN_URL")
 
 
 @app.command()
 def create() -> None:
-    """Back the database up, and remove the oldest backups beyond BACKUP_KEEP."""
+    """Back up the database, and remove the oldest backups beyond BACKUP_KEEP."""
     with running_database() as settings, console.status("backing up"):
         made = asyncio.run(back_up(settings))
     rows = sum(made.contents.rows.values())
@@ -90,9 +90,9 @@ def verify(name: NameArgument = "newest") -> None:
 def restore(
     context: typer.Context,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Put NAME in the place of the database, which is kept under another name. Who was erased since stays erased."""
+    """Replace the database with NAME and keep the old one under another name. Erased users stay erased."""
     with running_database() as settings:
         folder = get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
@@ -111,10 +111,7 @@ def restore(
 
 
 async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None) -> None:
-    """Give a database restored from backup `name` to the roles that there are, and record in it that it was.
-
-    Whom `erase_again` knows of is erased in it before anybody else can look.
-    """
+    """Erase users again in a restored database, grant it to the existing roles, and record the restore in it."""
     if erase_again:
         await erase_again(url)
     names = ProvisioningSettings()
@@ -126,10 +123,10 @@ async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Await
 
 
 async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDatabase, url: URL) -> int:
-    """Erase in the database of `url` whoever was erased in `old`, which it is to take the place of; how many were.
+    """Erase the users in the database of `url` who were erased in `old`; return their number.
 
-    The erasure is this version's, so the schema is brought up to it when there is anybody on the list. Raises
-    `StartupError` and `MigrationError`.
+    If there are any, the schema is migrated first, because the erasure is that of this version. Raises `StartupError`
+    and `MigrationError`.
     """
     listed = await list_erasures_in(old, settings, on_database)
     if not listed:
@@ -141,22 +138,22 @@ async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDataba
 
 
 async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatabase) -> dict[str, ErasureListEntry]:
-    """The last erasure of each subject in a database, by hash; nobody where its schema knows of none."""
+    """Return the last erasure of each subject in a database, by hash; none if its schema is older than erasures."""
     async with connect(url) as connection:
         if not await connection.fetchval(HAS_ERASURES_QUERY):
             return {}
 
     async def read(services: PrivacyServices) -> dict[str, ErasureListEntry]:
-        # The oldest first, so the last of a subject stays.
+        # Sorted by time, so the last one of each subject remains.
         return {one.subject_hash: one async for one in services.erasure_service().iterate_list()}
 
     return await on_database(with_database_url(settings, url), read)
 
 
 def with_database_url(settings: Settings, url: URL) -> Settings:
-    """The settings, on the database of `url` alone."""
+    """Return the settings with `url` as the only database."""
     link = SecretStr(url.render_as_string(hide_password=False))
-    # The link itself says how it is protected.
+    # The DSN has its own TLS parameters.
     alone = {"database_url": link, "replica_url": None, "ssl_mode": None, "ssl_root_cert": None}
     database = settings.database.model_copy(update=alone)
     return settings.model_copy(update={"database": database})

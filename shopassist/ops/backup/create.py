@@ -1,7 +1,6 @@
 """Creates backups: counts and dumps one snapshot, encrypts the dump, and removes old backups."""
 
 import asyncio
-import hashlib
 import os
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from shopassist.ops.backup.manifest import (
     count_contents,
     get_dump_file,
     get_manifest_file,
+    hash_file,
     list_backups,
 )
 from shopassist.ops.backup.pg_tools import build_environment, find_program
@@ -36,46 +36,21 @@ from shopassist.settings import Settings
 LEFTOVER_SECONDS = 24 * 3600
 
 
-class HashingWriter:
-    """A file that is written to, with the SHA-256 and the number of its bytes."""
+async def create_backup(dsn: URL, folder: Path, recipient: str | None) -> BackupManifest:
+    """Back up a database into `folder`, encrypted for `recipient` (an age public key) if it is given.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        """Nothing has been written."""
-        self._file = file
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        """Write all of `data`."""
-        self._file.write(data)
-        self._hash.update(data)
-        self.size += len(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """Let the operating system have what was written."""
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        """The SHA-256 so far."""
-        return self._hash.hexdigest()
-
-
-async def create_backup(url: URL, folder: Path, recipient: str | None) -> BackupManifest:
-    """Back the database of `url` up into `folder`, encrypted for `recipient` (an age public key) if one is given.
-
-    Raises `BackupError`, and `StartupError` when the database cannot be reached; nothing is left behind then.
+    Raises `BackupError`, and `StartupError` if the database cannot be reached; then no backup is left behind.
     """
     key = parse_recipient(recipient)
     now = datetime.now(UTC)
     name = build_name(now)
-    async with _open_snapshot(url) as (snapshot, contents, version):
-        pg_dump = find_program("pg_dump", url, version // 10000)
+    dump = get_dump_file(folder, name)
+    async with _open_snapshot(dsn) as (snapshot, contents, version):
+        pg_dump = find_program("pg_dump", dsn, version // 10000)
         command = [pg_dump, "--format=custom", f"--snapshot={snapshot}", "--no-password"]
         try:
-            size, digest = await asyncio.to_thread(
-                _dump, command, build_environment(url), get_dump_file(folder, name), key
-            )
+            await asyncio.to_thread(_dump, command, build_environment(dsn), dump, key)
+            size, digest = dump.stat().st_size, await asyncio.to_thread(hash_file, dump)
         except OSError as error:
             raise BackupError(f"The backup cannot be written to {folder}: {error.strerror}.") from error
     manifest = BackupManifest(
@@ -92,20 +67,20 @@ async def create_backup(url: URL, folder: Path, recipient: str | None) -> Backup
 
 
 def prune_backups(folder: Path, keep: int) -> list[str]:
-    """Remove all but the newest `keep` backups, and what was left of those that failed; the names removed."""
+    """Remove all but the newest `keep` backups, and old files of failed ones; return the removed names."""
     surplus = list_backups(folder)[:-keep]
     for name in surplus:
-        get_manifest_file(folder, name).unlink(missing_ok=True)  # first: without it the rest is no backup
+        get_manifest_file(folder, name).unlink(missing_ok=True)  # first: a dump without a manifest is no backup
         get_dump_file(folder, name).unlink(missing_ok=True)
-    whole = set(list_backups(folder))
+    complete = set(list_backups(folder))
     for path in [*folder.glob("*.dump"), *folder.glob("*.partial")]:
-        if path.stem not in whole and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
+        if path.stem not in complete and time.time() - path.stat().st_mtime > LEFTOVER_SECONDS:
             path.unlink(missing_ok=True)
     return surplus
 
 
 def parse_recipient(text: str | None) -> pyrage.x25519.Recipient | None:
-    """The public key. Raises `BackupError`."""
+    """Parse a public key. Raises `BackupError`."""
     if text is None:
         return None
     try:
@@ -115,9 +90,9 @@ def parse_recipient(text: str | None) -> pyrage.x25519.Recipient | None:
 
 
 @asynccontextmanager
-async def _open_snapshot(url: URL) -> AsyncIterator[tuple[str, DatabaseContents, int]]:
-    """A snapshot that others may use for the length of the block, what it holds, and the server's version."""
-    async with connect(url) as connection:
+async def _open_snapshot(dsn: URL) -> AsyncIterator[tuple[str, DatabaseContents, int]]:
+    """Export a snapshot for the block; give its name, its contents and the server's version."""
+    async with connect(dsn) as connection:
         await connection.execute("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0")
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -129,63 +104,46 @@ async def _open_snapshot(url: URL) -> AsyncIterator[tuple[str, DatabaseContents,
             raise BackupError("The database has no schema of this product: there is nothing to back up.") from None
 
 
-def _dump(
-    command: list[str], variables: dict[str, str], file: Path, key: pyrage.x25519.Recipient | None
-) -> tuple[int, str]:
-    """Run `pg_dump` into `file`; its size and digest. Raises `BackupError` and `OSError`."""
+def _dump(command: list[str], variables: dict[str, str], file: Path, key: pyrage.x25519.Recipient | None) -> None:
+    """Write the output of `pg_dump` to a file, encrypted with `key`. Raises `BackupError` and `OSError`."""
     partial = file.with_suffix(".partial")
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with (
-            tempfile.TemporaryFile() as said,
-            os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened,
+            tempfile.TemporaryFile() as errors,
+            os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output,
         ):
-            digest = HashingWriter(opened)
-            _run_pg_dump(command, variables, digest, key, said)
-            opened.flush()
-            os.fsync(opened.fileno())
+            process = subprocess.Popen(  # noqa: S603 - the command is ours
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=variables
+            )
+            with process:
+                assert process.stdout is not None  # noqa: S101 - it is a pipe
+                if key is None:
+                    shutil.copyfileobj(process.stdout, output, CHUNK_BYTES)
+                else:
+                    pyrage.encrypt_io(process.stdout, output, [key])
+            if process.returncode:
+                raise BackupError(f"pg_dump failed: {read_last_line(errors)}")
+            output.flush()
+            os.fsync(output.fileno())
         partial.rename(file)
-    except BaseException:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
-    return digest.size, digest.hexdigest()
 
 
-def _run_pg_dump(
-    command: list[str],
-    variables: dict[str, str],
-    digest: HashingWriter,
-    key: pyrage.x25519.Recipient | None,
-    said: IO[bytes],
-) -> None:
-    """What the command gives, into the file of `digest`. Raises `BackupError` when it fails."""
-    process = subprocess.Popen(  # noqa: S603 - the command is ours
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=variables
-    )
-    with process:
-        if process.stdout is None:
-            raise TypeError
-        if key is None:
-            shutil.copyfileobj(process.stdout, digest, CHUNK_BYTES)
-        else:
-            pyrage.encrypt_io(process.stdout, digest, [key])
-    if process.returncode:
-        raise BackupError(f"pg_dump failed: {read_last_line(said)}")
-
-
-def read_last_line(said: IO[bytes]) -> str:
-    """The last line that a program said, which may name tables but nobody's data."""
-    said.seek(0)
-    lines = said.read().decode(errors="replace").strip().splitlines()
+def read_last_line(errors: IO[bytes]) -> str:
+    """Return the last line of a program's error output. It may name tables but contains no rows."""
+    errors.seek(0)
+    lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else "it said nothing"
 
 
 def _write_durably(file: Path, content: bytes) -> None:
     temporary = file.with_suffix(".partial")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output:
+        output.write(content)
+        output.flush()
+        os.fsync(output.fileno())
     temporary.rename(file)
     descriptor = os.open(file.parent, os.O_RDONLY)
     try:
@@ -195,13 +153,13 @@ def _write_durably(file: Path, content: bytes) -> None:
 
 
 def get_backup_folder(settings: Settings) -> Path:
-    """Where backups are kept."""
+    """Return the folder of the backups."""
     return settings.backup.folder or settings.database.data_folder / "backups"
 
 
 async def back_up(settings: Settings) -> BackupManifest:
-    """Make a backup and remove the oldest beyond BACKUP_KEEP. Raises `BackupError` and `StartupError`."""
+    """Make a backup and remove the oldest ones beyond BACKUP_KEEP. Raises `BackupError` and `StartupError`."""
     folder = get_backup_folder(settings)
-    made = await create_backup(require_session_dsn(settings), folder, settings.backup.recipient)
+    manifest = await create_backup(require_session_dsn(settings), folder, settings.backup.recipient)
     prune_backups(folder, settings.backup.keep)
-    return made
+    return manifest

@@ -19,7 +19,7 @@ NAME_PATTERN = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 
 
 class DatabaseContents(BaseModel):
-    """What a database holds: its schema's revision, rows by table, and the sums that must agree."""
+    """Schema revision, row counts by table, and the sums that must agree."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -30,7 +30,7 @@ class DatabaseContents(BaseModel):
 
 
 class BackupManifest(BaseModel):
-    """A backup: the dump in the file of the same name, and what must be in it."""
+    """A backup: properties of the dump file of the same name, and the expected contents."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,27 +45,27 @@ class BackupManifest(BaseModel):
 
 
 def build_name(now: datetime) -> str:
-    """A name that sorts by time."""
+    """Return a name that sorts by time."""
     return f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
 
 
 def get_dump_file(folder: Path, name: str) -> Path:
-    """Where the dump of a backup is."""
+    """Return the path of a dump."""
     return folder / f"{name}.dump"
 
 
 def get_manifest_file(folder: Path, name: str) -> Path:
-    """Where the manifest of a backup is."""
+    """Return the path of a manifest."""
     return folder / f"{name}.json"
 
 
 def list_backups(folder: Path) -> list[str]:
-    """The names of all whole backups, oldest first. The manifest is written last."""
+    """Return the names of all complete backups, oldest first. A manifest is written last."""
     return sorted(path.stem for path in folder.glob("*.json") if NAME_PATTERN.fullmatch(path.stem))
 
 
 def read_manifest(folder: Path, name: str) -> BackupManifest:
-    """The manifest of a backup. Raises `BackupError` when there is none or it is damaged."""
+    """Read the manifest of a backup. Raises `BackupError` if it is missing or damaged."""
     if not NAME_PATTERN.fullmatch(name):
         raise BackupError(f"{name!r} is no name of a backup: see `shopassist backup list`.")
     try:
@@ -80,7 +80,7 @@ def read_manifest(folder: Path, name: str) -> BackupManifest:
 
 
 def check_dump(folder: Path, manifest: BackupManifest) -> None:
-    """Raise `BackupError` for a dump that is missing, cut off or altered, or of a newer schema than this code's."""
+    """Raise `BackupError` if a dump is missing, cut off, altered, or of a newer schema than this version."""
     revision, known = manifest.contents.revision, list_known_revisions()
     if revision not in known:
         raise BackupError(
@@ -100,7 +100,7 @@ def check_dump(folder: Path, manifest: BackupManifest) -> None:
 
 
 def hash_file(file: Path) -> str:
-    """The digest of a file, in hexadecimal. Raises `OSError`."""
+    """Return the SHA-256 of a file, in hexadecimal. Raises `OSError`."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -117,7 +117,7 @@ BALANCE_SUM_QUERY = "SELECT COALESCE(sum(available_credits::bigint + held_credit
 
 
 async def count_contents(connection: asyncpg.Connection) -> DatabaseContents:
-    """What the database of `connection` holds. Raises what asyncpg raises."""
+    """Count the contents of a database. Raises asyncpg's errors."""
     names = [row["name"] for row in await connection.fetch(TABLES_QUERY)]
     return DatabaseContents(
         revision=await connection.fetchval(REVISION_QUERY),
@@ -128,7 +128,7 @@ async def count_contents(connection: asyncpg.Connection) -> DatabaseContents:
 
 
 def find_differences(expected: DatabaseContents, found: DatabaseContents) -> list[str]:
-    """What is not as expected, a phrase each."""
+    """Return a phrase for each difference."""
     pairs = {
         what: (getattr(expected, what), getattr(found, what)) for what in ("revision", "ledger_sum", "balance_sum")
     }

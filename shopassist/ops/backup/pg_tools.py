@@ -18,10 +18,10 @@ VERSION_PATTERN = re.compile(r" (\d+)")
 
 
 def find_program(name: str, url: URL, server_major: int) -> str:
-    """The path of `pg_dump` or `pg_restore` that can speak with this server over this link.
+    """Return the path of a `pg_dump` or `pg_restore` that works with this server.
 
-    The wheel's knows no TLS. Over TLS, and for newer servers, one of the system at least as new as the server is taken.
-    Raises `BackupError` that says which is missing.
+    Those of the embedded PostgreSQL have no TLS. With TLS, and for newer servers, the oldest of the system that is at
+    least as new as the server is used. Raises `BackupError` if there is none.
     """
     tls = requires_tls(url)
     try:
@@ -42,14 +42,14 @@ def find_program(name: str, url: URL, server_major: int) -> str:
 
 
 def requires_tls(url: URL) -> bool:
-    """Whether the link insists on TLS."""
+    """Return whether the DSN requires TLS."""
     return str(url.query.get("ssl", "")) in TLS_MODES
 
 
 def build_environment(url: URL) -> dict[str, str]:
-    """How libpq's programs reach the database of `url`: not by arguments, which every process can read."""
+    """Return the environment that connects libpq programs. Every process could read their arguments."""
     hosts = get_hosts(url)
-    said = {
+    variables = {
         "PGHOST": ",".join(host.name for host in hosts),
         "PGPORT": ",".join(str(host.port) for host in hosts),
         "PGTARGETSESSIONATTRS": str(url.query.get("target_session_attrs", "")),
@@ -63,7 +63,7 @@ def build_environment(url: URL) -> dict[str, str]:
         "PATH": os.defpath,
         "LC_ALL": "C",
     }
-    return {name: value for name, value in said.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def _list_candidates(name: str) -> list[str]:
@@ -73,6 +73,6 @@ def _list_candidates(name: str) -> list[str]:
 
 
 def _get_major_version(path: str) -> int:
-    said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found above
-    match = VERSION_PATTERN.search(said.stdout)
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - found above
+    match = VERSION_PATTERN.search(result.stdout)
     return int(match[1]) if match else 0

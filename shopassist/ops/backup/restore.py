@@ -32,7 +32,7 @@ from shopassist.ops.backup.manifest import (
 from shopassist.ops.backup.pg_tools import build_environment, find_program
 
 MAINTENANCE_DATABASE = "postgres"
-"""The database to be connected to while others are made, renamed and dropped."""
+"""The database to connect to while others are created, renamed and dropped."""
 
 MAX_NAME_LENGTH = 63
 TERMINATE_SESSIONS = """
@@ -42,9 +42,9 @@ FinishRestore = Callable[[URL], Awaitable[object]]
 
 
 async def verify_backup(url: URL, folder: Path, name: str, identity: str | None) -> DatabaseContents:
-    """Restore a backup into a scratch database of the server of `url`, compare it with its manifest, and drop it.
+    """Restore a backup into a scratch database, compare it with its manifest, and drop it; return its contents.
 
-    What was found there. Raises `BackupError` when the backup is not whole, and `StartupError`.
+    Raises `BackupError` if the backup is not complete, and `StartupError`.
     """
     async with _restore_beside(url, folder, name, identity) as (scratch, contents):
         await _drop_database(url, scratch)
@@ -52,11 +52,10 @@ async def verify_backup(url: URL, folder: Path, name: str, identity: str | None)
 
 
 async def restore_backup(url: URL, folder: Path, name: str, identity: str | None, finish: FinishRestore) -> str:
-    """Put a backup in the place of the database of `url`; the name that the old database has from now on.
+    """Replace the database of `url` with a backup; return the new name of the old database.
 
-    Nothing is touched before the backup has been restored beside it and was found whole. `finish` then prepares the
-    new database by its link. The swap ends the connections of whoever uses the old one. Raises `BackupError` and
-    `StartupError`.
+    The backup is first restored into a new database and verified. `finish` prepares that database, given its DSN. The
+    swap then ends all connections to the old one. Raises `BackupError` and `StartupError`.
     """
     async with _restore_beside(url, folder, name, identity) as (new, _):
         await finish(url.set(database=new))
@@ -67,7 +66,7 @@ async def restore_backup(url: URL, folder: Path, name: str, identity: str | None
 async def _restore_beside(
     url: URL, folder: Path, name: str, identity: str | None
 ) -> AsyncIterator[tuple[str, DatabaseContents]]:
-    """A new database with what was in the backup, and its contents; dropped again when anything goes wrong."""
+    """Restore into a new database; give its name and contents. It is dropped if anything fails."""
     manifest = read_manifest(folder, name)
     key = _parse_identity(identity, manifest)
     await asyncio.to_thread(check_dump, folder, manifest)
@@ -97,29 +96,29 @@ async def _restore_beside(
 
 
 def require_equal_contents(manifest: BackupManifest, found: DatabaseContents) -> None:
-    """Raise `BackupError` unless that is what the manifest says."""
-    if wrong := find_differences(manifest.contents, found):
-        raise BackupError(f"Backup {manifest.name} does not hold what its manifest says: {'; '.join(wrong)}.")
+    """Raise `BackupError` if the contents differ from the manifest."""
+    if differences := find_differences(manifest.contents, found):
+        raise BackupError(f"Backup {manifest.name} does not hold what its manifest says: {'; '.join(differences)}.")
 
 
 async def _swap_databases(url: URL, new: str) -> str:
-    """Give the database `new` the name of `url`'s; what that one is called now."""
+    """Rename the database `new` to the name of `url`'s; return the new name of that one."""
     name = url.database or ""
-    old = f"{name[: MAX_NAME_LENGTH - 24]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    old_name = f"{name[: MAX_NAME_LENGTH - 24]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     async with _connect_as_administrator(url) as connection:
         await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS false", name)
         try:
-            await _rename_database(connection, name, old)
+            await _rename_database(connection, name, old_name)
             try:
                 await _rename_database(connection, new, name)
             except asyncpg.PostgresError:
-                await _rename_database(connection, old, name)
+                await _rename_database(connection, old_name, name)
                 raise
         except asyncpg.PostgresError as error:
             await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", name)
             raise BackupError(f"The databases could not be swapped, and all is as it was: {error.args[0]}.") from None
-        await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", old)
-    return old
+        await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS true", old_name)
+    return old_name
 
 
 async def _rename_database(connection: asyncpg.Connection, name: str, to: str) -> None:
@@ -134,7 +133,7 @@ async def _drop_database(url: URL, name: str) -> None:
 
 @asynccontextmanager
 async def _connect_as_administrator(url: URL) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to no database that is to be changed. Raises `BackupError` when the role may not do it."""
+    """Connect to the maintenance database. Raises `BackupError` if the role lacks a privilege."""
     try:
         async with connect(url.set(database=MAINTENANCE_DATABASE)) as connection:
             yield connection
@@ -159,31 +158,28 @@ def _parse_identity(text: str | None, manifest: BackupManifest) -> pyrage.x25519
 def _run_pg_restore(
     command: list[str], variables: dict[str, str], file: Path, key: pyrage.x25519.Identity | None
 ) -> None:
-    """Run `pg_restore` on what is in `file`. Raises `BackupError`."""
-    with tempfile.TemporaryFile() as said, file.open("rb") as opened:
+    """Run `pg_restore` on a dump. Raises `BackupError`."""
+    with tempfile.TemporaryFile() as errors, file.open("rb") as dump:
         process = subprocess.Popen(  # noqa: S603 - the command is ours
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=variables
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=variables
         )
-        if process.stdin is None:
-            raise TypeError
-        failure = _pipe_dump(opened, process.stdin, key)
-        if process.wait():
-            raise BackupError(failure or f"pg_restore failed: {read_last_line(said)}")
-        if failure:
-            raise BackupError(failure)
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        failure = _pipe_dump(dump, process.stdin, key)
+        if process.wait() or failure:
+            raise BackupError(failure or f"pg_restore failed: {read_last_line(errors)}")
 
 
-def _pipe_dump(opened: IO[bytes], stdin: IO[bytes], key: pyrage.x25519.Identity | None) -> str | None:
-    """Give the dump to `pg_restore`; why it could not be given, or None."""
+def _pipe_dump(dump: IO[bytes], stdin: IO[bytes], key: pyrage.x25519.Identity | None) -> str | None:
+    """Write the dump to `pg_restore`; return the reason if that fails."""
     try:
         if key is None:
-            shutil.copyfileobj(opened, stdin, CHUNK_BYTES)
+            shutil.copyfileobj(dump, stdin, CHUNK_BYTES)
         else:
-            pyrage.decrypt_io(opened, stdin, [key])
+            pyrage.decrypt_io(dump, stdin, [key])
     except pyrage.DecryptError:
         return "The dump cannot be decrypted with BACKUP_IDENTITY."
     except OSError:
-        return None  # pg_restore ended first, and says why
+        return None  # pg_restore ended first and prints the reason
     finally:
         with suppress(BrokenPipeError):
             stdin.close()
