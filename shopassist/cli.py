@@ -1,4 +1,4 @@
-"""The command line `shopassist …`: joins the commands of all folders, and gives them the services."""
+"""The command line `shopassist …`: joins the commands of all folders and gives them services."""
 
 import asyncio
 import sys
@@ -50,7 +50,7 @@ def serve(
     """Serve the API, on the database of DATABASE_URL or else on an embedded PostgreSQL."""
     if with_parent:
         die_with_parent()
-    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+    from containers import Container  # noqa: PLC0415 - other commands start faster without it
     from shopassist.server import run_server  # noqa: PLC0415
 
     settings = read_settings()
@@ -64,7 +64,7 @@ def token(
     admin: Annotated[bool, typer.Option("--admin", help="With administrator rights.")] = False,
     hours: Annotated[float, typer.Option(help="How long it is valid.", min=0.01, max=720)] = 24,
 ) -> None:
-    """Mint an access token for local use, believed only by a server on the embedded database and on loopback."""
+    """Create an access token for local use. Only a server with the embedded database on loopback accepts it."""
     settings = read_settings()
     scopes = [settings.identity.admin_scope] if admin else []
     issuer = DevelopmentIssuer(get_development_key_file(settings))
@@ -73,7 +73,7 @@ def token(
 
 @app.command()
 def doctor() -> None:
-    """Look the deployment over and say what to put right; exit code 1 when something is."""
+    """Check the deployment and say what to put right; exit code 1 if there is a problem."""
     with running_database() as settings:
         if not print_findings(asyncio.run(run_checks(settings))):
             raise typer.Exit(1)
@@ -89,8 +89,8 @@ def import_(
     link_template: command.LinkOption = None,
     rejects: command.RejectsOption = None,
 ) -> None:
-    """Add the products of FILE, or bring them up to date by their source and id."""
-    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+    """Add the products of FILE, or update them by their source and id."""
+    from containers import Container  # noqa: PLC0415 - other commands start faster without it
 
     plan = command.show_plan(file, source, columns, currency, minor, link_template, rejects)
 
@@ -107,8 +107,8 @@ def import_(
 
 
 async def on_database(settings: Settings, work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
-    """What `work` comes to over the services on the database that the settings name."""
-    from containers import Container  # noqa: PLC0415 - everything else starts faster without all parts
+    """Run `work` with the services on the database of the settings; return its result."""
+    from containers import Container  # noqa: PLC0415 - other commands start faster without it
 
     container = Container(settings=settings)
     try:
@@ -118,7 +118,7 @@ async def on_database(settings: Settings, work: Callable[[privacy_cli.PrivacySer
 
 
 def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
-    """What `work` comes to over the services on the database that runs. Raises `StartupError` for state in memory."""
+    """Start the database and run `work` with the services; return its result. Raises `StartupError`."""
     with running_database() as settings:
         if settings.storage.storage is Storage.MEMORY:
             raise StartupError("STORAGE=memory has no database.")
@@ -127,7 +127,7 @@ def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """What commands of other modules work with: the services on the database that runs, and on any other."""
+    """Gives commands of other modules the services on the configured database, or on another one."""
 
     with_services: Callable[..., Any]
     on_database: Callable[..., Awaitable[Any]]
@@ -147,13 +147,20 @@ def provide_services(
         bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Let the commands of other modules have the services."""
+    """Give the commands of other modules the services."""
     context.obj = CommandContext(with_services, on_database)
 
 
+@ledger.command()
+def verify() -> None:
+    """Recompute every balance from the ledger and list differences; exit code 1 if there are any."""
+    if not with_services(lambda services: verify_ledger(services.ledger_audit())):
+        raise typer.Exit(1)
+
+
 def run() -> None:
-    """Run the command that was asked for; what is wrong is said in one sentence."""
-    configure_logging("warning")  # to standard error: what a command prints may be read by a program
+    """Run the command; print known errors as one sentence."""
+    configure_logging("warning")  # to standard error: programs may read the output
     try:
         app()
     except ShopAssistError as error:

@@ -26,14 +26,14 @@ database_app = typer.Typer(no_args_is_help=True, help="The schema of the databas
 
 @contextmanager
 def running_session_dsn() -> Iterator[URL]:
-    """The owner's link to the database that runs, else its link past any pooler. Raises `StartupError` for none."""
+    """Run the database; give the owner's DSN or a direct one. Raises `StartupError` if there is none."""
     with running_database() as settings:
         yield require_session_dsn(settings)
 
 
 @database_app.command()
 def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
-    """Bring the schema up to REVISION."""
+    """Upgrade the schema to REVISION."""
     with running_session_dsn() as url:
         asyncio.run(migrate.upgrade(url, revision))
         typer.echo(asyncio.run(migrate.get_current_revision(url)))
@@ -41,7 +41,7 @@ def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
 
 @database_app.command()
 def downgrade(revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')]) -> None:
-    """Take the schema back to REVISION."""
+    """Downgrade the schema to REVISION."""
     with running_session_dsn() as url:
         asyncio.run(migrate.downgrade(url, revision))
         typer.echo(asyncio.run(migrate.get_current_revision(url)) or "base")
@@ -63,32 +63,32 @@ def history() -> None:
 
 @database_app.command("provision")
 def provision_() -> None:
-    """Make the three roles of the database (owner, app, reader) with the link of DATABASE_ADMIN_URL."""
+    """Create the three roles of the database (owner, app, reader), connected with DATABASE_ADMIN_URL."""
     asyncio.run(provision_roles(load_settings(ProvisioningSettings), load_settings(DatabaseConfig)))
 
 
 async def provision_roles(settings: ProvisioningSettings, config: DatabaseConfig) -> None:
-    """Make the roles; a new one that was given no password gets one, which is shown once.
+    """Create or update the roles. A new role without a password gets one, which is printed once.
 
-    Raises `StartupError` with the reason when that cannot be done; nothing has been changed then.
+    Raises `StartupError` with the reason; then nothing was changed.
     """
     if settings.admin_url is None:
         raise StartupError("DATABASE_ADMIN_URL is not set: the link of an administrator to the product's database.")
     url = normalise_dsn(settings.admin_url.get_secret_value(), "DATABASE_ADMIN_URL")
     url = apply_tls_settings(url, config, "DATABASE_ADMIN_URL")
     async with connect(url) as connection:
-        wanted = {
+        requested = {
             "DATABASE_MIGRATION_URL": (settings.owner_role, settings.owner_password),
             "DATABASE_URL": (settings.app_role, settings.app_password),
             "to read": (settings.read_role, settings.read_password),
         }
-        made = {purpose: await _build_role(connection, *of) for purpose, of in wanted.items()}
+        roles = {purpose: await _build_role(connection, *of) for purpose, of in requested.items()}
         try:
-            await provision(connection, Roles(*made.values()), get_role_settings(config))
+            await provision(connection, Roles(*roles.values()), get_role_settings(config))
         except asyncpg.PostgresError as error:
             raise StartupError(f"The roles could not be made, and nothing was changed: {error.args[0]}.") from None
-    for purpose, role in made.items():
-        if role.password is None or wanted[purpose][1] is not None:
+    for purpose, role in roles.items():
+        if role.password is None or requested[purpose][1] is not None:
             typer.echo(f"{purpose}: {role.name}")
             continue
         link = url.set(drivername="postgresql", username=role.name, password=role.password)

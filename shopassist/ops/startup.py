@@ -49,7 +49,7 @@ class BackgroundService(Protocol):
 
 
 class StartupServices(Protocol):
-    """What preparing takes from the container."""
+    """Services of the container that are prepared at startup."""
 
     def unit_of_work(self) -> UnitOfWork[CatalogRepositories]: ...
 
@@ -57,19 +57,19 @@ class StartupServices(Protocol):
 
 
 def read_settings() -> Settings:
-    """The settings of the environment. Raises `StartupError` that names the variable."""
+    """Read the settings of the environment. Raises `StartupError` that names the invalid variable."""
     settings = load_settings(Settings)
-    build_redis_client(settings.shared_cache_url)  # which nobody asks for before the first question
+    build_redis_client(settings.shared_cache_url)  # validates REDIS_URL
     return settings
 
 
 def needs_embedded_database(settings: Settings) -> bool:
-    """Whether state is to be kept in PostgreSQL and nobody named one."""
+    """Return whether data is stored in PostgreSQL and DATABASE_URL is not set."""
     return settings.storage.has_database and settings.database.database_url is None
 
 
 def start_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None]:
-    """The settings with a database that runs: the named one, else the embedded one. Raises `StartupError`."""
+    """Start the embedded database if DATABASE_URL is not set; return settings with a DSN. Raises `StartupError`."""
     if not needs_embedded_database(settings):
         return settings, None
     embedded = EmbeddedPostgres(settings.database.data_folder)
@@ -78,9 +78,9 @@ def start_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | Non
 
 @contextmanager
 def running_database() -> Iterator[Settings]:
-    """The settings with a database that runs, embedded unless DATABASE_URL names one. Raises `StartupError`.
+    """Run the database for the block, as `start_database` does. Raises `StartupError`.
 
-    Whoever works on it sees what is in PostgreSQL alone: the memory of a rollout is the server's own.
+    During a rollout the settings are those of PostgreSQL, because only the server sees its memory.
     """
     settings, embedded = start_database(read_settings())
     if settings.storage.storage is Storage.ROLLOUT:
@@ -93,7 +93,7 @@ def running_database() -> Iterator[Settings]:
 
 
 async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
-    """Bring the schema up to date and, outside production, fill an empty catalogue with the sample.
+    """Migrate the schema and, outside production, load the sample into an empty catalogue.
 
     Raises `StartupError` and `MigrationError`.
     """
@@ -106,26 +106,26 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositori
 
 
 async def prepare_to_serve(settings: Settings, services: StartupServices) -> None:
-    """`prepare`, and begin the background services. Raises `StorageUnavailableError` besides."""
+    """Prepare the database and the background services. Raises `StorageUnavailableError` and what `prepare` raises."""
     await prepare(settings, services.unit_of_work())
     for service in services.background_services():
         await service.begin()
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:
-    """Migrate by the owner's link, else past any pooler; who may not, or cannot, only checks the revision."""
+    """Migrate with the owner's DSN or a direct one; if there is none, only check the revision."""
     database = settings.database
-    guarded = settings.server.production and not settings.embedded_database and not database.privileged_role
-    pooled = database.pool_mode is PoolMode.TRANSACTION
-    if guarded or pooled:
+    is_strict = settings.server.production and not settings.embedded_database and not database.privileged_role
+    is_pooled = database.pool_mode is PoolMode.TRANSACTION
+    if is_strict or is_pooled:
         async with connect(url) as connection:
-            if guarded and await is_privileged(connection):
+            if is_strict and await is_privileged(connection):
                 raise StartupError(PRIVILEGED_MESSAGE)
-            if pooled and (
+            if is_pooled and (
                 unlimited := [name for name in get_time_limits(database) if await is_setting_off(connection, name)]
             ):
                 logger.warning("time_limits_missing", reason=UNLIMITED_MESSAGE.format(", ".join(unlimited)))
-    migration_url = find_session_dsn(settings, only_owner=guarded)
+    migration_url = find_session_dsn(settings, only_owner=is_strict)
     if migration_url is None:
         await require_current(url)
         return
@@ -135,7 +135,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
 
 
 async def _back_up_before_migration(settings: Settings) -> None:
-    from shopassist.ops.backup.create import back_up as backed_up  # noqa: PLC0415 - most starts migrate nothing
+    from shopassist.ops.backup.create import back_up  # noqa: PLC0415 - most starts migrate nothing
 
-    made = await backed_up(settings)
-    logger.info("backed_up", name=made.name)
+    manifest = await back_up(settings)
+    logger.info("backed_up", name=manifest.name)
