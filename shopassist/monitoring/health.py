@@ -1,4 +1,4 @@
-"""Availability of the service while the database comes and goes, and database health checks."""
+"""Availability of the service while the database is down, and database health checks."""
 
 import asyncio
 import signal
@@ -20,7 +20,7 @@ from shopassist.settings import Storage
 logger = structlog.get_logger(__name__)
 
 POLL_SECONDS = 0.5
-"""How often the database is asked whether it is there and whether the cache was cleared."""
+"""Interval of checking that the database answers and whether the cache was cleared."""
 
 POLL_TIMEOUT_SECONDS = 2.0
 
@@ -31,7 +31,7 @@ RECOVERED_REASON = "The database is back."
 
 
 class Phase(StrEnum):
-    """What service is possible. Before the schema is known to fit, none that needs the database is."""
+    """What the service can do. While starting, the schema is not known to fit yet."""
 
     STARTING = "starting"
     READY = "ready"
@@ -40,12 +40,12 @@ class Phase(StrEnum):
 
 
 def raise_sigterm(_: str) -> None:
-    """Ask this process to stop."""
+    """Stop this process."""
     signal.raise_signal(signal.SIGTERM)
 
 
 class Availability:
-    """Looks after the database for as long as the process serves, and says once when it goes and when it comes."""
+    """Watches the database while the process serves, and logs once when it goes down and when it is back."""
 
     def __init__(
         self,
@@ -54,9 +54,9 @@ class Availability:
         may_start_without: bool,
         fatal_after_seconds: float | None,
     ) -> None:
-        """With `may_start_without` the database need not be there at first.
+        """With `may_start_without` the database may be down at first.
 
-        One that is away for longer than `fatal_after_seconds` is given up: `lost` says why, and `on_lost` is called.
+        If it is down for longer than `fatal_after_seconds`, `lost` is set to the reason and `on_lost` is called.
         """
         self.lost: str | None = None
         self.on_lost: Callable[[str], None] = raise_sigterm
@@ -66,36 +66,35 @@ class Availability:
         self._fatal_after_seconds = fatal_after_seconds
         self._prepared = asyncio.Event()
         self._stopping = False
-        self._away_since: float | None = None
+        self._down_since: float | None = None
 
     @property
     def phase(self) -> Phase:
-        """What service is possible now."""
+        """Current phase."""
         if self._stopping:
             return Phase.STOPPING
         if not self._prepared.is_set():
             return Phase.STARTING
-        return Phase.READY if self._away_since is None else Phase.DEGRADED
+        return Phase.READY if self._down_since is None else Phase.DEGRADED
 
     def status(self) -> dict[str, str | float]:
-        """The phase, and for how many seconds the database has been away."""
-        away = 0.0 if self._away_since is None else time.monotonic() - self._away_since
-        return {"status": self.phase.value, "database_away_seconds": round(away, 1)}
+        """Return the phase, and for how many seconds the database has been down."""
+        seconds = 0.0 if self._down_since is None else time.monotonic() - self._down_since
+        return {"status": self.phase.value, "database_away_seconds": round(seconds, 1)}
 
     def stop(self) -> None:
-        """From now on nothing new is begun here."""
+        """Start no more work in this process."""
         self._stopping = True
 
     async def prepared(self) -> None:
-        """Wait until the database is ready to be worked with."""
+        """Wait until the database is prepared."""
         await self._prepared.wait()
 
     @asynccontextmanager
     async def running(self, prepare: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-        """Prepare the database, and look after it for the length of the block.
+        """Prepare the database and watch it during the block.
 
-        Raises what `prepare` raises, but for a database that is away and need not be there yet: it is then prepared as
-        soon as it appears.
+        Raises what `prepare` raises, unless the database is down and may be: then it is prepared as soon as it is up.
         """
         try:
             await prepare()
@@ -103,7 +102,7 @@ class Availability:
         except (DatabaseAbsentError, StorageUnavailableError):
             if not self._may_start_without:
                 raise
-            self._went_away()
+            self._note_down()
         watch = asyncio.create_task(self._watch(prepare))
         try:
             yield
@@ -122,29 +121,29 @@ class Availability:
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
                     epoch = await self._epochs.current()
             except (DatabaseAbsentError, StorageUnavailableError, TimeoutError):
-                self._went_away()
+                self._note_down()
             except ShopAssistError as error:
                 self._give_up(error.detail)
-            except Exception as error:  # noqa: BLE001 - whatever keeps the database from answering, it is looked at again
-                self._went_away()
+            except Exception as error:  # noqa: BLE001 - any error means that it does not answer; it is checked again
+                self._note_down()
                 logger.debug("database_look_failed", error=type(error).__name__)
             else:
                 self._answers.set_epoch(epoch)
-                self._is_here()
+                self._note_up()
 
-    def _went_away(self) -> None:
+    def _note_down(self) -> None:
         now = time.monotonic()
-        if self._away_since is None:
-            self._away_since = now
+        if self._down_since is None:
+            self._down_since = now
             logger.warning("service_degraded", reason=DEGRADED_REASON)
         limit = self._fatal_after_seconds
-        if limit is not None and now - self._away_since >= limit:
+        if limit is not None and now - self._down_since >= limit:
             self._give_up(f"The database has been away for {limit:g} seconds, the limit of DB_FATAL_AFTER_SECONDS.")
 
-    def _is_here(self) -> None:
-        if self._away_since is not None:
-            seconds = time.monotonic() - self._away_since
-            self._away_since = None
+    def _note_up(self) -> None:
+        if self._down_since is not None:
+            seconds = time.monotonic() - self._down_since
+            self._down_since = None
             logger.warning("service_whole", reason=RECOVERED_REASON, milliseconds=round(1000 * seconds))
 
     def _give_up(self, reason: str) -> None:
@@ -158,7 +157,7 @@ PING_TIMEOUT_SECONDS = 2
 
 
 class DatabaseHealth(BaseModel):
-    """Whether the database answers, and how fast (milliseconds)."""
+    """Whether the database answers, and its latency."""
 
     status: str
     storage: str
@@ -166,26 +165,26 @@ class DatabaseHealth(BaseModel):
 
 
 class HealthService:
-    """Looks at the parts. Without a database (in memory) there is nothing that can be away."""
+    """Checks the database. Storage in memory is always healthy."""
 
     def __init__(self, storage: Storage, database: DatabaseManager | None) -> None:
-        """`database` is None where state is in memory."""
+        """`database` is None with storage in memory."""
         self._storage = storage
         self._database = database
 
     async def database(self) -> DatabaseHealth:
-        """One round trip, bounded in time."""
+        """Check the database with one round trip, within `PING_TIMEOUT_SECONDS`."""
         if self._database is None:
             return DatabaseHealth(status="healthy", storage=self._storage.value)
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         try:
             async with asyncio.timeout(PING_TIMEOUT_SECONDS):
                 await self._database.ping()
-        except Exception:  # noqa: BLE001 - whatever keeps the database from answering, it is not healthy
+        except Exception:  # noqa: BLE001 - any error means that it is not healthy
             return DatabaseHealth(status="unhealthy", storage=self._storage.value)
-        latency = round(1000 * (time.perf_counter() - began), 2)
+        latency = round(1000 * (time.perf_counter() - started_at), 2)
         return DatabaseHealth(status="healthy", storage=self._storage.value, latency_ms=latency)
 
     def pool(self) -> dict[str, Any] | None:
-        """Connections of the pool, or None in memory."""
+        """Return the state of the connection pool, or None with storage in memory."""
         return None if self._database is None else self._database.pool_status()
