@@ -151,13 +151,6 @@ def provide_services(
     context.obj = CommandContext(with_services, on_database)
 
 
-@ledger.command()
-def verify() -> None:
-    """Recompute every balance from the ledger and list differences; exit code 1 if there are any."""
-    if not with_services(lambda services: verify_ledger(services.ledger_audit())):
-        raise typer.Exit(1)
-
-
 def run() -> None:
     """Run the command; print known errors as one sentence."""
     configure_logging("warning")  # to standard error: programs may read the output

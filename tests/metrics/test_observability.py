@@ -1,4 +1,4 @@
-"""The dashboard, the alert rules and the runbook speak of what a real server shows."""
+"""The dashboard, the alert rules and the runbook match the metrics of a real server."""
 
 import json
 import os
@@ -25,7 +25,7 @@ PATIENCE_SECONDS = 180
 
 
 def shown(server: TestServer) -> dict[str, float]:
-    """Every sample of `/metrics` by its name and labels, in the order of their names."""
+    """Return every sample of `/metrics` by its name and sorted labels."""
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return {
@@ -36,7 +36,7 @@ def shown(server: TestServer) -> dict[str, float]:
 
 
 def wait_for(server: TestServer, name: str, value: float, seconds: float = PATIENCE_SECONDS) -> dict[str, float]:
-    """The figures once one of them has come to a value."""
+    """Wait until a metric has a value; return all metrics."""
     deadline = time.monotonic() + seconds
     while (figures := shown(server)).get(name) != value:
         assert time.monotonic() < deadline, (name, figures.get(name))
@@ -45,14 +45,14 @@ def wait_for(server: TestServer, name: str, value: float, seconds: float = PATIE
 
 
 class RealServer(TestServer):
-    """A server as it is started in production, whose worker processes import nothing before they can be asked."""
+    """A server as it is started in production."""
 
     arguments = ("-m", "shopassist", "serve")
 
 
 @pytest.fixture
 def workers(tmp_path: Path, database_url: str) -> Iterator[TestServer]:
-    """A server with two worker processes."""
+    """Run a server with two worker processes."""
     (tmp_path / "run").mkdir()
     server = RealServer(tmp_path, database_url, WORKERS="2", SAMPLE_CATALOGUE="true", TMPDIR=str(tmp_path / "run"))
     try:
@@ -62,7 +62,7 @@ def workers(tmp_path: Path, database_url: str) -> Iterator[TestServer]:
 
 
 def worker_processes(server: TestServer) -> list[int]:
-    """The process ids of those that show figures."""
+    """Return the process ids of workers that publish metrics."""
     folder = Path(str(server.log.parent / "run"))
     return [int(file.name.partition("-")[0]) for file in folder.glob("shopassist-*/[0-9]*.json")]
 
@@ -70,9 +70,9 @@ def worker_processes(server: TestServer) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer) -> None:
-    """Each scrape sees what both did; a killed worker's counts stay, and its gauges vanish.
+    """Each scrape shows both workers; counters of a killed worker stay, its gauges disappear.
 
-    The folder that they share lasts as long as the server.
+    The shared folder is removed with the server.
     """
     processes = "shopassist_processes{}"
     starts = "shopassist_process_starts_total{}"
@@ -98,7 +98,7 @@ def test_two_workers_are_one_service_also_when_one_is_killed(workers: TestServer
 
 
 def test_dashboard_and_rules_name_only_what_a_server_shows(tmp_path: Path, database_url: str) -> None:
-    """Every metric in an expression is one that a real server shows after some traffic, during a rollout."""
+    """A server shows every metric of an expression, after some traffic and during a rollout."""
     server = TestServer(tmp_path, database_url, STORAGE="rollout", ROLLOUT_PERCENT="100", ROLLOUT_SHADOW="true")
     server.wait_until_ready(PATIENCE_SECONDS)
     try:
@@ -109,7 +109,7 @@ def test_dashboard_and_rules_name_only_what_a_server_shows(tmp_path: Path, datab
         names = {sample.partition("{")[0] for sample in shown(server)} | PROMETHEUS_OWN
     finally:
         server.stop()
-    # Nobody is at this address; without a rollout the figures of a shared cache are shown all the same.
+    # No Redis listens on this address; the metrics of the shared cache are shown without a rollout.
     server = TestServer(tmp_path, database_url, REDIS_URL="redis://127.0.0.1:1", SECRET_KEY="k" * 32)
     try:
         server.wait_until_ready(PATIENCE_SECONDS)
@@ -133,12 +133,12 @@ def test_dashboard_and_rules_name_only_what_a_server_shows(tmp_path: Path, datab
     ],
 )
 def test_names_are_found_in_expressions(expression: str, names: set[str]) -> None:
-    """Neither functions, labels, strings, durations nor keywords are taken for metrics."""
+    """Functions, labels, strings, durations and keywords are not metrics."""
     assert metric_names(expression) == names
 
 
 def test_each_alert_has_its_section_in_the_runbook() -> None:
-    """And points there; the runbook has no section for an alert that is none. Each section says what to do."""
+    """Each alert links to its section, each section has an alert, and says what to do."""
     headings = re.findall(r"^## (Shopassist\w+)$", RUNBOOK.read_text(), re.MULTILINE)
     assert headings == [rule["alert"] for rule in rules()]
     for rule in rules():
@@ -150,13 +150,13 @@ def test_each_alert_has_its_section_in_the_runbook() -> None:
 
 
 def test_each_alert_is_tested() -> None:
-    """`rules_test.yml` names every alert in what it expects to fire."""
+    """`rules_test.yml` expects every alert to fire once."""
     expected = (OBSERVE / "rules_test.yml").read_text()
     assert [rule["alert"] for rule in rules() if f'"{rule["alert"]}"' not in expected] == []
 
 
 def test_the_dashboard_is_whole() -> None:
-    """Panels have ids of their own, do not overlap, and read from the provisioned data source."""
+    """Panels have unique ids, do not overlap, and use the provisioned data source."""
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: set[tuple[int, int]] = set()
@@ -184,7 +184,7 @@ def test_the_dashboard_is_whole() -> None:
     ids=" ".join,
 )
 def test_promtool_finds_no_fault(arguments: list[str]) -> None:
-    """Configuration and rules are valid, and alerts fire when their tests say so."""
+    """Configuration and rules are valid, and the tests of the rules pass."""
     promtool = shutil.which("promtool") or PROMTOOL
     checked = subprocess.run([promtool, *arguments], cwd=OBSERVE, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -192,7 +192,7 @@ def test_promtool_finds_no_fault(arguments: list[str]) -> None:
 
 @pytest.mark.external
 def test_promtool_finds_no_fault_in_what_is_shown(tmp_path: Path, database_url: str) -> None:
-    """Names and help texts are as Prometheus wants them."""
+    """Names and help texts follow the conventions of Prometheus."""
     server = TestServer(tmp_path, database_url).wait_until_ready(PATIENCE_SECONDS)
     try:
         server.ask("a phone", "g2wsht")
@@ -207,7 +207,7 @@ def test_promtool_finds_no_fault_in_what_is_shown(tmp_path: Path, database_url: 
 
 
 def test_compose_shows_the_dashboard_on_this_machine_alone() -> None:
-    """Prometheus is published nowhere and Grafana on loopback; images are pinned; what is mounted is there."""
+    """Prometheus has no public port, Grafana listens on loopback, images are pinned, and mounted files exist."""
     compose = YAML(typ="safe").load((PROJECT / "compose.yaml").read_text())
     observing = {name: part for name, part in compose["services"].items() if part.get("profiles") == ["observe"]}
     assert set(observing) == {"prometheus", "grafana"}

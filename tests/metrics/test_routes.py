@@ -1,4 +1,4 @@
-"""`/metrics`: who may read it, and that it says what happened, and nothing about a person."""
+"""`/metrics`: access, values, and no personal data."""
 
 from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
@@ -25,14 +25,14 @@ Client = Callable[..., httpx.AsyncClient]
 
 
 class TooOftenError(ShopAssistError):
-    """A limit."""
+    """A rate limit error."""
 
     code = "rate_limited"
     status = 429
 
 
 async def figures(client: httpx.AsyncClient) -> dict[str, float]:
-    """Every sample by its name and labels."""
+    """Return every sample by its name and labels."""
     text = (await client.get("/metrics")).text
     return {
         f"{sample.name}{dict(sorted(sample.labels.items())) or ''}": sample.value
@@ -47,14 +47,14 @@ async def ask(client: httpx.AsyncClient, query: str) -> httpx.Response:
 
 
 async def test_what_happened_is_shown(client: httpx.AsyncClient, assistant: TestAssistant) -> None:
-    """Requests by route, holds by what became of them, hits and misses, errors by type."""
+    """Requests by route, holds by result, cache hits and misses, and errors by type are counted."""
     await ask(client, "a phone")
     await ask(client, "a phone")
     assistant.outcome = RuntimeError("nothing")
     await ask(client, "a laptop")
     await client.get("/api/user/credits")
     await client.post("/api/query", json={"query": " "}, headers=GUEST)
-    await client.get("/somebody/made/this/up")
+    await client.get("/unknown/path")
     shown = await figures(client)
     requests = "shopassist_http_request_duration_seconds_count"
     assert shown[f"{requests}{{'method': 'POST', 'route': '/api/query', 'status': '2xx'}}"] == 3
@@ -72,7 +72,7 @@ async def test_what_happened_is_shown(client: httpx.AsyncClient, assistant: Test
 
 
 async def test_counts_never_go_down(client: httpx.AsyncClient, container: Container) -> None:
-    """Clearing the cache zeroes its statistics and not what Prometheus sees."""
+    """Clearing the cache resets its statistics, but not the counters of Prometheus."""
     await ask(client, "a phone")
     await ask(client, "a phone")
     before = await figures(client)
@@ -85,7 +85,7 @@ async def test_counts_never_go_down(client: httpx.AsyncClient, container: Contai
 
 
 async def test_refusals_are_counted_by_type(client: httpx.AsyncClient, app: FastAPI) -> None:
-    """A caller without credits, and one who asks too often, are seen apart."""
+    """Exhausted credits and rate limits are counted separately."""
     for number in range(11):
         await ask(client, f"question {number}")
 
@@ -103,7 +103,7 @@ async def test_refusals_are_counted_by_type(client: httpx.AsyncClient, app: Fast
 async def test_expired_holds_and_deductions_are_counted(
     container: Container, client: httpx.AsyncClient, clock: FixedClock
 ) -> None:
-    """The job that gives holds back, and spending without a hold."""
+    """The job that voids expired holds and deductions without a hold are counted."""
     ledger = container.credit_ledger()
     await ledger.place_hold(HoldRequest(uuid4(), "g2wsht", True))
     clock.move(minutes=2)
@@ -117,7 +117,7 @@ async def test_expired_holds_and_deductions_are_counted(
 async def test_consents_and_erasures_are_counted(
     client: httpx.AsyncClient, bearer: Callable[..., dict[str, str]]
 ) -> None:
-    """By purpose and answer, and by who asked; what changes nothing, or finds it done, counts no more."""
+    """Consents count by purpose and decision, erasures by origin; repetitions do not count."""
     user = bearer("auth0|decided")
     await client.post("/api/consent", json={"terms_accepted": True, "marketing_consent": True}, headers=user)
     for _ in range(2):
@@ -137,7 +137,7 @@ async def test_consents_and_erasures_are_counted(
 
 
 def test_purposes_of_an_operator_make_no_series() -> None:
-    """However many there are, they are one."""
+    """Purposes of operators share one series."""
     counted = ConsentCounters()
     counted.count_decisions(
         ConsentEvent(user_id="a", is_guest=True, purpose=f"p{n}", granted=True, source="consents") for n in range(9)
@@ -149,7 +149,7 @@ def test_purposes_of_an_operator_make_no_series() -> None:
 async def test_nothing_about_a_person_is_shown(
     client: httpx.AsyncClient, bearer: Callable[..., dict[str, str]]
 ) -> None:
-    """Neither user ids, session ids and questions, nor paths that carry them."""
+    """The text has no user ids, session ids, questions, or paths with them."""
     await ask(client, "something personal")
     await client.get("/api/user/me", headers=bearer("auth0|secret"))
     await client.post("/api/admin/credits/auth0%7Csecret/adjust", json={"amount": 1, "reason": "x"})
@@ -161,7 +161,7 @@ async def test_nothing_about_a_person_is_shown(
 
 @pytest.fixture
 async def reader(settings: Settings) -> AsyncIterator[Client]:
-    """Makes clients of an app of its own, by its token and by where they are."""
+    """Return a function that creates a client of a new app, by token and client address."""
     containers = []
 
     def make(token: str | None = None, peer: str = "127.0.0.1") -> httpx.AsyncClient:
@@ -198,7 +198,7 @@ async def reader(settings: Settings) -> AsyncIterator[Client]:
 async def test_without_a_token_only_private_networks_read(
     reader: Client, peer: str, headers: dict[str, str], status: int
 ) -> None:
-    """And only directly: behind a proxy everybody would come from a private network."""
+    """Requests through a proxy are refused, because the proxy is on a private network."""
     answer = await reader(peer=peer).get("/metrics", headers=headers)
     assert answer.status_code == status
     assert ("shopassist_build_info" in answer.text) == (status == 200)
@@ -206,7 +206,7 @@ async def test_without_a_token_only_private_networks_read(
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "8.8.8.8"])
 async def test_with_a_token_everyone_must_show_it(reader: Client, peer: str) -> None:
-    """From anywhere, also through a proxy; without it or with another nobody reads."""
+    """With the token any client may read, also through a proxy; without it none may."""
     client = reader(TOKEN, peer)
     right = {"Authorization": f"Bearer {TOKEN}", "X-Forwarded-For": "8.8.8.8"}
     assert (await client.get("/metrics", headers=right)).status_code == 200

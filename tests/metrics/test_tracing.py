@@ -1,4 +1,4 @@
-"""Traces: a real server sends them to a receiver that speaks OTLP, and they carry nothing that a caller sent."""
+"""Traces that a real server sends with OTLP; they contain no user input."""
 
 import json
 import subprocess
@@ -19,10 +19,10 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 class Receiver:
-    """An OTLP endpoint of the loopback interface that keeps what it is sent."""
+    """An OTLP endpoint on loopback that stores requests."""
 
     def __init__(self) -> None:
-        """It listens."""
+        """Start listening."""
         self.requests: list[ExportTraceServiceRequest] = []
         receiver = self
 
@@ -36,14 +36,14 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def spans(self) -> list[Span]:
-        """Every span so far."""
+        """Return all spans received so far."""
         return [
             span
             for request in self.requests
@@ -55,7 +55,7 @@ class Receiver:
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    """A receiver."""
+    """Run a receiver."""
     receiver = Receiver()
     yield receiver
     receiver.server.shutdown()
@@ -63,12 +63,12 @@ def receiver() -> Iterator[Receiver]:
 
 
 def attributes(span: Span) -> dict[str, str | int]:
-    """A span's attributes."""
+    """Return the attributes of a span."""
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
 def test_a_question_is_one_trace(tmp_path: Path, database_url: str, receiver: Receiver) -> None:
-    """Request, statements, and the assistant, in the caller's trace; the log has its id, and nothing is personal."""
+    """Request, statements and assistant are in the client's trace; the log has its id, and spans no personal data."""
     server = TestServer(tmp_path, database_url, OTEL_EXPORTER_OTLP_ENDPOINT=receiver.address).wait_until_ready(180)
     try:
         headers = {"X-Session-ID": "g2wsht", "traceparent": PARENT, "X-Request-ID": "request-1"}
@@ -105,8 +105,8 @@ def test_a_question_is_one_trace(tmp_path: Path, database_url: str, receiver: Re
     assert line["trace_id"] == trace.hex()
 
 
-def test_what_fails_is_marked_by_its_kind_alone(tmp_path: Path, database_url: str, receiver: Receiver) -> None:
-    """A statement that the database refuses is a span with an error's type, without its text."""
+def test_failing_statements_have_an_error_type(tmp_path: Path, database_url: str, receiver: Receiver) -> None:
+    """The span of a failing statement has the type of the error, without its text."""
     program = f"""
 import asyncio
 from sqlalchemy import text
@@ -136,7 +136,7 @@ asyncio.run(main())
     assert b"hidden" not in b"".join(request.SerializeToString() for request in receiver.requests)
 
 
-def test_a_receiver_that_is_gone_holds_nobody_up(tmp_path: Path, database_url: str) -> None:
+def test_an_unavailable_receiver_blocks_nothing(tmp_path: Path, database_url: str) -> None:
     """Questions are answered, and the server stops in time, with 0."""
     gone = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     server = TestServer(tmp_path, database_url, **gone).wait_until_ready(180)
@@ -147,7 +147,7 @@ def test_a_receiver_that_is_gone_holds_nobody_up(tmp_path: Path, database_url: s
 
 
 def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
-    """Neither OpenTelemetry's SDK nor prometheus-client is paid for at start; FastAPI itself imports the bare API."""
+    """OpenTelemetry's SDK and prometheus-client are not imported at startup; FastAPI itself imports the API."""
     program = (
         "import sys, containers, shopassist.server;"
         "late = ('opentelemetry.sdk', 'opentelemetry.exporter', 'prometheus_client');"
@@ -158,7 +158,7 @@ def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
 
 
 def test_an_endpoint_without_opentelemetry_is_said_in_one_sentence(tmp_path: Path) -> None:
-    """Which setting, and what to install."""
+    """The error names the setting and what to install."""
     program = (
         "import sys; sys.modules['opentelemetry.sdk.trace'] = None\n"
         "from shopassist.settings import TelemetrySettings\n"

@@ -1,4 +1,4 @@
-"""Backups of a real database: made, proved, restored; and refused when anything is wrong with them."""
+"""Backups of a real database: create, verify, restore, and errors."""
 
 import asyncio
 import json
@@ -31,13 +31,13 @@ from tests.support.helpers import execute, postgres_settings, replace_database_n
 
 @pytest.fixture
 def url(database_url: str) -> URL:
-    """The link to the database."""
+    """Return the DSN of the database."""
     return normalise_dsn(database_url)
 
 
 @pytest.fixture
 async def shop(database_url: str) -> AsyncIterator[Container]:
-    """A database with an account, its ledger and a consent."""
+    """Return the container of a database with an account, its ledger and a consent."""
     container = Container(settings=postgres_settings(database_url))
     await container.credit_service().deduct_credit("auth0|1", amount=3)
     await container.consent_service().create_consent("auth0|1", UserConsentCreate())
@@ -46,16 +46,16 @@ async def shop(database_url: str) -> AsyncIterator[Container]:
 
 
 async def nothing(_: URL) -> None:
-    """Nothing is left to prepare."""
+    """Finish a restore without further work."""
 
 
 def files(folder: Path) -> list[Path]:
-    """What is in a folder."""
+    """List the files of a folder."""
     return list(folder.iterdir())
 
 
 async def databases(url: str) -> set[str]:
-    """The databases of the server that belong to the one at `url`."""
+    """Return the databases of the server that belong to the one at `url`."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE current_database() || '%'")
@@ -75,7 +75,7 @@ def altered(folder: Path, made: BackupManifest, change: Callable[[dict[str, obje
 async def test_a_backup_brings_back_what_there_was(
     shop: Container, url: URL, database_url: str, tmp_path: Path
 ) -> None:
-    """Also to a server that is running meanwhile; the database that was replaced is kept."""
+    """A running server sees the restored data; the replaced database is kept."""
     made = await create_backup(url, tmp_path, None)
     await shop.credit_service().deduct_credit("auth0|1", amount=10)
     assert await shop.credit_service().check_credits("auth0|1") == 37
@@ -92,7 +92,7 @@ async def test_a_backup_brings_back_what_there_was(
 async def test_who_was_erased_does_not_come_back(
     shop: Container, url: URL, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the command as operators run it: the erased are erased again before the swap, everybody else is restored."""
+    """Users erased since the backup are erased again before the swap; all others are restored."""
     await shop.credit_service().deduct_credit("auth0|stays", amount=4)
     made = await create_backup(url, tmp_path, None)
     await shop.erasure_service().erase("auth0|1", is_guest=False)
@@ -117,7 +117,7 @@ async def test_who_was_erased_does_not_come_back(
 
 
 async def test_the_manifest_says_what_is_in_it(shop: Container, url: URL, tmp_path: Path) -> None:
-    """Counts and sums of the very snapshot that is dumped; nobody else can read the files."""
+    """It has counts and sums of the dumped snapshot; only the owner can read the files."""
     made = await create_backup(url, tmp_path, None)
     assert (made.contents.revision, made.contents.ledger_sum) == (migrate.list_known_revisions()[-1], 47)
     assert made.contents.balance_sum == 47
@@ -128,7 +128,7 @@ async def test_the_manifest_says_what_is_in_it(shop: Container, url: URL, tmp_pa
 
 
 async def test_an_encrypted_backup_is_read_with_its_key_alone(shop: Container, url: URL, tmp_path: Path) -> None:
-    """Nothing of it is on disk in the clear."""
+    """The files contain no plain text."""
     key, other = (pyrage.x25519.Identity.generate() for _ in range(2))
     made = await create_backup(url, tmp_path, str(key.to_public()))
     assert made.encrypted
@@ -193,7 +193,7 @@ async def test_what_is_not_whole_is_refused_and_nothing_is_touched(
     spoil: Callable[[Path, BackupManifest], None],
     reason: str,
 ) -> None:
-    """The database goes on as it was, and nothing is left beside it."""
+    """The database is unchanged, and no scratch database remains."""
     made = await create_backup(url, tmp_path, None)
     spoil(tmp_path, made)
     with pytest.raises(BackupError, match=reason):
@@ -218,20 +218,20 @@ async def test_what_fails_before_the_swap_leaves_all_as_it_was(
 
 @pytest.mark.parametrize("name", ["20260101T000000Z-abcdef", "../../etc/passwd", ""])
 async def test_names_of_no_backup_are_refused(url: URL, tmp_path: Path, name: str) -> None:
-    """In a sentence."""
+    """The error is one sentence."""
     with pytest.raises(BackupError, match=r"no name of a backup|There is no backup"):
         await verify_backup(url, tmp_path, name, None)
 
 
 async def test_an_empty_database_is_not_backed_up(empty_database_url: str, tmp_path: Path) -> None:
-    """There is nothing of ours in it."""
+    """A database without the schema cannot be backed up."""
     with pytest.raises(BackupError, match="nothing to back up"):
         await create_backup(normalise_dsn(empty_database_url), tmp_path, None)
     assert files(tmp_path) == []
 
 
 async def test_only_the_newest_are_kept(shop: Container, url: URL, tmp_path: Path) -> None:
-    """Whole pairs of files go, and what a failure left behind, once it is old."""
+    """Dumps are removed with their manifests, and so are old files of failed backups."""
     first = await create_backup(url, tmp_path, None)
     names = [first.name]
     for second in range(3):
@@ -246,7 +246,7 @@ async def test_only_the_newest_are_kept(shop: Container, url: URL, tmp_path: Pat
 
 
 async def test_a_start_that_migrates_backs_up_first(shop: Container, url: URL, tmp_path: Path) -> None:
-    """With BACKUP_BEFORE_MIGRATION: of the old schema; a start that migrates nothing does not."""
+    """With BACKUP_BEFORE_MIGRATION a start that migrates makes a backup of the old schema; others do not."""
     settings = shop.settings().model_copy(update={"backup": BackupSettings(folder=tmp_path, before_migration=True)})
     await prepare(settings, shop.unit_of_work())
     assert manifests.list_backups(tmp_path) == []
@@ -261,7 +261,7 @@ async def test_a_start_that_migrates_backs_up_first(shop: Container, url: URL, t
 async def test_the_app_and_the_owner_back_up_and_roles_come_back(
     shop: Container, url: URL, database_url: str, tmp_path: Path
 ) -> None:
-    """A role that only reads may dump all there is."""
+    """The read-only role may dump all tables."""
     await execute(database_url, "CREATE ROLE backup_reader LOGIN PASSWORD 'secret'")
     try:
         await execute(database_url, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO backup_reader")
@@ -277,7 +277,7 @@ async def test_the_app_and_the_owner_back_up_and_roles_come_back(
 
 
 def client(folder: Path, major: int) -> str:
-    """A `pg_dump` that says it is of that version."""
+    """Write a `pg_dump` that reports a version."""
     folder.mkdir()
     program = folder / "pg_dump"
     program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {major}.1'\n")
@@ -286,7 +286,7 @@ def client(folder: Path, major: int) -> str:
 
 
 def test_the_program_fits_server_and_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL) -> None:
-    """The wheel's without TLS, over TLS one of the system that is new enough, and a sentence where there is none."""
+    """Without TLS the bundled program is used, with TLS one of the system that is new enough."""
     monkeypatch.setattr(pg_tools, "DEBIAN_FOLDER", tmp_path / "none")
     seventeen = client(tmp_path / "17", 17)
     monkeypatch.setenv("PATH", str(tmp_path / "17"))
@@ -299,12 +299,12 @@ def test_the_program_fits_server_and_link(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_passwords_are_no_arguments(url: URL) -> None:
-    """Every process can read arguments; the environment is for the owner alone."""
+    """Passwords are in the environment, because every process can read arguments."""
     assert pg_tools.build_environment(url)["PGPASSWORD"] == url.password
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And are shown nowhere."""
+    """Secrets are not printed."""
     monkeypatch.setenv("BACKUP_IDENTITY", "AGE-SECRET-KEY-1")
     settings = BackupSettings()
     assert isinstance(settings.identity, SecretStr)

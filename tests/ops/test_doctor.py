@@ -50,7 +50,7 @@ class Patient:
 
 @pytest.fixture
 async def patient(database_url: str, tmp_path: Path) -> Patient:
-    """A deployment in production with no other problem than `ALWAYS_FOUND`."""
+    """Return a deployment in production with no other problem than `ALWAYS_FOUND`."""
     settings = postgres_settings(database_url).model_copy(
         update={
             "server": ServerSettings(environment="production", allowed_hosts=("shop.example",)),

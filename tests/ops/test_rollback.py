@@ -1,4 +1,4 @@
-"""The drill of docs/rollback.md: a newer version is deployed, written with, and taken back, and nothing is lost."""
+"""The drill of docs/rollback.md: deploy a newer version, write with it, roll back; nothing is lost."""
 
 import shutil
 import subprocess
@@ -17,7 +17,7 @@ from tests.support.servers import PROJECT, TestServer
 
 pytestmark = pytest.mark.slow
 
-NEXT = '''"""What the next version adds: a column that the older one does not know."""
+NEXT = '''"""Add a column that the older version does not know."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,7 +39,7 @@ def downgrade() -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for servers and the next version."""
+    """Return a folder for servers and the next version."""
     made = Path(tempfile.mkdtemp(prefix="shopassist-rollback-"))
     yield made
     shutil.rmtree(made)
@@ -47,7 +47,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def next_version(folder: Path) -> Path:
-    """The product as it will be, with one more migration."""
+    """Return a copy of the product with one more migration."""
     for name in ("shopassist", "migrations"):
         shutil.copytree(PROJECT / name, folder / "next" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(PROJECT / "containers.py", folder / "next")
@@ -57,7 +57,7 @@ def next_version(folder: Path) -> Path:
 
 
 async def state(url: str) -> list[tuple[object, ...]]:
-    """Balances and ledger."""
+    """Fetch balances and ledger."""
     connection = await asyncpg.connect(url)
     try:
         accounts = await connection.fetch(
@@ -70,7 +70,7 @@ async def state(url: str) -> list[tuple[object, ...]]:
 
 
 async def test_a_newer_version_is_taken_back(folder: Path, next_version: Path, database_url: str) -> None:
-    """Deploy N+1, write, roll back: N refuses the newer schema, and after the downgrade has all that was written."""
+    """Version N refuses the schema of N+1; after the downgrade it has all data."""
     path = f"{next_version}:{PROJECT}"
     newer = TestServer(folder, database_url, PYTHONPATH=path).wait_until_ready()
     assert [newer.ask(f"phone {number}", "g-1")[1]["metadata"]["charged"] for number in range(3)] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""The profile `scale`, its files as they are shipped: two apps behind nginx, one killed, then the primary."""
+"""The compose profile `scale`: two apps behind nginx; one app and then the primary are killed."""
 
 import asyncio
 import http.client
@@ -28,7 +28,7 @@ MANY_GUESTS = {"GUEST_ACCOUNTS_PER_NETWORK_PER_DAY": "1000000"}
 
 @pytest.fixture
 def scale() -> Iterator[Scale]:
-    """All of it runs, started in the order of compose.yaml; a standby has each commit before it is acknowledged."""
+    """Run the whole profile in the order of compose.yaml, with a synchronous standby."""
     with run_scale() as scale:
         scale.initialise()
         provision(scale)
@@ -47,7 +47,7 @@ def scale() -> Iterator[Scale]:
 def asked(
     scale: Scale, method: str, path: str, body: bytes | None = None, **headers: str
 ) -> tuple[int, Any, dict[str, str]]:
-    """Status, JSON and headers of what nginx answers."""
+    """Return status, JSON and headers of a response of nginx."""
     connection = http.client.HTTPConnection("127.0.0.1", scale.ports["nginx"], timeout=30)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, {"Content-Type": "application/json", **named})
@@ -58,7 +58,7 @@ def asked(
 
 
 async def test_an_app_is_killed_and_the_primary_is_replaced(scale: Scale, tell: Tell) -> None:
-    """Nobody is refused for longer than a moment; no charge that was acknowledged is lost, and none is doubled."""
+    """Requests fail only briefly; no acknowledged charge is lost or made twice."""
     look_at_the_door(scale)
     shoppers = Shoppers(scale.ports["nginx"], SHOPPERS)
     async with shoppers.shopping():
@@ -103,7 +103,7 @@ async def test_an_app_is_killed_and_the_primary_is_replaced(scale: Scale, tell: 
 
 
 def look_at_the_door(scale: Scale) -> None:
-    """What nginx lets through, what not, and what it says of who asks."""
+    """Check which requests nginx forwards, and the client address that it adds."""
     ready = asked(scale, "GET", "/health/ready", X_Request_ID="mine-1")
     assert (ready[0], ready[2]["x-request-id"]) == (200, "mine-1")
     assert len(asked(scale, "GET", "/health", X_Request_ID="not mine")[2]["x-request-id"]) == 32
@@ -126,13 +126,13 @@ def look_at_the_door(scale: Scale) -> None:
 
 
 def shared_parts(app: TestServer) -> tuple[str, str]:
-    """What an app says of its link to Redis (closed is well) and of the replica."""
+    """Return an app's circuit breaker state for Redis and its replica state."""
     parts = app.call("GET", "/health/detailed")[1]["components"]
     return parts["shared_cache"]["status"], parts["replica"]["status"]
 
 
 def fail_over(scale: Scale) -> None:
-    """What docs/scaling.md tells to do once the primary is known to be dead."""
+    """Promote the standby as docs/scaling.md describes."""
     assert scale.sql("standby", "SELECT pg_promote()") == "t"
     primary = scale.place("pgbouncer") / "pgbouncer" / "primary.ini"
     primary.write_text(f"shopassist = host=127.0.0.1 port={scale.ports['standby']} dbname=shopassist\n")
@@ -140,7 +140,7 @@ def fail_over(scale: Scale) -> None:
 
 
 def rejoin(scale: Scale) -> None:
-    """What it tells to do with the old primary: an empty volume, a copy of the new one, and following that."""
+    """Rejoin the old primary as docs/scaling.md describes: a fresh copy that follows the new primary."""
     scale.run("database", "sh", "-c", 'rm -r "$PGDATA"')
     copy = ("sh", f"{scale.place('database')}/shopassist/start-standby.sh")
     scale.run("database", *copy, PRIMARY=f"host=127.0.0.1 port={scale.ports['standby']}", STANDBY="database")
@@ -150,13 +150,13 @@ def rejoin(scale: Scale) -> None:
 
 
 def without_standby(scale: Scale) -> None:
-    """While the only standby is away nothing is taken; it is once somebody has said that it need not wait.
+    """Without the only standby no charge commits, until an operator disables waiting for it.
 
     What compose starts ahead of a standby waits for none.
     """
     scale.kill("database")
     scale.run("replication")
-    question = json.dumps({"query": "nobody else has it"}).encode()
+    question = json.dumps({"query": "a question of its own"}).encode()
     assert asked(scale, "POST", "/api/query", question, X_Session_ID="alone")[0] == 503
     assert asked(scale, "GET", "/health/ready")[0] == 200
     scale.sql("standby", "ALTER SYSTEM RESET synchronous_standby_names")
@@ -168,7 +168,7 @@ def without_standby(scale: Scale) -> None:
 
 
 async def books(scale: Scale, shoppers: Shoppers) -> tuple[int, int, int]:
-    """Credits lost, credits taken twice and accounts that do not add up, once no hold is open."""
+    """Count lost credits, double charges and accounts with wrong sums, after all holds ended."""
     connection = await asyncpg.connect(scale.link("standby"))
     async with asyncio.timeout(30):
         while await connection.fetchval("SELECT count(*) FROM credit_holds"):

@@ -1,4 +1,4 @@
-"""`shopassist serve` as a user has it: it starts, stops, is killed, and says in one sentence what is wrong."""
+"""`shopassist serve` as users run it: start, stop, kill, and errors in one sentence."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ Serve = Callable[..., "Served"]
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -35,7 +35,7 @@ class Served:
     """A server process."""
 
     def __init__(self, folder: Path, arguments: list[str] | None = None, **environment: str) -> None:
-        """It keeps its data in `folder`."""
+        """Start a server with its data in `folder`."""
         self.port = int(environment.get("API_PORT", free_port()))
         self.address = f"http://127.0.0.1:{self.port}"
         self.folder = folder
@@ -54,14 +54,14 @@ class Served:
         )
 
     def request(self, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        """The JSON that a path answers with."""
+        """Return the JSON response of a path."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, headers or GUEST)  # noqa: S310 - it is ours
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
             return json.load(answer)
 
     def wait_until_ready(self, seconds: float = 30) -> "Served":
-        """Wait for the first answer."""
+        """Wait until the server answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -73,21 +73,21 @@ class Served:
         raise AssertionError(self.output())
 
     def wait_for_end(self, seconds: float = 20) -> int:
-        """The exit code."""
+        """Stop the server and return its exit code."""
         return self.process.wait(seconds)
 
     def output(self) -> str:
-        """All it said, once it has ended."""
+        """Return all output, after the process ended."""
         self.process.kill()
         return self.process.communicate()[0].decode()
 
     def database_process(self) -> int:
-        """The process id of its PostgreSQL."""
+        """Return the process id of its PostgreSQL."""
         return int((self.folder / "postgresql" / "postmaster.pid").read_text().splitlines()[0])
 
 
 def runs(process_id: int) -> bool:
-    """Whether a process is there and is no zombie."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -95,7 +95,7 @@ def runs(process_id: int) -> bool:
 
 
 def wait_until_gone(*process_ids: int, seconds: float = 10) -> None:
-    """Wait for the end of processes that are not our children."""
+    """Wait for the end of processes that are not children of the test."""
     deadline = time.monotonic() + seconds
     while any(map(runs, process_ids)):
         assert time.monotonic() < deadline, process_ids
@@ -104,7 +104,7 @@ def wait_until_gone(*process_ids: int, seconds: float = 10) -> None:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A data folder that the account of PostgreSQL can enter."""
+    """Return a data folder that PostgreSQL's account can enter."""
     with tempfile.TemporaryDirectory(prefix="shopassist-serve-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -113,7 +113,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def serve(folder: Path) -> Iterator[Serve]:
-    """Starts servers, and ends those that a test leaves."""
+    """Return a function that starts servers, which end with the test."""
     started: list[Served] = []
 
     def start(*arguments: str, **environment: str) -> Served:
@@ -134,7 +134,7 @@ def serve(folder: Path) -> Iterator[Serve]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_first_answer_then_a_clean_stop_then_everything_is_still_there(serve: Serve, number: signal.Signals) -> None:
-    """A question is answered and paid for; stopped with 0, nothing runs; started again, balance and answer are kept."""
+    """A stop ends all processes with 0; balance and answer are kept for the next start."""
     first = serve().wait_until_ready()
     answer = first.request("/api/query", {"query": QUESTION})
     assert answer["products"]
@@ -150,7 +150,7 @@ def test_first_answer_then_a_clean_stop_then_everything_is_still_there(serve: Se
 
 
 def test_killed_it_leaves_nothing_behind_and_loses_nothing(serve: Serve) -> None:
-    """After SIGKILL its PostgreSQL stops by itself, and a paid answer is there at the next start."""
+    """After SIGKILL its PostgreSQL stops, and a paid answer is still there after the next start."""
     first = serve().wait_until_ready()
     first.request("/api/query", {"query": QUESTION})
     database = first.database_process()
@@ -173,7 +173,7 @@ def test_a_parent_that_is_killed_takes_it_along(serve: Serve) -> None:
 
 
 def test_a_database_that_dies_is_started_again(serve: Serve) -> None:
-    """Within 5 seconds of its SIGKILL questions are answered again."""
+    """Questions are answered again within 5 seconds after PostgreSQL was killed."""
     served = serve().wait_until_ready()
     os.kill(served.database_process(), signal.SIGKILL)
     deadline = time.monotonic() + 5
@@ -200,7 +200,7 @@ def test_several_workers_are_one_service(serve: Serve) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
 @pytest.mark.parametrize("ready", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_workers_do_not_outlive_their_parent(serve: Serve, ready: bool) -> None:
-    """After its SIGKILL they end, and so does the database: also those that were only just starting."""
+    """If the server is killed, workers end and the database stops, even while they start."""
     served = serve(WORKERS="2")
     if ready:
         served.wait_until_ready(90)
@@ -214,7 +214,7 @@ def test_workers_do_not_outlive_their_parent(serve: Serve, ready: bool) -> None:
 
 
 def arguments_of(pid: int) -> str:
-    """What a process was started with; nothing of one that is gone."""
+    """Return the arguments of a process; nothing if it ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except FileNotFoundError:
@@ -224,21 +224,21 @@ def arguments_of(pid: int) -> str:
 def test_a_named_database_is_used_and_the_embedded_one_never_touched(
     serve: Serve, folder: Path, database_url: str
 ) -> None:
-    """With `DATABASE_URL` nothing is kept in the data folder but the secret, which must outlive the server."""
+    """With `DATABASE_URL` the data folder only contains the secret."""
     served = serve(DATABASE_URL=database_url).wait_until_ready()
     assert served.request("/api/query", {"query": QUESTION})["metadata"]["charged"] == 1
     assert [path.name for path in folder.iterdir()] == ["secret.key"]
 
 
 def sentence(served: Served) -> str:
-    """The one line that a server which cannot start says before it exits with a failure."""
+    """Return the only line that a failing start prints."""
     assert served.wait_for_end() != 0
     [line] = served.output().strip().splitlines()
     return line
 
 
 def test_a_busy_port_is_said_in_one_sentence(serve: Serve) -> None:
-    """Which port, and what to do."""
+    """The error names the port and what to do."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -255,7 +255,7 @@ def test_a_busy_port_is_said_in_one_sentence(serve: Serve) -> None:
     ],
 )
 def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: str, value: str, said: str) -> None:
-    """Which setting, and never its secret part."""
+    """The error names the setting, without its secret part."""
     line = sentence(serve(**{name: value}))
     assert said in line
     assert "hidden" not in line
@@ -263,18 +263,18 @@ def test_a_setting_that_cannot_work_is_said_in_one_sentence(serve: Serve, name: 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_production_without_a_secret_is_said_in_one_sentence(serve: Serve, folder: Path, workers: str) -> None:
-    """Before anything is started, workers and the database included."""
+    """The error is reported before workers and the database are started."""
     assert "SECRET_KEY is not set" in sentence(serve(ENVIRONMENT="production", WORKERS=workers))
     assert list(folder.iterdir()) == []
 
 
 def test_memory_refuses_a_second_process(serve: Serve) -> None:
-    """Two processes would each have a truth of their own."""
+    """Data in memory cannot be shared by two processes."""
     assert "WORKERS" in sentence(serve(STORAGE="memory", WORKERS="2"))
 
 
 def test_a_data_folder_of_another_version_is_said_in_one_sentence(serve: Serve, folder: Path) -> None:
-    """Which folder, and which versions."""
+    """The error names the folder and the versions."""
     cluster = folder / "postgresql"
     cluster.mkdir()
     (cluster / "PG_VERSION").write_text("12\n")
@@ -291,7 +291,7 @@ def test_memory_needs_no_database(serve: Serve, folder: Path) -> None:
 
 
 def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) -> None:
-    """`shopassist token` makes a registered user here, and nobody once the server listens elsewhere."""
+    """Tokens of `shopassist token` are accepted, unless the server listens on another address."""
     served = serve().wait_until_ready()
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "SHOPASSIST_DATA": str(served.folder)}
     minted = subprocess.run(
@@ -316,7 +316,7 @@ def test_a_token_of_the_command_line_is_believed_on_loopback_only(serve: Serve) 
 
 
 def processes_below(pid: int) -> list[int]:
-    """A process and all that its threads have started."""
+    """Return a process and all its descendants."""
     children: list[int] = []
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # a thread or process that has ended meanwhile
@@ -326,7 +326,7 @@ def processes_below(pid: int) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux shows processes this way")
 def test_no_process_shows_a_secret(serve: Serve) -> None:
-    """Neither arguments of any process, nor the environment of the embedded database, nor what is logged."""
+    """Secrets are not in arguments of processes, the environment of the embedded database, or the log."""
     secrets = {"SECRET_KEY": "markedsecretkey-0123456789-0123456789", "GEMINI_API_KEY": "markedmodelkey"}
     served = serve(LOG_LEVEL="debug", **secrets).wait_until_ready(90)
     shown = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in processes_below(served.process.pid)}

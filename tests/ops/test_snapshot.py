@@ -1,4 +1,4 @@
-"""The state as a file: what is exported comes back, an import may be killed, what is wrong is refused with a reason."""
+"""`shopassist state`: export, import and verify; killed imports; rejected rows."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ Run = Callable[..., Result]
 
 
 def snapshot(path: Path, *rows: dict[str, Any] | str, header: dict[str, Any] | None = None) -> Path:
-    """A snapshot with these rows, as whoever leaves the old product writes it."""
+    """Write a snapshot with these rows, as an export of the old product."""
     lines = [json.dumps({"shopassist_state": 1} | (header or {}))]
     lines += [row if isinstance(row, str) else json.dumps(row) for row in rows]
     text = "".join(f"{line}\n" for line in lines)
@@ -42,30 +42,30 @@ def snapshot(path: Path, *rows: dict[str, Any] | str, header: dict[str, Any] | N
 
 
 def account(user_id: str, left: Any = 7, **others: Any) -> dict[str, Any]:
-    """An account as the old product's dictionary had it."""
+    """Return an account of the old product."""
     row = {"kind": "user_credits", "user_id": user_id, "is_guest": False, "available_credits": left}
     return {**row, "max_credits": 50, "last_reset_timestamp": NOON, **others}
 
 
 def transaction(user_id: str, amount: int, **others: Any) -> dict[str, Any]:
-    """A transaction as the old product's list had it."""
+    """Return a transaction of the old product."""
     row = {"kind": "credit_transactions", "user_id": user_id, "transaction_type": "allocate", "amount": amount}
     return {**row, "timestamp": NOON, **others}
 
 
 def consent(user_id: str, **others: Any) -> dict[str, Any]:
-    """A consent as the old product's dictionary had it."""
+    """Return a consent record of the old product."""
     return {"kind": "user_consents", "user_id": user_id, "timestamp": NOON, **others}
 
 
 def event(user_id: str, **others: Any) -> dict[str, Any]:
-    """A consent event."""
+    """Return a consent event."""
     row = {"kind": "consent_events", "user_id": user_id, "is_guest": False, "purpose": "terms", "granted": True}
     return {**row, "source": "record", "timestamp": NOON, **others}
 
 
 def answer(query_hash: str, **others: Any) -> dict[str, Any]:
-    """A stored answer."""
+    """Return a cached answer."""
     row = {"kind": "query_cache", "query_hash": query_hash, "result": {"products": [], "price": 10999.10}}
     return {**row, "cached_at": NOON, "expires_at": LATER, **others}
 
@@ -83,7 +83,7 @@ OLD_PRODUCT = (
 
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command on the database."""
+    """Return a function that runs a command on the database."""
     monkeypatch.setenv("DATABASE_URL", database_url)
 
     def invoke(*arguments: object) -> Result:
@@ -94,14 +94,14 @@ def run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 async def other_url(database_pool: DatabasePool) -> Any:
-    """A second database, migrated and empty."""
+    """Return the URL of a second database, migrated and empty."""
     url = await database_pool.take()
     yield url
     await database_pool.give_back(url)
 
 
-async def rows_of(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """The rows of a statement."""
+async def fetch_rows(url: str, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+    """Fetch the rows of a statement."""
     connection = await asyncpg.connect(url)
     try:
         return [tuple(row) for row in await connection.fetch(statement, *values)]
@@ -109,50 +109,50 @@ async def rows_of(url: str, statement: str, *values: Any) -> list[tuple[Any, ...
         await connection.close()
 
 
-async def changed(url: str, statement: str) -> None:
-    """Change something."""
+async def execute_statement(url: str, statement: str) -> None:
+    """Execute a statement."""
     connection = await asyncpg.connect(url)
     await connection.execute(statement)
     await connection.close()
 
 
-async def ran(run: Run, *arguments: object) -> Result:
-    """The outcome of a command, which has an event loop of its own."""
+async def run_command(run: Run, *arguments: object) -> Result:
+    """Run a command in a thread, because it starts its own event loop."""
     return await asyncio.to_thread(run, *arguments)
 
 
-def rejects_of(path: Path) -> dict[int, str]:
-    """The reasons by line."""
+def read_rejects(path: Path) -> dict[int, str]:
+    """Return the reasons of an import's rejects file by line."""
     lines = path.with_name(f"{path.name}.rejects.jsonl").read_text().splitlines()
     return {row["line"]: row["reason"] for row in map(json.loads, lines)}
 
 
-async def test_the_old_products_dump(database_url: str, run: Run, tmp_path: Path) -> None:
-    """What it did not know comes from its rows: opening rows, balances, the history of consent, no instant of today."""
+async def test_import_of_the_old_product(database_url: str, run: Run, tmp_path: Path) -> None:
+    """Initial balances, balances after transactions and the consent history are derived from its rows."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
-    result = await ran(run, "state", "import", file)
+    result = await run_command(run, "state", "import", file)
     assert result.exit_code == 0, result.output
     ledger = "SELECT user_id, transaction_type, amount, balance_after FROM credit_transactions ORDER BY user_id, id"
-    assert await rows_of(database_url, ledger) == [
+    assert await fetch_rows(database_url, ledger) == [
         ("auth0|1", "allocate", 50, 50),
         ("auth0|1", "deduct", -3, 47),
         ("guest-2", "opening", 10, 10),
     ]
     events = "SELECT user_id, purpose, granted, source FROM consent_events ORDER BY id"
-    assert await rows_of(database_url, events) == [
+    assert await fetch_rows(database_url, events) == [
         ("auth0|1", "terms", True, "earlier_record"),
         ("auth0|1", "marketing", True, "earlier_record"),
     ]
-    assert await rows_of(database_url, "SELECT max(created_at) < '2026-03-02' FROM user_credits") == [(True,)]
-    assert await rows_of(database_url, "SELECT result ->> 'price' FROM query_cache") == [("10999.1",)]
-    assert (await ran(run, "credits", "verify")).exit_code == 0
-    assert (await ran(run, "state", "verify", file)).exit_code == 0
+    assert await fetch_rows(database_url, "SELECT max(created_at) < '2026-03-02' FROM user_credits") == [(True,)]
+    assert await fetch_rows(database_url, "SELECT result ->> 'price' FROM query_cache") == [("10999.1",)]
+    assert (await run_command(run, "credits", "verify")).exit_code == 0
+    assert (await run_command(run, "state", "verify", file)).exit_code == 0
 
 
-async def test_the_example_for_the_old_product(
+async def test_the_example_in_the_documentation(
     database_url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lines in the documentation write what can be imported, trimmed ledgers and all."""
+    """The documented program writes a file that can be imported, also with a trimmed ledger."""
     program = DOCUMENTATION.read_text().partition("```python\n")[2].partition("```")[0]
     noon = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as the old product's
     credits_of = {"is_guest": False, "max_credits": 50, "last_reset_timestamp": noon}
@@ -168,11 +168,11 @@ async def test_the_example_for_the_old_product(
     }
     monkeypatch.chdir(tmp_path)
     exec(program, state)  # noqa: S102 - our own documentation
-    result = await ran(run, "state", "import", tmp_path / "state.jsonl")
+    result = await run_command(run, "state", "import", tmp_path / "state.jsonl")
     assert result.exit_code == 0, result.output
     assert "0 refused" in result.output
     balances = "SELECT user_id, amount, balance_after FROM credit_transactions ORDER BY user_id, id"
-    assert await rows_of(database_url, balances) == [
+    assert await fetch_rows(database_url, balances) == [
         ("auth0|1", 47, 47),
         ("auth0|1", -2, 45),
         ("auth0|1", -1, 44),
@@ -180,38 +180,39 @@ async def test_the_example_for_the_old_product(
     ]
 
 
-async def test_what_is_exported_comes_back(database_url: str, other_url: str, run: Run, tmp_path: Path) -> None:
-    """Every kind of row is the same in a second database, and in what is exported from there."""
-    await filled(database_url)
+async def test_an_export_can_be_imported(database_url: str, other_url: str, run: Run, tmp_path: Path) -> None:
+    """A second database has the same rows of every table, and so has its export."""
+    await fill_database(database_url)
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
-    result = await ran(run, "state", "export", first)
+    result = await run_command(run, "state", "export", first)
     assert result.exit_code == 0, result.output
     assert first.stat().st_mode & 0o777 == 0o600
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DATABASE_URL", other_url)
         for command in (("import", first), ("verify", first), ("export", second)):
-            result = await ran(run, "state", *command)
+            result = await run_command(run, "state", *command)
             assert result.exit_code == 0, result.output
-    there, back = (kinds_of(path) for path in (first, second))
-    assert set(there) == {kind.name for kind in TABLE_SPECS}
-    assert set(map(str, there.pop("admin_audit"))) < set(map(str, back.pop("admin_audit")))
-    assert there == back
-    assert (await ran(run, "state", "verify", second)).exit_code == 1  # the second database's own acts are not here
+    exported, exported_again = (read_tables(path) for path in (first, second))
+    assert set(exported) == {kind.name for kind in TABLE_SPECS}
+    assert set(map(str, exported.pop("admin_audit"))) < set(map(str, exported_again.pop("admin_audit")))
+    assert exported == exported_again
+    # The first database does not have the audit entries of the second one.
+    assert (await run_command(run, "state", "verify", second)).exit_code == 1
 
 
-async def filled(url: str) -> None:
-    """Something of every kind."""
+async def fill_database(url: str) -> None:
+    """Insert rows into every table."""
     container = Container(settings=postgres_settings(url))
     await container.credit_service().deduct_credit("auth0|1", amount=3)
     await container.consent_service().create_consent("auth0|1", UserConsentCreate())
     await container.credit_service().deduct_credit("guest-gone", is_guest=True)
     await container.erasure_service().erase("guest-gone", is_guest=True)
     await container.shutdown()
-    await changed(url, FILL)
+    await execute_statement(url, FILL)
 
 
-def kinds_of(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of a file by their kind, in order."""
+def read_tables(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a file by table, in order."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for line in path.read_text().splitlines()[1:-1]:
         row = json.loads(line)
@@ -240,24 +241,24 @@ INSERT INTO query_cache (query_hash, result, expires_at) VALUES ('aa', '{"produc
 
 
 async def test_a_second_import_changes_nothing(database_url: str, run: Run, tmp_path: Path) -> None:
-    """Whatever was imported is there already, and nothing of it differs."""
+    """All rows exist already, and none differs."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
-    await ran(run, "state", "import", file)
-    before = await everything(database_url)
-    result = await ran(run, "state", "import", file)
+    await run_command(run, "state", "import", file)
+    before = await fetch_all_rows(database_url)
+    result = await run_command(run, "state", "import", file)
     assert "0 added, 0 refused, 0 there already and different" in result.output
-    assert await everything(database_url) == before
+    assert await fetch_all_rows(database_url) == before
 
 
-async def everything(url: str) -> list[list[tuple[Any, ...]]]:
-    """All rows but those of the audit."""
+async def fetch_all_rows(url: str) -> list[list[tuple[Any, ...]]]:
+    """Fetch all rows, except audit entries."""
     tables = [kind.name for kind in TABLE_SPECS if kind.name != "admin_audit"]
-    return [await rows_of(url, f"SELECT * FROM {name} ORDER BY 1") for name in tables]  # noqa: S608 - names of ours
+    return [await fetch_rows(url, f"SELECT * FROM {name} ORDER BY 1") for name in tables]  # noqa: S608 - names of ours
 
 
 async def test_into_filled_tables(database_url: str, run: Run, tmp_path: Path) -> None:
-    """Who is not there yet is added whole; who is stays as they are, and is named when they differ."""
-    await ran(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT))
+    """New users are added completely; existing users are not changed, and are reported if they differ."""
+    await run_command(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT))
     rows = (
         account("auth0|1", 46),
         transaction("auth0|1", 46, balance_after=46),
@@ -270,24 +271,26 @@ async def test_into_filled_tables(database_url: str, run: Run, tmp_path: Path) -
         answer("bb"),
     )
     file = snapshot(tmp_path / "more.jsonl", *rows)
-    result = await ran(run, "state", "import", file)
+    result = await run_command(run, "state", "import", file)
     assert "9 rows in the file: 5 added, 0 refused, 2 there already and different" in result.output
-    assert rejects_of(file) == {
+    assert read_rejects(file) == {
         2: "the person is there already, and differs",
         9: "is there already, and differs",
     }
     balances = "SELECT user_id, available_credits FROM user_credits ORDER BY user_id"
-    assert await rows_of(database_url, balances) == [
+    assert await fetch_rows(database_url, balances) == [
         ("auth0|1", 47),
         ("auth0|new", 5),
         ("auth0|spent", 0),
         ("guest-2", 10),
     ]
-    assert await rows_of(database_url, "SELECT count(*) FROM credit_transactions WHERE user_id = 'auth0|1'") == [(2,)]
-    assert (await ran(run, "credits", "verify")).exit_code == 0
-    await ran(run, "user", "erase", "auth0|1")  # ids go on behind those that were imported
-    assert (await ran(run, "credits", "verify")).exit_code == 0
-    result = await ran(run, "state", "verify", file)
+    assert await fetch_rows(database_url, "SELECT count(*) FROM credit_transactions WHERE user_id = 'auth0|1'") == [
+        (2,)
+    ]
+    assert (await run_command(run, "credits", "verify")).exit_code == 0
+    await run_command(run, "user", "erase", "auth0|1")  # new ids follow those of imported rows
+    assert (await run_command(run, "credits", "verify")).exit_code == 0
+    result = await run_command(run, "state", "verify", file)
     assert result.exit_code == 1
     assert "query_cache differs: (aa)" in result.output
 
@@ -311,7 +314,7 @@ INVALID: dict[str, tuple[dict[str, Any] | str, str]] = {
     "no time": (account("a", last_reset_timestamp="noon"), "last_reset_timestamp: Input should be a valid datetime"),
     "no such type": (transaction("a", 1, transaction_type="gift"), "transaction_type: Input should be 'allocate'"),
     "amount of nothing": (transaction("a", 0), "breaks the rule ck_credit_transactions_amount"),
-    "no account": (transaction("nobody", 1), "its account is not in the file, or is refused"),
+    "no account": (transaction("unknown", 1), "its account is not in the file, or is refused"),
     "no such notice": (event("a", notice_id=9), "its notice is not in the file, or of another purpose"),
     "answer of before": (answer("cc", expires_at="2026-02-01T00:00:00Z"), "breaks the rule ck_query_cache_expires_at"),
     "NaN": (WITH_FIGURE.replace("1.5", "NaN"), "invalid input syntax for type json"),
@@ -323,22 +326,22 @@ INVALID: dict[str, tuple[dict[str, Any] | str, str]] = {
 
 
 @pytest.mark.parametrize("name", INVALID)
-async def test_an_invalid_row_is_refused(name: str, database_url: str, run: Run, tmp_path: Path) -> None:
-    """With its line and the reason; all others are imported."""
+async def test_an_invalid_row_is_rejected(name: str, database_url: str, run: Run, tmp_path: Path) -> None:
+    """The rejects file has its line and the reason; all other rows are imported."""
     row, reason = INVALID[name]
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, row)
-    result = await ran(run, "state", "import", file)
+    result = await run_command(run, "state", "import", file)
     assert result.exit_code == 0, result.output
-    [(line, said)] = rejects_of(file).items()
+    [(line, said)] = read_rejects(file).items()
     assert line == 9
     assert said.startswith(reason)
-    assert await rows_of(database_url, "SELECT count(*) FROM user_credits") == [(3,)]
-    assert await rows_of(database_url, "SELECT count(*) FROM query_cache") == [(1,)]
-    assert (await ran(run, "state", "verify", file)).exit_code == 1
+    assert await fetch_rows(database_url, "SELECT count(*) FROM user_credits") == [(3,)]
+    assert await fetch_rows(database_url, "SELECT count(*) FROM query_cache") == [(1,)]
+    assert (await run_command(run, "state", "verify", file)).exit_code == 1
 
 
-async def test_nobody_is_imported_in_part(database_url: str, run: Run, tmp_path: Path) -> None:
-    """One refused row of a person refuses all of that person's rows, whatever they are."""
+async def test_users_are_imported_completely_or_not_at_all(database_url: str, run: Run, tmp_path: Path) -> None:
+    """If one row of a user is rejected, all rows of the user are."""
     rows = (
         account("auth0|2", 5),
         transaction("auth0|2", 5),
@@ -353,9 +356,9 @@ async def test_nobody_is_imported_in_part(database_url: str, run: Run, tmp_path:
         transaction("auth0|5", 5, balance_after=6),
     )
     file = snapshot(tmp_path / "old.jsonl", *rows)
-    await ran(run, "state", "import", file)
+    await run_command(run, "state", "import", file)
     same = "line 6 of the same person is refused"
-    assert rejects_of(file) == {
+    assert read_rejects(file) == {
         2: same,
         3: same,
         4: same,
@@ -368,32 +371,32 @@ async def test_nobody_is_imported_in_part(database_url: str, run: Run, tmp_path:
         11: "the balance after its newest transaction is not the sum of them, 5",
         12: "line 11 of the same person is refused",
     }
-    assert await rows_of(database_url, "SELECT user_id FROM user_credits") == []
-    assert await rows_of(database_url, "SELECT user_id FROM consent_events") == []
+    assert await fetch_rows(database_url, "SELECT user_id FROM user_credits") == []
+    assert await fetch_rows(database_url, "SELECT user_id FROM consent_events") == []
 
 
 def cut_off(data: bytes) -> bytes:
-    """The last line and a bit are missing."""
+    """Remove the last line and a part of the one before."""
     return data[:-200]
 
 
-def altered(data: bytes) -> bytes:
-    """One credit more."""
+def alter(data: bytes) -> bytes:
+    """Add one credit."""
     return data.replace(b'"amount": 50', b'"amount": 51')
 
 
-def newer(data: bytes) -> bytes:
-    """Of the format after this one."""
+def set_newer_format(data: bytes) -> bytes:
+    """Set the next version of the format."""
     return data.replace(b'"shopassist_state": 1', b'"shopassist_state": 2')
 
 
-def newer_schema(data: bytes) -> bytes:
-    """Of a schema after this one."""
+def set_newer_schema(data: bytes) -> bytes:
+    """Set a newer schema."""
     return data.replace(b'"shopassist_state": 1', b'"shopassist_state": 1, "schema": "9999"')
 
 
-def foreign(data: bytes) -> bytes:
-    """Some other file."""
+def break_header(data: bytes) -> bytes:
+    """Make the first line invalid."""
     return b"[" + data
 
 
@@ -401,58 +404,58 @@ def foreign(data: bytes) -> bytes:
     ("harm", "reason"),
     [
         (cut_off, "is cut off"),
-        (altered, "is damaged"),
-        (newer, "use a newer one"),
-        (newer_schema, "use a newer one"),
-        (foreign, "is no snapshot"),
+        (alter, "is damaged"),
+        (set_newer_format, "use a newer one"),
+        (set_newer_schema, "use a newer one"),
+        (break_header, "is no snapshot"),
     ],
 )
-async def test_a_file_that_is_not_whole_is_refused(
+async def test_a_damaged_file_is_refused(
     harm: Callable[[bytes], bytes], reason: str, database_url: str, run: Run, tmp_path: Path
 ) -> None:
-    """Before anything is written."""
+    """It is refused before anything is written to the database."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
     file.write_bytes(harm(file.read_bytes()))
-    result = await ran(run, "state", "import", file)
+    result = await run_command(run, "state", "import", file)
     assert reason in str(result.exception)
-    assert await rows_of(database_url, "SELECT to_regnamespace('state_import') IS NULL") == [(True,)]
-    assert await rows_of(database_url, "SELECT count(*) FROM admin_audit") == [(0,)]
+    assert await fetch_rows(database_url, "SELECT to_regnamespace('state_import') IS NULL") == [(True,)]
+    assert await fetch_rows(database_url, "SELECT count(*) FROM admin_audit") == [(0,)]
 
 
 async def test_another_key_is_refused(run: Run, tmp_path: Path) -> None:
-    """Whose hashes lead to nobody."""
+    """Hashed user ids of the file could not be matched with users."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, header={"key": "another"})
-    result = await ran(run, "state", "import", file)
+    result = await run_command(run, "state", "import", file)
     assert "another SECRET_KEY" in str(result.exception)
 
 
 async def test_verify_finds_a_changed_credit(database_url: str, run: Run, tmp_path: Path) -> None:
-    """And names the table and whose it is."""
+    """The difference is reported with its table and user."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
-    await ran(run, "state", "import", file)
-    await changed(database_url, "UPDATE user_credits SET available_credits = 46 WHERE user_id = 'auth0|1'")
-    result = await ran(run, "state", "verify", file)
+    await run_command(run, "state", "import", file)
+    await execute_statement(database_url, "UPDATE user_credits SET available_credits = 46 WHERE user_id = 'auth0|1'")
+    result = await run_command(run, "state", "verify", file)
     assert result.exit_code == 1
     assert "user_credits differs: (auth0|1)" in result.output
     assert "credit_transactions differs" not in result.output
-    assert await rows_of(database_url, "SELECT to_regnamespace('state_verify') IS NULL") == [(True,)]
+    assert await fetch_rows(database_url, "SELECT to_regnamespace('state_verify') IS NULL") == [(True,)]
 
 
-async def test_the_erased_stay_erased(database_url: str, run: Run, tmp_path: Path) -> None:
-    """A file from before an erasure brings nobody back; who came back since is somebody new."""
+async def test_erased_users_stay_erased(database_url: str, run: Run, tmp_path: Path) -> None:
+    """Rows from before an erasure are rejected; an account created after it is a new one."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
-    await ran(run, "state", "import", file)
-    await ran(run, "user", "erase", "auth0|1")
-    result = await ran(run, "state", "import", file)
+    await run_command(run, "state", "import", file)
+    await run_command(run, "user", "erase", "auth0|1")
+    result = await run_command(run, "state", "import", file)
     assert result.exit_code == 0, result.output
-    assert rejects_of(file) == dict.fromkeys((2, 5, 6, 7), "the person was erased")
+    assert read_rejects(file) == dict.fromkeys((2, 5, 6, 7), "the person was erased")
     for table in ("user_credits", "credit_transactions", "user_consents", "consent_events"):
         there = f"SELECT count(*) FROM {table} WHERE user_id = 'auth0|1'"  # noqa: S608 - names of ours
-        assert await rows_of(database_url, there) == [(0,)]
-    assert (await ran(run, "state", "verify", file)).exit_code == 0
+        assert await fetch_rows(database_url, there) == [(0,)]
+    assert (await run_command(run, "state", "verify", file)).exit_code == 0
     tomorrow = "2999-01-01T00:00:00Z"
     new = snapshot(tmp_path / "new.jsonl", account("auth0|1", 3, created_at=tomorrow))
-    assert "2 added" in (await ran(run, "state", "import", new)).output
+    assert "2 added" in (await run_command(run, "state", "import", new)).output
 
 
 INDEXES = """
@@ -469,29 +472,29 @@ WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE da
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("moment", ["staging", "checking", "prepared", "loading", "moving"])
-async def test_a_killed_import_is_finished(
+async def test_a_killed_import_can_be_repeated(
     moment: str, database_url: str, run: Run, tmp_path: Path, large: Path
 ) -> None:
-    """Killed at any time and given again it comes to the same, with every index and key that there was."""
-    before = await rows_of(database_url, INDEXES)
+    """A second import of the same file finishes it, whenever it was killed; no index is lost."""
+    before = await fetch_rows(database_url, INDEXES)
     if moment == "moving":
-        await ran(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT))
+        await run_command(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT))
     command = [sys.executable, "-m", "shopassist", "state", "import", str(large)]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
     await wait_for(moment, database_url, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert await rows_of(database_url, "SELECT count(*) FROM user_credits") != [(LARGE,)]
+    assert await fetch_rows(database_url, "SELECT count(*) FROM user_credits") != [(LARGE,)]
     other = snapshot(tmp_path / "another.jsonl", *OLD_PRODUCT)
-    await until_free(database_url)
-    assert "has not ended" in str((await ran(run, "state", "import", other)).exception)
-    result = await ran(run, "state", "import", large)
+    await wait_for_release(database_url)
+    assert "has not ended" in str((await run_command(run, "state", "import", other)).exception)
+    result = await run_command(run, "state", "import", large)
     assert result.exit_code == 0, result.output
     assert "gone on with" in result.output
-    assert await rows_of(database_url, INDEXES) == before
-    assert (await ran(run, "state", "verify", large)).exit_code == 0
-    assert (await ran(run, "credits", "verify")).exit_code == 0
-    assert "0 added" in (await ran(run, "state", "import", large)).output
+    assert await fetch_rows(database_url, INDEXES) == before
+    assert (await run_command(run, "state", "verify", large)).exit_code == 0
+    assert (await run_command(run, "credits", "verify")).exit_code == 0
+    assert "0 added" in (await run_command(run, "state", "import", large)).output
 
 
 RUNNING = """
@@ -520,9 +523,9 @@ async def wait_for(moment: str, url: str, process: "subprocess.Popen[bytes]") ->
     pytest.fail("the import ended before it could be killed")
 
 
-async def until_free(url: str) -> None:
-    """Wait until the server has noticed that the killed import is gone."""
-    while await rows_of(url, HELD) != [(0,)]:
+async def wait_for_release(url: str) -> None:
+    """Wait until the server has released the lock of the killed import."""
+    while await fetch_rows(url, HELD) != [(0,)]:
         await asyncio.sleep(0.05)
 
 
@@ -531,62 +534,62 @@ LARGE = 25_000
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of several chunks."""
+    """Return a file of several chunks."""
     path = tmp_path_factory.mktemp("large") / "large.jsonl"
     state_import.write_snapshot(path, 0, LARGE)
     return path
 
 
-async def test_an_import_that_has_not_ended_can_be_forgotten(database_url: str, run: Run, tmp_path: Path) -> None:
-    """By the one who says so."""
-    await changed(
+async def test_an_unfinished_import_can_be_discarded(database_url: str, run: Run, tmp_path: Path) -> None:
+    """`--discard` allows to import another file."""
+    await execute_statement(
         database_url,
         "CREATE SCHEMA state_import;"
         "CREATE TABLE state_import.begun AS SELECT 'other' AS sha256, '' AS phase, '' AS path",
     )
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
-    assert "--discard" in str((await ran(run, "state", "import", file)).exception)
-    assert (await ran(run, "state", "import", file, "--discard")).exit_code == 0
+    assert "--discard" in str((await run_command(run, "state", "import", file)).exception)
+    assert (await run_command(run, "state", "import", file, "--discard")).exit_code == 0
 
 
 async def test_not_during_a_rollout(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When users are in the memory of a server."""
+    """Commands refuse, because users may be in the memory of a server."""
     monkeypatch.setenv("STORAGE", "rollout")
-    result = await ran(run, "state", "export", tmp_path / "state.jsonl")
+    result = await run_command(run, "state", "export", tmp_path / "state.jsonl")
     assert "STORAGE=rollout" in str(result.exception)
 
 
 @pytest.mark.slow
-async def test_who_is_erased_while_an_import_goes_on_does_not_come_back(
+async def test_users_erased_during_an_import_stay_erased(
     database_url: str, run: Run, tmp_path: Path, large: Path
 ) -> None:
-    """Who was there and whose turn has not come yet is left out, and named among the rejects; all others are there."""
+    """A user who is erased before their batch is rejected; all others are imported."""
     last = max(state_import.get_user_id(number) for number in range(LARGE))
-    await ran(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, account(last)))
+    await run_command(run, "state", "import", snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT, account(last)))
     command = [sys.executable, "-m", "shopassist", "state", "import", str(large)]
     process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
     try:
         await wait_for("moving", database_url, process)
-        assert (await ran(run, "user", "erase", last)).exit_code == 0
-        assert process.poll() is None, "it had ended before somebody was erased"
+        assert (await run_command(run, "user", "erase", last)).exit_code == 0
+        assert process.poll() is None, "the import ended before the user was erased"
     finally:
         code = await asyncio.to_thread(process.wait)
     assert code == 0
     for table in ("user_credits", "credit_transactions", "user_consents", "consent_events"):
         statement = f"SELECT count(*) FROM {table} WHERE user_id = $1"  # noqa: S608 - names of ours
-        assert await rows_of(database_url, statement, last) == [(0,)]
-    assert await rows_of(database_url, "SELECT count(*) FROM user_credits") == [(LARGE + 3,)]  # one of a pseudonym
-    assert set(rejects_of(large).values()) == {"the person was erased"}
-    assert (await ran(run, "credits", "verify")).exit_code == 0
+        assert await fetch_rows(database_url, statement, last) == [(0,)]
+    assert await fetch_rows(database_url, "SELECT count(*) FROM user_credits") == [(LARGE + 3,)]  # one of a pseudonym
+    assert set(read_rejects(large).values()) == {"the person was erased"}
+    assert (await run_command(run, "credits", "verify")).exit_code == 0
 
 
-async def test_no_export_while_somebody_is_being_erased(database_url: str, run: Run, tmp_path: Path) -> None:
-    """Whoever takes the file over would not know that they are to be erased."""
-    await changed(
+async def test_no_export_during_an_erasure(database_url: str, run: Run, tmp_path: Path) -> None:
+    """An import of the file would not know about the unfinished erasure."""
+    await execute_statement(
         database_url,
         "INSERT INTO erasures (id, subject_hash, is_guest, had_account, asked_by, requested_at, user_id, pseudonym, "
         "counts) VALUES (gen_random_uuid(), 'h', true, true, 'user', now(), 'u', 'p', '{}')",
     )
     file = tmp_path / "state.jsonl"
-    assert "being erased" in str((await ran(run, "state", "export", file)).exception)
+    assert "being erased" in str((await run_command(run, "state", "export", file)).exception)
     assert not file.exists()

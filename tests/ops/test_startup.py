@@ -1,4 +1,4 @@
-"""What a production server refuses to start with, and which link migrates."""
+"""What a production server refuses at startup, and which DSN migrates."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ PASSWORD = "twelve letters"  # noqa: S105 - a test's own
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """One database, by three roles."""
+    """DSNs of one database with three roles."""
 
     admin: str
     owner: str
@@ -34,7 +34,7 @@ class Links:
 
 @pytest.fixture
 async def links(empty_database_url: str) -> AsyncIterator[Links]:
-    """An empty database with its roles."""
+    """Return the DSNs of an empty database with its roles."""
     mark = uuid4().hex[:8]
     roles = Roles(*(Role(f"{part}_{mark}", PASSWORD) for part in ("owner", "app", "reader")))
     connection = await asyncpg.connect(empty_database_url)
@@ -51,7 +51,7 @@ async def links(empty_database_url: str) -> AsyncIterator[Links]:
 
 
 async def prepared(url: str, migration_url: str | None = None, **database: bool) -> None:
-    """Start in production, as far as the first request."""
+    """Prepare a server in production."""
     owner = SecretStr(migration_url) if migration_url else None
     settings = Settings(
         database=DatabaseConfig(database_url=SecretStr(url), migration_url=owner, **database),  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ async def prepared(url: str, migration_url: str | None = None, **database: bool)
 
 
 async def test_a_superuser_is_refused_unless_told(links: Links) -> None:
-    """The sentence names the way out."""
+    """The error says what to do."""
     with pytest.raises(StartupError, match="db provision"):
         await prepared(links.admin)
     await prepared(links.admin, privileged_role=True)
@@ -73,7 +73,7 @@ async def test_a_superuser_is_refused_unless_told(links: Links) -> None:
 
 
 async def test_the_owner_migrates_for_the_app(links: Links) -> None:
-    """The app's own link could not, and the owner's is not one to serve with."""
+    """The owner's DSN migrates, the app's serves."""
     with pytest.raises(MigrationError, match="DATABASE_MIGRATION_URL"):
         await prepared(links.app)
     await prepared(links.app, links.owner)
@@ -83,7 +83,7 @@ async def test_the_owner_migrates_for_the_app(links: Links) -> None:
 
 
 async def test_a_schema_that_is_behind_is_refused(links: Links) -> None:
-    """Without the owner's link nothing is changed."""
+    """Without the owner's DSN the schema is not changed."""
     await migrate.upgrade(normalise_dsn(links.owner))
     await migrate.downgrade(normalise_dsn(links.owner), "-1")
     with pytest.raises(MigrationError, match=migrate.list_known_revisions()[-1]):
