@@ -70,7 +70,7 @@ class BackgroundMigration:
 
     def __init__(self, router: Router) -> None:
         """Nothing is to be done yet."""
-        self._locks = router.locks
+        self._router = router
         self._placement = router.placement
         self._is_unfinished = False
         self._next_scan = 0.0
@@ -111,7 +111,7 @@ class BackgroundMigration:
     async def refresh_mirrors(self) -> None:
         """Refresh the mirror of all users in `unmirrored`, until PostgreSQL is found unavailable."""
         for user_id in list(self._placement.unmirrored):
-            async with self._locks.hold(user_id):
+            async with self._router.hold(user_id):
                 if user_id in self._placement.in_postgres:
                     await self._placement.refresh_mirror(user_id)
                     if user_id in self._placement.unmirrored:
@@ -135,7 +135,7 @@ class BackgroundMigration:
 
     async def _migrate(self, user_id: str) -> bool:
         """Migrate a user to the assigned storage; return False when PostgreSQL is unavailable."""
-        async with self._locks.hold(user_id):
+        async with self._router.hold(user_id):
             try:
                 await self._placement.migrate(user_id, self._placement.assignment.get_storage(user_id))
             except UnmovableError:

@@ -1,8 +1,8 @@
 """The rows of users in PostgreSQL, read and replaced as a whole."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from sqlalchemy import delete, insert, text
 from sqlalchemy.dialects.postgresql import insert as insert_new
@@ -23,6 +23,8 @@ from shopassist.db.database import DatabaseManager
 from shopassist.db.statements import fetch
 from shopassist.privacy.models import GuestMerge
 from shopassist.rollout.models import USER_TABLES, Erasures, Rows
+
+Result = TypeVar("Result")
 
 # One statement, so that all rows are from one snapshot.
 READ_USER_ROWS = text("""
@@ -88,12 +90,7 @@ class PostgresUserRows:
 
         Consent events and merges are only added, never removed: they prove what the user agreed to.
         """
-
-        async def replace() -> None:
-            async with self._manager.session() as session:
-                await _replace(session, user_id, rows)
-
-        await self._manager.resilience.run(replace, repeatable=True)
+        await self._run(lambda session: replace_rows(session, user_id, rows), repeatable=True)
 
     async def list_owners(self, limit: int, after_user_id: str = "") -> list[str]:
         """Return users who have rows, by user id, after `after_user_id`."""
@@ -102,29 +99,33 @@ class PostgresUserRows:
 
     async def insert_audit_entries(self, entries: Sequence[AdminAct]) -> None:
         """Insert audit entries with the times that they have."""
-
-        async def insert_all() -> None:
-            async with self._manager.session() as session:
-                await session.execute(insert(AdminAct), [get_values(entry) for entry in entries])
-
-        await self._manager.resilience.run(insert_all)
+        await self._run(lambda session: session.execute(insert(AdminAct), [get_values(entry) for entry in entries]))
 
     async def read_erasures(self, subject_hash: str | None = None) -> Erasures:
         """Return all erasures and erased balances, or those of one user hash."""
+        erasures, balances = select(Erasure), select(ErasedBalance)
+        if subject_hash is not None:
+            erasures = erasures.where(col(Erasure.subject_hash) == subject_hash)
+            balances = balances.where(col(ErasedBalance.subject_hash) == subject_hash)
 
-        async def read() -> Erasures:
+        async def read(session: AsyncSession) -> Erasures:
+            found = list((await session.execute(erasures)).scalars())
+            return found, list((await session.execute(balances)).scalars())
+
+        return await self._run(read, repeatable=True)
+
+    async def _run(self, work: Callable[[AsyncSession], Awaitable[Result]], repeatable: bool = False) -> Result:
+        """Do `work` in one transaction."""
+
+        async def run_once() -> Result:
             async with self._manager.session() as session:
-                erasures, balances = select(Erasure), select(ErasedBalance)
-                if subject_hash is not None:
-                    erasures = erasures.where(col(Erasure.subject_hash) == subject_hash)
-                    balances = balances.where(col(ErasedBalance.subject_hash) == subject_hash)
-                found = list((await session.execute(erasures)).scalars())
-                return found, list((await session.execute(balances)).scalars())
+                return await work(session)
 
-        return await self._manager.resilience.run(read, repeatable=True)
+        return await self._manager.resilience.run(run_once, repeatable)
 
 
-async def _replace(session: AsyncSession, user_id: str, rows: Rows) -> None:
+async def replace_rows(session: AsyncSession, user_id: str, rows: Rows) -> None:
+    """Replace the rows of a user except consent events and merges, which are only added."""
     await session.execute(ALLOW_MIGRATION)
     for table in REPLACED_TABLES:
         await session.execute(delete(table).where(table.user_id == user_id))

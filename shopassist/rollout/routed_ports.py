@@ -139,7 +139,7 @@ async def begin_erasure(call: PortCall) -> Erasure | None:
     [request] = call.args
     placement = call.router.placement
     await placement.flush_audit_entries()
-    async with call.router.locks.hold(request.user_id):  # calls in progress may add a response to an administrator
+    async with call.router.hold(request.user_id):  # calls in progress may add a response to an administrator
         user_ids = (*placement.list_admins_mentioning(request.user_id), request.user_id)
 
     async def begin(postgres: AnyBackend) -> Erasure | None:
@@ -161,7 +161,7 @@ async def advance_erasure(call: PortCall) -> Erasure:
     if erasure.finished_at is not None:
         await placement.sync_erasures(erasure.subject_hash)
         user_ids = placement.erasures.pop(erasure.id, ())
-        async with call.router.locks.hold(*user_ids):
+        async with call.router.hold(*user_ids):
             await placement.release_erased(user_ids)
     return erasure
 

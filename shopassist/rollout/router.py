@@ -31,22 +31,6 @@ BackendCall = Callable[[Any], Awaitable[Any]]
 UNAVAILABLE_ERRORS = (StorageUnavailableError, TimeoutError, OSError)
 
 
-class UserLocks:
-    """Locks by user id, each kept for as long as it is held or waited for."""
-
-    def __init__(self) -> None:
-        """No lock is held."""
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-
-    @asynccontextmanager
-    async def hold(self, *user_ids: str) -> AsyncIterator[None]:
-        """Hold the locks of those users for the length of the block."""
-        async with AsyncExitStack() as held:
-            for user_id in sorted(set(user_ids)):  # always in this order, so that there is no deadlock
-                await held.enter_async_context(self._locks.setdefault(user_id, asyncio.Lock()))
-            yield
-
-
 def normalise_result(value: Any) -> Any:
     """Return a result without what may differ between storages."""
     if isinstance(value, BaseModel):
@@ -100,8 +84,16 @@ class Router:
     def __init__(self, placement: UserPlacement) -> None:
         """Migrate users by `placement`."""
         self.placement = placement
-        self.locks = UserLocks()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._follow_ups: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def hold(self, *user_ids: str) -> AsyncIterator[None]:
+        """Hold the locks of those users for the length of the block."""
+        async with AsyncExitStack() as held:
+            for user_id in sorted(set(user_ids)):  # always in this order, so that there is no deadlock
+                await held.enter_async_context(self._locks.setdefault(user_id, asyncio.Lock()))
+            yield
 
     async def run(
         self,
@@ -118,7 +110,7 @@ class Router:
         not `is_compared` is never repeated. Raises what `call` raises, and `StorageUnavailableError`.
         """
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self.locks.hold(*user_ids))
+            await held.enter_async_context(self.hold(*user_ids))
             result = CallResult(error=asyncio.CancelledError())
             try:
                 result = await run_call(call, await self.placement.place_users(user_ids, to))

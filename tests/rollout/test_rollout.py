@@ -312,7 +312,7 @@ async def test_back_does_not_wait_for_hanging_calls(
     monkeypatch.setattr(controller, "BACK_SECONDS", 0.2)
     container = await begin(database_url, 100, works=True)
     await spend_credits(container)
-    async with container.rollout_storage().router().locks.hold(USERS[0]):
+    async with container.rollout_storage().router().hold(USERS[0]):
         async with asyncio.timeout(5):
             await container.rollout().back()
         assert container.rollout_storage().placement().in_postgres == {USERS[0]}
