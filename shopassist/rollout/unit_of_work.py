@@ -10,7 +10,7 @@ from shopassist.consent.models import UserConsent
 from shopassist.db.ports import Result, TransactionBody
 from shopassist.errors import StorageUnavailableError
 from shopassist.rollout.placement import AnyBackend
-from shopassist.rollout.routed_ports import REPOSITORY_USERS
+from shopassist.rollout.routed_ports import REPOSITORY_USERS, no_user
 from shopassist.rollout.router import Router
 from shopassist.settings import Storage
 from shopassist.storage.repositories import Repositories
@@ -47,6 +47,18 @@ async def find_first_call(body: Callable[[Any], Any]) -> FirstCall:
     raise TypeError("The body of a unit of work must call a repository.")
 
 
+def refuse_late_user(*_: object, **__: object) -> NoReturn:
+    """Raise in place of a call about a user in a unit of work that began with another call."""
+    raise TypeError("The first repository call of a unit of work must name its users.")
+
+
+REFUSED_CALLS = {
+    repository: dict.fromkeys((method for method, users in methods.items() if users is not no_user), refuse_late_user)
+    for repository, methods in REPOSITORY_USERS.items()
+}
+"""The calls that a unit of work without users must not make: they could be made in the wrong storage."""
+
+
 class Overlay:
     """An object with some of its attributes replaced."""
 
@@ -72,7 +84,7 @@ class RoutedUnitOfWork:
     async def __call__(self) -> AsyncIterator[Repositories]:
         """Begin one in PostgreSQL."""
         async with self._placement.postgres.get("unit_of_work")() as work:
-            yield self._list_all_consents(work, Storage.POSTGRES)
+            yield work
 
     async def run(
         self,
@@ -95,20 +107,21 @@ class RoutedUnitOfWork:
             return await run_on(memory)
         is_publication = (first.repository, first.method) == ("notices", "lock")
         try:
-            result = await run_on(postgres, lambda work: body(self._list_all_consents(work, Storage.POSTGRES)))
+            result = await run_on(postgres, lambda work: body(self._share(work, Storage.POSTGRES)))
         except StorageUnavailableError:
             if is_publication:
                 raise
-            return await run_on(memory, lambda work: body(self._list_all_consents(work, Storage.MEMORY)))
+            return await run_on(memory, lambda work: body(self._share(work, Storage.MEMORY)))
         if is_publication:
             with suppress(StorageUnavailableError):  # it is repeated in the background
                 await self._placement.copy_notices()
         return result
 
-    def _list_all_consents(self, work: Repositories, storage: Storage) -> Any:
-        """Return the repositories of `storage` with a list of consents over both storages."""
+    def _share(self, work: Repositories, storage: Storage) -> Any:
+        """Return the repositories of `storage` without calls about users and with all consents in the list."""
         listed = partial(self._list_consents, work.consents.list_consents, storage)
-        return work.replace(consents=Overlay(work.consents, list_consents=listed))
+        replaced = {name: Overlay(getattr(work, name), **calls) for name, calls in REFUSED_CALLS.items() if calls}
+        return work.replace(**replaced | {"consents": Overlay(replaced["consents"], list_consents=listed)})
 
     async def _list_consents(
         self, list_own: Callable[..., Any], storage: Storage, limit: int | None = None, after_user_id: str | None = None

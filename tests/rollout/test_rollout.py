@@ -24,6 +24,7 @@ from shopassist.server import run_server
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.server import ServerSettings
 from tests.support.databases import PostgresServer, run_postgres
+from shopassist.storage.repositories import Repositories
 from tests.support.helpers import execute, postgres_settings
 
 USERS = [f"auth0|{number}" for number in range(20)]
@@ -301,6 +302,9 @@ async def test_the_mirror_is_refreshed_without_a_call(begin: Begin, server: Post
     async with asyncio.timeout(20):
         while container.rollout_storage().placement().unmirrored:
             await asyncio.sleep(0.05)
+    # The frozen server may still have applied the debit after the mirror was refreshed: the next call finds that.
+    await container.credit_service().get_user_credits(USERS[0])
+    await container.rollout_storage().router().close()
     account = await container.credit_service().get_user_credits(USERS[0])
     assert container.rollout_storage().placement().is_mirrored(account)
 
@@ -350,3 +354,15 @@ async def test_concurrent_debits_never_exceed_the_credits(begin: Begin, database
     report = await container.ledger_audit().verify()
     assert report is not None
     assert report.drifting_accounts == 0
+
+
+async def test_a_late_call_about_a_user_is_refused(begin: Begin, database_url: str) -> None:
+    """A unit of work that begins with another call could use the wrong storage for the user."""
+    container = await begin(database_url)
+
+    async def read(work: Repositories) -> None:
+        await work.notices.list_published()
+        await work.consents.get_consent(USERS[0])
+
+    with pytest.raises(TypeError, match="must name its users"):
+        await container.unit_of_work().run(read)
