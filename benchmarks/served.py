@@ -17,7 +17,7 @@ from shopassist.credits.routes import CreditServiceDep
 from shopassist.logging import configure_logging
 from shopassist.query.models import Answer, ConversationContext, Recommendation
 from shopassist.server import Server, bind_socket, build_uvicorn_config
-from shopassist.settings.server import ServerSettings
+from shopassist.settings import ServerSettings
 
 GRANTED = b'{"granted":true}'
 

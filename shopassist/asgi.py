@@ -13,9 +13,9 @@ from shopassist import __version__
 from shopassist.app import create_app
 from shopassist.db.embedded.process import die_with_parent
 from shopassist.logging import configure_logging
-from shopassist.ops.startup import prepare_to_serve, read_settings, start_database
+from shopassist.ops.startup import prepare_to_serve, start_database
 from shopassist.server import handle_stop_signals, stop_all_workers
-from shopassist.settings.server import WORKER
+from shopassist.settings import WORKER, read_settings
 from shopassist.tracing import start_tracing
 
 

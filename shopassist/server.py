@@ -24,8 +24,7 @@ from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.key_derivation import require_secret
 from shopassist.ops.startup import prepare_to_serve, start_database
-from shopassist.settings import Settings
-from shopassist.settings.server import WORKER, ServerSettings, http_address
+from shopassist.settings import WORKER, ServerSettings, Settings, http_address
 from shopassist.tracing import start_tracing
 
 SHUTDOWN_SECONDS = 6

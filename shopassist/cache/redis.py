@@ -17,14 +17,13 @@ from shopassist.cache.postgres import DatedAnswer, ObservedEpoch, PostgresCached
 from shopassist.db.batcher import Batcher
 from shopassist.db.ports import Clock
 from shopassist.db.resilience import BreakerState, CircuitBreaker
-from shopassist.errors import StartupError, StorageUnavailableError
+from shopassist.errors import StorageUnavailableError
 
 logger = structlog.get_logger(__name__)
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-SCHEMES = ("redis://", "rediss://")
 CONNECT_TIMEOUT_SECONDS = 0.1
 SOCKET_TIMEOUT_SECONDS = 0.05
 TOTAL_TIMEOUT_SECONDS = 0.15
@@ -123,11 +122,9 @@ class RedisClient:
 
 
 def build_redis_client(url: SecretStr | None) -> RedisClient | None:
-    """Return the client, or None without `url`. Raises `StartupError` for a URL of another scheme."""
+    """Return the client, or None if there is no `url`."""
     if url is None:
         return None
-    if not url.get_secret_value().startswith(SCHEMES):
-        raise StartupError(f"REDIS_URL must begin with {' or '.join(SCHEMES)}.")
     return RedisClient(url.get_secret_value())
 
 

@@ -13,8 +13,7 @@ from shopassist.db.row_batches import JobResult
 from shopassist.errors import StartupError
 from shopassist.maintenance.models import DONE, JobRecord, MaintenanceOverview, RunReport, StartedBy
 from shopassist.maintenance.scheduler import LEASE_NAME, RETRY_SECONDS, Job, JobScheduler
-from shopassist.ops.startup import read_settings
-from shopassist.settings import Storage
+from shopassist.settings import Storage, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Scheduled work: what the servers clean, verify and vacuum by themselves.")
 console = Console(stderr=True)

@@ -8,7 +8,6 @@ from typing import Protocol
 import structlog
 from sqlalchemy import URL
 
-from shopassist.cache.redis import build_redis_client
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
@@ -19,9 +18,8 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
 from shopassist.metrics.registry import MetricFamily
-from shopassist.settings import Settings, Storage, StorageSettings
+from shopassist.settings import Settings, Storage, StorageSettings, read_settings
 from shopassist.settings.database import PoolMode
-from shopassist.settings.group import load_settings
 
 logger = structlog.get_logger(__name__)
 
@@ -54,13 +52,6 @@ class StartupServices(Protocol):
     def unit_of_work(self) -> UnitOfWork[CatalogRepositories]: ...
 
     def background_services(self) -> list[BackgroundService]: ...
-
-
-def read_settings() -> Settings:
-    """Read the settings of the environment. Raises `StartupError` that names the invalid variable."""
-    settings = load_settings(Settings)
-    build_redis_client(settings.shared_cache_url)  # validates REDIS_URL
-    return settings
 
 
 def needs_embedded_database(settings: Settings) -> bool:

@@ -15,10 +15,9 @@ from shopassist.audit.postgres import get_operator_name
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
-from shopassist.ops.startup import read_settings
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
 from shopassist.privacy.service import ErasureService, ExportService, repeat_erasures
-from shopassist.settings import Storage
+from shopassist.settings import Storage, read_settings
 
 OTHER_KEY_MESSAGE = (
     "{} was written under another SECRET_KEY, so that no user on it can be recognised. Set the SECRET_KEY that the "

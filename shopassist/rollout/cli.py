@@ -12,11 +12,9 @@ from rich.table import Table
 from shopassist.audit.postgres import get_operator_name
 from shopassist.errors import StartupError
 from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
-from shopassist.ops.startup import read_settings
 from shopassist.rollout.models import RolloutStatus
-from shopassist.settings import AdministrationSettings, Settings
+from shopassist.settings import AdministrationSettings, Settings, http_address, read_settings
 from shopassist.settings.group import load_settings
-from shopassist.settings.server import http_address
 
 app = typer.Typer(no_args_is_help=True, help="Moving users between memory and PostgreSQL, on the server that runs.")
 

@@ -2,19 +2,152 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    IPvAnyNetwork,
+    PositiveInt,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import NoDecode
 
-from shopassist.settings.database import DatabaseConfig
-from shopassist.settings.group import SettingsGroup
-from shopassist.settings.server import GuestSettings, IdentitySettings, LimitSettings, ServerSettings
+from shopassist.errors import StartupError
+from shopassist.settings.database import BackupSettings, DatabaseConfig
+from shopassist.settings.group import SettingsGroup, load_settings
+
+
+class IdentitySettings(SettingsGroup):
+    """The OpenID Connect issuer that the server trusts, under its own names or Auth0's, and the server's secret key."""
+
+    oidc_issuer: str | None = Field(default=None, alias="OIDC_ISSUER")
+    oidc_audience: str | None = Field(default=None, alias="OIDC_AUDIENCE")
+    domain: str | None = Field(default=None, alias="AUTH0_DOMAIN")
+    auth0_audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
+    auth0_issuer: str | None = Field(default=None, alias="AUTH0_ISSUER")
+    admin_scope: str = Field(default="shopassist:admin", alias="ADMIN_SCOPE")
+    secret_key: SecretStr | None = Field(
+        default=None,
+        alias="SECRET_KEY",
+        min_length=32,
+        description="signs sessions and hashes user ids; the same for all servers of one database",
+    )
+
+    @property
+    def issuer(self) -> str | None:
+        """Return the issuer with a trailing slash, or None if no identity provider is set."""
+        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
+        issuer = self.oidc_issuer or auth0
+        return f"{issuer.rstrip('/')}/" if issuer else None
+
+    @property
+    def issuer_names(self) -> tuple[str, ...]:
+        """Return the accepted `iss` values: Auth0 writes the trailing slash, other issuers may not."""
+        if self.issuer is None:
+            return ()
+        return (self.issuer, self.issuer.rstrip("/")) if self.oidc_issuer else (self.issuer,)
+
+    @property
+    def audience(self) -> str | None:
+        """Return the audience that a token must name."""
+        return self.oidc_audience or self.auth0_audience
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
+        pairs = (
+            ("OIDC_ISSUER", self.oidc_issuer, "AUTH0_ISSUER or AUTH0_DOMAIN", auth0),
+            ("OIDC_AUDIENCE", self.oidc_audience, "AUTH0_API_AUDIENCE", self.auth0_audience),
+        )
+        for name, value, other, other_value in pairs:
+            if value and other_value and value.rstrip("/") != other_value.rstrip("/"):
+                raise ValueError(f"{name} and {other} name different things: set one of them")
+        return self
+
+
+class GuestSessionKind(StrEnum):
+    """Which session ids are accepted: any, or only those that this server signed."""
+
+    ANY = "any"
+    SIGNED = "signed"
+
+
+class GuestSettings(SettingsGroup):
+    """Limits for guests, and which session ids they may use."""
+
+    accounts_per_network: int = Field(
+        default=50,
+        ge=0,
+        le=1_000_000,
+        alias="GUEST_ACCOUNTS_PER_NETWORK_PER_DAY",
+        description="new guest accounts of one client network in a day (UTC)",
+    )
+    sessions: GuestSessionKind = Field(default=GuestSessionKind.ANY, alias="GUEST_SESSIONS")
+
+    @property
+    def only_signed(self) -> bool:
+        """Return whether only session ids that this server signed are accepted."""
+        return self.sessions is GuestSessionKind.SIGNED
+
+
+class LimitSettings(SettingsGroup):
+    """Rate limits of one caller and of one network. Each process counts separately."""
+
+    questions_per_minute: PositiveInt = Field(default=30, alias="RATE_LIMIT_QUESTIONS_PER_MINUTE")
+    reads_per_minute: PositiveInt = Field(default=300, alias="RATE_LIMIT_READS_PER_MINUTE")
+    network_factor: PositiveInt = Field(
+        default=20, alias="RATE_LIMIT_NETWORK_FACTOR", description="limit of a network as a multiple of a caller's"
+    )
+
+
+WORKER = "SHOPASSIST_WORKER"
+"""Set by `serve` for its worker processes, which end with it: the folder that they share."""
+
+
+class ServerSettings(SettingsGroup):
+    """The HTTP server."""
+
+    host: str = Field(default="127.0.0.1", alias="API_HOST")
+    port: int = Field(default=8000, ge=0, le=65535, alias="API_PORT")
+    workers: PositiveInt = Field(default=1, alias="WORKERS")
+    debug: bool = Field(default=False, alias="DEBUG")
+    log_level: str = Field(default="info", alias="LOG_LEVEL")
+    environment: str = Field(default="development", alias="ENVIRONMENT")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=("*",), alias="ALLOWED_HOSTS")
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+        default=(), alias="TRUSTED_PROXIES", description="networks (CIDR) of proxies with trusted forwarding headers"
+    )
+    frontend_url: str | None = Field(default=None, alias="FRONTEND_URL")
+
+    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def production(self) -> bool:
+        """Return whether this is a production deployment."""
+        return self.environment.lower() in {"production", "prod"}
+
+    @property
+    def origins(self) -> list[str]:
+        """Return the origins that may call the API from a browser."""
+        local = ["http://localhost:5173", "http://localhost:3000"]
+        return [*local, *([self.frontend_url.rstrip("/")] if self.frontend_url else [])]
+
+
+def http_address(host: str, port: int) -> str:
+    """Return the URL of a server; IPv6 addresses go in brackets (RFC 3986, section 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Storage(StrEnum):
-    """Where state is kept. `rollout`: in memory, and of a share of users in PostgreSQL (`docs/rollout.md`)."""
+    """Where state is stored. `rollout`: in memory, and for a share of users in PostgreSQL (`docs/rollout.md`)."""
 
     POSTGRES = "postgres"
     MEMORY = "memory"
@@ -22,27 +155,27 @@ class Storage(StrEnum):
 
 
 class StorageSettings(SettingsGroup):
-    """Which twin keeps the state, or both."""
+    """Which storage is used, or both."""
 
     storage: Storage = Field(default=Storage.POSTGRES, alias="STORAGE")
     rollout_percent: float = Field(
         default=0, ge=0, le=100, allow_inf_nan=False, alias="ROLLOUT_PERCENT", description="of users, in PostgreSQL"
     )
-    rollout_shadow: bool = Field(default=False, alias="ROLLOUT_SHADOW", description="asks both sides and compares")
+    rollout_shadow: bool = Field(default=False, alias="ROLLOUT_SHADOW", description="calls both storages and compares")
 
     @property
     def is_one_process(self) -> bool:
-        """Whether state is in the memory of the process that serves."""
+        """Return whether state is in the memory of the serving process."""
         return self.storage is not Storage.POSTGRES
 
     @property
     def has_database(self) -> bool:
-        """Whether state is in PostgreSQL, or may be."""
+        """Return whether PostgreSQL is used."""
         return self.storage is not Storage.MEMORY
 
 
 class CreditSettings(SettingsGroup):
-    """How many credits there are and when they come back."""
+    """Credit allowances, resets and retention."""
 
     max_guest_credits: PositiveInt = Field(default=10, alias="MAX_GUEST_CREDITS")
     max_registered_credits: PositiveInt = Field(default=50, alias="MAX_REGISTERED_CREDITS")
@@ -52,12 +185,12 @@ class CreditSettings(SettingsGroup):
 
     @property
     def reset_interval(self) -> timedelta:
-        """How long a registered user's period is."""
+        """Return the time between two resets of a registered user."""
         return timedelta(hours=self.reset_interval_hours)
 
     @property
     def hold_lifetime(self) -> timedelta:
-        """How long a credit is held for work in progress at the most."""
+        """Return how long a credit is held for work in progress."""
         return timedelta(seconds=self.hold_lifetime_seconds)
 
 
@@ -66,10 +199,10 @@ class CacheSettings(SettingsGroup):
 
     validity_minutes: float = Field(default=60, gt=0, alias="CACHE_VALIDITY_MINUTES")
     stale_answers: int = Field(
-        default=10_000, ge=0, alias="STALE_ANSWERS", description="kept by each process for a database that is away"
+        default=10_000, ge=0, alias="STALE_ANSWERS", description="per process, for when the database is unavailable"
     )
     stale_bytes: PositiveInt = Field(
-        default=64 * 2**20, alias="STALE_ANSWERS_BYTES", description="that they take in each process at the most"
+        default=64 * 2**20, alias="STALE_ANSWERS_BYTES", description="limit of their size in each process"
     )
     stale_hours: float = Field(
         default=24, gt=0, le=24, alias="STALE_ANSWERS_HOURS", description="how old one may be when it is served"
@@ -81,17 +214,17 @@ class CacheSettings(SettingsGroup):
 
     @property
     def validity(self) -> timedelta:
-        """How long an answer is served."""
+        """Return how long an answer is served."""
         return timedelta(minutes=self.validity_minutes)
 
     @property
     def stale_lifetime(self) -> timedelta:
-        """How old an answer may be that is served while the database is away."""
+        """Return the maximum age of an answer that is served while the database is unavailable."""
         return timedelta(hours=self.stale_hours)
 
 
 class ConsentSettings(SettingsGroup):
-    """Whether questions wait for an agreement, and how long a new version may be put off."""
+    """Whether questions need consent, and the grace period of a new version of the terms."""
 
     required: bool = Field(
         default=False,
@@ -108,7 +241,7 @@ class ConsentSettings(SettingsGroup):
 
 
 class PrivacySettings(SettingsGroup):
-    """What stays known of people who were erased."""
+    """Retention of the list of erasures."""
 
     erasure_list_days: int = Field(
         default=365,
@@ -120,12 +253,12 @@ class PrivacySettings(SettingsGroup):
 
     @property
     def erasure_list_lifetime(self) -> timedelta:
-        """How long an erasure stays on the list."""
+        """Return how long an erasure stays on the list."""
         return timedelta(days=self.erasure_list_days)
 
 
 class AssistantSettings(SettingsGroup):
-    """How questions are answered and links are marked."""
+    """The assistant and its affiliate links."""
 
     affiliate_tag: str | None = Field(default=None, alias="AFFILIATE_TAG")
     affiliate_program: str = Field(default="amazon", alias="AFFILIATE_PROGRAM")
@@ -139,89 +272,45 @@ class AssistantSettings(SettingsGroup):
     gemini_api_key: SecretStr | None = Field(default=None, alias="GEMINI_API_KEY")
 
 
-class BackupSettings(SettingsGroup):
-    """Backups of the database."""
-
-    folder: Path | None = Field(
-        default=None, alias="BACKUP_FOLDER", description="unless said, `backups` in SHOPASSIST_DATA"
-    )
-    keep: PositiveInt = Field(default=7, alias="BACKUP_KEEP", description="how many; older ones are removed")
-    recipient: str | None = Field(
-        default=None, alias="BACKUP_RECIPIENT", description="public key (age1…) that backups are encrypted for"
-    )
-    identity: SecretStr | None = Field(
-        default=None, alias="BACKUP_IDENTITY", description="private key (AGE-SECRET-KEY-…), to verify and to restore"
-    )
-    longest_age_hours: float = Field(
-        default=26, gt=0, alias="BACKUP_MAX_AGE_HOURS", description="past which `shopassist doctor` complains"
-    )
-    before_migration: bool = Field(
-        default=False, alias="BACKUP_BEFORE_MIGRATION", description="whether to back up before a start migrates"
-    )
-
-
 class TelemetrySettings(SettingsGroup):
-    """What the server shows of itself, and to whom."""
+    """Metrics and traces."""
 
     metrics_token: SecretStr | None = Field(
         default=None,
         alias="METRICS_TOKEN",
         min_length=16,
-        description="what Prometheus shows as its bearer token; without it only who is on a private network may read",
+        description="bearer token of Prometheus; if unset, only private networks may read",
     )
     otlp_endpoint: str | None = Field(
         default=None,
         pattern="^https?://",
         alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="where traces are sent, by OTLP over HTTP; without it there are none",
+        description="where traces are sent by OTLP over HTTP; if unset, there are none",
     )
     service_name: str = Field(default="shopassist", alias="OTEL_SERVICE_NAME", description="in traces")
 
 
 class AdministrationSettings(SettingsGroup):
-    """What commands need that speak to the running server (`shopassist rollout`); the server never reads this."""
+    """Settings of commands that call the running server (`shopassist rollout`). The server does not read them."""
 
     url: str | None = Field(
         default=None,
         alias="SHOPASSIST_URL",
         pattern="^https?://",
-        description="of the server; unless said, API_HOST and API_PORT on this machine",
+        description="of the server; default: API_HOST and API_PORT on this machine",
     )
     token: SecretStr | None = Field(
         default=None,
         alias="ADMIN_TOKEN",
-        description="an administrator's access token; needless on the embedded database, whose tokens are made here",
+        description="an administrator's access token; not needed with the embedded database",
     )
 
 
-__all__ = [
-    "WORKER",
-    "AdministrationSettings",
-    "AssistantSettings",
-    "BackupSettings",
-    "CacheSettings",
-    "ConsentSettings",
-    "CreditSettings",
-    "DatabaseConfig",
-    "GuestSessionKind",
-    "GuestSettings",
-    "IdentitySettings",
-    "LimitSettings",
-    "PoolMode",
-    "PrivacySettings",
-    "ProvisioningSettings",
-    "ServerSettings",
-    "Settings",
-    "SslMode",
-    "Storage",
-    "StorageSettings",
-    "TelemetrySettings",
-    "http_address",
-]
+REDIS_SCHEMES = ("redis://", "rediss://")
 
 
 class Settings(BaseModel):
-    """All groups. `Settings()` reads the environment; tests pass the groups they care about."""
+    """All groups. `Settings()` reads the environment; tests pass the groups that they change."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -241,7 +330,7 @@ class Settings(BaseModel):
     embedded_database: bool = False
 
     @model_validator(mode="after")
-    def _holds_outlive_work(self) -> Self:
+    def _check_hold_lifetime(self) -> Self:
         if self.credits.hold_lifetime_seconds <= self.assistant.timeout_seconds:
             raise ValueError(
                 f"CREDIT_HOLD_TTL_SECONDS ({self.credits.hold_lifetime_seconds:g}) must be above "
@@ -250,7 +339,7 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _a_rollout_knows_who_was_moved(self) -> Self:
+    def _check_rollout_start(self) -> Self:
         if self.storage.storage is Storage.ROLLOUT and self.database.start_degraded:
             raise ValueError(
                 "START_DEGRADED must not be set with STORAGE=rollout: without the database it is not known who was "
@@ -259,7 +348,7 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _issuer_can_be_believed(self) -> Self:
+    def _check_issuer(self) -> Self:
         if self.identity.issuer is None:
             return self
         issuer = urlsplit(self.identity.issuer)
@@ -284,16 +373,25 @@ class Settings(BaseModel):
 
     @property
     def fill_with_sample(self) -> bool:
-        """Whether an empty catalogue is filled with the sample."""
+        """Return whether an empty catalogue is filled with the sample."""
         wanted = self.assistant.sample_catalogue
         return not self.server.production if wanted is None else wanted
 
     @property
     def shared_cache_url(self) -> SecretStr | None:
-        """Where instances share answers; the memory of one process is nothing to share."""
+        """Return the URL of the shared cache; only PostgreSQL storage has one."""
         return self.cache.redis_url if self.storage.storage is Storage.POSTGRES else None
 
     def with_embedded(self, url: str) -> Self:
-        """The same settings on the embedded database, which is at `url`."""
+        """Return the same settings with the embedded database at `url`."""
         database = self.database.model_copy(update={"database_url": SecretStr(url), "ssl_mode": None})
         return self.model_copy(update={"database": database, "embedded_database": True})
+
+
+def read_settings() -> Settings:
+    """Return the settings of the environment. Raises `StartupError` that names the variable."""
+    settings = load_settings(Settings)
+    url = settings.shared_cache_url
+    if url is not None and not url.get_secret_value().startswith(REDIS_SCHEMES):
+        raise StartupError(f"REDIS_URL must begin with {' or '.join(REDIS_SCHEMES)}.")
+    return settings

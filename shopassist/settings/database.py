@@ -1,4 +1,4 @@
-"""Settings of the database connection, and of the roles that `shopassist db provision` creates."""
+"""Settings of the database connection, its roles and its backups."""
 
 import os
 from enum import StrEnum
@@ -19,14 +19,14 @@ def get_default_data_folder() -> Path:
 
 
 class PoolMode(StrEnum):
-    """How long a server's session is ours: as long as the connection, or, behind a pooler, for one transaction."""
+    """Whether a connection keeps its server session, or a pooler gives it one per transaction."""
 
     SESSION = "session"
     TRANSACTION = "transaction"
 
 
 class SslMode(StrEnum):
-    """How much a connection is protected, as libpq has it."""
+    """libpq's TLS modes."""
 
     DISABLE = "disable"
     ALLOW = "allow"
@@ -43,12 +43,14 @@ class DatabaseConfig(SettingsGroup):
         default=None, alias="DATABASE_URL", description="with several hosts, the one that can be written to is used"
     )
     migration_url: SecretStr | None = Field(
-        default=None, alias="DATABASE_MIGRATION_URL", description="the owner's link, for migrations; past any pooler"
+        default=None,
+        alias="DATABASE_MIGRATION_URL",
+        description="the owner's link, for migrations; bypasses any pooler",
     )
     direct_url: SecretStr | None = Field(
         default=None,
         alias="DATABASE_DIRECT_URL",
-        description="the link past a pooler, for what needs a session: migrations and their lock",
+        description="bypasses a pooler, for what needs a session: migrations and their lock",
     )
     replica_url: SecretStr | None = Field(
         default=None, alias="DATABASE_REPLICA_URL", description="a standby, for reads that may lag"
@@ -57,18 +59,16 @@ class DatabaseConfig(SettingsGroup):
         default=5,
         ge=1,
         alias="REPLICA_MAX_LAG_SECONDS",
-        description="seconds; a replica further behind is not read from while the primary is there",
+        description="seconds; a replica with more lag is not read from while the primary is available",
     )
     pool_mode: PoolMode = Field(
         default=PoolMode.SESSION, alias="DB_POOL_MODE", description="`transaction` behind PgBouncer in that mode"
     )
-    ssl_mode: SslMode | None = Field(
-        default=None, alias="DB_SSL_MODE", description="of every link that does not say `sslmode=` itself"
-    )
+    ssl_mode: SslMode | None = Field(default=None, alias="DB_SSL_MODE", description="for every link without `sslmode=`")
     ssl_root_cert: str | None = Field(
         default=None,
         alias="DB_SSL_ROOT_CERT",
-        description="file of the authorities that the database's certificate may be from, or `system`",
+        description="file with the certificate authorities of the database, or `system`",
     )
     privileged_role: bool = Field(
         default=False,
@@ -103,7 +103,7 @@ class DatabaseConfig(SettingsGroup):
         default=None,
         gt=0,
         alias="DB_FATAL_AFTER_SECONDS",
-        description="how long the database may be away before the process gives up and exits; unless said, for ever",
+        description="how long the database may be unavailable before the process exits; default: no limit",
     )
     data_folder: Path = Field(
         default_factory=get_default_data_folder,
@@ -113,7 +113,7 @@ class DatabaseConfig(SettingsGroup):
 
 
 class ProvisioningSettings(SettingsGroup):
-    """Who makes the database's roles (`shopassist db provision`), and what they are; the server never reads this."""
+    """The roles that `shopassist db provision` creates. The server does not read these settings."""
 
     admin_url: SecretStr | None = Field(
         default=None, alias="DATABASE_ADMIN_URL", description="an administrator's link to the product's database"
@@ -124,3 +124,24 @@ class ProvisioningSettings(SettingsGroup):
     app_password: SecretStr | None = Field(default=None, alias="DB_APP_PASSWORD")
     read_role: str = Field(default="shopassist_read", alias="DB_READ_ROLE", min_length=1, max_length=63)
     read_password: SecretStr | None = Field(default=None, alias="DB_READ_PASSWORD")
+
+
+class BackupSettings(SettingsGroup):
+    """Backups of the database."""
+
+    folder: Path | None = Field(
+        default=None, alias="BACKUP_FOLDER", description="default: `backups` in SHOPASSIST_DATA"
+    )
+    keep: PositiveInt = Field(default=7, alias="BACKUP_KEEP", description="how many; older ones are removed")
+    recipient: str | None = Field(
+        default=None, alias="BACKUP_RECIPIENT", description="public key (age1…) that backups are encrypted for"
+    )
+    identity: SecretStr | None = Field(
+        default=None, alias="BACKUP_IDENTITY", description="private key (AGE-SECRET-KEY-…), to verify and to restore"
+    )
+    longest_age_hours: float = Field(
+        default=26, gt=0, alias="BACKUP_MAX_AGE_HOURS", description="past which `shopassist doctor` complains"
+    )
+    before_migration: bool = Field(
+        default=False, alias="BACKUP_BEFORE_MIGRATION", description="whether to back up before a start migrates"
+    )

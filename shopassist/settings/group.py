@@ -1,4 +1,4 @@
-"""Base class of the settings groups, and secrets read from the files that `NAME_FILE` variables name."""
+"""The base class of settings groups, and secrets from the files that `NAME_FILE` variables name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,10 +21,10 @@ MAX_SECRET_BYTES = 64 * 1024
 
 
 class SettingsGroup(BaseSettings):
-    """Settings that belong together. A field's name is what code uses, its alias the environment variable.
+    """Settings that belong together; the alias of a field is its environment variable.
 
-    A secret `NAME` may also come from the file that `NAME_FILE` names. Raises `SettingsError` that names the variable
-    when such a file cannot be read, or when both are set.
+    A secret `NAME` may also come from the file that `NAME_FILE` names. Raises `SettingsError` when that file cannot be
+    read, or when both are set.
     """
 
     model_config = SettingsConfigDict(
@@ -45,7 +45,7 @@ class SettingsGroup(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's own way with files
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given in code goes first, then the environment and `.env`, then the files that these name."""
+        """Prefer values given in code, then the environment, then `.env`, then the files that these name."""
         given: dict[str, str | None] = {}
         for source in (dotenv_settings, env_settings):
             if isinstance(source, EnvSettingsSource | DotEnvSettingsSource):
@@ -54,15 +54,15 @@ class SettingsGroup(BaseSettings):
 
 
 class SecretFiles(PydanticBaseSettingsSource):
-    """Secrets out of the files that `NAME_FILE` names, as orchestrators mount them."""
+    """Reads secrets from the files that `NAME_FILE` names, as orchestrators mount them."""
 
     def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, str | None]) -> None:
-        """`given` is what the environment says, by names in lower case."""
+        """`given`: the environment, by lower-case names."""
         super().__init__(settings_cls)
         self._given = given
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The secret or None, the name it goes by, and that it is no JSON."""
+        """Return the secret or None, its name, and that it is not JSON."""
         name = field.alias or field_name
         file = self._given.get(f"{name}_file".lower())
         if not file or not is_secret_field(field):
@@ -72,18 +72,18 @@ class SecretFiles(PydanticBaseSettingsSource):
         return read_secret_file(name, Path(file)), name, False
 
     def __call__(self) -> dict[str, Any]:
-        """All of the group that come from files."""
+        """Return all values of the group that come from files."""
         found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
         return {name: value for value, name, _ in found if value is not None}
 
 
 def is_secret_field(field: FieldInfo) -> bool:
-    """Whether a field holds what must not be shown."""
+    """Return whether a field holds a secret."""
     return field.annotation is SecretStr or SecretStr in get_args(field.annotation)
 
 
 def read_secret_file(name: str, file: Path) -> str:
-    """The secret in a file, without the line's end. Raises `SettingsError`."""
+    """Return the secret in a file, without the final line break. Raises `SettingsError`."""
     try:
         with file.open(encoding="utf-8") as opened:
             text = opened.read(MAX_SECRET_BYTES + 1)
@@ -100,7 +100,7 @@ Read = TypeVar("Read")
 
 
 def load_settings(read: Callable[[], Read]) -> Read:
-    """What `read` makes of the environment. Raises `StartupError` that names the variable, never with its value."""
+    """Return `read()`. Raises `StartupError` that names the invalid variable, never with its value."""
     try:
         return read()
     except SettingsError as error:
@@ -108,6 +108,6 @@ def load_settings(read: Callable[[], Read]) -> Read:
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
         name = ".".join(str(part) for part in problem["loc"])
-        if not name:  # a rule about several, whose text names them
+        if not name:  # a rule for several settings; its text names them
             raise StartupError(f"{problem['ctx']['error']}.") from None
         raise StartupError(f"The setting {name} is not valid: {problem['msg']}.") from None

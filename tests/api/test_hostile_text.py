@@ -11,8 +11,7 @@ import pytest
 from containers import Container
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.models import Product
-from shopassist.settings import Settings
-from shopassist.settings.server import LimitSettings
+from shopassist.settings import LimitSettings, Settings
 from tests.support.hostile_text import PROMPTS, SQL
 
 pytestmark = pytest.mark.slow

@@ -20,7 +20,7 @@ from shopassist.errors import RateLimitedError
 from shopassist.identity.caller import Caller
 from shopassist.identity.rate_limits import RateCounters, RateLimitKind, RateLimits, RequestQuota
 from shopassist.query.models import QueryRequest
-from shopassist.settings.server import ServerSettings
+from shopassist.settings import ServerSettings
 from tests.support.http_fixtures import TestAssistant
 
 STATUS, QUERY = "/api/user/credits", "/api/query"

@@ -9,9 +9,8 @@ from pydantic import SecretStr
 
 from shopassist.db.dsn import apply_tls_settings, build_dsn, is_local_dsn, normalise_dsn
 from shopassist.errors import StartupError
-from shopassist.settings import Settings
+from shopassist.settings import ServerSettings, Settings
 from shopassist.settings.database import DatabaseConfig, SslMode
-from shopassist.settings.server import ServerSettings
 from tests.support.certificates import Authority
 
 LINK = "postgresql://user:hidden@db.example/shop"

@@ -9,8 +9,7 @@ import pytest
 
 from containers import Container
 from shopassist.app import create_app, lifespan
-from shopassist.settings import Settings
-from shopassist.settings.server import IdentitySettings
+from shopassist.settings import IdentitySettings, Settings
 from tests.support.http_fixtures import IdentityProvider
 
 Bearer = Callable[..., dict[str, str]]

@@ -10,8 +10,7 @@ import httpx
 import pytest
 
 from shopassist.identity.issuers import MAX_DOCUMENT_BYTES, build_jwks_fetcher, is_trusted_url
-from shopassist.settings import Settings
-from shopassist.settings.server import IdentitySettings
+from shopassist.settings import IdentitySettings, Settings
 
 Site = Callable[[dict[str, Any]], str]
 KEYS = {"keys": [{"kty": "EC", "kid": "a"}]}

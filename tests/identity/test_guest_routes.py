@@ -9,8 +9,7 @@ from fastapi import FastAPI
 
 from containers import Container
 from shopassist.app import create_app
-from shopassist.settings import Settings
-from shopassist.settings.server import GuestSettings, LimitSettings, ServerSettings
+from shopassist.settings import GuestSettings, LimitSettings, ServerSettings, Settings
 from tests.support.helpers import FixedClock
 
 STATUS = "/api/user/credits"

@@ -7,9 +7,8 @@ from pydantic import SecretStr, ValidationError
 
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import derive_key, get_secret_file
-from shopassist.settings import Settings, Storage, StorageSettings
+from shopassist.settings import IdentitySettings, ServerSettings, Settings, Storage, StorageSettings
 from shopassist.settings.database import DatabaseConfig
-from shopassist.settings.server import IdentitySettings, ServerSettings
 
 
 def settings(folder: Path, secret: str | None = None, environment: str = "development") -> Settings:

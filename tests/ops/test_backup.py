@@ -25,7 +25,7 @@ from shopassist.ops.backup.create import create_backup, prune_backups
 from shopassist.ops.backup.manifest import BackupManifest, get_dump_file, get_manifest_file
 from shopassist.ops.backup.restore import restore_backup, verify_backup
 from shopassist.ops.startup import prepare
-from shopassist.settings import BackupSettings
+from shopassist.settings.database import BackupSettings
 from tests.support.helpers import execute, postgres_settings, replace_database_name
 
 

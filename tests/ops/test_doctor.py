@@ -16,9 +16,8 @@ from shopassist.ops import doctor
 from shopassist.ops.backup.create import create_backup
 from shopassist.ops.backup.manifest import get_manifest_file
 from shopassist.ops.doctor import Deployment, Finding, print_findings, run_checks
-from shopassist.settings import BackupSettings, Settings
-from shopassist.settings.database import DatabaseConfig
-from shopassist.settings.server import IdentitySettings, ServerSettings
+from shopassist.settings import IdentitySettings, ServerSettings, Settings
+from shopassist.settings.database import BackupSettings, DatabaseConfig
 from tests.support.helpers import execute, postgres_settings
 
 ALWAYS_FOUND = {"roles", "durability"}

@@ -15,9 +15,8 @@ from shopassist.db.dsn import normalise_dsn
 from shopassist.db.roles import Role, Roles, provision
 from shopassist.errors import MigrationError, StartupError
 from shopassist.ops.startup import prepare
-from shopassist.settings import Settings
+from shopassist.settings import ServerSettings, Settings
 from shopassist.settings.database import DatabaseConfig
-from shopassist.settings.server import ServerSettings
 from tests.support.helpers import execute
 
 PASSWORD = "twelve letters"  # noqa: S105 - a test's own

@@ -23,9 +23,8 @@ from shopassist.cache.memory import MemoryCachedAnswers
 from shopassist.cache.postgres import PostgresCachedAnswers
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import ClientGoneError, KeyInFlightError, StartupError
-from shopassist.ops.startup import read_settings
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
-from shopassist.settings import AssistantSettings, Settings, Storage
+from shopassist.settings import AssistantSettings, Settings, Storage, read_settings
 from tests.support.helpers import FixedClock, relax_time_limits
 from tests.support.servers import ANSWER, TestServer, mark
 

@@ -21,10 +21,9 @@ from shopassist.privacy.models import AskedBy, ErasureRequest
 from shopassist.rollout import controller
 from shopassist.rollout.models import Assignment
 from shopassist.server import run_server
-from shopassist.settings import Settings, Storage, StorageSettings
-from shopassist.settings.server import ServerSettings
-from tests.support.databases import PostgresServer, run_postgres
+from shopassist.settings import ServerSettings, Settings, Storage, StorageSettings
 from shopassist.storage.repositories import Repositories
+from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import execute, postgres_settings
 
 USERS = [f"auth0|{number}" for number in range(20)]

@@ -6,8 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from shopassist.errors import StartupError
-from shopassist.ops.startup import read_settings
-from shopassist.settings import Settings
+from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import ProvisioningSettings
 from shopassist.settings.group import SettingsGroup, is_secret_field, load_settings
 

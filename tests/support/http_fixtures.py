@@ -19,8 +19,7 @@ from shopassist.app import create_app, lifespan
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.query.models import Answer, ConversationContext, Recommendation
-from shopassist.settings import Settings, Storage, StorageSettings
-from shopassist.settings.server import IdentitySettings
+from shopassist.settings import IdentitySettings, Settings, Storage, StorageSettings
 from tests.support.databases import PostgresServer, run_postgres
 from tests.support.helpers import postgres_settings
 

@@ -28,11 +28,10 @@ import time_machine
 from containers import Container
 from shopassist.identity.rate_limits import RequestQuota
 from shopassist.logging import configure_logging
-from shopassist.ops.startup import read_settings
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest, Recommendation
 from shopassist.query.service import QueryService
 from shopassist.server import run_server
-from shopassist.settings import Settings
+from shopassist.settings import Settings, read_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
 ANSWER = Answer(

@@ -21,11 +21,11 @@ from shopassist.errors import StartupError
 from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.create import back_up, get_backup_folder
-from shopassist.ops.startup import read_settings, running_database
+from shopassist.ops.startup import running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
 from shopassist.privacy.service import repeat_erasures
-from shopassist.settings import Settings
+from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
 

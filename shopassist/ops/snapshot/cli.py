@@ -21,8 +21,8 @@ from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_f
 from shopassist.ops.snapshot.importing import import_snapshot
 from shopassist.ops.snapshot.staging import SnapshotProgress
 from shopassist.ops.snapshot.tables import TABLE_SPECS
-from shopassist.ops.startup import read_settings, running_database
-from shopassist.settings import Storage
+from shopassist.ops.startup import running_database
+from shopassist.settings import Storage, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
 TOTALS_HEADINGS = ("file: rows", "credits", "database: rows", "credits")
