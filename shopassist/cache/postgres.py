@@ -95,7 +95,7 @@ class PostgresCachedAnswers:
         """Use the database's clock unless `clock` has an instant."""
         self._manager = manager
         self._clock = clock
-        took = manager.figures.batches.observe
+        took = manager.counters.batches.observe
         self._reads = Batcher(self._read, took=lambda size: took(size, "answer"))
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:

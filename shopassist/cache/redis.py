@@ -57,7 +57,7 @@ class RedisClient:
 
     async def send(self, *commands: Command) -> Sequence[object]:
         """Return the response to each command; an exception object for a value that is not a string."""
-        with self.breaker.guarded():
+        with self.breaker.guard():
             try:
                 async with asyncio.timeout(TOTAL_TIMEOUT_SECONDS):
                     return await self._send(commands)

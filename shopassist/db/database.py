@@ -1,10 +1,10 @@
-"""`DatabaseManager`: the engine, sessions and connection pools of one database."""
+"""The engine, sessions, connection pools and units of work of one database."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Generic
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
@@ -14,8 +14,9 @@ from sqlalchemy.pool import QueuePool
 
 from shopassist.db.direct_pool import DIRECT_CONNECTIONS, DirectPool
 from shopassist.db.dsn import apply_tls_settings, normalise_dsn
-from shopassist.db.failures import BusyError, ConnectTimeoutError, ReadOnlyError
+from shopassist.db.failures import BusyError, ConnectionLostError, ConnectTimeoutError, ReadOnlyError, translate_errors
 from shopassist.db.host_selection import HostSelector
+from shopassist.db.ports import Repositories, Result, TransactionBody
 from shopassist.db.resilience import Resilience
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.metrics.registry import DURATION_BOUNDS, SIZE_BOUNDS, Histogram
@@ -26,14 +27,14 @@ PRIMARY_SETTING, REPLICA_SETTING = "DATABASE_URL", "DATABASE_REPLICA_URL"
 APPLICATION_NAME = "shopassist"
 DIRECT_LOCK_SHARE = 0.8
 ISOLATION_SETTINGS = {"default_transaction_isolation": "read committed"}
-"""What all that is asked is written for, whatever the database's own default."""
+"""All statements are written for this level, whatever the default of the database."""
 
 MIN_INVALIDATION_INTERVAL_SECONDS = 1.0
-"""All connections are renounced no more often than this."""
+"""Minimum time between two invalidations of all connections."""
 
 
 def get_time_limits(config: DatabaseConfig) -> dict[str, str]:
-    """The limits that are in force on each connection, in milliseconds."""
+    """Return the time limits of each connection, in milliseconds."""
     return {
         "statement_timeout": str(round(1000 * config.statement_timeout)),
         "lock_timeout": str(round(1000 * config.lock_timeout)),
@@ -42,9 +43,9 @@ def get_time_limits(config: DatabaseConfig) -> dict[str, str]:
 
 
 def get_role_settings(config: DatabaseConfig) -> dict[str, str]:
-    """What to give the app's role, for connections through a pooler, which cannot have settings of their own.
+    """Return the settings of the app's role, for connections through a pooler, which cannot set their own.
 
-    They serve hot statements as well, so locks are given up as soon as those must.
+    Such connections also serve direct statements, hence their shorter lock time-out.
     """
     return ISOLATION_SETTINGS | get_time_limits(
         config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
@@ -52,20 +53,19 @@ def get_role_settings(config: DatabaseConfig) -> dict[str, str]:
 
 
 def get_direct_lock_timeout(config: DatabaseConfig) -> float:
-    """Seconds after which a hot statement gives up a lock: before it is given up itself.
+    """Return the lock time-out of direct statements in seconds.
 
-    So that a row that somebody has taken is not mistaken for a server that is gone.
+    It is shorter than their own time limit, so that a locked row is not mistaken for a lost server.
     """
     return min(config.lock_timeout, DIRECT_LOCK_SHARE * config.hot_timeout)
 
 
 class DatabaseCounters:
-    """Seconds that somebody waited for a connection, by pool, and sizes of batches, by what is asked in them."""
+    """Histograms of the wait for a connection, by pool, and of batch sizes, by request."""
 
     __slots__ = ("batches", "waits")
 
     def __init__(self) -> None:
-        """Nothing happened yet."""
         self.waits = Histogram(DURATION_BOUNDS)
         self.batches = Histogram(SIZE_BOUNDS)
 
@@ -74,38 +74,40 @@ class DatabaseManager:
     """Engine and session factory of one database; connects when first used."""
 
     def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None, replica: bool = False) -> None:
-        """Of `replica`, which is only read from, or else of the primary. Raises `StartupError` when it has no link."""
+        """Use the read-only `replica` or the primary. Raises `StartupError` if its DSN is not set or not valid."""
         self.resilience = resilience or Resilience()
-        self.figures = DatabaseCounters()
+        self.counters = DatabaseCounters()
         link, name = (config.replica_url, REPLICA_SETTING) if replica else (config.database_url, PRIMARY_SETTING)
         if link is None:
             raise StartupError(f"{name} is not set.")
         wanted = "prefer-standby" if replica else "read-write"
         self.url = apply_tls_settings(normalise_dsn(link.get_secret_value(), name, wanted), config, name)
-        self._only_read = replica
-        self.companions: list[DatabaseManager] = []
+        self._is_read_only = replica
+        self.dependants: list[DatabaseManager] = []
         self.servers = HostSelector(self.url)
-        self.resilience.breaker.suspected = self._suspected
+        self.resilience.breaker.on_suspicion = self._invalidate_connections
         self._generation = 0
-        self._renounced_at = -MIN_INVALIDATION_INTERVAL_SECONDS
-        self.engine = self._engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
-        hot_connections = min(config.pool_size, DIRECT_CONNECTIONS)
-        hot = config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
-        self.hot_engine = self._engine(hot, pool_size=hot_connections, max_overflow=0)
+        self._invalidated_at = -MIN_INVALIDATION_INTERVAL_SECONDS
+        self.engine = self._build_engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
+        direct_size = min(config.pool_size, DIRECT_CONNECTIONS)
+        direct = config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
+        self.direct_engine = self._build_engine(direct, pool_size=direct_size, max_overflow=0)
         has_sessions = config.pool_mode is PoolMode.SESSION
-        self.hot = DirectPool(self.hot_engine, hot_connections, config.pool_recycle, has_sessions, self._waited_hot)
+        self.direct_pool = DirectPool(
+            self.direct_engine, direct_size, config.pool_recycle, has_sessions, self._observe_direct_wait
+        )
         self._pool_timeout = config.pool_timeout
-        self._most_connections = config.pool_size + config.max_overflow
+        self._max_connections = config.pool_size + config.max_overflow
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
 
-    def _engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
+    def _build_engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
         options: dict[str, Any] = {"timeout": config.connect_timeout}
         settings = {"application_name": APPLICATION_NAME}
         if config.pool_mode is PoolMode.SESSION:
             settings |= ISOLATION_SETTINGS | get_time_limits(config)
-            if self._only_read:
+            if self._is_read_only:
                 settings["default_transaction_read_only"] = "on"
-        else:  # a pooler refuses these, and the next transaction may have a session that knows no statement of ours
+        else:  # a pooler refuses settings, and the next transaction may run in a session without our statements
             options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
         engine = create_async_engine(
             "postgresql+asyncpg://",
@@ -116,78 +118,78 @@ class DatabaseManager:
             hide_parameters=True,
             connect_args={"async_creator_fn": self.servers.connect, "server_settings": settings, **options},
         )
-        event.listen(engine.sync_engine, "connect", self._date)
-        event.listen(engine.sync_engine, "checkout", self._refuse_useless)
+        event.listen(engine.sync_engine, "connect", self._stamp_generation)
+        event.listen(engine.sync_engine, "checkout", self._reject_stale)
         trace_statements(engine.sync_engine)
         return engine
 
-    def _date(self, _: Any, record: Any) -> None:
+    def _stamp_generation(self, _: Any, record: Any) -> None:
         record.info["generation"] = self._generation
 
-    def _refuse_useless(self, connection: Any, record: Any, _: object) -> None:
-        """Let the pool replace a connection that was closed or renounced while idle. Raises `DisconnectionError`."""
+    def _reject_stale(self, connection: Any, record: Any, _: object) -> None:
+        """Raise `DisconnectionError`, so that the pool replaces a connection that was closed or invalidated."""
         driver = connection.driver_connection
         if driver.is_closed() or record.info["generation"] != self._generation:
             driver.terminate()
             raise DisconnectionError
 
-    def _suspected(self, error: StorageUnavailableError) -> None:
-        """Renounce all connections when another server may have taken the place of the one that they are to."""
+    def _invalidate_connections(self, error: StorageUnavailableError) -> None:
+        """Invalidate all connections when another server may have become the primary."""
         now = time.monotonic()
-        is_likely = isinstance(error, ReadOnlyError) or self.servers.are_several
-        if is_likely and now - self._renounced_at >= MIN_INVALIDATION_INTERVAL_SECONDS:
-            self._renounced_at = now
+        is_likely = isinstance(error, ReadOnlyError) or self.servers.has_several_hosts
+        if is_likely and now - self._invalidated_at >= MIN_INVALIDATION_INTERVAL_SECONDS:
+            self._invalidated_at = now
             self._generation += 1
-            self.hot.renounce()
+            self.direct_pool.invalidate()
             self.servers.forget()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
-        """A session with a transaction that commits on a clean exit of the block and is rolled back otherwise.
+        """Open a session with a transaction that commits on a clean exit of the block and rolls back otherwise.
 
-        Raises what the driver raises, `BusyError` when no connection was free in time, and `ConnectionLostError` when
-        a request's time is up.
+        Raises the driver's errors, `BusyError` when no connection was free in time, and `ConnectionLostError` at a
+        request's deadline.
         """
         async with self.session_factory() as session:
-            connection = await self._connected(session)
+            connection = await self._connect_session(session)
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            with self.resilience.unit(driver.terminate):
+            with self.resilience.limit_unit(driver.terminate):
                 yield session
                 await session.commit()
 
-    async def _connected(self, session: AsyncSession) -> AsyncConnection:
-        """Raises `BusyError` when all connections stay taken, and `ConnectTimeoutError` when no new one comes about."""
+    async def _connect_session(self, session: AsyncSession) -> AsyncConnection:
+        """Raise `BusyError` when all connections stay in use, `ConnectTimeoutError` when no new one can be opened."""
         began = time.monotonic()
         try:
-            with self.resilience.waiting() as seconds:
+            with self.resilience.limit_wait() as seconds:
                 async with asyncio.timeout(min(seconds, self._pool_timeout)):
                     return await session.connection()
         except (TimeoutError, PoolTimeoutError) as error:
-            taken = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._most_connections
-            raise (BusyError if taken else ConnectTimeoutError) from error
+            is_full = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._max_connections
+            raise (BusyError if is_full else ConnectTimeoutError) from error
         finally:
-            self.figures.waits.observe(time.monotonic() - began, "units")
+            self.counters.waits.observe(time.monotonic() - began, "units")
 
     @asynccontextmanager
-    async def driver_connection(self) -> AsyncIterator[Any]:
-        """A connection of asyncpg itself, on which each statement is a transaction of its own.
+    async def direct_connection(self) -> AsyncIterator[Any]:
+        """Lend an asyncpg connection on which each statement is its own transaction. Raises asyncpg's errors.
 
-        For what is hot: without SQLAlchemy's part a statement costs a third of the CPU. Raises what asyncpg raises.
+        For frequent statements: without SQLAlchemy's layers a statement costs a third of the CPU.
         """
-        async with self.hot.taken() as kept:
-            yield kept.driver
+        async with self.direct_pool.acquire() as pooled:
+            yield pooled.driver
 
-    async def value(self, query: str) -> Any:
-        """What a query without parameters gives, in one round trip, past the policy. Raises what the driver raises."""
-        async with asyncio.timeout(self.resilience.limits.hot_seconds), self.driver_connection() as connection:
+    async def fetch_value(self, query: str) -> Any:
+        """Return the value of a query in one round trip, without retries. Raises the driver's errors."""
+        async with asyncio.timeout(self.resilience.limits.statement_seconds), self.direct_connection() as connection:
             return await connection.fetchval(query)
 
     async def ping(self) -> None:
-        """One round trip. Raises `StorageUnavailableError`."""
-        await self.resilience.run(lambda: self.value("SELECT 1"), repeatable=True)
+        """Make one round trip. Raises `StorageUnavailableError`."""
+        await self.resilience.run(lambda: self.fetch_value("SELECT 1"), repeatable=True)
 
     def pool_status(self) -> dict[str, Any]:
-        """Connections of the pool: its size, how many are out, idle, and beyond the size."""
+        """Return the pool's size and its connections: checked out, idle, and beyond the size."""
         pool = self.engine.pool
         if not isinstance(pool, QueuePool):
             return {"class": type(pool).__name__}
@@ -198,16 +200,54 @@ class DatabaseManager:
             "overflow": max(pool.overflow(), 0),
         }
 
-    def _waited_hot(self, seconds: float) -> None:
-        self.figures.waits.observe(seconds, "hot")
+    def _observe_direct_wait(self, seconds: float) -> None:
+        self.counters.waits.observe(seconds, "hot")
 
-    def most_connections(self) -> dict[tuple[str, ...], float]:
-        """How many each pool may open."""
-        return {("units",): float(self._most_connections), ("hot",): float(self.hot.size)}
+    def count_max_connections(self) -> dict[tuple[str, ...], float]:
+        """Return the maximum number of connections by pool."""
+        return {("units",): float(self._max_connections), ("hot",): float(self.direct_pool.size)}
 
     async def close(self) -> None:
-        """Close every connection, and those of companions."""
-        for companion in self.companions:
-            await companion.close()
-        await self.hot.close()
+        """Close all connections, including those of dependants."""
+        for dependant in self.dependants:
+            await dependant.close()
+        await self.direct_pool.close()
         await self.engine.dispose()
+
+
+class PostgresUnitOfWork(Generic[Repositories]):
+    """Implements `UnitOfWork` by READ COMMITTED transactions that are retried where this is safe."""
+
+    def __init__(self, manager: DatabaseManager, repositories: Callable[[AsyncSession], Repositories]) -> None:
+        self._manager = manager
+        self._repositories = repositories
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Repositories]:
+        with self._manager.resilience.breaker.guard(), translate_errors():
+            async with self._begin() as work:
+                yield work
+
+    async def run(
+        self,
+        body: TransactionBody[Repositories, Result],
+        happened: TransactionBody[Repositories, Result | None] | None = None,
+        repeatable: bool = False,
+    ) -> Result:
+        policy = self._manager.resilience
+        try:
+            return await policy.run(lambda: self._run_once(body), repeatable)
+        except ConnectionLostError:
+            if happened is None:
+                raise
+        found = await policy.run(lambda: self._run_once(happened), repeatable=True)
+        return await policy.run(lambda: self._run_once(body)) if found is None else found
+
+    @asynccontextmanager
+    async def _begin(self) -> AsyncIterator[Repositories]:
+        async with self._manager.session() as session:
+            yield self._repositories(session)
+
+    async def _run_once(self, body: TransactionBody[Repositories, Result]) -> Result:
+        async with self._begin() as work:
+            return await body(work)

@@ -15,41 +15,41 @@ from shopassist.db.failures import ServerProcess
 
 DIRECT_CONNECTIONS = 8
 DIRECT_SETTINGS = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
-"""How hot statements over arrays are planned: once, whatever the size of a batch, and so that they stay fast when a
-table that was empty at that moment fills up. Behind a pooler no plan is kept and a session is not ours: left out."""
+"""Plan statements over arrays once for all batch sizes, and so that they stay fast when an empty table fills up.
+
+Not used behind a pooler, which keeps no plans and shares sessions."""
 
 SERVER_PROCESS_QUERY = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
 
 
 class PooledConnection:
-    """A connection that is kept; `backend` is who serves it, or None where that is not known."""
+    """A pooled asyncpg connection. `server_process` is None behind a pooler."""
 
-    __slots__ = ("_began", "_pooled", "backend", "driver", "generation")
+    __slots__ = ("_opened_at", "_pooled", "driver", "generation", "server_process")
 
     def __init__(self, pooled: PoolProxiedConnection, generation: int) -> None:
-        """It was just opened."""
         self._pooled = pooled
-        self._began = time.monotonic()
+        self._opened_at = time.monotonic()
         self.generation = generation
         self.driver: Any = pooled.driver_connection
-        self.backend: ServerProcess | None = pooled.info.get("backend")
+        self.server_process: ServerProcess | None = pooled.info.get("server_process")
 
-    def is_over(self, recycle_seconds: int) -> bool:
-        """Whether it was closed while it was idle, or is to be replaced."""
-        return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._began
+    def is_expired(self, recycle_seconds: int) -> bool:
+        """Return whether it was closed while idle, or is older than `recycle_seconds`."""
+        return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._opened_at
 
-    async def end(self) -> None:
+    async def close(self) -> None:
         """Close it."""
         await greenlet_spawn(self._pooled.invalidate)
 
-    async def cut(self) -> None:
+    async def terminate(self) -> None:
         """Close it without waiting for the server, which may not answer."""
         self.driver.terminate()
-        await self.end()
+        await self.close()
 
 
 class DirectPool:
-    """As many as `engine` has; each serves one statement at a time."""
+    """A pool of `size` connections. Each serves one statement at a time."""
 
     def __init__(
         self,
@@ -57,72 +57,69 @@ class DirectPool:
         size: int,
         recycle_seconds: int,
         has_sessions: bool,
-        waited: Callable[[float], None],
+        on_wait: Callable[[float], None],
     ) -> None:
-        """With `has_sessions` each connection is a server's session of its own, which can be set up and told apart.
-
-        `waited` is told the seconds that each wait for one took.
-        """
+        """Set up each connection if it `has_sessions` of its own. `on_wait` gets the seconds of each wait."""
         self.size = size
-        self._waited = waited
+        self._on_wait = on_wait
         self._in_use = 0
         self._engine = engine
-        self._recycle = recycle_seconds
-        self._places = asyncio.Semaphore(size)
-        self._kept: list[PooledConnection] = []
+        self._recycle_seconds = recycle_seconds
+        self._slots = asyncio.Semaphore(size)
+        self._idle: list[PooledConnection] = []
         self._generation = 0
         if has_sessions:
             event.listen(engine.sync_engine, "connect", _prepare_connection)
 
     @asynccontextmanager
-    async def taken(self) -> AsyncIterator[PooledConnection]:
-        """One of them for the length of the block. Raises what asyncpg raises."""
-        began = time.monotonic()
-        async with self._places:
-            self._waited(time.monotonic() - began)
-            kept = await self._next()
+    async def acquire(self) -> AsyncIterator[PooledConnection]:
+        """Lend a connection for the length of the block. Raises asyncpg's errors."""
+        started_at = time.monotonic()
+        async with self._slots:
+            self._on_wait(time.monotonic() - started_at)
+            pooled = await self._get_connection()
             self._in_use += 1
             try:
-                yield kept
+                yield pooled
             except Exception:
-                self._kept.append(kept)
+                self._idle.append(pooled)
                 raise
             except BaseException:
-                # Whoever is cancelled, or out of time, leaves a connection in the middle of a statement.
-                await kept.cut()
+                # A cancelled caller leaves the connection in the middle of a statement.
+                await pooled.terminate()
                 raise
             finally:
                 self._in_use -= 1
-            self._kept.append(kept)
+            self._idle.append(pooled)
 
-    def status(self) -> dict[str, int]:
-        """How many there are, in use and idle, as pools of SQLAlchemy have it."""
-        return {"size": self.size, "checked_out": self._in_use, "idle": len(self._kept), "overflow": 0}
+    def get_status(self) -> dict[str, int]:
+        """Return the number of connections, in the terms of SQLAlchemy's pools."""
+        return {"size": self.size, "checked_out": self._in_use, "idle": len(self._idle), "overflow": 0}
 
-    def renounce(self) -> None:
-        """Use no connection again that was opened until now."""
+    def invalidate(self) -> None:
+        """Do not reuse connections that were opened until now."""
         self._generation += 1
 
     async def close(self) -> None:
-        """Close them."""
-        while self._kept:
-            await self._kept.pop().end()
+        """Close all idle connections."""
+        while self._idle:
+            await self._idle.pop().close()
         await self._engine.dispose()
 
-    async def _next(self) -> PooledConnection:
-        while self._kept:
-            kept = self._kept.pop()
-            if kept.generation != self._generation:
-                await kept.cut()
-            elif kept.is_over(self._recycle):
-                await kept.end()
+    async def _get_connection(self) -> PooledConnection:
+        while self._idle:
+            pooled = self._idle.pop()
+            if pooled.generation != self._generation:
+                await pooled.terminate()
+            elif pooled.is_expired(self._recycle_seconds):
+                await pooled.close()
             else:
-                return kept
+                return pooled
         generation = self._generation
         return PooledConnection(await self._engine.raw_connection(), generation)
 
 
 def _prepare_connection(connection: Any, record: Any) -> None:
     connection.run_async(lambda driver: driver.execute(DIRECT_SETTINGS))
-    pid, began = connection.run_async(lambda driver: driver.fetchrow(SERVER_PROCESS_QUERY))
-    record.info["backend"] = ServerProcess(pid, began)
+    pid, started_at = connection.run_async(lambda driver: driver.fetchrow(SERVER_PROCESS_QUERY))
+    record.info["server_process"] = ServerProcess(pid, started_at)

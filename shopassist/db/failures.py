@@ -21,62 +21,62 @@ CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {
     "pk_user_consents": ConsentExistsError,
     "uq_consent_notices_purpose_version_locale": NoticeExistsError,
 }
-"""Which domain error a violated constraint is."""
+"""The domain error of a violated constraint."""
 
 ROLLED_BACK_STATES = ("40001", "40P01")
-"""SQLSTATEs (PostgreSQL manual, appendix A) of what was rolled back and may succeed when done again."""
+"""SQLSTATEs (PostgreSQL manual, appendix A) of a rollback after which a retry may succeed."""
 
 BUSY_STATES = ("55P03", "57014", "25P03", "53100")
-"""SQLSTATEs of one statement that cannot be served now: a lock, a time limit, no room. Others may be."""
+"""SQLSTATEs of a single statement that failed: a lock, a time limit, a full disk. Other statements may succeed."""
 
 READ_ONLY_STATE = "25006"
-"""SQLSTATE of a write that a standby refuses, or a server that was made read-only."""
+"""SQLSTATE of a write to a standby or to a server that was made read-only."""
 
 UNAVAILABLE_STATES = ("08", "28", "3D000", "53", "57P", "58", "XX000")
-"""SQLSTATE prefixes of a server that is away, lets us in no more, is full, stopping or broken."""
+"""SQLSTATE prefixes of a server that is unreachable, refuses the login, is full, stopping or broken."""
 
 NOT_ACCEPTING_STATES = ("57P03", "53300")
-"""SQLSTATEs of a server that accepts no connection at this moment."""
+"""SQLSTATEs of a server that accepts no connection at the moment."""
 
 CONNECTION_ERRORS = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
-"""What asyncpg raises when a connection ends under a statement."""
+"""Raised by asyncpg when the connection ends during a statement."""
 
 BROKEN_CONNECTION_ERROR = asyncpg.InternalClientError
-"""What it raises when the server has said goodbye on a connection that is not closed yet: it is of no use any more."""
+"""Raised by asyncpg after the server terminated the session but before the socket closed."""
 
 
 class NotSentError(StorageUnavailableError):
-    """No connection could be had, so nothing has happened."""
+    """No connection could be opened, so the statement had no effect."""
 
 
 class ConnectTimeoutError(StorageUnavailableError):
-    """No connection was to be had in time: nothing has happened, and there is no time to try again."""
+    """No connection became available in time: no effect, and no time left to retry."""
 
 
 class RolledBackError(StorageUnavailableError):
-    """The database rolled back what was asked, for the sake of others: nothing has happened."""
+    """The database rolled back the transaction in favour of others: no effect."""
 
 
 class BusyError(StorageUnavailableError):
-    """What was asked cannot be done now; the database is well otherwise."""
+    """The statement failed for now; the database is available otherwise."""
 
 
 class ReadOnlyError(BusyError):
-    """The server can be read and not be written to; another may have taken its place. Nothing has happened."""
+    """The server is read-only: no effect. Another server may have become the primary."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProcess:
-    """A server's process, told from any other that has, or will have, its number, there or on another server."""
+    """A server process. The start time distinguishes it from others with the same pid."""
 
     pid: int
-    began: datetime
+    started_at: datetime
 
 
 class ConnectionLostError(StorageUnavailableError):
-    """The connection broke, or time was up, with a statement on its way: whether it happened is not known.
+    """The connection broke, or time ran out, during a statement: its outcome is unknown.
 
-    `backend` is the process that had it, where that is known: it may still be at it.
+    `backend` is the server process, if known; it may still be running the statement.
     """
 
     detail = (
@@ -90,7 +90,7 @@ class ConnectionLostError(StorageUnavailableError):
 
 
 class UnresponsiveError(ConnectionLostError):
-    """The server has the statement and does not answer."""
+    """The server received the statement and does not answer."""
 
 
 ERRORS_BY_STATE: dict[tuple[str, ...], type[StorageUnavailableError]] = {
@@ -103,7 +103,7 @@ ERRORS_BY_STATE: dict[tuple[str, ...], type[StorageUnavailableError]] = {
 
 @contextmanager
 def detect_lost_connection(backend: ServerProcess | None = None) -> Iterator[None]:
-    """Raise `ConnectionLostError` when the connection breaks or time is up within this block."""
+    """Raise `ConnectionLostError` when the connection breaks or time runs out in this block."""
     try:
         yield
     except (
@@ -123,7 +123,7 @@ def detect_lost_connection(backend: ServerProcess | None = None) -> Iterator[Non
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise domain errors in place of the driver's. Raises `IntegrityError` and its kin, `StorageUnavailableError`."""
+    """Raise `IntegrityError`, `StorageUnavailableError` or a subclass in place of the driver's errors."""
     try:
         yield
     except exc.IntegrityError as error:
@@ -134,21 +134,21 @@ def translate_errors() -> Iterator[None]:
     except (TimeoutError, exc.TimeoutError) as error:
         raise ConnectTimeoutError from error
     except (OSError, asyncpg.InterfaceError, AsyncAdapt_Error) as error:
-        # The last is what SQLAlchemy raises when it could not open a connection that is not for a session.
+        # SQLAlchemy raises the last one when it cannot open a connection outside a session.
         raise NotSentError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:
-        meaning = classify_error(error)
-        if meaning is None:
+        translated = classify_error(error)
+        if translated is None:
             raise
-        raise meaning from error
+        raise translated from error
 
 
 def classify_error(error: BaseException) -> StorageUnavailableError | None:
-    """What a driver's error says of the database, or None when it is the statement that was wrong."""
+    """Return the domain error of a driver's error, or None if the statement itself was wrong."""
     state = str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-    for states, meaning in ERRORS_BY_STATE.items():
+    for states, translated in ERRORS_BY_STATE.items():
         if state in states:
-            return meaning()
+            return translated()
     if isinstance(getattr(getattr(error, "orig", None), "__cause__", None), BROKEN_CONNECTION_ERROR):
         return ConnectionLostError()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):

@@ -29,14 +29,14 @@ logger = structlog.get_logger(__name__)
 Result = TypeVar("Result")
 
 FAILURE_THRESHOLD = 3
-"""Failures in a row that open it."""
+"""Consecutive failures that open the breaker."""
 
 OPEN_SECONDS = 0.5
-"""How long nobody asks: short, so that service is whole soon after the database is."""
+"""Short, so that the service recovers soon after the database does."""
 
 
 class BreakerState(StrEnum):
-    """Closed lets everyone through, open nobody, and half-open one, the probe."""
+    """Closed lets all calls through, open none, half-open one: the probe."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -44,20 +44,20 @@ class BreakerState(StrEnum):
 
 
 class CircuitBreaker:
-    """Shared by all callers of a process. Only a database that is away counts as failure, not what it says no to."""
+    """Shared by all callers of a process. Only an unavailable database counts as failure, not a refused statement."""
 
     def __init__(
         self,
-        opened: Callable[[], None] = lambda: None,
+        on_open: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         open_seconds: float = OPEN_SECONDS,
     ) -> None:
-        """`opened` is called when it opens. Nobody asks then for `open_seconds`.
+        """Call `on_open` when the breaker opens; it then stays open for `open_seconds`.
 
-        `suspected` is called with what makes it likely that this server is no longer the one to ask.
+        `on_suspicion` is called with errors which suggest that another server has become the primary.
         """
-        self.suspected: Callable[[StorageUnavailableError], None] = lambda _: None
-        self._opened = opened
+        self.on_suspicion: Callable[[StorageUnavailableError], None] = lambda _: None
+        self._on_open = on_open
         self._monotonic = monotonic
         self._open_seconds = open_seconds
         self._failures = 0
@@ -67,14 +67,14 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """What the next caller meets."""
+        """Return the state that the next caller finds."""
         if self._failures < FAILURE_THRESHOLD:
             return BreakerState.CLOSED
         return BreakerState.OPEN if self._probing or self._monotonic() < self._open_until else BreakerState.HALF_OPEN
 
     @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Let the block through, and learn from how it ends. Raises `StorageUnavailableError` instead while open."""
+    def guard(self) -> Iterator[None]:
+        """Run the block and record how it ends. Raises `StorageUnavailableError` instead while open."""
         probing = False
         if self._failures >= FAILURE_THRESHOLD:
             if self._probing or self._monotonic() < self._open_until:
@@ -83,35 +83,35 @@ class CircuitBreaker:
         try:
             yield
         except ReadOnlyError as error:
-            self._succeeded()
-            self.suspected(error)
+            self._record_success()
+            self.on_suspicion(error)
             raise
         except (BusyError, RolledBackError):
-            self._succeeded()
+            self._record_success()
             raise
         except UnresponsiveError as error:
-            self._failed(FAILURE_THRESHOLD)  # each further caller would wait as long
-            self.suspected(error)
+            self._record_failure(FAILURE_THRESHOLD)  # every further caller would wait as long
+            self.on_suspicion(error)
             raise
         except StorageUnavailableError:
-            self._failed()
+            self._record_failure()
             raise
         except Exception:
-            self._succeeded()
+            self._record_success()
             raise
         else:
-            self._succeeded()
+            self._record_success()
         finally:
-            # A probe that is cancelled leaves its place to the next.
+            # After a cancelled probe the next caller probes.
             if probing:
                 self._probing = False
 
-    def _succeeded(self) -> None:
+    def _record_success(self) -> None:
         if self._failures >= FAILURE_THRESHOLD:
             logger.debug("breaker_closed")
         self._failures = 0
 
-    def _failed(self, weight: int = 1) -> None:
+    def _record_failure(self, weight: int = 1) -> None:
         was_closed = self._failures < FAILURE_THRESHOLD
         self._failures += weight
         if self._failures < FAILURE_THRESHOLD:
@@ -120,43 +120,42 @@ class CircuitBreaker:
         if was_closed:
             self.times_opened += 1
             logger.debug("breaker_opened")
-            self._opened()
+            self._on_open()
 
 
 MIN_RETRY_PAUSE_SECONDS = 0.02
 MAX_RETRY_PAUSE_SECONDS = 0.5
 
 RETRY_BUDGET_SHARE = 0.1
-"""Retries that a request adds to what may be spent: however bad it gets, load grows by a tenth."""
+"""Retries that each request adds to the budget: retries add at most a tenth to the load."""
 MAX_RETRY_BUDGET = 10.0
 
 GRACE_SECONDS = 0.2
-"""What is under way when the database is found to be away gets this much longer."""
+"""Time left for units of work in progress when the breaker opens."""
 
 SATURATED_SECONDS = 5.0
-"""How long after a wait in vain for a connection others wait but briefly."""
+"""How long after a pool time-out the shorter wait applies."""
 SATURATED_WAIT_SECONDS = 0.4
 
 _deadline: ContextVar[float | None] = ContextVar("deadline", default=None)
-_request_start: ContextVar[float | None] = ContextVar("began", default=None)
+_request_start: ContextVar[float | None] = ContextVar("request_start", default=None)
 
 
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
-    """What is asked of the database in this block serves a request that nobody waits for any longer than that."""
-    token, began = (
-        _deadline.set(time.monotonic() + seconds),
-        _request_start.set(_request_start.get() or time.monotonic()),
-    )
+    """Give the database calls in this block a common deadline in `seconds`."""
+    now = time.monotonic()
+    deadline = _deadline.set(now + seconds)
+    start = _request_start.set(_request_start.get() or now)
     try:
         yield
     finally:
-        _request_start.reset(began)
-        _deadline.reset(token)
+        _request_start.reset(start)
+        _deadline.reset(deadline)
 
 
 def get_request_start() -> float:
-    """When the request came that is being served, by `time.monotonic()`; now, where none is."""
+    """Return the start of the current request by `time.monotonic()`, or now if there is none."""
     return _request_start.get() or time.monotonic()
 
 
@@ -198,18 +197,18 @@ def note_stale(as_of: datetime | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ResilienceLimits:
-    """Attempts, and seconds: of attempts altogether, of a hot statement, of a request's unit, of a wait."""
+    """Number of attempts, and seconds for: all attempts, a direct statement, a unit of work, a connection."""
 
     attempts: int = 3
     retry_seconds: float = 2.0
-    hot_seconds: float = 0.8
+    statement_seconds: float = 0.8
     unit_seconds: float = 1.8
     wait_seconds: float = 1.0
 
 
 @dataclass(slots=True)
 class ResilienceCounters:
-    """What happened so far in this process."""
+    """Events in this process so far. `lost`: connections lost during a statement."""
 
     retries: int = 0
     retries_refused: int = 0
@@ -218,72 +217,70 @@ class ResilienceCounters:
 
 
 class Resilience:
-    """One policy for all that asks the database, shared by all callers of a process; nothing else retries."""
+    """The failure policy of all database calls of a process; nothing else retries."""
 
     def __init__(
         self, limits: ResilienceLimits = ResilienceLimits(), pause: Callable[[float, float], float] = random.uniform
     ) -> None:
-        """`pause` draws the seconds between two attempts, from 0 to a bound that doubles (full jitter)."""
+        """`pause` draws the seconds between two attempts, from 0 to a limit that doubles (full jitter)."""
         self.limits = limits
         self._pause = pause
         self._budget = MAX_RETRY_BUDGET
         self._units: set[Callable[[], None]] = set()
         self._saturated_until = 0.0
-        self._figures = ResilienceCounters()
-        self.breaker = CircuitBreaker(self._hurry)
+        self._counters = ResilienceCounters()
+        self.breaker = CircuitBreaker(self._schedule_cut)
 
     async def run(self, operation: Callable[[], Awaitable[Result]], repeatable: bool = False) -> Result:
-        """`operation`'s result, which is done again after a failure that left nothing behind.
+        """Return `operation`'s result; retry it after failures that are known to have had no effect.
 
-        `repeatable` operations may be done twice, so they are done again as well when it is not known whether they
-        were. Raises domain errors in place of the driver's.
+        A `repeatable` operation is also retried when its outcome is unknown. Raises domain errors.
         """
         give_up_at, attempt = time.monotonic() + self.limits.retry_seconds, 1
         self._budget = min(MAX_RETRY_BUDGET, self._budget + RETRY_BUDGET_SHARE)
         while True:
             try:
-                with self.breaker.guarded(), translate_errors():
+                with self.breaker.guard(), translate_errors():
                     return await operation()
             except (NotSentError, RolledBackError, ReadOnlyError, ConnectionLostError) as error:
                 if isinstance(error, ConnectionLostError):
-                    self._figures.lost += 1
+                    self._counters.lost += 1
                     if not repeatable:
                         raise
                 pause = self._pause(0, min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2**attempt))
                 if attempt >= self.limits.attempts or time.monotonic() + pause > give_up_at:
                     raise
-                if not self._spent():
+                if not self._spend_retry():
                     raise
             attempt += 1
             await asyncio.sleep(pause)
 
     @contextmanager
-    def waiting(self) -> Iterator[float]:
-        """A wait for a connection, and the seconds it may take.
+    def limit_wait(self) -> Iterator[float]:
+        """Yield the seconds that a wait for a connection may take; the block raises `TimeoutError` after them.
 
-        No longer than the request lives, and but briefly when others have just waited in vain.
+        The wait ends with the request's deadline, and is short if another wait has just timed out.
         """
-        most = self.limits.wait_seconds
+        seconds = self.limits.wait_seconds
         if time.monotonic() < self._saturated_until:
-            most = SATURATED_WAIT_SECONDS
+            seconds = SATURATED_WAIT_SECONDS
         deadline = _deadline.get()
         if deadline is not None:
-            most = max(0.0, min(most, deadline - time.monotonic()))
+            seconds = max(0.0, min(seconds, deadline - time.monotonic()))
         try:
-            yield most
+            yield seconds
         except TimeoutError:
-            self._figures.waits_in_vain += 1
+            self._counters.waits_in_vain += 1
             self._saturated_until = time.monotonic() + SATURATED_SECONDS
             raise
         else:
             self._saturated_until = 0.0
 
     @contextmanager
-    def unit(self, cut: Callable[[], None]) -> Iterator[None]:
-        """A block in which a request's unit of work must be done; when its time is up `cut` cuts its connection.
+    def limit_unit(self, cut: Callable[[], None]) -> Iterator[None]:
+        """Call `cut`, which closes the connection, if the block takes longer than a request's unit of work may.
 
-        Cancelling would not do: whoever is cancelled first tells the server, which may not answer. Work that serves no
-        request takes the time it takes.
+        Cancelling is not enough: a cancelled driver first waits for the server. Work outside a request has no limit.
         """
         deadline = _deadline.get()
         if deadline is None:
@@ -298,25 +295,25 @@ class Resilience:
             timer.cancel()
             self._units.discard(cut)
 
-    def figures(self) -> dict[str, Any]:
-        """The breaker's state, how often it opened, and what was done about failures."""
-        return {"breaker": self.breaker.state.value, "opened": self.breaker.times_opened, **asdict(self._figures)}
+    def get_counters(self) -> dict[str, Any]:
+        """Return the breaker's state, how often it opened, and the counters."""
+        return {"breaker": self.breaker.state.value, "opened": self.breaker.times_opened, **asdict(self._counters)}
 
     @property
     def is_available(self) -> bool:
-        """Whether the database answered when it was last asked."""
+        """Return whether the last calls to the database succeeded."""
         return self.breaker.state is BreakerState.CLOSED
 
-    def _spent(self) -> bool:
+    def _spend_retry(self) -> bool:
         if self._budget < 1:
-            self._figures.retries_refused += 1
+            self._counters.retries_refused += 1
             return False
         self._budget -= 1
-        self._figures.retries += 1
+        self._counters.retries += 1
         return True
 
-    def _hurry(self) -> None:
-        """Do not let requests wait for what a database that is away will not finish."""
+    def _schedule_cut(self) -> None:
+        # Requests must not wait for units of work that an unavailable database will not finish.
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_units)
 
     def _cut_units(self) -> None:

@@ -1,7 +1,7 @@
 """Statements sent by asyncpg: single-statement transactions, and statements with quoted identifiers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,44 +17,44 @@ from shopassist.tracing import statement_span
 async def fetch(
     manager: DatabaseManager, statement: TextClause, *, repeatable: bool = False, **parameters: Any
 ) -> Sequence[Any]:
-    """The rows, whose columns are found by name, of a hot statement. Raises domain errors.
+    """Return the rows of a frequent statement as its own transaction. Raises domain errors.
 
-    Raises `ConnectionLostError` when it is not known whether the statement happened; a `repeatable` one is done again.
+    Raises `ConnectionLostError` when the outcome is unknown; a `repeatable` statement is retried instead.
     """
-    query, names = compile_positional(statement)
-    arguments = [parameters[name] for name in names]
-
-    async def once() -> Sequence[Any]:
-        return await _fetch_once(manager, query, arguments, manager.resilience.limits.hot_seconds)
-
-    return await manager.resilience.run(once, repeatable)
+    return await _fetch(manager, statement, manager.resilience.limits.statement_seconds, repeatable, parameters)
 
 
 async def fetch_without_deadline(manager: DatabaseManager, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-    """`fetch` for what may take longer and may be done twice; the server's statement timeout bounds it."""
+    """Do the same for a repeatable statement that may take longer; only the server's time-out limits it."""
+    return await _fetch(manager, statement, None, True, parameters)
+
+
+async def _fetch(
+    manager: DatabaseManager,
+    statement: TextClause,
+    seconds: float | None,
+    repeatable: bool,
+    parameters: Mapping[str, Any],
+) -> Sequence[Any]:
     query, names = compile_positional(statement)
     arguments = [parameters[name] for name in names]
-
-    async def once() -> Sequence[Any]:
-        return await _fetch_once(manager, query, arguments, None)
-
-    return await manager.resilience.run(once, repeatable=True)
+    return await manager.resilience.run(lambda: _fetch_once(manager, query, arguments, seconds), repeatable)
 
 
 async def _fetch_once(
     manager: DatabaseManager, query: str, arguments: Sequence[Any], seconds: float | None
 ) -> Sequence[Any]:
-    """Raises `TimeoutError` when no connection was to be had in time, `ConnectionLostError` once it was sent."""
-    is_sent, backend = False, None
+    """Raise `TimeoutError` when no connection is free in time, `ConnectionLostError` after sending the statement."""
+    is_sent, server_process = False, None
     try:
-        async with asyncio.timeout(seconds), manager.hot.taken() as kept:
-            is_sent, backend = True, kept.backend
-            with statement_span(query), detect_lost_connection(backend):
-                return await _fetch_rows(kept.driver, query, arguments)
+        async with asyncio.timeout(seconds), manager.direct_pool.acquire() as pooled:
+            is_sent, server_process = True, pooled.server_process
+            with statement_span(query), detect_lost_connection(server_process):
+                return await _fetch_rows(pooled.driver, query, arguments)
     except TimeoutError:
         if not is_sent:
             raise
-        with detect_lost_connection(backend):
+        with detect_lost_connection(server_process):
             raise
 
 
@@ -69,7 +69,7 @@ async def _fetch_rows(connection: Any, query: str, arguments: Sequence[Any]) -> 
 
 @cache
 def compile_positional(statement: TextClause) -> tuple[str, tuple[str, ...]]:
-    """A statement as asyncpg takes it, with the names of its parameters in their order."""
+    """Return a statement with asyncpg's positional parameters, and their names in order."""
     compiled = statement.compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
     return str(compiled), tuple(compiled.positiontup or ())
 
@@ -78,9 +78,9 @@ FORMAT_QUERY = "SELECT format($1, VARIADIC $2::text[])"
 
 
 async def execute_quoted(connection: asyncpg.Connection, statement: str, *names: str) -> int:
-    """Execute a statement with names that PostgreSQL itself quotes (%I, %L) or that it gave us quoted (%s).
+    """Execute a statement and return the number of changed rows.
 
-    The number of rows that it changed.
+    PostgreSQL quotes the names for %I and %L; names for %s must be quoted already.
     """
     status = str(await connection.execute(await connection.fetchval(FORMAT_QUERY, statement, names)))
     last = status.rpartition(" ")[2]
@@ -88,12 +88,12 @@ async def execute_quoted(connection: asyncpg.Connection, statement: str, *names:
 
 
 async def fetch_quoted_value(connection: asyncpg.Connection, statement: str, *names: str) -> Any:
-    """The first value that such a statement gives."""
+    """Return the first value of such a statement."""
     return await connection.fetchval(await connection.fetchval(FORMAT_QUERY, statement, names))
 
 
 async def fetch_quoted_rows(connection: asyncpg.Connection, statement: str, *names: str) -> list[asyncpg.Record]:
-    """The rows that such a statement gives."""
+    """Return the rows of such a statement."""
     found: list[asyncpg.Record] = await connection.fetch(await connection.fetchval(FORMAT_QUERY, statement, names))
     return found
 
@@ -101,9 +101,9 @@ async def fetch_quoted_rows(connection: asyncpg.Connection, statement: str, *nam
 async def copy_json_lines(
     connection: asyncpg.Connection, statement: str, output: Callable[[bytes], Awaitable[None]], *names: str
 ) -> None:
-    """Give `output` the single column of JSON that such a statement gives, a line each.
+    """Write the single JSON column of such a statement to `output`, one line per row.
 
-    JSON has no control character in it, so with two of them for quote and delimiter the text comes as it is.
+    JSON contains no control characters, so with two of them as quote and delimiter COPY leaves the text unchanged.
     """
     query = await connection.fetchval(FORMAT_QUERY, statement, names)
     await connection.copy_from_query(query, output=output, format="csv", quote="\x01", delimiter="\x02")

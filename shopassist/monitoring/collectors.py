@@ -68,7 +68,7 @@ def _collect_database(services: Any) -> Iterator[MetricFamily]:
         float(services.availability().status()["database_away_seconds"]),
         aggregation=Aggregation.MAX,
     )
-    resilience = services.resilience().figures()
+    resilience = services.resilience().get_counters()
     breaker = _flag_state(resilience["breaker"])
     yield gauge("shopassist_database_breaker", "Processes by the state of their circuit breaker.", breaker, "state")
     yield from _build_counters(
@@ -90,14 +90,14 @@ def _collect_database(services: Any) -> Iterator[MetricFamily]:
         return
     pools = {
         (pool, state): float(status[state])
-        for pool, status in (("units", database.pool_status()), ("hot", database.hot.status()))
+        for pool, status in (("units", database.pool_status()), ("hot", database.direct_pool.get_status()))
         for state in POOL_STATES
         if state in status
     }
     yield gauge("shopassist_database_connections", "Connections by pool and state.", pools, "pool", "state")
-    limits = database.most_connections()
+    limits = database.count_max_connections()
     yield gauge("shopassist_database_connections_max", "Maximum number of connections by pool.", limits, "pool")
-    measured = database.figures
+    measured = database.counters
     yield histogram("shopassist_database_wait_seconds", "Waits for a connection by pool.", measured.waits, "pool")
     yield histogram(
         "shopassist_database_batch_size", "Requests per batched statement by kind.", measured.batches, "kind"

@@ -110,7 +110,7 @@ async def read_detailed_health(request: Request, health: HealthServiceDep, respo
             "ledger": container.ledger_audit().build_status(),
             "service": container.availability().status(),
             "replica": container.replica().status(),
-            "resilience": container.resilience().figures(),
+            "resilience": container.resilience().get_counters(),
             "shared_cache": {"status": "off"} if shared_answers is None else shared_answers.status(),
             "stale_answers": container.stale_answers().status(),
         },

@@ -20,10 +20,9 @@ from shopassist.credits.postgres.repository import (
     PostgresIdempotencyStore,
     PostgresLedgerReconciliation,
 )
-from shopassist.db.database import DatabaseManager
+from shopassist.db.database import DatabaseManager, PostgresUnitOfWork
 from shopassist.db.replica import PostgresReplicaReads, Replica
 from shopassist.db.resilience import Resilience, ResilienceLimits
-from shopassist.db.unit_of_work import PostgresUnitOfWork
 from shopassist.maintenance.postgres import PostgresLeases, PostgresMaintenanceRuns, PostgresVacuum
 from shopassist.privacy.postgres import (
     PostgresErasureRepository,
@@ -43,7 +42,7 @@ class PostgresStorage(containers.DeclarativeContainer):
         ResilienceLimits,
         attempts=common.settings.provided.database.retry_attempts,
         retry_seconds=common.settings.provided.database.retry_timeout,
-        hot_seconds=common.settings.provided.database.hot_timeout,
+        statement_seconds=common.settings.provided.database.hot_timeout,
     )
     resilience = providers.Singleton(Resilience, limits=limits)
     database_manager = providers.Singleton(

@@ -91,12 +91,12 @@ async def test_behind_a_pooler_nothing_of_a_session_is_used(database_url: str) -
     manager = manager_of(database_url, pool_mode="transaction")
     query = "SELECT (SELECT count(*) FROM pg_prepared_statements), (SELECT count(*) FROM pg_settings WHERE source IN "
     query += "('client', 'session') AND name NOT IN ('application_name', 'client_encoding'))"
-    async with manager.session() as session, manager.driver_connection() as driver:
+    async with manager.session() as session, manager.direct_connection() as driver:
         for _ in range(2):
             assert tuple(await driver.fetchrow(query)) == (0, 0)
             assert tuple((await session.execute(text(query))).one()) == (0, 0)
-    async with manager.hot.taken() as kept:
-        assert kept.backend is None  # its number would be the pooler's invention, or an innocent's
+    async with manager.direct_pool.acquire() as pooled:
+        assert pooled.server_process is None  # its number would be the pooler's invention, or an innocent's
     await manager.close()
 
 

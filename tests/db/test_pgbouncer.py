@@ -85,7 +85,7 @@ async def container(pooled: Pooled) -> AsyncIterator[Container]:
 async def test_time_limits_and_isolation_are_the_roles(container: Container) -> None:
     """In force on whichever session a transaction gets, also for hot statements; no statement is kept there."""
     manager = container.database_manager()
-    async with manager.session() as session, manager.driver_connection() as driver:
+    async with manager.session() as session, manager.direct_connection() as driver:
         through_session = [(await session.execute(text(f"SHOW {name}"))).scalar_one() for name in LIMITS]
         assert through_session == [await driver.fetchval(f"SHOW {name}") for name in LIMITS]
         assert through_session == ["30s", "640ms", "1min", "read committed"]
@@ -115,7 +115,7 @@ async def test_debits_holds_and_consents_side_by_side(container: Container, pool
     report = await container.ledger_audit().verify()
     assert report is not None
     assert (report.accounts, report.drifting_accounts) == (CALLERS, 0)
-    assert container.resilience().figures()["opened"] == 0
+    assert container.resilience().get_counters()["opened"] == 0
     connection = await asyncpg.connect(pooled.direct_url)
     query = "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()"
     assert 0 < await connection.fetchval(query) <= SERVER_CONNECTIONS

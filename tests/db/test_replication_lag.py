@@ -33,9 +33,9 @@ def look(lag: ReplicationLag, clock: Clock, primary: int | None, replica: int | 
     """Some time passes, and both servers that can be asked are."""
     clock.now += seconds
     if primary is not None:
-        lag.primary_at(primary, clock.now)
+        lag.record_primary(primary, clock.now)
     if replica is not None:
-        lag.replica_at(replica)
+        lag.record_replica(replica)
 
 
 def test_nothing_is_known_until_the_replica_is_where_the_primary_was(lag: ReplicationLag, clock: Clock) -> None:

@@ -35,7 +35,7 @@ class Time:
 def fail(breaker: CircuitBreaker, error: Exception, times: int = 1) -> None:
     """Let that many callers fail so."""
     for _ in range(times):
-        with pytest.raises(type(error)), breaker.guarded():
+        with pytest.raises(type(error)), breaker.guard():
             raise error
 
 
@@ -66,15 +66,15 @@ def test_it_opens_after_failures_in_a_row_and_closes_after_one_success() -> None
         return breaker.state
 
     fail(breaker, NotSentError(), FAILURE_THRESHOLD - 1)
-    with breaker.guarded():
+    with breaker.guard():
         pass
     fail(breaker, NotSentError(), FAILURE_THRESHOLD)
     assert shown() is BreakerState.OPEN
-    with pytest.raises(StorageUnavailableError), breaker.guarded():
+    with pytest.raises(StorageUnavailableError), breaker.guard():
         pytest.fail("let through")
     time.now += OPEN_SECONDS
     assert shown() is BreakerState.HALF_OPEN
-    with breaker.guarded():
+    with breaker.guard():
         assert shown() is BreakerState.OPEN  # for everybody else
     assert shown() is BreakerState.CLOSED
     assert breaker.times_opened == 1
@@ -90,7 +90,7 @@ async def test_half_open_lets_one_of_fifty_through() -> None:
 
     async def caller() -> None:
         nonlocal let_through
-        with breaker.guarded():
+        with breaker.guard():
             let_through += 1
             await asyncio.sleep(0.01)
             raise NotSentError
@@ -108,14 +108,14 @@ async def test_a_probe_that_is_cancelled_gives_its_place_back() -> None:
     time.now += OPEN_SECONDS
 
     async def probe() -> None:
-        with breaker.guarded():
+        with breaker.guard():
             await asyncio.sleep(60)
 
     task = asyncio.create_task(probe())
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    with breaker.guarded():
+    with breaker.guard():
         pass
     assert breaker.state is BreakerState.CLOSED
 
@@ -159,7 +159,7 @@ async def test_one_failure_is_not_seen_by_the_caller() -> None:
     policy = Resilience(pause=at_once)
     assert await policy.run(operation) == "done"
     assert len(calls) == 2
-    assert policy.figures()["retries"] == 1
+    assert policy.get_counters()["retries"] == 1
 
 
 async def test_retries_grow_load_by_a_tenth_at_the_most() -> None:
@@ -176,7 +176,7 @@ async def test_retries_grow_load_by_a_tenth_at_the_most() -> None:
         with pytest.raises(RolledBackError):
             await policy.run(operation)
     assert calls - requests <= MAX_RETRY_BUDGET + requests / 10
-    assert policy.figures()["retries_refused"]
+    assert policy.get_counters()["retries_refused"]
 
 
 async def test_pauses_are_drawn_from_bounds_that_double() -> None:
@@ -204,13 +204,13 @@ async def test_retries_end_with_their_time() -> None:
 def test_a_wait_is_bounded_by_the_request_and_short_after_one_in_vain() -> None:
     """No longer than the request lives; others who come after one that waited in vain wait 0.4 s at the most."""
     policy = Resilience()
-    with limit_time(0.3), policy.waiting() as seconds:
+    with limit_time(0.3), policy.limit_wait() as seconds:
         assert seconds <= 0.3
-    with pytest.raises(TimeoutError), policy.waiting():
+    with pytest.raises(TimeoutError), policy.limit_wait():
         raise TimeoutError
-    with policy.waiting() as seconds:
+    with policy.limit_wait() as seconds:
         assert seconds <= 0.4
-    with policy.waiting() as seconds:
+    with policy.limit_wait() as seconds:
         assert seconds == ResilienceLimits().wait_seconds
 
 
@@ -220,7 +220,7 @@ async def test_units_of_requests_are_cut_short_when_the_database_goes() -> None:
     ended: list[str] = []
 
     async def unit(name: str) -> None:
-        with policy.unit(lambda: ended.append(name)):
+        with policy.limit_unit(lambda: ended.append(name)):
             await asyncio.sleep(0.5)
 
     async def request() -> None:

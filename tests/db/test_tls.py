@@ -128,7 +128,7 @@ async def is_protected(config: DatabaseConfig) -> bool:
     try:
         async with manager.session() as session:
             found = bool((await session.connection()) and (await session.scalar(text(IN_USE))))
-        async with manager.driver_connection() as connection:
+        async with manager.direct_connection() as connection:
             assert bool(await connection.fetchval(IN_USE)) is found
         return found
     finally:

@@ -35,7 +35,7 @@ class PostgresCreditLedger:
         self._policy = policy
         self._clock = clock
         self._counters = counters
-        observe = manager.figures.batches.observe
+        observe = manager.counters.batches.observe
         self._account_reads = Batcher(self._read, took=lambda size: observe(size, "account"))
         self._handler = CreditRequestHandler(manager, policy, clock, hash_user)
         self._credit_requests = Batcher(
