@@ -24,8 +24,7 @@ from rich.table import Table
 
 from containers import Container
 from shopassist.catalog.criteria import Criteria
-from shopassist.catalog.importer.importer import import_catalog
-from shopassist.catalog.importer.plan import plan_import
+from shopassist.catalog.importer.importer import import_catalog, plan_import
 from shopassist.catalog.models import words_of
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn

@@ -10,10 +10,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from shopassist import __version__
-from shopassist.catalog import cli as command
+from shopassist.catalog import cli as catalog_cli
+from shopassist.catalog.ports import CatalogRepositories
 from shopassist.consent import cli as consent_cli
 from shopassist.credits import cli as credits_cli
 from shopassist.db.embedded.process import die_with_parent
+from shopassist.db.ports import UnitOfWork
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
 from shopassist.logging import configure_logging
@@ -31,10 +33,9 @@ Result = TypeVar("Result")
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
-catalogue = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 app.add_typer(database_app, name="db")
 app.add_typer(credits_cli.app, name="credits")
-app.add_typer(catalogue, name="catalog")
+app.add_typer(catalog_cli.app, name="catalog")
 app.add_typer(backup_cli.app, name="backup")
 app.add_typer(privacy_cli.app, name="user")
 app.add_typer(rollout_cli.app, name="rollout")
@@ -79,33 +80,6 @@ def doctor() -> None:
             raise typer.Exit(1)
 
 
-@catalogue.command("import")
-def import_(
-    file: command.FileArgument,
-    source: command.SourceOption = None,
-    columns: command.MapOption = None,
-    currency: command.CurrencyOption = None,
-    minor: command.MinorOption = None,
-    link_template: command.LinkOption = None,
-    rejects: command.RejectsOption = None,
-) -> None:
-    """Add the products of FILE, or update them by their source and id."""
-    from containers import Container  # noqa: PLC0415 - other commands start faster without it
-
-    plan = command.show_plan(file, source, columns, currency, minor, link_template, rejects)
-
-    async def run(settings: Settings) -> None:
-        container = Container(settings=settings)
-        try:
-            await prepare(settings, container.unit_of_work())
-            await command.import_with_progress(plan, container.unit_of_work())
-        finally:
-            await container.shutdown()
-
-    with running_database() as settings:
-        asyncio.run(run(settings))
-
-
 async def on_database(settings: Settings, work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
     """Run `work` with the services on the database of the settings; return its result."""
     from containers import Container  # noqa: PLC0415 - other commands start faster without it
@@ -125,12 +99,29 @@ def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result
         return asyncio.run(on_database(settings, work))
 
 
+def with_prepared_storage(work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
+    """Run `work` on the migrated storage of the settings, which may be memory."""
+    from containers import Container  # noqa: PLC0415 - other commands start faster without it
+
+    async def run_prepared(settings: Settings) -> None:
+        container = Container(settings=settings)
+        try:
+            await prepare(settings, container.unit_of_work())
+            await work(container.unit_of_work())
+        finally:
+            await container.shutdown()
+
+    with running_database() as settings:
+        asyncio.run(run_prepared(settings))
+
+
 @dataclass(frozen=True, slots=True)
 class CommandContext:
     """Gives commands of other modules the services on the configured database, or on another one."""
 
     with_services: Callable[..., Any]
     on_database: Callable[..., Awaitable[Any]]
+    with_prepared_storage: Callable[..., None]
 
 
 def print_version(requested: bool) -> None:
@@ -148,7 +139,7 @@ def provide_services(
     ] = False,
 ) -> None:
     """Give the commands of other modules the services."""
-    context.obj = CommandContext(with_services, on_database)
+    context.obj = CommandContext(with_services, on_database, with_prepared_storage)
 
 
 def run() -> None:

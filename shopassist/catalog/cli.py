@@ -1,65 +1,64 @@
-"""Command `shopassist catalog import`: shows the plan, the progress and the result of an import."""
+"""`shopassist catalog import`: shows how a file will be read, the progress and the result."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from shopassist.catalog.importer.importer import ImportReport, import_catalog
-from shopassist.catalog.importer.plan import ImportOptions, ImportPlan, plan_import
+from shopassist.catalog.importer.importer import ImportOptions, ImportPlan, import_catalog, plan_import
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
 
+app = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 console = Console(stderr=True)
 
-FileArgument = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON or JSONL, also compressed with gzip.")
-]
-SourceOption = Annotated[str | None, typer.Option(help="Name of the catalogue; its file's name unless given.")]
-MapOption = Annotated[list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Correct a guess.")]
-CurrencyOption = Annotated[str | None, typer.Option(help="ISO 4217 code of prices that name none.")]
-MinorOption = Annotated[
-    bool | None, typer.Option("--minor-units/--major-units", help="Whether prices are in cents (paise).")
-]
-LinkOption = Annotated[str | None, typer.Option(help="Link of products without one; {query} is brand and title.")]
-RejectsOption = Annotated[Path | None, typer.Option(help="Where refused rows go; FILE.rejects.jsonl unless given.")]
+
+class CatalogCommandContext(Protocol):
+    """What the command needs of `typer.Context.obj`."""
+
+    def with_prepared_storage(self, work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
+        """Run `work` on the migrated storage of the settings; this may be memory."""
 
 
-def show_plan(
-    file: Path,
-    source: str | None,
-    columns: list[str] | None,
-    currency: str | None,
-    minor: bool | None,
-    link_template: str | None,
-    rejects: Path | None,
-) -> ImportPlan:
-    """How the file will be read, which is shown. Raises `InvalidInputError`."""
+@app.command("import")
+def import_(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON or JSONL, also compressed with gzip.")
+    ],
+    source: Annotated[str | None, typer.Option(help="Name of the catalogue; its file's name unless given.")] = None,
+    columns: Annotated[list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Correct a guess.")] = None,
+    currency: Annotated[str | None, typer.Option(help="ISO 4217 code of prices that name none.")] = None,
+    minor_units: Annotated[
+        bool | None, typer.Option("--minor-units/--major-units", help="Whether prices are in cents (paise).")
+    ] = None,
+    link_template: Annotated[
+        str | None, typer.Option(help="Link of products without one; {query} is brand and title.")
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Where refused rows go; FILE.rejects.jsonl unless given.")
+    ] = None,
+) -> None:
+    """Add the products of FILE, or bring them up to date by their source and id."""
     pairs = [entry.partition("=") for entry in columns or []]
     if any(not name or not column for name, _, column in pairs):
         raise InvalidInputError("--map takes FIELD=COLUMN.")
-    options = ImportOptions(
-        source=source,
-        columns={name: column for name, _, column in pairs},
-        currency=currency,
-        minor=minor,
-        link_template=link_template,
-        rejects=rejects,
-    )
-    plan = plan_import(file, options)
+    mapping = {name: column for name, _, column in pairs}
+    plan = plan_import(file, ImportOptions(source, mapping, currency, minor_units, link_template, rejects))
     table = Table("field", "column", "", title=f"{file.name} as {plan.builder.source!r}")
     for line in plan.description:
         table.add_row(*line)
     console.print(table)
-    return plan
+    commands: CatalogCommandContext = context.obj
+    commands.with_prepared_storage(lambda unit_of_work: _import_with_progress(plan, unit_of_work))
 
 
-async def import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories]) -> ImportReport:
-    """Import the planned file with a progress bar, and say what became of its rows."""
+async def _import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
     bar = Progress(
         TextColumn("{task.fields[rows]:,} rows"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
     )
@@ -73,4 +72,3 @@ async def import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[Catalo
         f"{report.unchanged:,} unchanged, {report.repeated:,} repeated, {report.rejected:,} rejected"
         + (f" (see {plan.rejects})" if report.rejected else "")
     )
-    return report

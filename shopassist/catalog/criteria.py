@@ -1,4 +1,4 @@
-"""Search criteria and the one predicate that decides whether a product meets them."""
+"""Search criteria, and the predicate that decides whether a product meets them."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -12,7 +12,7 @@ from shopassist.catalog.models import Product, words_of
 
 
 class SortOrder(StrEnum):
-    """What the shopper asked to see first."""
+    """The order that the shopper asked for."""
 
     RELEVANCE = "relevance"
     CHEAPEST = "cheapest"
@@ -21,7 +21,7 @@ class SortOrder(StrEnum):
 
 
 class Bound(BaseModel):
-    """Limits, inclusive unless said, on a number: `rating`, `rating_count` or a numeric attribute (`ram_gb`)."""
+    """Limits on a numeric attribute, or on a column of the same name; inclusive unless `exclusive`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,7 @@ class Bound(BaseModel):
     exclusive: bool = False
 
     def is_met_by(self, value: object) -> bool:
-        """Whether `value` is a number within the limits."""
+        """Return whether `value` is a number within the limits."""
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
             return False
         number = Decimal(str(value))
@@ -41,9 +41,9 @@ class Bound(BaseModel):
 
 
 class Feature(BaseModel):
-    """Something a product must state, in any one of several wordings ("waterproof": "waterproof", "IP68" …).
+    """Something that a product must state in any one of several wordings ("waterproof": "waterproof", "IP68" …).
 
-    A product whose attribute `attribute` is false does not have it, whatever its description says ("without …").
+    A product whose attribute `denying_attribute` is false does not have it, even if its description contains the words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,11 +53,11 @@ class Feature(BaseModel):
     denying_attribute: str | None = None
 
     def split_wordings(self) -> list[list[str]]:
-        """The words of each wording: a product that has all words of one of them states the feature."""
+        """Return the words of each wording. A product states the feature if it has all words of one of them."""
         return _split_wordings(self.wordings)
 
     def is_met_by(self, words: frozenset[str], attributes: Mapping[str, object]) -> bool:
-        """Whether a product with these words and attributes states the feature."""
+        """Return whether a product with these words and attributes states the feature."""
         if self.denying_attribute is not None and attributes.get(self.denying_attribute) is False:
             return False
         return any(words.issuperset(wording) for wording in self.split_wordings())
@@ -69,20 +69,17 @@ def _split_wordings(wordings: tuple[str, ...]) -> list[list[str]]:
 
 
 class Criteria(BaseModel):
-    """What was asked, read into hard criteria (all but `wishes` and `order`) and preferences.
+    """A question as criteria: all are hard but `preferences` and `sort_order`.
 
-    `terms` are words that name the thing itself (a model, a series, a kind of product without a category of its own):
-    a product must have every one. `wishes` only move products up. `categories`, `brands` hold alternatives, lower
-    case; a product without a category is of these `categories` when its words state `kind`. Prices are in `currency`,
-    both limits inclusive.
+    `categories` and `brands` hold alternatives in lower case. A product without a category is of these `categories` if
+    its words state `category_words`. A product must have every one of `terms`: names of a model, a series or a kind of
+    product without a category. `preferences` only rank products. Price limits are inclusive and in `currency`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     categories: tuple[str, ...] = ()
-    category_words: Feature | None = Field(
-        default=None, description="the wordings of `categories`; without them, unused"
-    )
+    category_words: Feature | None = Field(default=None, description="unused without `categories`")
     excluded_categories: tuple[str, ...] = ()
     brands: tuple[str, ...] = ()
     excluded_brands: tuple[str, ...] = ()
@@ -98,44 +95,36 @@ class Criteria(BaseModel):
     sort_order: SortOrder = SortOrder.RELEVANCE
 
     def find_unmet(self, product: Product) -> list[str]:
-        """The names of the hard criteria that `product` does not meet; empty for an answer.
+        """Return the names of the hard criteria that `product` does not meet.
 
-        Names are `category`, `brand`, `currency`, `price`, the name of a bound, of a feature, `without <feature>`,
+        Names are `category`, `brand`, `currency`, `price`, the name of a bound or a feature, `without <feature>`,
         `marketplace`, and a term itself.
         """
         words = frozenset(product.words)
-        missed = [name for name, met in self._identity(product) if not met]
-        missed += [bound.name for bound in self.bounds if not bound.is_met_by(get_numeric_value(product, bound.name))]
-        missed += [feature.name for feature in self.features if not feature.is_met_by(words, product.attributes)]
-        missed += [
-            f"without {feature.name}"
-            for feature in self.excluded_features
-            if feature.is_met_by(words, product.attributes)
-        ]
-        missed += [term for term in self.terms if not words.issuperset(words_of(term))]
-        return missed
-
-    def _identity(self, product: Product) -> list[tuple[str, bool]]:
-        category, brand = (product.category or "").lower(), (product.brand or "").lower()
-        priced = self.price_min is not None or self.price_max is not None
         return [
-            (
-                "category",
-                (not self.categories or category in self.categories or self._states_kind(product))
-                and category not in self.excluded_categories,
-            ),
+            *(name for name, is_met in self._check_identity(product) if not is_met),
+            *(bound.name for bound in self.bounds if not bound.is_met_by(get_numeric_value(product, bound.name))),
+            *(f.name for f in self.features if not f.is_met_by(words, product.attributes)),
+            *(f"without {f.name}" for f in self.excluded_features if f.is_met_by(words, product.attributes)),
+            *(term for term in self.terms if not words.issuperset(words_of(term))),
+        ]
+
+    def _check_identity(self, product: Product) -> list[tuple[str, bool]]:
+        category, brand = (product.category or "").lower(), (product.brand or "").lower()
+        is_limited = self.price_min is not None or self.price_max is not None
+        is_of_category = not self.categories or category in self.categories or self._states_category(product)
+        return [
+            ("category", is_of_category and category not in self.excluded_categories),
             ("brand", (not self.brands or brand in self.brands) and (not brand or brand not in self.excluded_brands)),
-            ("currency", not (priced and self.currency) or product.currency == self.currency),
+            ("currency", not (is_limited and self.currency) or product.currency == self.currency),
             ("price", product.price is not None and self._is_in_price_range(product.price)),
             ("marketplace", not self.marketplace or self.marketplace.lower() in product.link.lower().split("/")[2]),
         ]
 
-    def _states_kind(self, product: Product) -> bool:
-        return (
-            not product.category
-            and self.category_words is not None
-            and self.category_words.is_met_by(frozenset(product.words), product.attributes)
-        )
+    def _states_category(self, product: Product) -> bool:
+        if product.category or self.category_words is None:
+            return False
+        return self.category_words.is_met_by(frozenset(product.words), product.attributes)
 
     def _is_in_price_range(self, price: Decimal) -> bool:
         return (self.price_min is None or price >= self.price_min) and (
@@ -144,7 +133,5 @@ class Criteria(BaseModel):
 
 
 def get_numeric_value(product: Product, name: str) -> object:
-    """The number a bound of this name speaks of, or None where the product does not state it."""
-    if name in COLUMN_KEYS:
-        return getattr(product, name)
-    return product.attributes.get(name)
+    """Return the value that a bound of this name limits; None if the product does not state it."""
+    return getattr(product, name) if name in COLUMN_KEYS else product.attributes.get(name)

@@ -5,41 +5,38 @@ from decimal import Decimal
 from typing import Any
 
 from shopassist.catalog.criteria import Criteria, SortOrder
-from shopassist.catalog.models import Product, UpsertCount, Vocabulary, find_nearest_word, words_of
+from shopassist.catalog.models import Product, UpsertCount, Vocabulary, find_nearest_word, is_correctable, words_of
 from shopassist.db.memory import MemoryRepository, copy_row
 
 UNCOMPARED_FIELDS = frozenset({"id", "search", "created_at", "updated_at"})
-MIN_CORRECTED_LENGTH = 4
 
 
 class MemoryCatalogRepository(MemoryRepository):
     """Implements `CatalogRepository`."""
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
-        meeting = [product for product in self.store.table(Product).values() if not criteria.find_unmet(product)]
-        wishes = [frozenset(words_of(wish)) for wish in (*criteria.terms, *criteria.preferences)]
-        meeting.sort(key=lambda product: (*_count_unmatched(product, wishes), *_sort_key(product, criteria.sort_order)))
-        return [copy_row(product) for product in meeting[:limit]]
+        matching = [product for product in self.store.table(Product).values() if not criteria.find_unmet(product)]
+        phrases = [frozenset(words_of(phrase)) for phrase in (*criteria.terms, *criteria.preferences)]
+        matching.sort(key=lambda p: (*_count_missing_phrases(p, phrases), *_get_sort_key(p, criteria.sort_order)))
+        return [copy_row(product) for product in matching[:limit]]
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         known = {word for product in self.store.table(Product).values() for word in product.words}
-        unknown = {word for word in words if word.isalpha() and len(word) >= MIN_CORRECTED_LENGTH} - known
+        unknown = set(filter(is_correctable, words)) - known
         titles = [product.title for product in self.store.table(Product).values()] if unknown else []
         return {word: nearest for word in unknown if (nearest := find_nearest_word(word, titles))}
 
     async def upsert(self, products: Sequence[Product]) -> UpsertCount:
-        count = UpsertCount()
-        for key, product in {(product.source, product.source_id): product for product in products}.items():
-            stored = self.store.table(Product).get(key)
+        count, stored_products = UpsertCount(), self.store.table(Product)
+        for key, product in {product.key: product for product in products}.items():
+            stored = stored_products.get(key)
             if stored is None:
                 count.inserted += 1
-                self.session.put(
-                    self.store.table(Product), key, copy_row(product, id=len(self.store.table(Product)) + 1)
-                )
-            elif _comparable_fields(stored) != _comparable_fields(product):
+                self.session.put(stored_products, key, copy_row(product, id=len(stored_products) + 1))
+            elif _get_compared_fields(stored) != _get_compared_fields(product):
                 count.updated += 1
                 kept = {"id": stored.id, "created_at": stored.created_at, "updated_at": self.store.now()}
-                self.session.put(self.store.table(Product), key, copy_row(product, **kept))
+                self.session.put(stored_products, key, copy_row(product, **kept))
             else:
                 count.unchanged += 1
         return count
@@ -50,23 +47,23 @@ class MemoryCatalogRepository(MemoryRepository):
     async def get_vocabulary(self) -> Vocabulary:
         products = self.store.table(Product).values()
         return Vocabulary(
-            categories=_unique_spellings(product.category for product in products),
-            brands=_unique_spellings(product.brand for product in products),
-            currencies=_unique_spellings(product.currency for product in products),
+            categories=_list_spellings(product.category for product in products),
+            brands=_list_spellings(product.brand for product in products),
+            currencies=_list_spellings(product.currency for product in products),
         )
 
 
-def _comparable_fields(product: Product) -> dict[str, Any]:
+def _get_compared_fields(product: Product) -> dict[str, Any]:
     return {name: getattr(product, name) for name in Product.model_fields if name not in UNCOMPARED_FIELDS}
 
 
-def _count_unmatched(product: Product, wishes: list[frozenset[str]]) -> tuple[int, int]:
+def _count_missing_phrases(product: Product, phrases: list[frozenset[str]]) -> tuple[int, int]:
     words = frozenset(product.words)
-    title = frozenset(words_of(product.title)) if wishes else words
-    return sum(not wish <= words for wish in wishes), sum(not wish <= title for wish in wishes)
+    title = frozenset(words_of(product.title)) if phrases else words
+    return sum(not phrase <= words for phrase in phrases), sum(not phrase <= title for phrase in phrases)
 
 
-def _sort_key(product: Product, order: SortOrder) -> tuple[Decimal, ...]:
+def _get_sort_key(product: Product, order: SortOrder) -> tuple[Decimal, ...]:
     price, rating, count = product.price or Decimal(0), product.rating, product.rating_count
     if order is SortOrder.CHEAPEST:
         return (price,)
@@ -75,6 +72,6 @@ def _sort_key(product: Product, order: SortOrder) -> tuple[Decimal, ...]:
     return Decimal(1) if rating is None else -rating, Decimal(1 if count is None else -count)
 
 
-def _unique_spellings(names: Iterable[str | None]) -> tuple[str, ...]:
+def _list_spellings(names: Iterable[str | None]) -> tuple[str, ...]:
     by_key = {name.lower(): name for name in names if name}
     return tuple(by_key[key] for key in sorted(by_key))

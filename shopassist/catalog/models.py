@@ -22,7 +22,7 @@ SHORTEST_PLURAL = 4
 
 
 def words_of(text: str) -> list[str]:
-    """The words of `text` in order: lower case, without accents, plurals folded ("Cases" and "case" are one word)."""
+    """Return the words of a text in order: lower case, no accents, singular ("Cases" and "case" are one word)."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     bare = "".join(c for c in plain if not unicodedata.combining(c))
     return [_singular(word) for word in WORD.findall(bare)]
@@ -41,7 +41,7 @@ def _singular(word: str) -> str:
 
 
 ACCENTED_LETTERS, PLAIN_LETTERS = "àáâãäåçèéêëìíîïñòóôõöùúûüýÿ", "aaaaaaceeeeiiiinooooouuuuyy"
-# Joined words are parted and accents dropped as by `words_of`; else "TN-2110" is the number -2110 to PostgreSQL.
+# Split joined words and drop accents as `words_of` does; else PostgreSQL reads "TN-2110" as the number -2110.
 SEARCH_VECTOR_TEMPLATE = (
     f"to_tsvector('english'::regconfig, translate(lower(%s), '-/_{ACCENTED_LETTERS}', '   {PLAIN_LETTERS}'))"
 )
@@ -58,13 +58,14 @@ CATEGORY_KEY = "lower(coalesce(category, ''))"
 ABSENT_VALUES = frozenset({"no", "none", "not available", "n/a", "not supported", ""})
 MAX_INDEXED_WORD_LENGTH = 100
 NEAREST_WORD_CUTOFF = 0.75
+MIN_CORRECTED_LENGTH = 4
 
 
 class Product(SQLModel, table=True):
-    """One product of one source. `price` and `currency` are given together or not at all.
+    """One product of one source. `price` and `currency` are both set or both None.
 
-    `attributes` holds facts under canonical keys that name their unit (`ram_gb`, `screen_inches`, `battery_mah`), as
-    JSON numbers, booleans and strings. `words` are the words of all its facts, for exact matching of features.
+    `attributes` holds JSON numbers, booleans and strings under keys that name their unit (see `attributes.py`).
+    `words` are the words of all fields, for exact matching of features.
     """
 
     __tablename__ = "products"
@@ -75,12 +76,7 @@ class Product(SQLModel, table=True):
         CheckConstraint("rating BETWEEN 0 AND 5", name="ck_products_rating"),
         Index("ix_products_search", "search", postgresql_using="gin"),
         Index("ix_products_words", "words", postgresql_using="gin"),
-        Index(
-            "ix_products_title_trigram",
-            "title",
-            postgresql_using="gin",
-            postgresql_ops={"title": "gin_trgm_ops"},
-        ),
+        Index("ix_products_title_trigram", "title", postgresql_using="gin", postgresql_ops={"title": "gin_trgm_ops"}),
         Index("ix_products_brand", text(BRAND_KEY)),
         Index("ix_products_category", text(CATEGORY_KEY), "price", "currency"),
         Index("ix_products_price", "price", "currency"),
@@ -109,18 +105,28 @@ class Product(SQLModel, table=True):
     created_at: datetime = private_timestamp_column()
     updated_at: datetime = private_timestamp_column()
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Source and id within the source."""
+        return self.source, self.source_id
+
 
 def build_product_words(
     title: str, brand: str | None, category: str | None, description: str | None, attributes: Mapping[str, Any]
 ) -> list[str]:
-    """The value of `Product.words`: each word once, sorted, none so long that an index could not hold it."""
-    facts = [title, brand or "", category or "", description or ""]
-    facts += [_attribute_text(key, value) for key, value in attributes.items()]
-    return sorted({word for word in words_of("\n".join(facts)) if len(word) <= MAX_INDEXED_WORD_LENGTH})
+    """Return the value of `Product.words`: each word once, sorted, without words too long for an index."""
+    texts = [title, brand or "", category or "", description or ""]
+    texts += [_attribute_text(key, value) for key, value in attributes.items()]
+    return sorted({word for word in words_of("\n".join(texts)) if len(word) <= MAX_INDEXED_WORD_LENGTH})
+
+
+def is_correctable(word: str) -> bool:
+    """Return whether a word can be taken for a misspelling: only letters, and not too short."""
+    return word.isalpha() and len(word) >= MIN_CORRECTED_LENGTH
 
 
 def find_nearest_word(word: str, titles: Iterable[str]) -> str | None:
-    """The word of these titles that `word` may be a misspelling of, the more frequent of two that are as near."""
+    """Return the word of these titles that `word` may be a misspelling of; of equally near words the most frequent."""
     frequency = Counter(found for title in titles for found in words_of(title))
     close = get_close_matches(word, frequency, n=5, cutoff=NEAREST_WORD_CUTOFF)
     return max(close, key=lambda found: (SequenceMatcher(None, word, found).ratio(), frequency[found]), default=None)
@@ -135,7 +141,7 @@ def _attribute_text(key: str, value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The names that the catalogue knows, as spelled there."""
+    """All categories, brands and currencies of the catalogue, as spelled there."""
 
     categories: tuple[str, ...] = ()
     brands: tuple[str, ...] = ()
@@ -144,7 +150,7 @@ class Vocabulary:
 
 @dataclass(slots=True)
 class UpsertCount:
-    """What an import changed."""
+    """How many rows an upsert inserted, updated and left unchanged."""
 
     inserted: int = 0
     updated: int = 0

@@ -6,7 +6,7 @@ from dependency_injector import containers, providers
 
 from shopassist.audit.postgres import PostgresAdminAudit
 from shopassist.cache.postgres import PostgresCachedAnswers, PostgresCacheEpochs, PostgresCacheRepository
-from shopassist.catalog.postgres.repository import PostgresCatalogRepository
+from shopassist.catalog.postgres import PostgresCatalogRepository
 from shopassist.consent.postgres import (
     PostgresConsentHistory,
     PostgresConsentLookup,

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.importer.importer import ImportOptions, plan_import
 from shopassist.catalog.models import Product
 from shopassist.errors import InvalidInputError
 from tests.support.catalog_files import Shop, row

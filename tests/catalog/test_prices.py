@@ -52,5 +52,5 @@ def test_a_sign_that_several_currencies_share() -> None:
 
 def test_minor_units() -> None:
     """Cents become dollars; yen have no smaller unit."""
-    assert parse_price(4995, fallback="USD", minor=True) == (Decimal("49.95"), "USD")
-    assert parse_price(4995, fallback="JPY", minor=True) == (Decimal("4995.00"), "JPY")
+    assert parse_price(4995, fallback="USD", in_minor_units=True) == (Decimal("49.95"), "USD")
+    assert parse_price(4995, fallback="JPY", in_minor_units=True) == (Decimal("4995.00"), "JPY")

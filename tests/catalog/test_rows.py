@@ -5,8 +5,7 @@ from typing import cast
 
 import pytest
 
-from shopassist.catalog.importer.importer import load_sample
-from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.importer.importer import ImportOptions, load_sample, plan_import
 from shopassist.catalog.models import Product
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError

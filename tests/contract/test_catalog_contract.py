@@ -7,7 +7,7 @@ from shopassist.catalog.criteria import Bound, Criteria, SortOrder
 from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.catalog.models import UpsertCount
 from shopassist.catalog.ports import CatalogRepository
-from shopassist.catalog.postgres.repository import PostgresCatalogRepository
+from shopassist.catalog.postgres import PostgresCatalogRepository
 from tests.support.catalog_examples import product
 
 

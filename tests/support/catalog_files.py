@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from shopassist.catalog.importer.importer import ImportReport, import_catalog
-from shopassist.catalog.importer.plan import ImportOptions, plan_import
+from shopassist.catalog.importer.importer import ImportOptions, ImportReport, import_catalog, plan_import
 from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.catalog.models import Product
 from shopassist.db.memory import MemorySession, MemoryStore

@@ -16,7 +16,7 @@ from shopassist.errors import InvalidInputError
 
 @dataclass(frozen=True, slots=True)
 class FileRow:
-    """One row of a file: its `values`, or the `reason` why there are none. `line` counts from 1 (JSON: elements)."""
+    """One row: its `values`, or the `reason` why it cannot be read. `line` counts from 1 (in JSON: elements)."""
 
     line: int
     values: dict[str, Any] | None
@@ -32,10 +32,9 @@ DELIMITERS = ",;\t|"
 
 
 class CatalogFile:
-    """A catalogue file that can be read from its beginning as often as needed."""
+    """A catalogue file; it can be read repeatedly. Raise `InvalidInputError` if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        """Find out what the file is. Raises `InvalidInputError` when it cannot be read."""
         self.path = path
         self.bytes_read = 0
         try:
@@ -47,24 +46,21 @@ class CatalogFile:
         self.format = self._detect_format()
 
     def read_rows(self) -> Iterator[FileRow]:
-        """Every row in order; `bytes_read` counts the bytes of the file, compressed as it is, as they are used.
+        """Yield every row in order, and keep `bytes_read` at the position in the file, which may be compressed.
 
-        Raises `InvalidInputError` where the file itself ends early or is damaged.
+        Raise `InvalidInputError` where the file is cut off or damaged.
         """
-        read: Callable[[IO[bytes]], Iterator[FileRow]] = {
-            "csv": _read_csv,
-            "jsonl": _read_json_lines,
-            "json": _read_json,
-        }[self.format]
+        readers: dict[str, Callable[[IO[bytes]], Iterator[FileRow]]]
+        readers = {"csv": _read_csv, "jsonl": _read_json_lines, "json": _read_json}
         with self._open() as (file, content):
-            rows = read(content)
+            rows = readers[self.format](content)
             while (row := self._next(rows)) is not None:
                 self.bytes_read = min(file.tell(), self.size)
                 yield row
 
     @contextmanager
     def _open(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-        """The file as it lies there, and its content."""
+        """Yield the file and its uncompressed content."""
         with self.path.open("rb") as file:
             if not self.compressed:
                 yield file, file
@@ -152,7 +148,7 @@ def _object_to_row(line: int, value: Any) -> FileRow:
 
 
 def _read_csv(content: IO[bytes]) -> Iterator[FileRow]:
-    # Bytes that are no UTF-8 become lone surrogates, which the validation of the one row refuses.
+    # Invalid UTF-8 becomes lone surrogates; the validation of the row rejects them.
     with io.TextIOWrapper(content, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         header_line = lines.readline(MAX_LINE_BYTES)
         delimiter = max(DELIMITERS, key=header_line.count)

@@ -30,77 +30,56 @@ COLUMN_SYNONYMS = {
     "title": ("title", "product_title", "product_name", "item_name", "name"),
     "brand": ("brand", "brand_name", "supplier", "manufacturer", "vendor", "make"),
     "category": ("category", "category_name", "product_category", "main_category", "department"),
-    "description": (
-        "description",
-        "product_description",
-        "long_description",
-        "short_description",
-        "about_product",
-        "about",
-        "summary",
-    ),
-    "price": (
-        "price",
-        "current_price",
-        "sale_price",
-        "selling_price",
-        "discounted_price",
-        "final_price",
-        "actual_price",
-        "mrp",
-    ),
+    "description": ("description", "product_description", "long_description", "short_description", "about_product",
+                    "about", "summary"),
+    "price": ("price", "current_price", "sale_price", "selling_price", "discounted_price", "final_price",
+              "actual_price", "mrp"),
     "currency": ("currency", "currency_code", "price_currency"),
     "price_as_of": ("price_as_of", "price_date"),
     "rating": ("rating", "average_rating", "avg_rating", "stars", "review_rating"),
-    "rating_count": (
-        "rating_count",
-        "ratings_count",
-        "review_count",
-        "reviews_count",
-        "num_reviews",
-        "number_of_reviews",
-        "no_of_ratings",
-        "reviews",
-    ),
+    "rating_count": ("rating_count", "ratings_count", "review_count", "reviews_count", "num_reviews",
+                     "number_of_reviews", "no_of_ratings", "reviews"),
     "link": ("link", "url", "product_url", "product_link", "href"),
     "attributes": ("attributes", "specifications", "specs"),
-}
+}  # fmt: skip
+"""Fields of products, and the names of columns that hold them, the most likely first."""
+
 MAX_LISTED_COLUMNS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class FileLayout:
-    """A known shape of file: what its columns do not say. `signature` are columns that only this shape has."""
+    """A known kind of file, recognised by the columns `signature`; the currency and the unit of its prices."""
 
     name: str
     signature: frozenset[str]
     currency: str
-    minor: bool = False
+    in_minor_units: bool = False
 
 
 ICECAT = FileLayout(
-    "ICEcat open catalogue", frozenset({"supplier", "short_description", "img_500x500"}), "USD", minor=True
+    "ICEcat open catalogue", frozenset({"supplier", "short_description", "img_500x500"}), "USD", in_minor_units=True
 )
 DUMMYJSON = FileLayout("DummyJSON", frozenset({"discountPercentage", "availabilityStatus", "thumbnail"}), "USD")
 LAYOUTS = (ICECAT, DUMMYJSON)
 
 
 def detect_layout(columns: Mapping[str, Any] | Sequence[str]) -> FileLayout | None:
-    """The known shape that has these columns."""
+    """Return the known layout that has these columns."""
     return next((layout for layout in LAYOUTS if layout.signature.issubset(columns)), None)
 
 
 @lru_cache(maxsize=10_000)
 def to_snake_case(name: str) -> str:
-    """`name` as the key of an attribute: "warrantyInformation" and "Warranty information" are both one."""
+    """Convert the name of a column to a key: "warrantyInformation" and "Warranty information" are the same."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[\W_]+", "_", spaced).strip("_").lower()
 
 
 def map_columns(columns: Sequence[str], overrides: Mapping[str, str]) -> dict[str, str]:
-    """Field → column, the owner's `overrides` first, the rest guessed from the names.
+    """Return the column of each field: that of `overrides`, else guessed from the names.
 
-    Raises `InvalidInputError` for an override that names no field or no column, or when there is no title.
+    Raise `InvalidInputError` for an override of an unknown field or column, and if no column is the title.
     """
     for field, column in overrides.items():
         if field not in COLUMN_SYNONYMS:
@@ -127,13 +106,8 @@ def _list_columns(columns: Sequence[str]) -> str:
 
 
 MAX_FIELD_LENGTHS = {
-    "source_id": 255,
-    "title": 1_000,
-    "brand": 200,
-    "category": 200,
-    "description": 20_000,
-    "link": 2_000,
-}
+    "source_id": 255, "title": 1_000, "brand": 200, "category": 200, "description": 20_000, "link": 2_000,
+}  # fmt: skip
 MAX_ATTRIBUTE_LENGTH = 10_000
 MAX_ATTRIBUTES = 2_000
 FLATTENED_COLUMNS = frozenset({"dimensions"})
@@ -162,91 +136,91 @@ def _is_url(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class ProductBuilder:
-    """Turns rows into products of `source`. `currency` and `minor` hold where a row does not say otherwise."""
+    """Builds products of `source` from rows. `currency` is that of rows that name none."""
 
     source: str
     mapping: Mapping[str, str]
     layout: FileLayout | None = None
     currency: str | None = None
-    minor: bool = False
+    in_minor_units: bool = False
     link_template: str | None = None
 
     def build(self, row: Mapping[str, Any]) -> Product:
-        """Raises `InvalidRowError` with the reason."""
-        title = self._text(row, "title")
+        """Raise `InvalidRowError` with the reason if the row cannot be used."""
+        title = self._get_text(row, "title")
         if title is None:
             raise InvalidRowError("title is empty")
-        brand, category, description = (self._text(row, name) for name in ("brand", "category", "description"))
-        attributes = self._attributes(row)
+        brand, category, description = (self._get_text(row, name) for name in ("brand", "category", "description"))
+        attributes = self._get_attributes(row)
         if self.layout is ICECAT:
             derived, attributes = icecat.normalise_attributes(attributes, title)
             category = category or derived
-        price, currency = self._price(row)
-        link = parse_link(self._value(row, "link"), MAX_FIELD_LENGTHS["link"])
+        price, currency = self._get_price(row)
+        link = parse_link(self._get_value(row, "link"), MAX_FIELD_LENGTHS["link"])
         return Product(
             source=self.source,
-            source_id=self._source_id(row, brand, title, link),
+            source_id=self._get_source_id(row, brand, title, link),
             title=title,
             brand=brand,
             category=category,
             description=description,
             price=price,
             currency=currency,
-            price_as_of=parse_date(self._value(row, "price_as_of")),
-            rating=self._rating(row),
-            rating_count=self._rating_count(row),
+            price_as_of=parse_date(self._get_value(row, "price_as_of")),
+            rating=self._get_rating(row),
+            rating_count=self._get_rating_count(row),
             attributes=attributes,
             link=link or build_store_link(self.link_template, brand, title, currency),
             words=build_product_words(title, brand, category, description, attributes),
         )
 
-    def _value(self, row: Mapping[str, Any], field: str) -> Any:
+    def _get_value(self, row: Mapping[str, Any], field: str) -> Any:
         return row.get(self.mapping[field]) if field in self.mapping else None
 
-    def _text(self, row: Mapping[str, Any], field: str) -> str | None:
-        value = self._value(row, field)
+    def _get_text(self, row: Mapping[str, Any], field: str) -> str | None:
+        value = self._get_value(row, field)
         if isinstance(value, dict | list):
             raise InvalidRowError(f"{field} is no text")
         return parse_text(field, value, MAX_FIELD_LENGTHS[field])
 
-    def _source_id(self, row: Mapping[str, Any], brand: str | None, title: str, link: str | None) -> str:
-        """The id of the row; a fingerprint of what names the product where the file has no ids."""
+    def _get_source_id(self, row: Mapping[str, Any], brand: str | None, title: str, link: str | None) -> str:
+        """Return the id of the row; in a file without ids, a hash of brand, title and link."""
         if "source_id" not in self.mapping:
             return hashlib.sha256("\n".join((brand or "", title, link or "")).encode()).hexdigest()[:32]
-        given = self._text(row, "source_id")
+        given = self._get_text(row, "source_id")
         if given is None:
             raise InvalidRowError(f"{self.mapping['source_id']} (the id) is empty")
         return given
 
-    def _price(self, row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
-        stated = parse_currency(self._value(row, "currency"))
-        found = parse_price(self._value(row, "price"), stated, self.currency, minor=self.minor)
+    def _get_price(self, row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
+        stated = parse_currency(self._get_value(row, "currency"))
+        found = parse_price(self._get_value(row, "price"), stated, self.currency, in_minor_units=self.in_minor_units)
         if found is None:
             return None, None
         if found[1] is None:
             raise InvalidRowError("the price has no currency")
         return found
 
-    def _rating(self, row: Mapping[str, Any]) -> Decimal | None:
-        value = self._value(row, "rating")
+    def _get_rating(self, row: Mapping[str, Any]) -> Decimal | None:
+        value = self._get_value(row, "rating")
         rating = parse_number("rating", STARS_SUFFIX.sub("", value) if isinstance(value, str) else value, 0, 5)
         return rating and rating.quantize(CENT, ROUND_HALF_UP)
 
-    def _rating_count(self, row: Mapping[str, Any]) -> int | None:
-        value = self._value(row, "rating_count")
+    def _get_rating_count(self, row: Mapping[str, Any]) -> int | None:
+        value = self._get_value(row, "rating_count")
         count = parse_number("rating count", len(value) if isinstance(value, list) else value, 0, MAX_RATING_COUNT)
         return None if count is None else int(count)
 
-    def _attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _get_attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
         mapped = {column for field, column in self.mapping.items() if field != "attributes"}
-        given = self._value(row, "attributes")
+        given = self._get_value(row, "attributes")
         columns = {name: value for name, value in row.items() if name not in mapped and value is not given}
-        facts: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for name, value in [*_scalar_pairs(columns), *_scalar_pairs(given if isinstance(given, dict) else {})]:
             key = to_snake_case(icecat.COLUMN_PREFIX.sub("", name) if self.layout is ICECAT else name)
-            fact = parse_attribute_value(abbreviate(key), value, MAX_ATTRIBUTE_LENGTH)
-            if key and fact is not None:
-                facts[parse_text("the name of a column", key, MAX_FIELD_LENGTHS["brand"]) or key] = fact
-        if len(facts) > MAX_ATTRIBUTES:
+            attribute = parse_attribute_value(abbreviate(key), value, MAX_ATTRIBUTE_LENGTH)
+            if key and attribute is not None:
+                attributes[parse_text("the name of a column", key, MAX_FIELD_LENGTHS["brand"]) or key] = attribute
+        if len(attributes) > MAX_ATTRIBUTES:
             raise InvalidRowError(f"more than {MAX_ATTRIBUTES:,} attributes")
-        return facts
+        return attributes

@@ -20,11 +20,11 @@ MAX_SEARCH_LENGTH = 150
 
 
 class InvalidRowError(ValueError):
-    """A row cannot be taken; the message is the reason shown to the owner of the file."""
+    """A row cannot be used; the message is shown to the owner of the file."""
 
 
 class _VisibleTextParser(HTMLParser):
-    """Collects what a reader would see of a piece of HTML."""
+    """Collects the visible text of HTML."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -46,10 +46,10 @@ class _VisibleTextParser(HTMLParser):
             self.parts.append(data)
 
 
-def parse_text(name: str, value: Any, longest: int) -> str | None:
-    """`value` as text in one line without markup, None when nothing is left.
+def parse_text(name: str, value: Any, max_length: int) -> str | None:
+    """Return a value as one line of text without markup; None if it is empty.
 
-    Raises `InvalidRowError` over `longest` characters and for characters that cannot be stored.
+    Raise `InvalidRowError` for more than `max_length` characters and for characters that cannot be stored.
     """
     if value is None:
         return None
@@ -64,26 +64,26 @@ def parse_text(name: str, value: Any, longest: int) -> str | None:
         validate_text(content)
     except ValueError as error:
         raise InvalidRowError(f"{name} {error}") from None
-    if len(content) > longest:
-        raise InvalidRowError(f"{name} is longer than {longest:,} characters")
+    if len(content) > max_length:
+        raise InvalidRowError(f"{name} is longer than {max_length:,} characters")
     return content or None
 
 
-def parse_number(name: str, value: Any, lowest: int, highest: int) -> Decimal | None:
-    """A finite number within both limits, None when it is empty. Raises `InvalidRowError`."""
+def parse_number(name: str, value: Any, minimum: int, maximum: int) -> Decimal | None:
+    """Return a number within both limits; None if the value is empty. Raise `InvalidRowError` for anything else."""
     if value is None or value == "":
         return None
     try:
         number = Decimal("nan") if isinstance(value, bool) else Decimal(str(value).replace(",", "").strip())
     except InvalidOperation:
         number = Decimal("nan")
-    if not number.is_finite() or not lowest <= number <= highest:
-        raise InvalidRowError(f"{name} {abbreviate(value)} is not a number from {lowest} to {highest}")
+    if not number.is_finite() or not minimum <= number <= maximum:
+        raise InvalidRowError(f"{name} {abbreviate(value)} is not a number from {minimum} to {maximum}")
     return number
 
 
 def parse_date(value: Any) -> date | None:
-    """An ISO date, or the date of an ISO instant; None when it is empty. Raises `InvalidRowError`."""
+    """Return the date of an ISO date or instant; None if the value is empty. Raise `InvalidRowError`."""
     if value is None or value == "":
         return None
     try:
@@ -92,8 +92,8 @@ def parse_date(value: Any) -> date | None:
         raise InvalidRowError(f"date {abbreviate(value)} is not written as YYYY-MM-DD") from None
 
 
-def parse_link(value: Any, longest: int) -> str | None:
-    """An http(s) address, None when it is empty. Raises `InvalidRowError` for any other scheme."""
+def parse_link(value: Any, max_length: int) -> str | None:
+    """Return an http(s) address; None if the value is empty. Raise `InvalidRowError` for anything else."""
     address = str(value).strip() if value is not None else ""
     if not address:
         return None
@@ -104,13 +104,13 @@ def parse_link(value: Any, longest: int) -> str | None:
         usable = False
     if not usable or re.search(r"[\s\\<>\"]", address):
         raise InvalidRowError(f"link {abbreviate(value)} is no http(s) address")
-    if len(address) > longest:
-        raise InvalidRowError(f"link is longer than {longest:,} characters")
+    if len(address) > max_length:
+        raise InvalidRowError(f"link is longer than {max_length:,} characters")
     return address
 
 
 def build_store_link(template: str | None, brand: str | None, title: str, currency: str | None) -> str:
-    """A search for the product in a store, from `template` with its `{query}`; Amazon's of the currency by default."""
+    """Return the address of a search for a product: `template` with `{query}`, or Amazon's shop for the currency."""
     if template is None:
         template = f"https://www.amazon.{find_currency(currency).store}/s?k={{query}}"
     named = not brand or title.lower().startswith(brand.lower())
@@ -118,10 +118,10 @@ def build_store_link(template: str | None, brand: str | None, title: str, curren
     return template.replace("{query}", quote_plus(query[:MAX_SEARCH_LENGTH]))
 
 
-def parse_attribute_value(name: str, value: Any, longest: int) -> bool | float | str | None:
-    """A fact as JSON keeps it, None when it is empty. Text that is a number or a yes or no becomes one.
+def parse_attribute_value(name: str, value: Any, max_length: int) -> bool | float | str | None:
+    """Return an attribute as a JSON value, None if it is empty. Texts of numbers, "yes" and "no" are converted.
 
-    Raises `InvalidRowError` for NaN, infinity and text that cannot be stored.
+    Raise `InvalidRowError` for NaN, infinity and text that cannot be stored.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -130,17 +130,17 @@ def parse_attribute_value(name: str, value: Any, longest: int) -> bool | float |
             raise InvalidRowError(f"{name} is not a finite number")
         whole = isinstance(value, int) or (value.is_integer() and abs(value) < MAX_EXACT_INTEGER)
         return int(value) if whole else value
-    content = parse_text(name, value, longest)
+    content = parse_text(name, value, max_length)
     if content is None:
         return None
     if NUMBER_PATTERN.fullmatch(content):
-        return parse_attribute_value(name, float(content), longest)
+        return parse_attribute_value(name, float(content), max_length)
     lowered = content.lower()
     return lowered in YES if lowered in YES | NO else content
 
 
 def abbreviate(value: Any) -> str:
-    """A foreign value, short and harmless, for a reason."""
+    """Return a value in 60 ASCII characters, for a message."""
     return ascii(value)[:60]
 
 
@@ -157,12 +157,12 @@ COMMA_GROUPED_AMOUNT = re.compile(r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
 
 
 def parse_price(
-    value: Any, stated: str | None = None, fallback: str | None = None, *, minor: bool = False
+    value: Any, stated: str | None = None, fallback: str | None = None, *, in_minor_units: bool = False
 ) -> tuple[Decimal, str | None] | None:
-    """The amount in major units with its currency; None when there is no price.
+    """Return the amount in major units and its currency; None if the value is empty.
 
-    The currency is the one `stated` in its own column, else that of the sign beside the amount, else `fallback`, which
-    also decides between currencies that share a sign. Raises `InvalidRowError`.
+    The currency is that `stated` in a column of its own, else that of the sign beside the amount, else `fallback`;
+    `fallback` also decides between currencies that share a sign. Raise `InvalidRowError` for anything else.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
@@ -170,7 +170,7 @@ def parse_price(
     if stated and signed and stated not in signed:
         raise InvalidRowError(f"price {abbreviate(value)} and its currency {stated} contradict each other")
     currency = stated or (fallback if fallback in signed or not signed else signed[0])
-    if minor and find_currency(currency).has_minor_unit:
+    if in_minor_units and find_currency(currency).has_minor_unit:
         amount /= 100
     if not CENT / 2 <= amount <= MAX_PRICE:
         raise InvalidRowError(f"price {abbreviate(value)} is not above zero and below 10 thousand million")
@@ -178,7 +178,7 @@ def parse_price(
 
 
 def has_currency_mark(value: Any) -> bool:
-    """Whether the price carries the sign of its currency."""
+    """Return whether a price includes the sign or code of its currency."""
     try:
         return isinstance(value, str) and bool(_parse_amount_and_currencies(value)[1])
     except InvalidRowError:
@@ -186,7 +186,7 @@ def has_currency_mark(value: Any) -> bool:
 
 
 def parse_currency(value: Any) -> str | None:
-    """The ISO 4217 code for a code or a sign, None when it is empty. Raises `InvalidRowError`."""
+    """Return the ISO 4217 code for a code or a sign; None if it is empty. Raise `InvalidRowError`."""
     mark = str(value).strip() if value is not None else ""
     return _parse_currency_mark(mark)[0] if mark else None
 

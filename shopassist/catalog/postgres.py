@@ -1,0 +1,286 @@
+"""PostgreSQL catalogue repository: search conditions, text match, order, and statements."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Numeric,
+    Select,
+    SQLColumnExpression,
+    and_,
+    case,
+    cast,
+    false,
+    literal_column,
+    not_,
+    or_,
+    text,
+    true,
+)
+from sqlalchemy import select as sa_select
+from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.orm import defer
+from sqlalchemy.types import Text
+from sqlmodel import col, func, select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from shopassist.catalog.attributes import COLUMN_KEYS
+from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
+from shopassist.catalog.models import (
+    BRAND_KEY,
+    CATEGORY_KEY,
+    Product,
+    UpsertCount,
+    Vocabulary,
+    find_nearest_word,
+    is_correctable,
+    words_of,
+)
+from shopassist.db.base_repository import BaseRepository
+
+BRAND_EXPRESSION: ColumnElement[str] = literal_column(BRAND_KEY)
+CATEGORY_EXPRESSION: ColumnElement[str] = literal_column(CATEGORY_KEY)
+JSON_FALSE: ColumnElement[Any] = literal_column("'false'::jsonb")
+LINK_HOST = func.split_part(func.lower(col(Product.link)), "/", 3)
+ENGLISH_CONFIG: ColumnElement[Any] = literal_column("'english'::regconfig")
+RANK_BY_LOG_LENGTH = 1
+STORED_COLUMNS = (
+    *("source", "source_id", "title", "brand", "category", "description", "price", "currency", "price_as_of"),
+    *("rating", "rating_count", "attributes", "link", "words"),
+)
+
+# One JSON parameter holds any number of rows. They are sorted, so that two imports cannot deadlock.
+# xmax of a returned row is 0 only if the row was inserted.
+UPSERT_PRODUCTS = text("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(cast(:products AS jsonb)) AS row(
+            source text, source_id text, title text, brand text, category text, description text, price numeric,
+            currency text, price_as_of date, rating numeric, rating_count int, attributes jsonb, link text, words text[]
+        )
+    ), written AS (
+        INSERT INTO products AS stored (source, source_id,
+            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
+            attributes, link, words
+        )
+        SELECT source, source_id,
+            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
+            attributes, link, words
+        FROM given ORDER BY source, source_id
+        ON CONFLICT (source, source_id) DO UPDATE
+        SET (
+            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
+            attributes, link, words, updated_at
+        ) = (SELECT
+            excluded.title, excluded.brand, excluded.category, excluded.description, excluded.price,
+            excluded.currency, excluded.price_as_of, excluded.rating, excluded.rating_count,
+            excluded.attributes, excluded.link, excluded.words, now()
+        )
+        WHERE (
+            stored.title, stored.brand, stored.category, stored.description, stored.price, stored.currency,
+            stored.price_as_of, stored.rating, stored.rating_count, stored.attributes, stored.link, stored.words
+        ) IS DISTINCT FROM (
+            excluded.title, excluded.brand, excluded.category, excluded.description, excluded.price,
+            excluded.currency, excluded.price_as_of, excluded.rating, excluded.rating_count,
+            excluded.attributes, excluded.link, excluded.words
+        )
+        RETURNING stored.xmax = 0 AS inserted
+    )
+    SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written
+""")
+# The default is 0.6, but "iphnoe" and "iphone" share only three of seven trigrams.
+SET_SIMILARITY_THRESHOLD = text("SELECT set_config('pg_trgm.word_similarity_threshold', '0.4', true)")
+# With EXISTS the planner may scan the table, because it expects to find the word soon; a misspelt word is never found.
+COUNT_PRODUCTS_WITH_WORDS = text("SELECT count(*) FROM products WHERE words @> cast(:words AS text[])")
+SELECT_SIMILAR_TITLES = text("""
+    SELECT title FROM products WHERE :word <% title ORDER BY word_similarity(:word, title) DESC LIMIT 20
+""")
+
+
+class PostgresCatalogRepository(BaseRepository):
+    """Implements `CatalogRepository`."""
+
+    async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
+        matching = select(Product).options(defer(Product.search)).where(*build_conditions(criteria))
+        order = build_order(criteria.sort_order)
+        match = build_text_match(criteria)
+        if match is None:
+            return await self._select(matching.order_by(*order).limit(limit))
+        best = matching.where(match.matches).order_by(
+            match.count.desc(), *build_requested_order(criteria.sort_order), match.rank.desc(), *order
+        )
+        products = await self._select(best.limit(limit))
+        if len(products) < limit:
+            others = matching.where(col(Product.id).not_in([product.id for product in products]))
+            products += await self._select(others.order_by(*order).limit(limit - len(products)))
+        return products
+
+    async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
+        await self.session.execute(SET_SIMILARITY_THRESHOLD)
+        corrected = {}
+        for word in set(filter(is_correctable, words)):
+            known = (await self.session.execute(COUNT_PRODUCTS_WITH_WORDS, {"words": [word]})).scalar_one()
+            titles = () if known else (await self.session.execute(SELECT_SIMILAR_TITLES, {"word": word})).scalars()
+            if nearest := find_nearest_word(word, titles):
+                corrected[word] = nearest
+        return corrected
+
+    async def upsert(self, products: Sequence[Product]) -> UpsertCount:
+        latest = {product.key: product for product in products}
+        rows = [{name: getattr(product, name) for name in STORED_COLUMNS} for product in latest.values()]
+        parameters = {"products": json.dumps(rows, default=str, allow_nan=False)}
+        inserted, updated = (await self.session.execute(UPSERT_PRODUCTS, parameters)).one()
+        return UpsertCount(inserted=inserted, updated=updated, unchanged=len(latest) - inserted - updated)
+
+    async def count(self) -> int:
+        return (await self.session.execute(select(func.count(col(Product.id))))).scalar_one()
+
+    async def get_vocabulary(self) -> Vocabulary:
+        names = [
+            tuple((await self.session.execute(statement)).scalars())
+            for statement in (SELECT_CATEGORIES, SELECT_BRANDS, SELECT_CURRENCIES)
+        ]
+        return Vocabulary(*names)
+
+    async def _select(self, statement: SelectOfScalar[Product]) -> list[Product]:
+        return list(await self.session.scalars(statement))
+
+
+def _select_spellings(key: SQLColumnExpression[Any], spelling: SQLColumnExpression[Any]) -> Select[Any]:
+    """Select one spelling per key. The recursion jumps from key to key in the index instead of reading all rows."""
+
+    def select_next(previous: Any) -> Select[Any]:
+        columns: tuple[Any, ...] = (key.label("key"), spelling.label("spelling"))
+        return sa_select(*columns).where(key > previous).order_by(key).limit(1)
+
+    found = select_next("").cte("found", recursive=True)
+    later = select_next(found.c.key).lateral("later")
+    found = found.union_all(sa_select(later.c.key, later.c.spelling).select_from(found.join(later, true())))
+    return sa_select(found.c.spelling)
+
+
+SELECT_CATEGORIES = _select_spellings(CATEGORY_EXPRESSION, col(Product.category))
+SELECT_BRANDS = _select_spellings(BRAND_EXPRESSION, col(Product.brand))
+SELECT_CURRENCIES = _select_spellings(col(Product.currency), col(Product.currency))
+
+
+def build_conditions(criteria: Criteria) -> list[ColumnElement[bool]]:
+    """Return the conditions of rows for which `criteria.find_unmet` finds nothing."""
+    return [
+        *_build_identity_conditions(criteria),
+        *_build_price_conditions(criteria),
+        *(_build_bound_condition(bound) for bound in criteria.bounds),
+        *(_build_feature_condition(feature) for feature in criteria.features),
+        *(not_(_build_feature_condition(feature)) for feature in criteria.excluded_features),
+        *(contains_words(words_of(term)) for term in criteria.terms),
+    ]
+
+
+def _build_identity_conditions(criteria: Criteria) -> Iterator[ColumnElement[bool]]:
+    if criteria.categories:
+        kind = (
+            and_(CATEGORY_EXPRESSION == "", _build_feature_condition(criteria.category_words))
+            if criteria.category_words
+            else false()
+        )
+        yield or_(CATEGORY_EXPRESSION.in_(criteria.categories), kind)
+    if criteria.excluded_categories:
+        yield CATEGORY_EXPRESSION.not_in(criteria.excluded_categories)
+    if criteria.brands:
+        yield BRAND_EXPRESSION.in_(criteria.brands)
+    if criteria.excluded_brands:
+        yield or_(BRAND_EXPRESSION == "", BRAND_EXPRESSION.not_in(criteria.excluded_brands))
+    if criteria.marketplace:
+        yield func.strpos(LINK_HOST, criteria.marketplace.lower()) > 0
+
+
+def _build_price_conditions(criteria: Criteria) -> Iterator[ColumnElement[bool]]:
+    price = col(Product.price)
+    yield price.is_not(None)
+    if criteria.price_min is not None:
+        yield price >= criteria.price_min
+    if criteria.price_max is not None:
+        yield price <= criteria.price_max
+    if criteria.currency and (criteria.price_min is not None or criteria.price_max is not None):
+        yield col(Product.currency) == criteria.currency
+
+
+def _build_bound_condition(bound: Bound) -> ColumnElement[bool]:
+    number = _build_number_expression(bound.name)
+    limits: list[ColumnElement[bool]] = [number.is_not(None)]
+    if bound.minimum is not None:
+        limits.append(number > bound.minimum if bound.exclusive else number >= bound.minimum)
+    if bound.maximum is not None:
+        limits.append(number < bound.maximum if bound.exclusive else number <= bound.maximum)
+    return and_(*limits)
+
+
+def _build_number_expression(name: str) -> ColumnElement[Any]:
+    if name in COLUMN_KEYS:
+        column: ColumnElement[Any] = getattr(Product, name)
+        return column
+    value = col(Product.attributes)[name]
+    # CASE prevents casts of values that are not numbers; PostgreSQL may evaluate conditions in any order.
+    return case((func.jsonb_typeof(value) == "number", cast(value.astext, Numeric)), else_=None)
+
+
+def _build_feature_condition(feature: Feature) -> ColumnElement[bool]:
+    stated = or_(false(), *(contains_words(words) for words in feature.split_wordings()))
+    if feature.denying_attribute is None:
+        return stated
+    return and_(stated, col(Product.attributes)[feature.denying_attribute].is_distinct_from(JSON_FALSE))
+
+
+def contains_words(words: list[str]) -> ColumnElement[bool]:
+    """Return the condition that a product has all of `words`; it uses the index on them."""
+    return col(Product.words).contains(cast(array(words), ARRAY(Text))) if words else true()
+
+
+@dataclass(frozen=True, slots=True)
+class TextMatch:
+    """How a product matches the terms and preferences: any of them, how many of them, and how well."""
+
+    matches: ColumnElement[bool]
+    count: ColumnElement[int]
+    rank: ColumnElement[float]
+
+
+def build_text_match(criteria: Criteria) -> TextMatch | None:
+    """Return None if the criteria have no words."""
+    phrases = {" ".join(words): words for words in map(words_of, (*criteria.terms, *criteria.preferences)) if words}
+    if not phrases:
+        return None
+    conditions = [
+        (col(Product.search).op("@@")(_build_text_query(phrase)), contains_words(words))
+        for phrase, words in phrases.items()
+    ]
+    any_phrase = reduce(lambda left, right: left.op("||")(right), map(_build_text_query, phrases))
+    return TextMatch(
+        matches=or_(col(Product.search).op("@@")(any_phrase), *(stated for _, stated in conditions)),
+        count=reduce(add, (case((condition, 1), else_=0) for pair in conditions for condition in pair)),
+        rank=func.ts_rank_cd(col(Product.search), any_phrase, RANK_BY_LOG_LENGTH),
+    )
+
+
+def _build_text_query(phrase: str) -> ColumnElement[Any]:
+    query: ColumnElement[Any] = func.plainto_tsquery(ENGLISH_CONFIG, phrase)
+    return query
+
+
+def build_requested_order(order: SortOrder) -> list[ColumnElement[Any]]:
+    """Return the order that the shopper asked for; empty for relevance."""
+    by_order: dict[SortOrder, list[ColumnElement[Any]]] = {
+        SortOrder.CHEAPEST: [col(Product.price).asc()],
+        SortOrder.MOST_EXPENSIVE: [col(Product.price).desc()],
+        SortOrder.BEST_RATED: [col(Product.rating).desc().nulls_last(), col(Product.rating_count).desc().nulls_last()],
+    }
+    return by_order.get(order, [])
+
+
+def build_order(order: SortOrder) -> list[ColumnElement[Any]]:
+    """Return the order of equal text matches: the requested one, else by rating; at last by id, so that none tie."""
+    return [*(build_requested_order(order) or build_requested_order(SortOrder.BEST_RATED)), col(Product.id).asc()]

@@ -1,1 +1,0 @@
-"""PostgreSQL storage of the catalogue."""
