@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from shopassist.assistant.parsing.grammar import ParsedQuestion, parse_question
+from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, parse_question
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
 from shopassist.catalog.attributes import FOLLOW_UPS
 from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder, get_numeric_value
@@ -29,7 +29,7 @@ OTHERS_PATTERN = re.compile(
 
 
 def remove_comparisons(text: str) -> str:
-    """The rest of a follow-up, so that the battery of "bigger battery" is not taken for the product."""
+    """Remove comparisons from a follow-up, so that the battery of "bigger battery" is not read as the product."""
     for pattern in (
         CHEAPER_PATTERN,
         MORE_EXPENSIVE_PATTERN,
@@ -41,13 +41,15 @@ def remove_comparisons(text: str) -> str:
 
 
 def is_comparison(text: str) -> bool:
-    """Whether the answer depends on what was shown before."""
-    figures = any(pattern.search(text) for pattern, _, _ in FOLLOW_UPS)
-    return figures or asks_for_others(text) or bool(CHEAPER_PATTERN.search(text) or MORE_EXPENSIVE_PATTERN.search(text))
+    """Return whether the meaning of a follow-up depends on the products that were shown."""
+    compared = any(pattern.search(text) for pattern, _, _ in FOLLOW_UPS)
+    return (
+        compared or asks_for_others(text) or bool(CHEAPER_PATTERN.search(text) or MORE_EXPENSIVE_PATTERN.search(text))
+    )
 
 
 def asks_for_others(text: str) -> bool:
-    """Whether what was shown before is not to be shown again."""
+    """Return whether the products that were shown are not wanted again."""
     return bool(OTHERS_PATTERN.search(text)) or _asks_for_better(text)
 
 
@@ -58,7 +60,7 @@ def _asks_for_better(text: str) -> bool:
 
 
 def apply_comparison(criteria: Criteria, fresh: Criteria, shown: list[Product], text: str) -> Criteria:
-    """`criteria` with the limits that a comparison with `shown` means; `fresh` is what the follow-up itself states."""
+    """Add the limits that a comparison with `shown` means; `fresh` are the criteria of the follow-up itself."""
     cheaper = CHEAPER_PATTERN.search(text) is not None
     if cheaper or MORE_EXPENSIVE_PATTERN.search(text):
         criteria = _limit_price(criteria, fresh, shown, cheaper=cheaper)
@@ -71,9 +73,9 @@ def apply_comparison(criteria: Criteria, fresh: Criteria, shown: list[Product], 
 
 
 def _limit_price(criteria: Criteria, fresh: Criteria, shown: list[Product], *, cheaper: bool) -> Criteria:
-    """Below the cheapest, or above the dearest, of what was shown; without any, an order by price.
+    """Limit the price to below the cheapest, or above the most expensive, shown product; without any, sort by price.
 
-    A limit that the follow-up states itself stands.
+    A limit of the follow-up itself is kept.
     """
     priced = [(product.price, product.currency) for product in shown if product.price is not None]
     if not priced:
@@ -90,7 +92,7 @@ def _limit_price(criteria: Criteria, fresh: Criteria, shown: list[Product], *, c
 
 
 def _raise_minimum_price(criteria: Criteria, pick: Product) -> Criteria:
-    """Dearer than the first pick, as far as the budget allows: what is better beyond the figures costs more."""
+    """Require a higher price than that of the first pick, if the budget allows: better products cost more."""
     if pick.price is None or criteria.currency not in {None, pick.currency}:
         return criteria
     low = pick.price + _price_step(pick.price)
@@ -104,7 +106,7 @@ def _price_step(price: Decimal) -> Decimal:
 
 
 def _require_more(criteria: Criteria, shown: list[Product], keys: tuple[str, ...], sign: int) -> Criteria:
-    """With more (or less) than any of what was shown, by the first of `keys` that it states."""
+    """Require more (or less) than all shown products have, by the first of the attributes that they state."""
     for key in keys:
         numbers = [get_numeric_value(product, key) for product in shown]
         values = [Decimal(str(n)) for n in numbers if isinstance(n, int | float | Decimal) and not isinstance(n, bool)]
@@ -117,7 +119,6 @@ def _require_more(criteria: Criteria, shown: list[Product], keys: tuple[str, ...
 
 
 MAX_EARLIER_QUESTIONS = 20
-"""Earlier questions that are read: a history grows without end, its beginning matters least."""
 
 FOLLOW_UP_PATTERN = re.compile(
     r"^(?:and|or|but|also|only|with|without|in|under|over|below|above|not|no|within|between|from|what about|how about|"
@@ -127,7 +128,7 @@ FOLLOW_UP_PATTERN = re.compile(
 )
 ADDING_PATTERN = re.compile(r"\b(?:also|too|as well)\b|^or\b")
 FindShownProducts = Callable[[ParsedQuestion], Awaitable[list[Product]]]
-"""Gives the products that were recommended for an earlier reading."""
+"""Finds the products that were recommended for an earlier question."""
 
 
 def _has_model_term(criteria: Criteria) -> bool:
@@ -141,7 +142,7 @@ def _is_same_kind(before: ParsedQuestion, new: ParsedQuestion) -> bool:
 
 
 def _keep_terms(before: ParsedQuestion, fresh: Criteria) -> tuple[str, ...]:
-    """Another brand or model takes the place of the old model; a bare number only that of its number."""
+    """Return the old terms that stay. Another brand or model replaces a model; a number only replaces its number."""
     terms = before.criteria.terms
     if fresh.terms and all(term.isdigit() for term in fresh.terms):
         return tuple(term for term in terms if not any(c.isdigit() for c in term))
@@ -150,12 +151,12 @@ def _keep_terms(before: ParsedQuestion, fresh: Criteria) -> tuple[str, ...]:
     return terms
 
 
-def _remove_features(kept: tuple[Feature, ...], gone: tuple[Feature, ...]) -> tuple[Feature, ...]:
-    return tuple(feature for feature in kept if feature not in gone)
+def _remove_features(kept: tuple[Feature, ...], removed: tuple[Feature, ...]) -> tuple[Feature, ...]:
+    return tuple(feature for feature in kept if feature not in removed)
 
 
 def _merge_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
-    """The new limits; an old one stays where it does not contradict them and is in the same currency."""
+    """Return the new limits; an old one stays if it is in the same currency and does not contradict them."""
     low, high = fresh.price_min, fresh.price_max
     if low is None and high is None:
         return {"price_min": old.price_min, "price_max": old.price_max, "currency": old.currency}
@@ -168,13 +169,13 @@ def _merge_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class FollowUpReader:
-    """Reads questions after each other. `shown` repeats an earlier answer, for "cheaper" and "bigger"."""
+    """Reads a question after earlier ones; `find_shown` finds the products that an earlier question recommended."""
 
     names: VocabularyIndex
-    shown: FindShownProducts
+    find_shown: FindShownProducts
 
-    async def follow(self, context: ConversationContext, question: str) -> ParsedQuestion:
-        """`question` after what was said before."""
+    async def read_follow_up(self, context: ConversationContext, question: str) -> ParsedQuestion:
+        """Parse a question as a continuation of the conversation."""
         state: ParsedQuestion | None = None
         if context.last_product_criteria is not None:
             state = restore_question(context.last_product_criteria, self.names)
@@ -183,11 +184,11 @@ class FollowUpReader:
             if not texts and context.last_query:
                 texts = [context.last_query]
             for text in texts[-MAX_EARLIER_QUESTIONS:]:
-                reading = await self._next(state, text)
-                state = reading if reading.is_understood or _has_model_term(reading.criteria) else state
-        return await self._next(state, question)
+                parsed = await self._read_next(state, text)
+                state = parsed if parsed.is_understood or _has_model_term(parsed.criteria) else state
+        return await self._read_next(state, question)
 
-    async def _next(self, before: ParsedQuestion | None, text: str) -> ParsedQuestion:
+    async def _read_next(self, before: ParsedQuestion | None, text: str) -> ParsedQuestion:
         new = parse_question(text, self.names)
         if before is None:
             return new
@@ -196,8 +197,10 @@ class FollowUpReader:
             new = replace(parse_question(plain, self.names), text=new.text)
         if not _is_follow_up(new):
             return new
-        shown = await self.shown(before) if is_comparison(new.text) else []
-        again = asks_for_others(new.text)
+        shown = await self.find_shown(before) if is_comparison(new.text) else []
+        excluded: ProductKeys = frozenset()
+        if asks_for_others(new.text):
+            excluded = before.excluded_products | {product.key for product in shown}
         named = new.noun or new.criteria.brands or _has_model_term(new.criteria)
         alternatives = () if named else before.alternatives
         follow = [replace(before, criteria=one) for one in (before.criteria, *alternatives)]
@@ -210,18 +213,16 @@ class FollowUpReader:
             alternatives=tuple(others) or new.alternatives,
             noun=new.noun or before.noun,
             droppable_terms=before.droppable_terms | new.droppable_terms,
-            excluded_products=before.excluded_products | {(product.source, product.source_id) for product in shown}
-            if again
-            else frozenset(),
+            excluded_products=excluded,
         )
 
 
 def restore_question(sent: ProductCriteria, names: VocabularyIndex) -> ParsedQuestion:
-    """The reading behind criteria that a client sent back."""
+    """Restore a question from the criteria that a client sent back."""
     parts = [sent.category or "", *sent.features]
     text = ", ".join(part for part in [f"{sent.brand or ''} {parts[0]}".strip(), *parts[1:]] if part)
-    reading = parse_question(text, names)
-    update: dict[str, object] = {"marketplace": sent.marketplace or reading.criteria.marketplace}
+    question = parse_question(text, names)
+    update: dict[str, object] = {"marketplace": sent.marketplace or question.criteria.marketplace}
     if sent.price_range is not None and (sent.price_range.min is not None or sent.price_range.max is not None):
         low, high = sent.price_range.min, sent.price_range.max
         update |= {
@@ -229,7 +230,7 @@ def restore_question(sent: ProductCriteria, names: VocabularyIndex) -> ParsedQue
             "price_max": Decimal(str(high)) if high is not None else None,
             "currency": names.currency,
         }
-    return replace(reading, criteria=reading.criteria.model_copy(update=update))
+    return replace(question, criteria=question.criteria.model_copy(update=update))
 
 
 def _is_follow_up(new: ParsedQuestion) -> bool:
@@ -247,11 +248,11 @@ def _is_follow_up(new: ParsedQuestion) -> bool:
 
 
 def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
-    """What holds after `new` was said: each matter that it mentions is replaced."""
+    """Merge the criteria of a follow-up into the earlier ones; what it mentions replaces the old."""
     old, fresh = before.criteria, new.criteria
     update: dict[str, object] = _merge_price(old, fresh)
     if new.noun is not None and not _is_same_kind(before, new):
-        # Another kind of product: memory and screens of the old one mean nothing there, the budget stays.
+        # For another kind of product only the budget and the excluded brands stay.
         return fresh.model_copy(update=update | {"excluded_brands": old.excluded_brands + fresh.excluded_brands})
     excluded = tuple(dict.fromkeys([*old.excluded_brands, *fresh.excluded_brands]))
     adding = ADDING_PATTERN.search(new.text) is not None

@@ -14,10 +14,10 @@ ASKED_WEIGHT = 2.0
 PREFERRED_WEIGHT = 6.0
 PRICE_WEIGHT = 0.4
 PRICE_WEIGHT_IN_BUDGET = 0.25
-"""Who names a budget means to spend it well rather than to save most of it."""
+"""With a budget, value counts more than savings."""
 TYPICAL_RATING = Decimal("3.5")
 TYPICAL_COUNT = 20
-"""A rating counts as if that many people had given the typical one: five stars by one buyer are no proof."""
+"""Ratings are averaged with this many typical ones, so that five stars of one buyer count little."""
 
 MIN_DEVICE_ATTRIBUTES = 15
 
@@ -26,7 +26,7 @@ Score = Callable[[Product], float]
 
 
 def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Product]:
-    """`products`, given in the order of their text match, the best answer first."""
+    """Return products, given in the order of their text match, with the best answer first."""
     place = {id(product): index for index, product in enumerate(products)}
     value = build_value_score(products, criteria)
     by_text = is_keyword_search(criteria)
@@ -44,7 +44,7 @@ def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Produ
         return (
             uncategorised,
             *_sort_key(product, criteria.sort_order),
-            -_count_stated_wishes(product, criteria),
+            -_count_stated_preferences(product, criteria),
             *merit,
         )
 
@@ -52,19 +52,21 @@ def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Produ
 
 
 def is_keyword_search(criteria: Criteria) -> bool:
-    """Whether the question names words rather than figures, so that the match of its text tells most."""
-    figures = criteria.bounds or criteria.price_min is not None or criteria.price_max is not None
-    return not figures and not (criteria.categories and not criteria.terms)
+    """Return whether the question has words but no numbers, so that the text match counts most."""
+    numbers = criteria.bounds or criteria.price_min is not None or criteria.price_max is not None
+    return not numbers and not (criteria.categories and not criteria.terms)
 
 
 def build_value_score(products: Sequence[Product], criteria: Criteria) -> Score:
-    """How much of what is asked for a product gives for its price, from 0 to 1, among these products."""
-    preferred = {name: sign for wish in criteria.preferences for name, sign in PREFERENCES.get(wish, ())}
+    """Return a function that scores the value for money of a product among these products from 0 to 1."""
+    preferred = {name: sign for preference in criteria.preferences for name, sign in PREFERENCES.get(preference, ())}
     asked = {bound.name for bound in criteria.bounds if bound.minimum is not None}
-    signs: dict[str, int] = dict.fromkeys(RANKED_KEYS, 1) | preferred
+    directions: dict[str, int] = dict.fromkeys(RANKED_KEYS, 1) | preferred
     facts = [(id(product), product.attributes) for product in products]
-    standings = {name: _relative_scores([(key, a.get(name)) for key, a in facts], sign) for name, sign in signs.items()}
-    weights = {name: 1.0 for name in signs if standings[name]}
+    scores = {
+        name: _relative_scores([(key, a.get(name)) for key, a in facts], sign) for name, sign in directions.items()
+    }
+    weights = {name: 1.0 for name in directions if scores[name]}
     weights |= {name: ASKED_WEIGHT for name in asked if name in weights}
     weights |= {name: PREFERRED_WEIGHT for name in preferred if name in weights}
     total = sum(weights.values())
@@ -72,14 +74,14 @@ def build_value_score(products: Sequence[Product], criteria: Criteria) -> Score:
     price_weight = PRICE_WEIGHT if criteria.price_max is None else PRICE_WEIGHT_IN_BUDGET
 
     def value(product: Product) -> float:
-        merit = sum(weight * standings[name].get(id(product), 0.0) for name, weight in weights.items())
+        merit = sum(weight * scores[name].get(id(product), 0.0) for name, weight in weights.items())
         return (1 - price_weight) * (merit / total if total else 0.5) + price_weight * cheapness.get(id(product), 0.5)
 
     return value
 
 
 def _relative_scores(figures: Iterable[tuple[int, object]], sign: int) -> Mapping[int, float]:
-    """From 0 for the worst figure to 1 for the best, by identity; empty where they do not differ."""
+    """Return scores from 0 (worst) to 1 (best) by id; empty if all values are equal."""
     values = {key: float(figure) * sign for key, figure in figures if isinstance(figure, int | float | Decimal)}
     distinct = sorted(set(values.values()))
     if len(distinct) <= 1:
@@ -101,26 +103,28 @@ def _sort_key(product: Product, order: SortOrder) -> tuple[float, ...]:
     return ()
 
 
-def _count_stated_wishes(product: Product, criteria: Criteria) -> int:
-    """How many wishes the product states in so many words."""
+def _count_stated_preferences(product: Product, criteria: Criteria) -> int:
+    """Count the preferences that the product states literally."""
     words = set(product.words)
-    return sum(words.issuperset(words_of(wish)) for wish in criteria.preferences if wish not in PREFERENCES)
+    return sum(
+        words.issuperset(words_of(preference)) for preference in criteria.preferences if preference not in PREFERENCES
+    )
 
 
 def _has_few_attributes(product: Product) -> bool:
-    """A product without a category and with few facts is more often a thing for the product that was named."""
+    """Return whether a product without a category has so few attributes that it may be an accessory."""
     return not product.category and len(product.attributes) < MIN_DEVICE_ATTRIBUTES
 
 
 def _title_match(product: Product, criteria: Criteria) -> float:
-    """The share of what was named that stands in the title."""
+    """Return the share of the terms and features that the title states."""
     title = set(words_of(f"{product.title} {product.brand or ''}"))
     named = [[words_of(term)] for term in criteria.terms] + [feature.split_wordings() for feature in criteria.features]
-    return sum(any(title.issuperset(words) for words in way) for way in named) / len(named) if named else 0.0
+    return sum(any(title.issuperset(words) for words in wordings) for wordings in named) / len(named) if named else 0.0
 
 
 def _move_variants_back(products: Sequence[Product]) -> list[Product]:
-    """Variants of one model go behind the first of them."""
+    """Move all but the first variant of each model to the end."""
     seen: set[str] = set()
     first: list[Product] = []
     rest: list[Product] = []
@@ -132,21 +136,16 @@ def _move_variants_back(products: Sequence[Product]) -> list[Product]:
 
 
 _ACCESSORY_PHRASES = [words_of(phrase) for phrases in ACCESSORY_NOUNS.values() for phrase in phrases]
-_ACCESSORY_WORDS = frozenset(words[-1] for words in _ACCESSORY_PHRASES) - {
-    "part",
-    "button",
-    "remote",
-    "stylus",
-    "accessory",
-}
+_AMBIGUOUS_WORDS = frozenset({"part", "button", "remote", "stylus", "accessory"})
+_ACCESSORY_WORDS = frozenset(words[-1] for words in _ACCESSORY_PHRASES) - _AMBIGUOUS_WORDS
 
 
-def is_accessory(product: Product, said: frozenset[str] | None) -> bool:
-    """Whether it is a thing for the device that `said` names, by its category or else its title."""
-    if said is None:
+def is_accessory(product: Product, device_words: frozenset[str] | None) -> bool:
+    """Return whether a product is an accessory of the device with these words, by its category or else its title."""
+    if device_words is None:
         return False
     named = _cached_words(product.category)[-1:] if product.category else _cached_words(product.title)
-    return any(word in _ACCESSORY_WORDS and word not in said for word in named)
+    return any(word in _ACCESSORY_WORDS and word not in device_words for word in named)
 
 
 @functools.lru_cache(maxsize=4096)

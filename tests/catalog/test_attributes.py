@@ -37,14 +37,14 @@ FOLLOW_UP_PHRASES = {
 NAMES = VocabularyIndex(Vocabulary(categories=tuple(DEVICE_NOUNS), currencies=("INR",)), "INR")
 
 
-def rows(field: str) -> Any:
+def rows(field: str) -> pytest.MarkDecorator:
     """Parametrise a test with every row that has `field`."""
     return pytest.mark.parametrize("row", [row for row in ATTRIBUTES if getattr(row, field)], ids=lambda row: row.key)
 
 
 def make_product(row: Attribute, value: float, title: str = "A") -> Product:
     """Build a product with one attribute."""
-    columns = {row.key: Decimal(value)} if row.column else {}
+    columns: dict[str, Any] = {row.key: Decimal(value)} if row.column else {}
     attributes = {} if row.column else {row.key: value}
     return Product(
         source="s", source_id=title, title=title, price=Decimal(100), currency="INR", link="https://shop.example/a",

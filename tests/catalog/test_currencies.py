@@ -22,7 +22,7 @@ def test_marks_are_read_in_questions(row: Currency) -> None:
     questions += [f"laptop max {mark} 900" for mark in row.max_marks.split()]
     for question in questions:
         criteria = parse_question(question, NAMES).criteria
-        assert (criteria.price_max, criteria.currency, criteria.terms) == (900, row.code, ()), question
+        assert (criteria.price_max, criteria.currency, criteria.terms) == (Decimal(900), row.code, ()), question
 
 
 @rows

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit, urlunsplit
 
 TAG_PARAMETERS = {"amazon": "tag", "flipkart": "affid"}
-"""The query parameter that each programme reads its tag from."""
+"""The query parameter for the tag of each shop."""
 
 SHOP_BY_HOST = {
     "amazon.in": "amazon",
@@ -14,21 +14,18 @@ SHOP_BY_HOST = {
     "flipkart.com": "flipkart",
     "www.flipkart.com": "flipkart",
 }
-"""Whole host names: a look-alike such as `amazon.in.example` must never carry the tag."""
+"""Exact host names: a look-alike such as `amazon.in.example` must never get the tag."""
 
 
 @dataclass(frozen=True, slots=True)
 class AffiliateLinks:
-    """Marks links.
-
-    `program` is `amazon`, `flipkart` or `all`: a tag is issued by one shop and means nothing to the others.
-    """
+    """Adds the affiliate tag to links. `program`: the shop that issued the tag (`amazon`, `flipkart`), or `all`."""
 
     tag: str | None
     program: str = "amazon"
 
     def add_tag(self, link: str) -> str:
-        """`link` with the tag where it leads to a shop of the programme, otherwise unchanged."""
+        """Return a link with the tag if it leads to a shop of the programme, else unchanged."""
         parameter = self._find_parameter(link)
         if not self.tag or parameter is None:
             return link
@@ -42,7 +39,7 @@ class AffiliateLinks:
             parts = urlsplit(link)
         except ValueError:
             return None
-        # The whole authority is compared, so that credentials, ports and back-slashes never pass for a shop.
+        # Compare the whole authority, so that credentials, ports and backslashes are never taken for a shop.
         known = parts.scheme == "https" and parts.netloc.isascii()
         shop = SHOP_BY_HOST.get(parts.netloc.lower()) if known else None
         wanted = self.program.strip().lower()

@@ -19,9 +19,8 @@ from shopassist.catalog.models import Product
 from shopassist.catalog.ports import CatalogReader
 
 MAX_COUNTED_PRODUCTS = 100
+# One relaxation drops all limits on columns of products together.
 RATING_OBSTACLE = "ratings"
-"""The limits on columns of products together."""
-
 Relaxation = tuple[str, str, dict[str, object]]
 MAX_RELAXATIONS = 12
 MAX_TERM_LOOKUPS = 8
@@ -30,15 +29,15 @@ MAX_NEAR_MISSES = 3
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """A criterion without which products would fit: its words, how many there are, whether the fact is unknown."""
+    """A criterion without which `products` would fit."""
 
     name: str
-    words: str
+    description: str
     products: tuple[Product, ...]
 
     @property
     def count(self) -> str:
-        """How many would fit, as far as they were counted."""
+        """The number of products as text."""
         return (
             f"at least {MAX_COUNTED_PRODUCTS}"
             if len(self.products) >= MAX_COUNTED_PRODUCTS
@@ -48,36 +47,35 @@ class Obstacle:
 
 @dataclass(slots=True)
 class NearMissResult:
-    """What stands in the way, and the products that miss least."""
+    """The criteria that prevent an answer, the nearest products, and the terms that no product has."""
 
     obstacles: list[Obstacle] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    """Words that were asked for and that no product states."""
+    unknown_terms: list[str] = field(default_factory=list)
 
 
 async def find_unknown_terms(catalog: CatalogReader, criteria: Criteria) -> list[str]:
-    """The terms that no product of the catalogue states."""
+    """Return the terms that no product of the catalogue has."""
     return [term for term in criteria.terms[:MAX_TERM_LOOKUPS] if not await catalog.search(Criteria(terms=(term,)), 1)]
 
 
 async def find_near_misses(
-    catalog: CatalogReader, criteria: Criteria, names: VocabularyIndex, said: frozenset[str] | None
+    catalog: CatalogReader, criteria: Criteria, names: VocabularyIndex, device_words: frozenset[str] | None
 ) -> NearMissResult:
-    """What would fit if one criterion were dropped, or else all figures, or else everything but the kind."""
-    found = NearMissResult(unknown=await find_unknown_terms(catalog, criteria))
+    """Find products that fit without one criterion; else without all numbers; else of the same category only."""
+    found = NearMissResult(unknown_terms=await find_unknown_terms(catalog, criteria))
     pool: dict[tuple[str, str], Product] = {}
-    filed = criteria.model_copy(update={"category_words": None})
-    for name, words, relaxed in _build_relaxations(filed, names, found.unknown)[:MAX_RELAXATIONS]:
-        products = [p for p in await catalog.search(relaxed, MAX_COUNTED_PRODUCTS) if not is_accessory(p, said)]
+    strict = criteria.model_copy(update={"category_words": None})
+    for name, words, relaxed in _build_relaxations(strict, names, found.unknown_terms)[:MAX_RELAXATIONS]:
+        products = [p for p in await catalog.search(relaxed, MAX_COUNTED_PRODUCTS) if not is_accessory(p, device_words)]
         if products:
             found.obstacles.append(Obstacle(name, words, tuple(products)))
-            pool |= {(p.source, p.source_id): p for p in products}
-    for relaxed in (*_build_fallbacks(filed), *_build_fallbacks(criteria)):
+            pool |= {p.key: p for p in products}
+    for relaxed in (*_build_fallbacks(strict), *_build_fallbacks(criteria)):
         if pool:
             break
         products = await catalog.search(relaxed, MAX_COUNTED_PRODUCTS)
-        pool = {(p.source, p.source_id): p for p in products if not is_accessory(p, said)}
+        pool = {p.key: p for p in products if not is_accessory(p, device_words)}
     order = {id(p): place for place, p in enumerate(rank_products(list(pool.values()), criteria))}
     by_distance = sorted(
         pool.values(), key=lambda p: (len(criteria.find_unmet(p)), _measure_distance(p, criteria), order[id(p)])
@@ -87,69 +85,71 @@ async def find_near_misses(
 
 
 def merge_near_misses(nears: Sequence[NearMissResult]) -> NearMissResult:
-    """Why none of several products fits: what stands in the way of each of them, and the words that nothing states."""
+    """Combine the results of several alternatives: the obstacles that all share, all products, all unknown terms."""
     merged = NearMissResult()
     shared = set.intersection(*({obstacle.name for obstacle in near.obstacles} for near in nears))
     for obstacle in nears[0].obstacles:
         if obstacle.name in shared - {"terms"}:
             same = (other for near in nears for other in near.obstacles if other.name == obstacle.name)
-            products = {(p.source, p.source_id): p for other in same for p in other.products}
+            products = {p.key: p for other in same for p in other.products}
             merged.obstacles.append(replace(obstacle, products=tuple(products.values())))
     for near in nears:
         merged.products += near.products
-        merged.unknown += [term for term in near.unknown if term not in merged.unknown]
+        merged.unknown_terms += [term for term in near.unknown_terms if term not in merged.unknown_terms]
     return merged
 
 
 def _build_relaxations(
     criteria: Criteria, names: VocabularyIndex, unknown: list[str]
 ) -> list[tuple[str, str, Criteria]]:
-    """Each hard criterion but the kind of product: its name, its words, the criteria without it."""
-    ways = [*_relax_numbers(criteria), *_relax_names(criteria, names, unknown)]
-    return [(name, words, criteria.model_copy(update=update)) for name, words, update in ways]
+    """Return each hard criterion but the category: its name, its description, the criteria without it."""
+    relaxations = [*_relax_numbers(criteria), *_relax_names(criteria, names, unknown)]
+    return [(name, words, criteria.model_copy(update=update)) for name, words, update in relaxations]
 
 
 def _relax_numbers(criteria: Criteria) -> list[Relaxation]:
-    ways: list[Relaxation] = []
+    relaxations: list[Relaxation] = []
     rest: dict[str, object]
     if describe_price_limits(criteria):
-        ways.append(("price", f"the price {describe_price_limits(criteria)}", {"price_min": None, "price_max": None}))
+        relaxations.append(
+            ("price", f"the price {describe_price_limits(criteria)}", {"price_min": None, "price_max": None})
+        )
     rated = [bound for bound in criteria.bounds if bound.name in COLUMN_KEYS]
     if rated:
         rest = {"bounds": tuple(bound for bound in criteria.bounds if bound not in rated)}
-        ways.append((RATING_OBSTACLE, " and ".join(describe_bound(bound) for bound in rated), rest))
+        relaxations.append((RATING_OBSTACLE, " and ".join(describe_bound(bound) for bound in rated), rest))
     for bound in criteria.bounds:
         if bound not in rated:
             rest = {"bounds": tuple(other for other in criteria.bounds if other is not bound)}
-            ways.append((bound.name, describe_bound(bound), rest))
-    return ways
+            relaxations.append((bound.name, describe_bound(bound), rest))
+    return relaxations
 
 
 def _relax_names(criteria: Criteria, names: VocabularyIndex, unknown: list[str]) -> list[Relaxation]:
-    ways: list[Relaxation] = []
+    relaxations: list[Relaxation] = []
     rest: dict[str, object]
     if criteria.brands:
         brands = names.spell_brands(criteria.brands)
-        ways.append(("brand", f"the brand {brands}", {"brands": ()}))
+        relaxations.append(("brand", f"the brand {brands}", {"brands": ()}))
     for feature in criteria.features[0 if criteria.categories else 1 :]:
         rest = {"features": tuple(other for other in criteria.features if other is not feature)}
-        ways.append((feature.name, feature.name, rest))
+        relaxations.append((feature.name, feature.name, rest))
     if criteria.excluded_brands or criteria.excluded_features:
-        ruled_out = [names.spell_brand(brand) for brand in criteria.excluded_brands]
-        ruled_out += [feature.name for feature in criteria.excluded_features]
+        excluded = [names.spell_brand(brand) for brand in criteria.excluded_brands]
+        excluded += [feature.name for feature in criteria.excluded_features]
         rest = {"excluded_brands": (), "excluded_features": ()}
-        ways.append(("without", f"leaving out {' and '.join(ruled_out)}", rest))
+        relaxations.append(("without", f"leaving out {' and '.join(excluded)}", rest))
     if criteria.marketplace:
-        ways.append(("marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}))
+        relaxations.append(("marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}))
     kept = tuple(term for term in criteria.terms if term not in unknown) if unknown else ()
     if criteria.terms and (criteria.categories or criteria.brands or kept):
         gone = [term for term in criteria.terms if term not in kept]
-        ways.append(("terms", f"“{' '.join(gone)}”", {"terms": kept}))
-    return ways
+        relaxations.append(("terms", f"“{' '.join(gone)}”", {"terms": kept}))
+    return relaxations
 
 
 def _build_fallbacks(criteria: Criteria) -> Iterable[Criteria]:
-    """Ever less: without figures, without features, without all but the kind of product."""
+    """Yield ever weaker criteria: without numbers, without features, with nothing but the category."""
     figures: dict[str, object] = {"price_min": None, "price_max": None, "bounds": ()}
     yield criteria.model_copy(update=figures)
     features: dict[str, object] = {"features": criteria.features[:1] if not criteria.categories else ()}
@@ -161,7 +161,7 @@ def _build_fallbacks(criteria: Criteria) -> Iterable[Criteria]:
 
 
 def _measure_distance(product: Product, criteria: Criteria) -> Decimal:
-    """How far off the figures are, as shares of the limits; an unknown figure counts as wholly missed."""
+    """Return the sum of the relative distances from the limits; every other unmet criterion counts 1."""
     total = Decimal(0)
     if criteria.price_min is not None or criteria.price_max is not None:
         same = product.currency == criteria.currency
@@ -184,7 +184,7 @@ def _relative_miss(value: object, bound: Bound) -> Decimal:
 
 
 def describe_misses(product: Product, criteria: Criteria, names: VocabularyIndex) -> list[str]:
-    """What `product` misses, in words for the shopper."""
+    """Describe every criterion that a product does not meet."""
     bounds = {
         bound.name: bound for bound in criteria.bounds if not bound.is_met_by(get_numeric_value(product, bound.name))
     }

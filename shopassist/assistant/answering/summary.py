@@ -27,9 +27,9 @@ SORT_REASONS = {SortOrder.CHEAPEST: "it has the lowest price", SortOrder.MOST_EX
 
 @dataclass(frozen=True, slots=True)
 class SummaryInput:
-    """What was understood: the criteria that were met, the noun that was said, and the criteria as first stated.
+    """What was understood: the criteria that products meet, the shopper's noun, the criteria with all terms.
 
-    `note` tells how misspelt words were read; `again` says that products were shown before and are not wanted.
+    `note` describes corrections of spelling. `excludes_shown`: products that were shown before are excluded.
     """
 
     criteria: Criteria
@@ -40,14 +40,16 @@ class SummaryInput:
     excludes_shown: bool = False
 
 
-def build_summary(told: SummaryInput, products: Sequence[Product], shown: Sequence[Recommendation], count: str) -> str:
-    """What was understood, how many fit, which is first and why, how the others differ, how old the prices are."""
-    criteria = told.criteria
-    sentences = [told.note] if told.note else []
-    sentences.append(f"{_describe_question(told)}: {count} product{' fits' if count == '1' else 's fit'}.")
-    given_up = [term for term in told.stated_criteria.terms if term not in criteria.terms]
-    if given_up:
-        sentences.append(f"None is described as “{' '.join(given_up)}”, so that only moved products up.")
+def build_summary(
+    understood: SummaryInput, products: Sequence[Product], shown: Sequence[Recommendation], count: str
+) -> str:
+    """Summarise an answer: what was understood, how many fit, the first and why, the others, the age of prices."""
+    criteria = understood.criteria
+    sentences = [understood.note] if understood.note else []
+    sentences.append(f"{_describe_question(understood)}: {count} product{' fits' if count == '1' else 's fit'}.")
+    dropped = [term for term in understood.stated_criteria.terms if term not in criteria.terms]
+    if dropped:
+        sentences.append(f"None is described as “{' '.join(dropped)}”, so that only moved products up.")
     first = shown[0]
     sentences.append(f"My first pick is {_with_price(first)}: {_describe_reason(first, criteria)}.")
     if len(shown) > 1:
@@ -60,51 +62,52 @@ def build_summary(told: SummaryInput, products: Sequence[Product], shown: Sequen
     return " ".join(sentences)
 
 
-def build_empty_summary(told: SummaryInput, near: NearMissResult) -> str:
-    """Why nothing fits, and what the near misses are."""
-    what = "nothing else" if told.excludes_shown else "nothing"
+def build_empty_summary(understood: SummaryInput, near: NearMissResult) -> str:
+    """Explain why nothing fits."""
+    what = "nothing else" if understood.excludes_shown else "nothing"
     sentences = [
-        told.note,
-        f"{_describe_question(told)}: {what} in the catalogue fits.",
-        *_describe_obstacles(told.criteria, near),
+        understood.note,
+        f"{_describe_question(understood)}: {what} in the catalogue fits.",
+        *_describe_obstacles(understood.criteria, near),
     ]
     if near.products:
         sentences.append("The nearest products are listed with what each of them misses; nothing was charged.")
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _describe_question(told: SummaryInput) -> str:
-    criteria = told.criteria
-    parts = describe_hard_criteria(criteria, told.names)
+def _describe_question(understood: SummaryInput) -> str:
+    criteria = understood.criteria
+    parts = describe_hard_criteria(criteria, understood.names)
     price = describe_price_limits(criteria)
     if price:
         parts.append(price)
     if criteria.marketplace:
         parts.append(f"sold on {criteria.marketplace}")
-    noun = describe_noun(criteria, told.noun_text)
+    noun = describe_noun(criteria, understood.noun_text)
     return f"You asked for {noun}" + (f" ({', '.join(parts)})" if parts else "")
 
 
 def _describe_obstacles(criteria: Criteria, near: NearMissResult) -> list[str]:
-    """What stands in the way: words that nothing states, limits that exclude each other, or what `_obstacle` finds."""
-    low, high, currency = criteria.price_min, criteria.price_max, criteria.currency or ""
+    """Describe what prevents an answer: contradicting limits, unknown words, or other obstacles."""
+    low, high = criteria.price_min, criteria.price_max
     if low is not None and high is not None and low > high:
-        limits = f"from {format_money(low, currency)} and up to {format_money(high, currency)}"
-        return [f"The limits contradict each other: no price is both {limits}."]
-    if not near.unknown:
+        return [f"The limits contradict each other: no price is both {describe_price_limits(criteria)}."]
+    if not near.unknown_terms:
         return [_describe_obstacle(criteria, near)]
-    words = " or ".join(f"“{term}”" for term in near.unknown)
-    without = next((obstacle for obstacle in near.obstacles if obstacle.name == "terms"), None)
-    freed = f": without {'it' if len(near.unknown) == 1 else 'them'} {without.count} would fit" if without else ""
-    return [f"No product in the catalogue states {words}{freed}."]
+    words = " or ".join(f"“{term}”" for term in near.unknown_terms)
+    obstacle = next((obstacle for obstacle in near.obstacles if obstacle.name == "terms"), None)
+    outcome = (
+        f": without {'it' if len(near.unknown_terms) == 1 else 'them'} {obstacle.count} would fit" if obstacle else ""
+    )
+    return [f"No product in the catalogue states {words}{outcome}."]
 
 
 def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
     currencies = sorted({p.currency for p in near.products if p.currency and p.currency != criteria.currency})
     if describe_price_limits(criteria) and currencies and all(p.currency != criteria.currency for p in near.products):
-        there = " and ".join(find_currency(currency).name or currency for currency in currencies)
-        mine = find_currency(criteria.currency).name or criteria.currency
-        return f"The obstacle is the currency: prices here are in {there}, and I do not compare them with {mine}."
+        stored = " and ".join(find_currency(currency).name or currency for currency in currencies)
+        asked = find_currency(criteria.currency).name or criteria.currency
+        return f"The obstacle is the currency: prices here are in {stored}, and I do not compare them with {asked}."
     if not near.obstacles:
         return (
             "Several criteria together stand in the way."
@@ -113,14 +116,13 @@ def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
         )
     for obstacle in near.obstacles:
         rated = [b.name for b in criteria.bounds if b.name in COLUMN_KEYS]
-        if obstacle.name == RATING_OBSTACLE and all(
-            get_numeric_value(p, n) is None for p in obstacle.products for n in rated
-        ):
+        values = (get_numeric_value(product, name) for product in obstacle.products for name in rated)
+        if obstacle.name == RATING_OBSTACLE and all(value is None for value in values):
             return (
-                f"The obstacle is {obstacle.words}: the rating is not known for the {obstacle.count} otherwise fitting "
-                f"product{'' if obstacle.count == '1' else 's'}."
+                f"The obstacle is {obstacle.description}: the rating is not known for the {obstacle.count} "
+                f"otherwise fitting product{'' if obstacle.count == '1' else 's'}."
             )
-    words = [obstacle.words for obstacle in near.obstacles]
+    words = [obstacle.description for obstacle in near.obstacles]
     if len(words) == 1:
         return f"The obstacle is {words[0]}: without it {near.obstacles[0].count} would fit."
     return f"The obstacle is any one of these: {'; '.join(words)}."
@@ -141,6 +143,6 @@ def _list_others(products: Sequence[Recommendation]) -> str:
 
 
 def _to_clause(sentence: str) -> str:
-    """A pro or con inside a sentence: its figure in brackets is told in the list."""
+    """Turn a pro or con into a clause, without its value in brackets."""
     plain = sentence.partition(" (")[0]
     return plain if plain[:1].isdigit() or plain[1:2].isupper() else plain[:1].lower() + plain[1:]

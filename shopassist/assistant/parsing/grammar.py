@@ -1,15 +1,17 @@
-"""Parse a question into search criteria: extract numbers, shop and sort order, then read the words."""
+"""Parse a question into search criteria: extract numbers, shop and sort order, then read the words.
+
+A question may name several products, such as "iPhone 15 or Galaxy S25".
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from shopassist.assistant.parsing import lexicon
-from shopassist.assistant.parsing.alternatives import combine_alternatives, parse_alternatives
 from shopassist.assistant.parsing.noun_phrase import RequestedProduct, find_requested_product
 from shopassist.assistant.parsing.numbers import Quantity, extract_quantities
-from shopassist.assistant.parsing.phrases import NEGATION_MARKER, extract_exclusions, parse_phrases
+from shopassist.assistant.parsing.phrases import NEGATION_MARKER, extract_exclusions, is_model_name, parse_phrases
 from shopassist.assistant.parsing.tokens import (
     MAX_QUESTION_LENGTH,
     normalise_question,
@@ -28,9 +30,9 @@ PriceLimits = tuple[Decimal | None, Decimal | None, str | None]
 
 
 def build_price_limits(quantities: Iterable[Quantity], currency: str) -> PriceLimits:
-    """The lowest and the highest price and their currency; an amount without a mark is in `currency`.
+    """Return the lowest price, the highest price and their currency; without a mark that is `currency`.
 
-    The last sum that was stated for a side counts.
+    Of several minimum or maximum prices the last one counts.
     """
     low: Decimal | None = None
     high: Decimal | None = None
@@ -45,7 +47,7 @@ def build_price_limits(quantities: Iterable[Quantity], currency: str) -> PriceLi
 
 
 def build_bounds(quantities: Iterable[Quantity], kinds: tuple[str, ...]) -> tuple[Bound, ...]:
-    """The limits on ratings and attributes that the quantities mean in products of these kinds."""
+    """Return the limits on attributes and ratings that the quantities mean in products of these kinds."""
     bounds: dict[tuple[str, bool], Bound] = {}
     for quantity in quantities:
         low, high = quantity.minimum, quantity.maximum
@@ -89,36 +91,40 @@ ProductKeys = frozenset[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class ParsedQuestion:
-    """What was understood of a question."""
+    """A question as criteria.
+
+    `droppable_terms` only describe: they become preferences if nothing has them all. `excluded_products` were shown
+    before. With `alternatives` several products are searched for instead of `criteria`.
+    """
 
     text: str
     criteria: Criteria
     noun: ProductNoun | None = None
     droppable_terms: frozenset[str] = frozenset()
-    """Terms that only describe: they may become wishes when nothing has them all."""
-
     off_topic: bool = False
     excluded_products: ProductKeys = frozenset()
-    """Products that were shown before and are not wanted again, by source and id."""
-
     alternatives: tuple[Criteria, ...] = ()
-    """What is looked up in place of `criteria`, where the question names several products."""
+
+    @property
+    def noun_text(self) -> str | None:
+        """What the shopper called the kind of product."""
+        return self.noun.text if self.noun else None
 
     @property
     def is_understood(self) -> bool:
-        """Whether anything but bare words was recognised."""
+        """Whether anything but unknown words was recognised."""
         c = self.criteria
         stated = (c.categories, c.brands, c.bounds, c.features, c.excluded_brands, c.excluded_features, c.currency)
         return any(stated) or self.noun is not None or bool(self.alternatives)
 
     @property
     def is_unanswerable(self) -> bool:
-        """Whether there is nothing here to look for."""
+        """Whether the question does not ask for a product."""
         return (self.off_topic and self.noun is None) or not (self.is_understood or self.criteria.terms)
 
 
 def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
-    """What `question` asks of a product, in the catalogue's own names."""
+    """Parse a question into criteria, with categories and brands as the catalogue names them."""
     text = normalise_question(question)
     rest = lexicon.ABBREVIATION_PATTERN.sub(lambda found: lexicon.ABBREVIATIONS[found[0]], text)
     rest, marketplace = _extract_marketplace(rest)
@@ -150,7 +156,7 @@ def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
 
 
 def _droppable_terms(found: RequestedProduct, question: str) -> frozenset[str]:
-    """Words with a capital inside a sentence are names, which nothing can stand in for."""
+    """Return the terms that may be dropped. Words that are capitalised within a sentence are names and are kept."""
     names = {name.casefold() for name in CAPITALISED_WORD.findall(question[:MAX_QUESTION_LENGTH])}
     return frozenset(found.droppable_terms) - names
 
@@ -171,22 +177,19 @@ def _extract_sort_order(text: str) -> tuple[str, SortOrder]:
 
 def _build_identity_criteria(found: RequestedProduct) -> dict[str, object]:
     noun = found.noun
-    if noun is None:
-        return {"brands": tuple(found.brands), "terms": tuple(found.terms)}
-    if noun.categories:
-        kind: dict[str, object] = {"categories": _narrow_categories(found), "category_words": noun.to_feature()}
-        return kind | {"brands": tuple(found.brands), "terms": tuple(found.terms)}
-    if noun.accessory:
-        terms = dict.fromkeys([*found.terms, *noun.text.split()])
-        return {"brands": tuple(found.brands), "terms": tuple(terms)}
-    return {"brands": tuple(found.brands), "terms": tuple(found.terms)}
+    names: dict[str, object] = {"brands": tuple(found.brands), "terms": tuple(found.terms)}
+    if noun is not None and noun.categories:
+        return names | {"categories": _narrow_categories(found), "category_words": noun.to_feature()}
+    if noun is not None and noun.accessory:
+        return names | {"terms": tuple(dict.fromkeys([*found.terms, *noun.text.split()]))}
+    return names
 
 
 def _narrow_categories(found: RequestedProduct) -> tuple[str, ...]:
-    """Of "mens-shoes" and "womens-shoes" the one that the question's other words name."""
+    """Of "mens-shoes" and "womens-shoes", return the one that other words of the question name."""
     categories = found.noun.categories if found.noun else ()
-    said = set(words_of(" ".join([*found.terms, *found.preferences])))
-    named = tuple(category for category in categories if said.intersection(words_of(category)))
+    words = set(words_of(" ".join([*found.terms, *found.preferences])))
+    named = tuple(category for category in categories if words.intersection(words_of(category)))
     return named or categories
 
 
@@ -197,7 +200,7 @@ def _build_stated_criteria(
     noun = found.noun
     kinds = noun.kinds or noun.categories if noun else ()
     if noun and noun.accessory:
-        # "Bag for a 15 inch laptop": the figure is the laptop's.
+        # In "bag for a 15 inch laptop" the number is about the laptop.
         quantities = [quantity for quantity in quantities if quantity.subject in COLUMN_SUBJECTS]
     bounds = build_bounds(quantities, kinds)
     features, more = _split_measurable_features(found.features, kinds)
@@ -224,3 +227,102 @@ def _split_measurable_features(features: list[Feature], kinds: tuple[str, ...]) 
         else:
             kept.append(feature)
     return kept, list(dict.fromkeys(bounds))
+
+
+MAX_ALTERNATIVES = 3
+# Some pieces of a comparison only introduce it ("which is better, …").
+MAX_PIECES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProduct:
+    """The words that name one of several alternatives."""
+
+    brands: tuple[str, ...]
+    terms: tuple[str, ...]
+    features: tuple[Feature, ...]
+
+
+def parse_alternatives(
+    text: str, whole: RequestedProduct, criteria: Criteria, names: VocabularyIndex
+) -> tuple[Criteria, ...]:
+    """Return the criteria of each product that `text` names, if it names several; `criteria` are those of all."""
+    joined = lexicon.COMPARISON_SEPARATOR if lexicon.COMPARISON_PATTERN.search(text) else lexicon.OR_PATTERN
+    pieces = [piece for piece in joined.split(text) if piece.strip()]
+    if not 1 < len(pieces) <= MAX_PIECES:
+        return ()
+    parts = [find_requested_product(extract_exclusions(parse_phrases(tokenise(piece), names))[0]) for piece in pieces]
+    parts = [part for part in parts if part.brands or part.terms or part.features]
+    # In a comparison all terms are names, even without a number.
+    named = all(map(_names_model, parts)) or (
+        joined is lexicon.COMPARISON_SEPARATOR and all(part.terms for part in parts)
+    )
+    if not 1 < len(parts) <= MAX_ALTERNATIVES or not named or _has_several_kinds(parts):
+        return ()
+    if not any(part.terms for part in parts):
+        # "4G or 5G" is one criterion in two wordings.
+        return ()
+    accessory = whole.noun if whole.noun and whole.noun.accessory else None
+    products: list[NamedProduct] = []
+    for part in parts:
+        products.append(_build_named_product(part, products[-1] if products else None, accessory))
+    distinct = {feature for product in products for feature in product.features}
+    shared = tuple(feature for feature in criteria.features if feature not in distinct)
+    return tuple(
+        criteria.model_copy(
+            update={"brands": product.brands, "terms": product.terms, "features": (*shared, *product.features)}
+        )
+        for product in products
+    )
+
+
+def combine_alternatives(alternatives: Sequence[Criteria], criteria: Criteria) -> Criteria:
+    """Return criteria that describe the alternatives, with their names as one term; no search uses them."""
+    shared_features = _shared_features(alternatives)
+    shared = tuple(feature for feature in criteria.features if feature in shared_features)
+    name = " or ".join(name_alternatives(alternatives))
+    return criteria.model_copy(update={"brands": (), "terms": (name,), "features": shared})
+
+
+def name_alternatives(alternatives: Sequence[Criteria]) -> list[str]:
+    """Return the name of each alternative."""
+    shared_features = _shared_features(alternatives)
+    return [
+        " ".join(
+            [*one.brands, *one.terms, *(feature.name for feature in one.features if feature not in shared_features)]
+        )
+        for one in alternatives
+    ]
+
+
+def _shared_features(alternatives: Sequence[Criteria]) -> set[Feature]:
+    return set.intersection(*(set(alternative.features) for alternative in alternatives))
+
+
+def _names_model(part: RequestedProduct) -> bool:
+    if part.terms:
+        return any(is_model_name(word) for term in part.terms for word in words_of(term))
+    return any(is_model_name(feature.name) for feature in part.features)
+
+
+def _has_several_kinds(parts: Sequence[RequestedProduct]) -> bool:
+    """Return whether the parts are of several kinds, which one search cannot express."""
+    return len({part.noun.kinds or part.noun.text for part in parts if part.noun}) > 1
+
+
+def _build_named_product(
+    part: RequestedProduct, before: NamedProduct | None, accessory: ProductNoun | None
+) -> NamedProduct:
+    """Build the name of one alternative. In "Galaxy S24 or S25" the second takes the line of the one `before`.
+
+    `accessory` is the noun if the question is for an accessory: then brands are those of devices, and become terms.
+    """
+    brands, terms = tuple(part.brands), tuple(dict.fromkeys(part.terms))
+    if accessory and part.noun is None:
+        brands, terms = (), (*brands, *terms)
+    if accessory and not accessory.categories:
+        terms = tuple(dict.fromkeys([*terms, *accessory.text.split()]))
+    if before and not brands and terms and all(any(c.isdigit() for c in term) for term in terms):
+        lines = (term for term in before.terms if not any(c.isdigit() for c in term))
+        return NamedProduct(before.brands, (*lines, *terms), ())
+    return NamedProduct(brands, terms, () if terms else tuple(part.features))

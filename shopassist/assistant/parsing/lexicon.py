@@ -67,7 +67,7 @@ FEATURE_BY_PHRASE = {
 
 
 def _fold_words(paragraph: str) -> frozenset[str]:
-    """The words as tokens have them: without apostrophes, plurals folded."""
+    """Return the words in the form of tokens: without apostrophes, singular."""
     return frozenset(words_of(paragraph.replace("'", "")))
 
 
@@ -113,39 +113,39 @@ WISH_WORDS = _fold_words(
     grandpa grandfather gift birthday travel travelling office home college school university work
     """
 )
-"""Words that say how somebody feels about a product or whom it is for: no catalogue states them as facts."""
+"""Opinions about products and groups of users; catalogues do not state them as facts."""
 
 MEASURE_WORDS = _fold_words(attributes.MEASURE_WORDS)
-"""Words that only repeat what a figure beside them is about."""
+"""Words that repeat what the number beside them is about."""
 
 LIMIT_WORDS = ("under", "below", "above", "over", "between", "within", "around", "budget", "cheapest", "without")
-"""Words of limits that are worth recognising when they are misspelt."""
+"""Words of limits that are recognised even if they are misspelt."""
 
 CLAUSE_OPENERS = _fold_words("that which who because so since while when where if")
-"""Connectives that open a sentence about the shopper rather than a fact about the product."""
+"""Connectives that open a clause about the shopper, not about the product."""
 
 CONNECTIVES = _fold_words(
     "with having has have that which who whose for from in on of and or but because so since while when where to by"
     " featuring including offering without except like under aur ya"
 )
-"""Words that end the noun phrase that names the product."""
+"""Words that end the noun phrase of the product."""
 
 COMPATIBILITY_WORDS = frozenset({"for", "fits", "fitting", "compatible"})
 
 CHIP_MAKERS = frozenset({"intel", "amd", "nvidia", "qualcomm", "mediatek"})
-"""Makers whose name, next to a device, speaks of what is inside."""
+"""Makers whose name next to a device means a component."""
 
 COLOURS = _fold_words(
     "black white grey gray silver gold golden red blue navy green yellow orange purple violet pink brown beige cream"
     " teal turquoise maroon bronze copper transparent clear"
 )
-"""Facts, unlike other words that describe: a red dress is never blue."""
+"""Colours; unlike other descriptive words they are never dropped from the criteria."""
 
 PRODUCT_LINES = _fold_words(
     "iphone ipad ipod macbook imac airpod airtag galaxy pixel moto redmi nokia kindle xbox playstation ps4 ps5 switch"
     " nintendo surface thinkpad ideapad echo watch note series"
 )
-"""Product lines: beside one of them an accessory's "Apple" or "Samsung" tells what it is for."""
+"""Product lines. Next to one, the brand in a question for an accessory is that of the device."""
 
 OR_WORDS = frozenset({"or", "ya"})
 AND_WORDS = frozenset({"and", "aur", "&"})
@@ -153,10 +153,10 @@ AND_WORDS = frozenset({"and", "aur", "&"})
 OR_PATTERN = re.compile(r"\b(?:or|vs|versus|ya)\b")
 COMPARISON_SEPARATOR = re.compile(r"\b(?:or|vs|versus|and|with|to|against|ya|aur)\b|,")
 COMPARISON_PATTERN = re.compile(r"\b(?:compar(?:e|ed|ing|ison)|differences?|better|vs|versus)\b")
-"""What joins alternatives, and what says that more than "or" joins them."""
+"""`OR_PATTERN` separates alternatives; if `COMPARISON_PATTERN` is found, `COMPARISON_SEPARATOR` does."""
 
 HINDI_LINKER = re.compile(r" (?:wal[aei]|k[aei])(?= )")
-"""Hindi joins with it what goes before to the noun behind: a "camera wala phone" is a camera phone."""
+"""Joins a modifier to its noun in Hindi: a "camera wala phone" is a camera phone."""
 
 SHOPS = ("amazon", "flipkart", "croma", "ebay", "walmart", "myntra", "snapdeal", "jiomart", "tatacliq")
 MARKETPLACE_PATTERN = re.compile(
@@ -198,4 +198,4 @@ OFF_TOPIC_PATTERN = re.compile(
     r"capital of|ignore (?:all |any |the )?(?:previous|above|prior)|system prompt|instructions|who (?:is|are|was|were)|"
     r"write (?:me )?an?|meaning of life|how are you|password|api key)\b"
 )
-"""Questions no shop answers. A recognised kind of product outweighs it ("laptop for writing poems")."""
+"""Topics of other questions. A recognised kind of product outweighs them ("laptop for writing poems")."""

@@ -15,7 +15,7 @@ SEGMENT_OPENERS = lexicon.CONNECTIVES | lexicon.COMPATIBILITY_WORDS
 
 @dataclass(slots=True)
 class RequestedProduct:
-    """What the words of a question ask for."""
+    """What the words of a question ask for. `droppable_terms` are the terms that only describe."""
 
     noun: ProductNoun | None = None
     brands: list[str] = field(default_factory=list)
@@ -27,9 +27,9 @@ class RequestedProduct:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The phrases up to the next connective or punctuation mark, and the connective they follow.
+    """The phrases between two connectives or punctuation marks, and the connective before them.
 
-    `models` holds the identities of the words that belong to the name of a model.
+    `models` holds the ids (`id()`) of phrases that are part of the name of a model.
     """
 
     opening: str
@@ -38,7 +38,7 @@ class Segment:
 
 
 def find_requested_product(phrases: Sequence[Phrase]) -> RequestedProduct:
-    """The product that the phrases ask for."""
+    """Return the product that the phrases ask for."""
     segments = _split_segments(phrases)
     result = RequestedProduct()
     head = _find_head(segments)
@@ -64,19 +64,19 @@ def find_requested_product(phrases: Sequence[Phrase]) -> RequestedProduct:
             elif phrase.brand:
                 _assign_brand(phrase, following, segment, result)
             elif not phrase.is_filler:
-                _assign_phrase(phrase, segment, result, aside=reached and segment.opening != "")
+                _assign_phrase(phrase, segment, result, after_head=reached and segment.opening != "")
     _name_unknown_product(segments, result)
     result.terms = list(dict.fromkeys(result.terms))
     return result
 
 
 def _merge_alternative_feature(before: Phrase | None, phrase: Phrase, result: RequestedProduct) -> bool:
-    """Joins the feature of "AMOLED or OLED" to the one before it, since either will do."""
+    """Merge the two features of "AMOLED or OLED" into one with the wordings of both; return whether that was done."""
     if before is None or before.feature is None or phrase.feature is None or before.feature not in result.features[-1:]:
         return False
     one, other = before.feature, phrase.feature
     if one.denying_attribute or other.denying_attribute:
-        # A feature that an attribute may deny cannot share its wordings: both stay required rather than too little.
+        # A merged feature could not be denied by the attribute of only one of them, so both stay required.
         return False
     if one != other:
         wordings = tuple(dict.fromkeys([*one.wordings, *other.wordings]))
@@ -91,7 +91,7 @@ def _split_segments(phrases: Sequence[Phrase]) -> list[Segment]:
         connective = phrase.is_unknown and phrase.word in SEGMENT_OPENERS
         if (connective or phrase.follows_punctuation) and current:
             segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
-            # After a mere punctuation mark the same sentence goes on in the same role.
+            # A punctuation mark ends the role of the connective.
             current, opening = [], "" if phrase.follows_punctuation else opening
         if connective:
             opening = phrase.word
@@ -103,7 +103,7 @@ def _split_segments(phrases: Sequence[Phrase]) -> list[Segment]:
 
 
 def _find_head(segments: Sequence[Segment]) -> Phrase | None:
-    """The last noun of the first unbroken run of words that has one."""
+    """Return the last noun of the first unbroken run of words with a noun."""
     ordered = sorted(segments, key=lambda segment: segment.opening in lexicon.COMPATIBILITY_WORDS | {"with"})
     part: Phrase | None = None
     for segment in ordered:
@@ -119,13 +119,13 @@ def _find_head(segments: Sequence[Segment]) -> Phrase | None:
                 head = phrase
         if head is not None and head.word not in PREFERENCES:
             return head
-        # "Good camera and battery phone": what may be a part stands back behind a whole product that is joined to it.
+        # In "good camera and battery phone" the noun may be a part of the product named in the next segment.
         part = part or head
     return part
 
 
 def _find_alternative_head(segments: Sequence[Segment], head: Phrase | None) -> Phrase | None:
-    """The earbuds of "headphones or earbuds": a second kind that would do as well."""
+    """Return the second noun of "headphones or earbuds"."""
     for segment, following in itertools.pairwise(segments):
         if segment.phrases[-1] is head and following.opening in lexicon.OR_WORDS:
             other = _find_head([following])
@@ -145,7 +145,7 @@ def _merge_nouns(one: ProductNoun, two: ProductNoun | None) -> ProductNoun:
 
 
 def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
-    """Whether, as in "phone big battery", a noun names a part of the product rather than the product."""
+    """Return whether a noun is a part of the product, as in "phone big battery"."""
     return phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
 
 
@@ -155,7 +155,7 @@ def _add_head_feature(phrase: Phrase, result: RequestedProduct) -> None:
 
 
 def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, result: RequestedProduct) -> None:
-    """A brand is the maker's, unless it tells what an accessory is for or what is inside."""
+    """Add a brand; it becomes a term if it is that of the device of an accessory or of a component."""
     brand = phrase.brand or ""
     noun = result.noun
     accessory = noun is not None and noun.accessory
@@ -174,17 +174,17 @@ def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment,
         result.brands.append(brand)
 
 
-def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *, aside: bool) -> None:
+def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *, after_head: bool) -> None:
     accessory = result.noun is not None and result.noun.accessory
     compatible = segment.opening in lexicon.COMPATIBILITY_WORDS
-    had = aside and not compatible and not phrase.beside_number
-    if phrase.feature and (had or not _is_other_kind(phrase, result.noun)):
+    is_had = after_head and not compatible and not phrase.beside_number
+    if phrase.feature and (is_had or not _is_other_kind(phrase, result.noun)):
         result.features.append(phrase.feature)
     elif phrase.word in lexicon.WISH_WORDS or segment.opening in lexicon.CLAUSE_OPENERS:
         result.preferences.append(phrase.text)
     elif phrase.noun is not None and not accessory:
         result.preferences.extend(phrase.text.split())
-    elif (phrase.word in PREFERENCES and aside) or (
+    elif (phrase.word in PREFERENCES and after_head) or (
         compatible and not accessory and result.noun is not None and not phrase.is_model_name
     ):
         result.preferences.append(phrase.text)
@@ -195,12 +195,12 @@ def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *
 
 
 def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
-    """Whether a phrase that names a kind itself stands beside another: an SSD laptop is no SSD, a TV's bar no TV."""
+    """Return whether a feature is also the noun of another kind than the product: an "SSD laptop" is not an SSD."""
     return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
 
 
 def _find_model_phrases(phrases: Sequence[Phrase]) -> frozenset[int]:
-    """The plain words that stand in one run with a number or the name of a line ("Note 10 Plus"), by identity."""
+    """Return the ids of unknown words in one run with a number or a product line ("Note 10 Plus")."""
     runs = [list(run) for continues, run in itertools.groupby(phrases, _may_belong_to_model) if continues]
     return frozenset(id(phrase) for run in runs if any(other.is_model_name for other in run) for phrase in run)
 
@@ -210,15 +210,15 @@ def _may_belong_to_model(phrase: Phrase) -> bool:
 
 
 def _name_unknown_product(segments: Sequence[Segment], result: RequestedProduct) -> None:
-    """Without a known noun the last word of the first words is what is wanted, even where it could be a wish."""
+    """Without a known noun, require the last word of the first segment, even if it could be a preference."""
     if result.noun is not None:
         return
     first = next((s for s in segments if any(not p.is_filler for p in s.phrases)), None)
-    said = [phrase for phrase in first.phrases if not phrase.is_filler] if first else []
-    last = said[-1] if said else None
+    meaningful = [phrase for phrase in first.phrases if not phrase.is_filler] if first else []
+    last = meaningful[-1] if meaningful else None
     if last is None or not last.is_unknown:
         return
-    if last.text in result.preferences and len(said) > 1:
+    if last.text in result.preferences and len(meaningful) > 1:
         result.preferences.remove(last.text)
         result.terms.append(last.text)
     if last.text in result.droppable_terms:

@@ -55,7 +55,7 @@ _MORE = (
     r"costlier than|heavier than|longer than|louder than|>)"
 )
 _LESS = r"(?:less(?:er)? ?th[ae]n|under|below|lower than|smaller than|fewer than|cheaper than|lighter than|beneath|<)"
-# "iPhone XS Max 64GB" is a model's name: the short form counts only before a sum of money.
+# "iPhone XS Max 64GB" is a model: "max" is a limit only before a sum of money.
 _MAX = rf"(?<!pro )(?<!xs )(?<!\d )max\.?(?=:? ?(?:price|budget|cost|{build_mark_pattern('max_marks')}|\d[\d,]{{3}}))"
 _LOW = (
     rf"(?P<low>{_NOT}{_LESS}|at ?least|minimum|min\.?|starting (?:at|from)|starts? (?:at|from)|>=|≥|not less than|"
@@ -71,7 +71,7 @@ _FILL = (
     r"(?: ?(?::|=|\bof\b|\bprice\b|\bpriced\b|\bthe\b|\ba\b|\bis\b|\bto\b|\bcosts?\b|\bbudget\b|\brange\b|"
     rf"\btotal\b|\bat\b|\bonly\b|\b(?:{'|'.join(FILLER_WORDS)})\b)){{0,3}} ?"
 )
-# Hindi puts the comparison behind the sum: "20000 ke andar" is within 20,000.
+# In Hindi the comparison follows the amount: "20000 ke andar" is within 20,000.
 _MORE_AFTER = (
     r"(?P<or_more> ?(?:or|and|&) (?:more|higher|above|over|greater|better|up|upwards?|bigger|larger|later)\b"
     rf"(?! ?[\d{SIGNS}])|"
@@ -122,7 +122,7 @@ RESOLUTIONS = {"2", "4", "5", "6", "8"}
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A limit that was stated. `subject` is `price`, or what is measured, named as in `UNITS`."""
+    """A limit in a question. `subject` is `price` or the name of a unit; `is_bare`: without a comparison."""
 
     subject: str
     minimum: Decimal | None = None
@@ -134,9 +134,9 @@ class Quantity:
 
 
 def extract_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tuple[str, list[Quantity]]:
-    """The text with what was understood replaced by `blank`, and the quantities in it.
+    """Return the text with all quantities replaced by `blank`, and the quantities.
 
-    `text` is lower case with single spaces.
+    `text` is in lower case with single spaces.
     """
     found: list[Quantity] = []
     if not any(c.isdigit() for c in text) and not WORDED_NUMBER.search(text):
@@ -144,13 +144,13 @@ def extract_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tupl
     text = WORDED_NUMBER.sub(lambda m: _word_to_digits(m[1], m[2]), text)
     text = COMPOUND.sub(_add_compound, text)
 
-    def taking(read: Callable[[re.Match[str]], list[Quantity]]) -> Callable[[re.Match[str]], str]:
+    def replace_with(read: Callable[[re.Match[str]], list[Quantity]]) -> Callable[[re.Match[str]], str]:
         def substitute(match: re.Match[str]) -> str:
             quantities = read(match)
             found.extend(quantities)
             if not quantities:
                 return match[0]
-            # "Bag for a 15 inch laptop": only before a sum of money is the preposition part of the limit.
+            # Only before a sum of money is the preposition part of the limit, not in "bag for a 15 inch laptop".
             kept = match.groupdict().get("budget") if quantities[0].subject != "price" else None
             return f"{kept or ''} {blank(match)}"
 
@@ -163,7 +163,7 @@ def extract_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tupl
         (SPAN, _read_range),
         (SINGLE, _read_single),
     ):
-        text = pattern.sub(taking(read), text)
+        text = pattern.sub(replace_with(read), text)
     return text, found
 
 
@@ -172,7 +172,7 @@ def _word_to_digits(tens: str, ones: str | None) -> str:
 
 
 def _add_compound(match: re.Match[str]) -> str:
-    """One number for "1 lakh 20 thousand"."""
+    """Return one number for "1 lakh 20 thousand"."""
     return str(int(match["many"]) * MULTIPLES[match["large"]] + int(match["few"]) * MULTIPLES[match["small"]])
 
 
@@ -197,8 +197,8 @@ def _unit_name(unit: str | None) -> str | None:
 
 
 def _find_subject_before(match: re.Match[str]) -> str | None:
-    behind = match.string[max(0, match.start() - LOOK_BACK_CHARACTERS) : match.start()]
-    subject = SUBJECT_PATTERN.search(behind)
+    before = match.string[max(0, match.start() - LOOK_BACK_CHARACTERS) : match.start()]
+    subject = SUBJECT_PATTERN.search(before)
     return subject.lastgroup if subject else None
 
 
@@ -235,7 +235,7 @@ def _read_single(match: re.Match[str]) -> list[Quantity]:
 
 
 def _is_label(match: re.Match[str]) -> bool:
-    """Whether the number names a thing: 4K is a resolution, 5G a network, 1 l no lakh."""
+    """Return whether the number is part of a name: 4K is a resolution, 5G a network; "1 l" is a litre."""
     resolution = match["multiple"] == "k" and match["number"] in RESOLUTIONS and not match["unit"]
     return resolution or match["multiple"] == "l" or (match["unit"] == "g" and len(match["number"]) == 1)
 

@@ -10,7 +10,7 @@ from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
 from shopassist.catalog.criteria import Feature
 
 NEGATION_MARKER = "xexcludedx"
-"""The word that stands for any wording of a negation."""
+"""Replaces every wording of a negation."""
 
 _FEATURE_PHRASES = PhraseTable(FEATURE_BY_PHRASE)
 MAX_BRAND_WORDS = 3
@@ -18,7 +18,7 @@ MAX_BRAND_WORDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """One or more words with one meaning."""
+    """One or more words with one meaning: a noun, a feature, a brand, or an unknown word."""
 
     text: str
     words: tuple[str, ...]
@@ -31,34 +31,34 @@ class Phrase:
 
     @property
     def word(self) -> str:
-        """Its only word, or an empty text for a phrase of several."""
+        """The only word; empty for a phrase of several words."""
         return self.words[0] if len(self.words) == 1 else ""
 
     @property
     def is_unknown(self) -> bool:
-        """Whether it is a word that nothing is known about."""
+        """Whether it is a word without a known meaning."""
         return self.noun is None and self.feature is None and self.brand is None
 
     @property
     def is_filler(self) -> bool:
-        """Whether it says nothing about a product."""
+        """Whether it has no meaning for the search."""
         return self.is_unknown and (
             self.word in lexicon.STOP_WORDS or (self.beside_number and self.word in lexicon.MEASURE_WORDS)
         )
 
     @property
     def is_model_name(self) -> bool:
-        """Whether it belongs to the name of a model or a line of products."""
+        """Whether it is part of the name of a model or product line."""
         return is_model_name(self.word) or is_model_name(self.text)
 
 
 def is_model_name(word: str) -> bool:
-    """Whether a word belongs to the name of a model or a line of products."""
+    """Return whether a word is part of the name of a model or product line."""
     return word in lexicon.PRODUCT_LINES or any(c.isdigit() for c in word)
 
 
 def parse_phrases(tokens: Sequence[Token], names: VocabularyIndex) -> list[Phrase]:
-    """The phrases of a question in order, the longest that is known at each place."""
+    """Return the phrases of a question in order: at each position the longest known one."""
     phrases, place = [], 0
     while place < len(tokens):
         phrase = _parse_phrase(tokens, place, names)
@@ -69,7 +69,7 @@ def parse_phrases(tokens: Sequence[Token], names: VocabularyIndex) -> list[Phras
 
 def _parse_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> Phrase:
     token = tokens[place]
-    # "T-Mobile" is a name, not a mobile.
+    # The second word of "T-Mobile" is not the noun.
     initial = place > 0 and token.is_adjacent and len(tokens[place - 1].word) == 1 and tokens[place - 1].word.isalpha()
     noun = None if initial else names.nouns.match_at(tokens, place)
     feature = _FEATURE_PHRASES.match_at(tokens, place)
@@ -106,14 +106,14 @@ def _find_brand(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> 
     found = names.brands.match_at(tokens, place) or _find_spaced_brand(tokens, place, names)
     if found is None or found[0] > 1 or tokens[place].word not in lexicon.STOP_WORDS:
         return found
-    # "Nothing phone" names a brand, "nothing over 20000" does not.
+    # "Nothing phone" contains a brand, "nothing over 20000" does not.
     following = tokens[place + 1] if place + 1 < len(tokens) else None
     named = following is not None and following.is_adjacent and following.word not in lexicon.STOP_WORDS
     return found if named else None
 
 
 def _find_spaced_brand(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> tuple[int, str] | None:
-    """A brand that was written apart ("one plus")."""
+    """Find a brand that is written as several words ("one plus")."""
     joined = tokens[place].word
     for length in range(2, MAX_BRAND_WORDS + 1):
         if place + length > len(tokens) or not tokens[place + length - 1].is_adjacent:
@@ -130,7 +130,7 @@ EXCLUSION_JOINERS = frozenset({"or", "and", "nor"})
 
 @dataclass(frozen=True, slots=True)
 class Exclusions:
-    """What was ruled out, in the fields of `Criteria`."""
+    """What the shopper excluded, in the types of `Criteria`."""
 
     categories: tuple[str, ...] = ()
     brands: tuple[str, ...] = ()
@@ -138,9 +138,9 @@ class Exclusions:
 
 
 def extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], Exclusions]:
-    """The phrases that are asked for, and what is ruled out."""
+    """Split the phrases into those that are asked for and the exclusions."""
     kept: list[Phrase] = []
-    ruled_out: list[list[Phrase]] = []
+    excluded: list[list[Phrase]] = []
     place = 0
     while place < len(phrases):
         if phrases[place].word != NEGATION_MARKER:
@@ -148,34 +148,34 @@ def extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], Exclusions]
             place += 1
             continue
         group, place = _read_excluded(phrases, place + 1)
-        ruled_out += group
-    return kept, _build_exclusions(ruled_out)
+        excluded += group
+    return kept, _build_exclusions(excluded)
 
 
 def _read_excluded(phrases: list[Phrase], place: int) -> tuple[list[list[Phrase]], int]:
-    """What follows a negation: one thing, or several of the same sort joined by "or", "and" or a comma."""
-    things: list[list[Phrase]] = []
+    """Return what follows a negation: one item, or several of one type joined by "or", "and" or a comma."""
+    items: list[list[Phrase]] = []
     while place < len(phrases):
         length = _count_excluded_phrases(phrases, place)
-        if length == 0 or (things and bool(things[0][0].brand) != bool(phrases[place].brand)):
+        if length == 0 or (items and bool(items[0][0].brand) != bool(phrases[place].brand)):
             break
-        things.append(phrases[place : place + length])
+        items.append(phrases[place : place + length])
         place += length
         if (
             place < len(phrases)
             and phrases[place].word in EXCLUSION_JOINERS
             and _count_excluded_phrases(phrases, place + 1)
         ):
-            if things[0][0].brand and not phrases[place + 1].brand:
+            if items[0][0].brand and not phrases[place + 1].brand:
                 break
             place += 1
         elif not (place < len(phrases) and phrases[place].brand and phrases[place].follows_punctuation):
             break
-    return things, place
+    return items, place
 
 
 def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
-    """How many phrases name one thing from here: a known one alone, unknown words together."""
+    """Return how many phrases from `place` on are one excluded item: one known phrase, or several unknown words."""
     if place >= len(phrases) or _ends_exclusion(phrases[place]):
         return 0
     if not phrases[place].is_unknown:
@@ -194,12 +194,12 @@ def _ends_exclusion(phrase: Phrase) -> bool:
     return phrase.is_unknown and (phrase.word in silent or phrase.word == NEGATION_MARKER)
 
 
-def _build_exclusions(things: list[list[Phrase]]) -> Exclusions:
+def _build_exclusions(items: list[list[Phrase]]) -> Exclusions:
     categories: list[str] = []
     brands: list[str] = []
     features: list[Feature] = []
-    for thing in things:
-        first = thing[0]
+    for item in items:
+        first = item[0]
         if first.brand:
             brands.append(first.brand)
         elif first.feature:
@@ -207,6 +207,6 @@ def _build_exclusions(things: list[list[Phrase]]) -> Exclusions:
         elif first.noun and first.noun.categories:
             categories += first.noun.categories
         else:
-            said = " ".join(phrase.text for phrase in thing)
-            features.append(Feature(name=said, wordings=(said,)))
+            text = " ".join(phrase.text for phrase in item)
+            features.append(Feature(name=text, wordings=(text,)))
     return Exclusions(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(brands)), tuple(dict.fromkeys(features)))

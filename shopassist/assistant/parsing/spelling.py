@@ -24,55 +24,55 @@ _NOUN_WORDS = (phrase for phrases in (DEVICE_NOUNS | ACCESSORY_NOUNS).values() f
 KNOWN_WORDS = frozenset(
     words_of(" ".join([*_NOUN_WORDS, *AMBIGUOUS_NOUNS, *FEATURE_BY_PHRASE, *PREFERENCES, *lexicon.LIMIT_WORDS]))
 )
-"""The assistant's own words for products, features and limits."""
+"""Words of the grammar for products, features and limits."""
 
 Corrections = Mapping[str, str]
-"""From words as they were said to what they may mean, as the catalogue spells it."""
+"""Words as written, and their corrections in the spelling of the catalogue."""
 
 
 async def find_corrections(catalog: CatalogReader, criteria: Criteria, names: VocabularyIndex) -> Corrections:
-    """The words among the terms that may be misspelt, and the nearest known word for each."""
-    said = {word: part for term in criteria.terms for part in term.split() for word in words_of(part)[:1]}
+    """Return the terms that may be misspelt and the nearest known word for each."""
+    written = {word: part for term in criteria.terms for part in term.split() for word in words_of(part)[:1]}
     unknown = [
-        w for w in said if w.isalpha() and len(w) >= MIN_WORD_LENGTH and w not in KNOWN_WORDS | lexicon.STOP_WORDS
+        w for w in written if w.isalpha() and len(w) >= MIN_WORD_LENGTH and w not in KNOWN_WORDS | lexicon.STOP_WORDS
     ][:MAX_LOOKUPS]
     unknown = [w for w in unknown if not await catalog.search(Criteria(terms=(w,)), 1)]
-    theirs = await catalog.find_corrections(unknown) if unknown else {}
+    nearest = await catalog.find_corrections(unknown) if unknown else {}
     found = {}
     for word in unknown:
-        candidates = sorted({*get_close_matches(word, KNOWN_WORDS), theirs.get(word, word)} - {word})
+        candidates = sorted({*get_close_matches(word, KNOWN_WORDS), nearest.get(word, word)} - {word})
         best = max(candidates, key=partial(_rank_candidate, word), default=word)
         if best != word and get_similarity(word, best) >= MIN_SIMILARITY:
-            found[said[word]] = names.spell_brand(best)
+            found[written[word]] = names.spell_brand(best)
     return found
 
 
 def _rank_candidate(word: str, candidate: str) -> tuple[float, int]:
-    """Of two words that are as like, that with the same first letters is meant: those are rarely wrong."""
+    """Return the sort key of a candidate: similarity, then equal first letters, which are rarely misspelt."""
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(word, candidate, strict=False))
     return get_similarity(word, candidate), sum(1 for _ in same)
 
 
 def get_similarity(one: str, other: str) -> float:
-    """How alike two words are, from 0 to 1."""
+    """Return the similarity of two words from 0 to 1."""
     return SequenceMatcher(None, one, other).ratio()
 
 
 def apply_corrections(text: str, corrected: Corrections) -> str:
-    """`text` with the corrections in place."""
-    for said, meant in corrected.items():
-        text = re.sub(rf"\b{re.escape(said)}\b", meant, text, flags=re.IGNORECASE)
+    """Replace misspelt words in a text."""
+    for written, meant in corrected.items():
+        text = re.sub(rf"\b{re.escape(written)}\b", meant, text, flags=re.IGNORECASE)
     return text
 
 
 def correct_context(context: ConversationContext, corrected: Corrections) -> ConversationContext:
-    """What was said before, with the corrections in place."""
+    """Replace misspelt words in the earlier messages."""
     messages = [m.model_copy(update={"text": apply_corrections(m.text, corrected)}) for m in context.messages]
     last = apply_corrections(context.last_query, corrected) if context.last_query else None
     return context.model_copy(update={"messages": messages, "last_query": last})
 
 
 def describe_corrections(corrected: Corrections) -> str:
-    """The corrections in a sentence; empty without any."""
-    read = " and ".join(f"“{said}” as {meant}" for said, meant in corrected.items())
+    """Describe the corrections in a sentence; empty without any."""
+    read = " and ".join(f"“{written}” as {meant}" for written, meant in corrected.items())
     return f"I read {read}." if read else ""

@@ -11,10 +11,10 @@ from shopassist.catalog.models import WORD, words_of
 T = TypeVar("T")
 
 BLANK_MARK = "¦"
-"""Stands where something was understood and taken out, so that the words on its two sides do not become neighbours."""
+"""Replaces text that was understood as a number, so that the words around it do not become adjacent."""
 
 GAP_MARK = "·"
-"""Stands where words were taken out that were no figure."""
+"""Replaces other text that was understood."""
 
 MAX_QUESTION_LENGTH = 2000
 APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
@@ -24,9 +24,10 @@ _SPACES = re.compile(r"\s+")
 
 @dataclass(slots=True)
 class Token:
-    """A word, folded as the catalogue folds it.
+    """A word of a question: `word` as in `Product.words`, `text` as written.
 
-    `joined` says that nothing but space or a hyphen parts it from the last word.
+    `is_adjacent`: only a space or a hyphen separates it from the previous word. `beside_number`: it is next to a number
+    that was understood.
     """
 
     word: str
@@ -37,7 +38,7 @@ class Token:
 
 
 def normalise_question(question: str) -> str:
-    """`question` in lower case, without accents, with plain quotes and single spaces, cut after 2,000 characters."""
+    """Return a question in lower case, without accents, with plain quotes and single spaces, cut to 2,000 letters."""
     plain = unicodedata.normalize(
         "NFKD", question[:MAX_QUESTION_LENGTH].replace("″", '"').replace(APOSTROPHE, "'")
     ).casefold()
@@ -46,17 +47,17 @@ def normalise_question(question: str) -> str:
 
 
 def replace_with_blank(_: re.Match[str]) -> str:
-    """What takes the place of something understood."""
+    """Return the replacement of a number that was understood."""
     return f" {BLANK_MARK} "
 
 
 def replace_with_gap(_: re.Match[str]) -> str:
-    """What takes the place of words that were understood and are no figure."""
+    """Return the replacement of words that were understood."""
     return f" {GAP_MARK} "
 
 
 def tokenise(text: str) -> list[Token]:
-    """The words of a normalised text; a possessive is its plain word."""
+    """Split a normalised text into tokens; possessives lose their apostrophe."""
     text = text.replace("'", "")
     tokens: list[Token] = []
     end = 0
@@ -73,7 +74,7 @@ def tokenise(text: str) -> list[Token]:
 
 
 class PhraseTable(Generic[T]):
-    """Finds the longest known phrase at a place in a question. Phrases are compared by their folded words."""
+    """Finds the longest known phrase at a position of a question. Phrases are compared by their `words_of`."""
 
     def __init__(self, phrases: Mapping[str, T]) -> None:
         self._table = {tuple(words_of(phrase)): value for phrase, value in phrases.items()}
@@ -81,7 +82,7 @@ class PhraseTable(Generic[T]):
         self._longest = max((len(key) for key in self._table), default=0)
 
     def match_at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
-        """The length of the longest phrase that starts at `place`, and its value."""
+        """Return the length of the longest phrase that starts at `place`, and its value."""
         words = [tokens[place].word]
         for token in tokens[place + 1 : place + self._longest]:
             if not token.is_adjacent:

@@ -39,42 +39,21 @@ DEVICE_NOUNS: dict[str, tuple[str, ...]] = {
     "fragrances": ("fragrance", "perfume", "cologne"),
     "sunglasses": ("sunglasses", "shades"),
 }  # fmt: skip
-"""Kinds that are bought for themselves, with the words that name them."""
+"""Kinds of devices and the words for them."""
 
 ACCESSORY_NOUNS: dict[str, tuple[str, ...]] = {
     "phone cases": (
-        "case",
-        "cover",
-        "back cover",
-        "phone case",
-        "phone cover",
-        "bumper",
-        "mobile cover",
-        "mobile case",
+        "case", "cover", "back cover", "phone case", "phone cover", "bumper", "mobile cover", "mobile case",
     ),
     "screen protectors": ("screen protector", "tempered glass", "glass screen protector", "screen guard"),
     "straps": ("watch band", "band", "strap", "watch strap"),
     "chargers": (
-        "charger",
-        "charging station",
-        "wireless charging station",
-        "wireless charging pad",
-        "wireless charger",
-        "power adapter",
-        "charging dock",
-        "wall charger",
+        "charger", "charging station", "wireless charging station", "wireless charging pad", "wireless charger",
+        "power adapter", "charging dock", "wall charger",
     ),
     "cables": ("cable", "cord", "charging cable", "extension cord"),
     "holders": (
-        "holder",
-        "phone holder",
-        "mount",
-        "stand",
-        "phone stand",
-        "ring holder",
-        "tripod",
-        "grip",
-        "popsocket",
+        "holder", "phone holder", "mount", "stand", "phone stand", "ring holder", "tripod", "grip", "popsocket",
     ),
     "bags": ("bag", "sleeve", "backpack", "pouch", "holster", "laptop bag", "briefcase"),
     "adapters": ("adapter", "adaptor", "dongle", "hub", "dock", "docking station"),
@@ -84,8 +63,8 @@ ACCESSORY_NOUNS: dict[str, tuple[str, ...]] = {
     "game controllers": ("controller", "game pad", "gamepad", "joystick"),
     "furnishings": ("desk", "rack", "mouse pad", "mousepad", "skin", "sticker", "label", "remote", "stylus", "button"),
     "accessories": ("accessory",),
-}
-"""Kinds that are bought for another thing: what stands beside them names that thing."""
+}  # fmt: skip
+"""Kinds of accessories and the words for them; other words in the question name the device."""
 
 AMBIGUOUS_NOUNS: dict[str, tuple[str, ...]] = {
     "earphone": ("earbuds", "headphones"),
@@ -93,15 +72,15 @@ AMBIGUOUS_NOUNS: dict[str, tuple[str, ...]] = {
     "in ear": ("earbuds", "headphones"),
     "bud": ("earbuds",),
 }
-"""Words that catalogues file under more than one category."""
+"""Words for products that catalogues list in more than one category."""
 
 VAGUE_NOUNS = frozenset({"phone", "mobile", "tab", "bud", "watch", "shades", "console", "battery pack"})
-"""Nouns that other products' descriptions mention: in a text without a category they count only when asked for."""
+"""Nouns that descriptions of other products mention. They are a wording of a kind only if the shopper used them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductNoun:
-    """What a product is called: the kinds it names, the catalogue's categories for it, its wordings in texts."""
+    """A noun for products: the kinds that it means, and the catalogue's categories for them."""
 
     text: str
     kinds: tuple[str, ...]
@@ -109,17 +88,14 @@ class ProductNoun:
     accessory: bool
 
     def to_feature(self) -> Feature:
-        """How a text without a category states this noun."""
-        phrases = (
-            []
-            if self.accessory
-            else [p for kind in self.kinds for p in DEVICE_NOUNS.get(kind, ()) if p not in VAGUE_NOUNS]
-        )
+        """Return the feature that a product without a category must state to be meant."""
+        kinds = () if self.accessory else self.kinds
+        phrases = [phrase for kind in kinds for phrase in DEVICE_NOUNS.get(kind, ()) if phrase not in VAGUE_NOUNS]
         return Feature(name=self.text, wordings=tuple(dict.fromkeys([self.text, *phrases])))
 
 
 def find_categories(phrase: str, categories: tuple[str, ...]) -> list[str]:
-    """The catalogue's categories that are called `phrase`, however they are written."""
+    """Return the categories with the words of `phrase`, in lower case."""
     words = words_of(phrase)
     return [category.lower() for category in categories if words_of(category) == words]
 
@@ -130,10 +106,12 @@ def _is_accessory_noun(phrase: str) -> bool:
 
 
 class VocabularyIndex:
-    """Brands, categories and currencies of the catalogue, ready for looking up."""
+    """Index of the brands, categories and currencies of the catalogue.
+
+    `market_currency` is that of prices without a mark, unless the catalogue has only one other currency.
+    """
 
     def __init__(self, vocabulary: Vocabulary, market_currency: str) -> None:
-        """`market_currency` is what a price without a mark means where the catalogue has such prices."""
         self.brands = PhraseTable({brand: brand.lower() for brand in vocabulary.brands})
         self.joined_brands = {"".join(words_of(brand)): brand.lower() for brand in vocabulary.brands}
         self.spelling = {brand.lower(): brand for brand in vocabulary.brands}
@@ -152,7 +130,7 @@ class VocabularyIndex:
 
 
 def _index_nouns(categories: tuple[str, ...]) -> dict[str, ProductNoun]:
-    """Every noun that names a kind, whether the kind is ours or the catalogue's own."""
+    """Return all nouns for kinds of products: those of this module and the catalogue's categories."""
     own: dict[str, set[str]] = defaultdict(set)
     for category in categories:
         words = words_of(category)
