@@ -1,4 +1,4 @@
-"""A catalogue in a list, which filters with the one predicate that decides: `Criteria.find_unmet`."""
+"""Fixtures of the assistant: a catalogue in a list, filtered by `Criteria.find_unmet`."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +21,7 @@ FIELDS = ("rating", "rating_count", "price_as_of")
 
 
 class ListCatalog:
-    """Implements `CatalogReader`, and counts how often it is asked."""
+    """Implements `CatalogReader`, and counts its calls."""
 
     def __init__(self, products: Iterable[Product]) -> None:
         self.products = list(products)
@@ -50,7 +50,7 @@ def _distinct(names: Iterable[str | None]) -> tuple[str, ...]:
 
 
 def make_product(title: str, **facts: Any) -> Product:
-    """A product for a test: `price` as text, `attributes` as they would be stored."""
+    """Build a product; `price` is text."""
     attributes = facts.get("attributes", {})
     words = build_product_words(title, facts.get("brand"), facts.get("category"), facts.get("description"), attributes)
     price = facts.get("price", "100")
@@ -72,13 +72,13 @@ def make_product(title: str, **facts: Any) -> Product:
 
 @pytest.fixture(scope="session")
 def product() -> Callable[..., Product]:
-    """Builds products."""
+    """Return the function that builds products."""
     return make_product
 
 
 @pytest.fixture(scope="session")
 def sample_products() -> list[Product]:
-    """The sample catalogue."""
+    """Return the products of the sample."""
     if not SAMPLE.exists():
         pytest.skip(f"{SAMPLE.name} is missing")
     rows = [json.loads(line) for line in SAMPLE.read_text(encoding="utf-8").splitlines() if line]
@@ -89,13 +89,13 @@ def sample_products() -> list[Product]:
 
 @pytest.fixture
 def sample(sample_products: list[Product]) -> ListCatalog:
-    """The sample catalogue, ready to be asked."""
+    """Return a catalogue of the sample."""
     return ListCatalog(sample_products)
 
 
 @pytest.fixture(scope="session")
 def names() -> VocabularyIndex:
-    """The names of a catalogue like the sample's, fixed so that the grammar's table does not move with the data."""
+    """Return a fixed vocabulary similar to that of the sample."""
     return VocabularyIndex(
         Vocabulary(
             categories=(
@@ -115,7 +115,7 @@ def names() -> VocabularyIndex:
 
 @pytest.fixture
 def asking() -> Callable[[ListCatalog], CatalogAssistant]:
-    """Builds an assistant over a catalogue, with a tag for links."""
+    """Return a function that builds an assistant with an affiliate tag."""
 
     def build(catalog: ListCatalog) -> CatalogAssistant:
         return CatalogAssistant(catalog, AssistantSettings(affiliate_tag="shop-21"))
@@ -125,7 +125,7 @@ def asking() -> Callable[[ListCatalog], CatalogAssistant]:
 
 @pytest.fixture
 def conversation(asking: Callable[[ListCatalog], CatalogAssistant]) -> Callable[..., Any]:
-    """Asks questions one after another, each with all that was said before; gives the last answer."""
+    """Return a function that asks questions in one conversation and returns the last answer."""
 
     async def talk(catalog: ListCatalog, *questions: str) -> Answer:
         assistant, messages = asking(catalog), list[ConversationMessage]()
@@ -141,5 +141,5 @@ def conversation(asking: Callable[[ListCatalog], CatalogAssistant]) -> Callable[
 
 @pytest.fixture(scope="session")
 def make_catalog() -> Callable[[Iterable[Product]], ListCatalog]:
-    """Builds catalogues."""
+    """Return the function that builds catalogues."""
     return ListCatalog

@@ -16,8 +16,8 @@ from shopassist.assistant.answering.affiliate_links import AffiliateLinks
         ("https://www.amazon.in/s?TAG=thief&k=1#top", "https://www.amazon.in/s?k=1&tag=shop-21#top"),
     ],
 )
-def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
-    """A link to the shop gets the tag, in place of another's, and keeps the rest of its query."""
+def test_amazon_links_get_the_tag(link: str, marked: str) -> None:
+    """A link to the shop gets the tag instead of another one and keeps the rest of its query."""
     assert AffiliateLinks("shop-21").add_tag(link) == marked
 
 
@@ -47,13 +47,13 @@ def test_amazon_links_carry_the_tag(link: str, marked: str) -> None:
         "https://www.flipkart.com/p/1",
     ],
 )
-def test_other_links_stay_as_they_are(link: str) -> None:
-    """No look-alike, no other scheme, no other programme's shop ever carries the tag."""
+def test_other_links_are_unchanged(link: str) -> None:
+    """Look-alikes, other schemes and shops of other programmes never get the tag."""
     assert AffiliateLinks("shop-21").add_tag(link) == link
 
 
-def test_the_program_chooses_the_shop() -> None:
-    """The tag belongs to one programme: Flipkart's goes to Flipkart, and `all` means both."""
+def test_program_chooses_the_shop() -> None:
+    """The tag of Flipkart is added only to its links; `all` means both shops."""
     flipkart, amazon = "https://www.flipkart.com/p/1?pid=2&affid=x", "https://www.amazon.in/dp/1"
     assert AffiliateLinks("me", "flipkart").add_tag(flipkart) == "https://www.flipkart.com/p/1?pid=2&affid=me"
     assert AffiliateLinks("me", "flipkart").add_tag(amazon) == amazon
@@ -61,7 +61,7 @@ def test_the_program_chooses_the_shop() -> None:
     assert AffiliateLinks("me", "unknown").add_tag(amazon) == amazon
 
 
-def test_a_tag_is_escaped_and_none_changes_nothing() -> None:
-    """A tag cannot smuggle parameters in, and without a tag links stay as they are."""
+def test_tag_is_escaped() -> None:
+    """A tag cannot add parameters; without a tag links are unchanged."""
     assert AffiliateLinks("a&b=c").add_tag("https://amazon.in/x") == "https://amazon.in/x?tag=a%26b%3Dc"
     assert AffiliateLinks(None).add_tag("https://amazon.in/x") == "https://amazon.in/x"

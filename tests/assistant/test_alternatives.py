@@ -1,4 +1,4 @@
-"""Several things in one question: either will do, each is looked up."""
+"""Questions that name several products or kinds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,15 +33,15 @@ NOTHING_BEFORE = ConversationContext()
 async def test_each_named_product_is_found(
     question: str, beginnings: list[str], sample: Any, asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """The best of each comes first, in the order in which they were named."""
+    """The best match of each product comes first, in the order of the question."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     titles = [shown.title for shown in answer.products]
     assert len(titles) >= len(beginnings)
     assert all(title.startswith(begun) for title, begun in zip(titles, beginnings, strict=False))
 
 
-async def test_what_is_asked_besides_holds_for_each(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """A budget is nobody's alone; what nothing fits is told."""
+async def test_other_criteria_hold_for_each_product(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """A budget limits each product; products without a match are named."""
     answer = await asking(sample).answer("Galaxy S24 or S25 under 90000", NOTHING_BEFORE)
     assert [shown.title[:18] for shown in answer.products] == ["Samsung Galaxy S25"]
     assert "Nothing fits “galaxy s24”." in answer.recommendations_summary
@@ -51,14 +51,14 @@ async def test_what_is_asked_besides_holds_for_each(sample: Any, asking: Callabl
     assert all("over the limit" in near.misses[0] for near in empty.near_misses)
 
 
-async def test_the_cheapest_of_two_comes_first(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """An order that was asked for goes before the order of naming."""
+async def test_sort_order_precedes_the_order_of_names(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """A requested sort order replaces the order of the question."""
     answer = await asking(sample).answer("cheapest of iphone 15 or iphone 16e", NOTHING_BEFORE)
     assert [shown.title[:16] for shown in answer.products] == ["Apple iPhone 16e", "Apple iPhone 15 "]
 
 
-async def test_a_follow_up_speaks_of_all_of_them(sample: Any, conversation: Callable[..., Any]) -> None:
-    """A limit that comes later is a limit for each, another product takes their place."""
+async def test_follow_up_applies_to_all_products(sample: Any, conversation: Callable[..., Any]) -> None:
+    """A later limit applies to each product; another product replaces all."""
     answer = await conversation(sample, "iPhone 15 vs Pixel 9", "under 79950")
     assert [shown.title[:15] for shown in answer.products] == ["Apple iPhone 15"]
     other = await conversation(sample, "iPhone 15 vs Pixel 9", "what about oneplus 13r")
@@ -67,7 +67,7 @@ async def test_a_follow_up_speaks_of_all_of_them(sample: Any, conversation: Call
 
 @pytest.mark.parametrize("question", ["iPhone 15 or Galaxy S25 under 90000", "samsung s24 vs pixel 9", "ps5 or xbox"])
 def test_alternatives_survive_the_client(question: str, names: VocabularyIndex) -> None:
-    """What a client sends back names the same alternatives."""
+    """Criteria that a client sends back restore the same alternatives."""
     reading = parse_question(question, names)
     sent = to_product_criteria(reading.criteria, None, names)
     assert reading.alternatives
@@ -76,31 +76,31 @@ def test_alternatives_survive_the_client(question: str, names: VocabularyIndex) 
     )
 
 
-async def test_either_kind_will_do(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """“Laptop or tablet” is filed under both."""
+async def test_either_kind_is_accepted(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """“Laptop or tablet” searches both categories."""
     answer = await asking(sample).answer("laptop or tablet under 17000", NOTHING_BEFORE)
     assert {shown.title.partition(" ")[0] for shown in answer.products} == {"Redmi", "Samsung", "JioBook"}
     assert answer.criteria is not None
     assert answer.criteria.category == "laptop or tablet"
 
 
-def test_either_feature_will_do(names: VocabularyIndex) -> None:
-    """“4G or 5G” asks for neither of them alone."""
+def test_either_feature_is_accepted(names: VocabularyIndex) -> None:
+    """“4G or 5G” requires neither of them alone."""
     features = parse_question("4g or 5g phone", names).criteria.features
     assert [feature.name for feature in features] == ["4G or 5G"]
     assert features[0].is_met_by(frozenset({"5g"}), {})
 
 
-def test_a_feature_that_may_be_denied_is_not_merged(names: VocabularyIndex) -> None:
-    """What an attribute says is not there must not be let in by another feature's wording."""
+def test_deniable_feature_is_not_merged(names: VocabularyIndex) -> None:
+    """A feature that an attribute denies must not be met by the wording of another feature."""
     features = parse_question("headphones with noise cancelling or bluetooth", names).criteria.features
     assert [feature.name for feature in features] == ["noise cancelling", "Bluetooth"]
 
 
-async def test_either_kind_will_do_without_categories(
+async def test_either_kind_is_accepted_without_categories(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Where the catalogue files nothing, the texts of both kinds count."""
+    """Without categories the words of both kinds count."""
     catalog = make_catalog([product("Alpha laptop"), product("Beta tablet"), product("Gamma printer")])
     answer = await asking(catalog).answer("laptop or tablet under 500", NOTHING_BEFORE)
     assert {shown.title for shown in answer.products} == {"Alpha laptop", "Beta tablet"}

@@ -1,4 +1,4 @@
-"""Whatever is typed: no failure, no long wait, nothing that breaks a criterion."""
+"""Property tests: any text is parsed quickly and answered without an error."""
 
 import time
 from typing import Any
@@ -28,8 +28,8 @@ SENTENCES = st.lists(WORDS, max_size=60).map(" ".join)
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.text(max_size=LONGEST), SENTENCES))
-def test_any_text_is_read(text: str) -> None:
-    """Reading never fails, its limits are in order, and what was understood can be told in words."""
+def test_any_text_is_parsed(text: str) -> None:
+    """Parsing never fails, limits are ordered, and the criteria can be described."""
     reading = parse_question(text, KNOWN)
     criteria = reading.criteria
     if criteria.price_min is not None and criteria.price_max is not None:
@@ -43,7 +43,7 @@ def test_any_text_is_read(text: str) -> None:
 async def test_any_conversation_is_answered(
     question: str, before: list[str], sample_products: Any, make_catalog: Any
 ) -> None:
-    """Any sentence after any others has an answer whose products are all priced and linked."""
+    """Any conversation gets an answer; all its products have a price and a link."""
     assistant = CatalogAssistant(make_catalog(sample_products), AssistantSettings())
     messages = [ConversationMessage(text=text, sender="user") for text in before]
     answer = await assistant.answer(question, ConversationContext(messages=messages))
@@ -59,15 +59,15 @@ async def test_any_conversation_is_answered(
         "phone phone ", "1-1-", "₹1k-", "\N{COMBINING ACUTE ACCENT}", "for the a an ", "max ", "one ", "/5 ",
     ],
 )  # fmt: skip
-def test_no_text_takes_long(piece: str) -> None:
-    """Two thousand characters that invite backtracking are read at once."""
+def test_parsing_is_fast(piece: str) -> None:
+    """Two thousand characters that provoke backtracking are parsed quickly."""
     text = (piece * LONGEST)[:LONGEST]
     started = time.perf_counter()
     parse_question(text, KNOWN)
     assert time.perf_counter() - started < SECONDS
 
 
-def test_text_is_never_a_format(names: VocabularyIndex) -> None:
-    """Braces and percent signs in a question are only characters."""
+def test_text_is_never_a_format_string(names: VocabularyIndex) -> None:
+    """Braces and percent signs in a question are ordinary characters."""
     reading = parse_question("phone {0} {x.__class__} %s %(y)s under 500", names)
     assert reading.criteria.price_max == 500

@@ -1,4 +1,4 @@
-"""Whole answers over small catalogues and over the sample."""
+"""Complete answers from small catalogues and from the sample."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -39,10 +39,10 @@ QUESTIONS = [
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-async def test_no_product_breaks_a_criterion(
+async def test_recommendations_meet_all_criteria(
     question: str, sample: Any, asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Every recommended product meets what was read, whichever way it was found, and there is one."""
+    """There is a recommendation, and every one meets the criteria."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     known = VocabularyIndex(await sample.get_vocabulary(), "INR")
     criteria = parse_question(question, known).criteria
@@ -51,8 +51,8 @@ async def test_no_product_breaks_a_criterion(
     assert [criteria.find_unmet(by_title[shown.title]) for shown in answer.products] == [[] for _ in answer.products]
 
 
-async def test_the_flagship_question(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """The question of the front page: three 5G phones with 8 GB up to ₹12,000, everything filled in."""
+async def test_example_question(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """The question of the front page gets three complete 5G phones with 8 GB up to ₹12,000."""
     answer = await asking(sample).answer("best 5G phone under ₹12,000 with 8GB RAM", NOTHING_BEFORE)
     assert len(answer.products) == 3
     for shown in answer.products:
@@ -68,16 +68,16 @@ async def test_the_flagship_question(sample: Any, asking: Callable[..., CatalogA
     assert answer.products[0].title in answer.recommendations_summary
 
 
-async def test_the_same_question_has_the_same_answer(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """Nothing is left to chance."""
+async def test_answers_are_deterministic(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """The same question gets the same answer."""
     first = await asking(sample).answer(QUESTIONS[4], NOTHING_BEFORE)
     assert await asking(sample).answer(QUESTIONS[4], NOTHING_BEFORE) == first
 
 
-async def test_without_a_fit_the_obstacle_is_named(
+async def test_obstacle_is_named_if_nothing_fits(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Nothing is recommended; the summary says what stood in the way, the near misses what each of them misses."""
+    """Nothing is recommended; the summary names the obstacle, the near misses their unmet criteria."""
     catalog = make_catalog(
         [
             product("Alpha", category="smartphones", price="12999", attributes={"ram_gb": 8}),
@@ -95,23 +95,23 @@ async def test_without_a_fit_the_obstacle_is_named(
     }
 
 
-async def test_an_unknown_rating_meets_no_limit(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """Where no ratings are known a limit on them admits nothing, and the answer says so."""
+async def test_unknown_rating_meets_no_limit(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """Without known ratings a limit on them excludes all products, and the answer says so."""
     answer = await asking(sample).answer("laptop rated above 4 stars", NOTHING_BEFORE)
     assert answer.products == []
     assert "the rating is not known for the 25 otherwise fitting products" in answer.recommendations_summary
     assert [near.misses for near in answer.near_misses] == [["rating is not known"]] * 3
 
 
-async def test_a_wish_for_good_ratings_is_no_limit(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """“Highly rated” orders; without ratings the answer stays, and says that they are missing."""
+async def test_preference_for_ratings_is_no_limit(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """“Highly rated” only sorts; the answer says if ratings are missing."""
     answer = await asking(sample).answer("highly rated laptops", NOTHING_BEFORE)
     assert len(answer.products) == 3
     assert "no ratings" in answer.recommendations_summary
 
 
-async def test_another_currency_is_never_compared(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """$60 says nothing about rupees: an empty answer that tells why, with prices labelled by their currency."""
+async def test_currencies_are_not_compared(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """A limit in dollars finds no prices in rupees, and the answer says why."""
     answer = await asking(sample).answer("phone under $60000", NOTHING_BEFORE)
     assert answer.products == []
     assert "rupees (₹)" in answer.recommendations_summary
@@ -119,10 +119,10 @@ async def test_another_currency_is_never_compared(sample: Any, asking: Callable[
     assert all(near.currency == "INR" and "INR" in near.misses[0] for near in answer.near_misses)
 
 
-async def test_a_mark_less_price_is_in_the_only_currency_there_is(
+async def test_price_without_a_mark_is_in_the_only_currency(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Over a catalogue in dollars “under 500” means dollars."""
+    """In a catalogue in dollars “under 500” means dollars."""
     catalog = make_catalog([product("Alpha", category="laptops", price="450", currency="USD")])
     answer = await asking(catalog).answer("laptop under 500", NOTHING_BEFORE)
     assert [shown.title for shown in answer.products] == ["Alpha"]
@@ -132,19 +132,17 @@ async def test_a_mark_less_price_is_in_the_only_currency_there_is(
     "question",
     ["asdfgh qwerty", "what's the weather in Delhi", "write me a poem", "🙂🙂🙂", "who is the prime minister"],
 )
-async def test_what_is_no_question_gets_a_polite_answer(
-    question: str, sample: Any, asking: Callable[..., CatalogAssistant]
-) -> None:
-    """Nothing is offered, and the summary tells what can be asked."""
+async def test_off_topic_text_gets_help(question: str, sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """Nothing is recommended, and the summary explains what can be asked."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     assert answer.products == answer.near_misses == []
     assert "Ask me" in answer.recommendations_summary
 
 
-async def test_an_accessory_is_never_answered_with_the_device(
+async def test_devices_and_accessories_are_not_confused(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Who asks for a case gets no phone, who asks for the phone gets no case, with and without categories."""
+    """A question for a case finds no phone, and one for a phone no case, with and without categories."""
     catalog = make_catalog(
         [
             product("Apple iPhone 11 smartphone", brand="Apple", attributes={"ram_gb": 4, "screen_inches": 6.1}),
@@ -159,17 +157,17 @@ async def test_an_accessory_is_never_answered_with_the_device(
         assert [shown.title.startswith(title) for shown in answer.products] == [True]
 
 
-async def test_a_brand_that_nobody_knows_is_not_replaced(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """An unknown name stays a requirement: nothing else is offered as if it matched."""
+async def test_unknown_brand_is_not_replaced(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """An unknown name stays a requirement."""
     for question in ("OtterBox case for iphone 15", "otterbox case", "kodak camera"):
         answer = await asking(sample).answer(question, NOTHING_BEFORE)
         assert answer.products == []
 
 
-async def test_descriptive_words_give_way_in_a_search_by_words(
+async def test_descriptive_words_are_dropped_in_keyword_search(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Without figures, words that the catalogue uses elsewhere only move products up, and the summary says so."""
+    """Without numbers, known descriptive words only rank products, and the summary says so."""
     catalog = make_catalog(
         [product("Desk speaker", category="speakers"), product("Surround receiver", category="receivers"),
          product("Sound bar stereo speaker", category="speakers")]
@@ -181,8 +179,8 @@ async def test_descriptive_words_give_way_in_a_search_by_words(
     assert strict.products == []
 
 
-async def test_a_denied_feature_is_not_had(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """“Without noise cancelling” in a description is no noise cancelling."""
+async def test_denied_feature_is_not_met(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """A description “without noise cancelling” does not state the feature."""
     answer = await asking(sample).answer("apple noise cancelling earbuds", NOTHING_BEFORE)
     assert answer.products
     assert "Apple AirPods 4" not in {shown.title for shown in answer.products}
@@ -191,24 +189,24 @@ async def test_a_denied_feature_is_not_had(sample: Any, asking: Callable[..., Ca
 async def test_products_without_a_price_are_not_recommended(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """A product without a price is neither an answer nor a near miss."""
+    """A product without a price is neither a recommendation nor a near miss."""
     catalog = make_catalog([product("Alpha", category="laptops", price=None)])
     answer = await asking(catalog).answer("laptop", NOTHING_BEFORE)
     assert answer.products == answer.near_misses == []
 
 
-async def test_variants_of_one_model_stand_back(
+async def test_variants_of_one_model_rank_last(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Three variants of one phone are no choice while there are other phones."""
+    """Other phones come before further variants of one phone."""
     variants = [product(f"Alpha ({n}GB)", category="smartphones", price=f"{n}000") for n in (4, 6, 8)]
     catalog = make_catalog([*variants, product("Beta", category="smartphones", price="90000")])
     answer = await asking(catalog).answer("cheapest phone", NOTHING_BEFORE)
     assert [shown.title for shown in answer.products] == ["Alpha (4GB)", "Beta", "Alpha (6GB)"]
 
 
-async def test_orders_are_kept(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
-    """The cheapest comes first when it was asked for, the dearest likewise."""
+async def test_sort_order_is_kept(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """The cheapest or the most expensive product comes first on request."""
     prices = [float(product.price) for product in sample.products if product.category == "laptops"]
     cheapest = await asking(sample).answer("cheapest laptop", NOTHING_BEFORE)
     dearest = await asking(sample).answer("most expensive laptop", NOTHING_BEFORE)
@@ -216,10 +214,10 @@ async def test_orders_are_kept(sample: Any, asking: Callable[..., CatalogAssista
     assert dearest.products[0].price == max(prices)
 
 
-async def test_the_best_rated_needs_more_than_one_voice(
+async def test_few_ratings_count_little(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Five stars by one buyer do not outweigh 4.7 by a thousand."""
+    """Five stars by one buyer rank below 4.7 by a thousand."""
     catalog = make_catalog(
         [
             product("Alpha", category="laptops", rating=Decimal(5), rating_count=1),
@@ -231,8 +229,8 @@ async def test_the_best_rated_needs_more_than_one_voice(
     assert answer.products[0].rating == 4.7
 
 
-async def test_names_are_kept_for_a_minute(sample: Any) -> None:
-    """The catalogue's names are read once a minute, not once a question."""
+async def test_vocabulary_is_cached(sample: Any) -> None:
+    """The vocabulary is read once a minute."""
     now = [0.0]
     assistant = CatalogAssistant(sample, AssistantSettings(), monotonic=lambda: now[0])
     for second in (0, 1, VOCABULARY_LIFETIME_SECONDS - 1, VOCABULARY_LIFETIME_SECONDS, VOCABULARY_LIFETIME_SECONDS + 1):
@@ -241,10 +239,10 @@ async def test_names_are_kept_for_a_minute(sample: Any) -> None:
     assert sample.vocabularies == 2
 
 
-async def test_an_empty_catalogue_answers_too(
+async def test_empty_catalogue_gives_empty_answers(
     make_catalog: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Before anything was imported every question has an empty answer."""
+    """Before an import every question gets an empty answer."""
     answer = await asking(make_catalog([])).answer("best 5G phone under ₹12,000", NOTHING_BEFORE)
     assert answer.products == answer.near_misses == []
     assert isinstance(answer, Answer)

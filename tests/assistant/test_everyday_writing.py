@@ -1,4 +1,4 @@
-"""How people write: Hindi in Latin letters, short forms, features at the end of a sentence."""
+"""Informal questions: Hindi in Latin letters, abbreviations, features at the end."""
 
 import pytest
 
@@ -26,17 +26,15 @@ from shopassist.catalog.criteria import SortOrder
         ("phone under 12000 or 15000", None, 15000),
     ],
 )
-def test_prices_are_read_as_they_are_said(
-    question: str, low: int | None, high: int | None, names: VocabularyIndex
-) -> None:
-    """The comparison may stand behind the sum, and nothing of it is taken for a word of the product."""
+def test_informal_prices_are_read(question: str, low: int | None, high: int | None, names: VocabularyIndex) -> None:
+    """The comparison may follow the amount; no part of it becomes a term."""
     criteria = parse_question(question, names).criteria
     assert (criteria.price_min, criteria.price_max, criteria.terms) == (low, high, ())
     assert criteria.categories == ("smartphones",)
 
 
-def test_the_cheapest_in_hindi(names: VocabularyIndex) -> None:
-    """“Sabse sasta” is an order."""
+def test_cheapest_in_hindi(names: VocabularyIndex) -> None:
+    """“Sabse sasta” sorts by price."""
     criteria = parse_question("sabse sasta 5G phone", names).criteria
     assert (criteria.sort_order, criteria.terms) == (SortOrder.CHEAPEST, ())
 
@@ -49,8 +47,8 @@ def test_the_cheapest_in_hindi(names: VocabularyIndex) -> None:
         ("good camera and battery phone", ("camera", "battery")),
     ],
 )
-def test_a_part_is_not_the_product(question: str, preferences: tuple[str, ...], names: VocabularyIndex) -> None:
-    """The noun at the end is wanted, what is joined to it in front only tells which."""
+def test_part_is_not_the_product(question: str, preferences: tuple[str, ...], names: VocabularyIndex) -> None:
+    """The last noun is the product; nouns before it are preferences."""
     criteria = parse_question(question, names).criteria
     assert (criteria.categories, criteria.preferences, criteria.terms) == (("smartphones",), preferences, ())
 
@@ -58,15 +56,15 @@ def test_a_part_is_not_the_product(question: str, preferences: tuple[str, ...], 
 @pytest.mark.parametrize(
     "question", ["laptop with 16gb ram and an SSD", "laptop with an SSD", "laptop under 50000 with wifi and SSD"]
 )
-def test_a_feature_after_and_is_not_lost(question: str, names: VocabularyIndex) -> None:
-    """An SSD that a laptop is to have is asked for, though an SSD is also something to buy."""
+def test_feature_after_and_is_kept(question: str, names: VocabularyIndex) -> None:
+    """An SSD of a laptop is a feature, although an SSD is also a product."""
     criteria = parse_question(question, names).criteria
     assert criteria.categories == ("laptops",)
     assert criteria.features[-1].name == "SSD"
 
 
-def test_short_forms_are_read(names: VocabularyIndex) -> None:
-    """“w/” and “w/o” are no words of a product."""
+def test_abbreviations_are_read(names: VocabularyIndex) -> None:
+    """“w/” and “w/o” are not terms."""
     criteria = parse_question("phone w/ 5000mah+ battery w/o headphone jack", names).criteria
     assert criteria.terms == ()
     assert [feature.name for feature in criteria.excluded_features] == ["headphone jack"]

@@ -1,4 +1,4 @@
-"""Follow-ups: what a short question means after what was said before."""
+"""Follow-up questions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,8 +15,8 @@ from shopassist.query.models import ConversationContext, ConversationMessage, Pr
 FIRST = "5G phone under ₹30,000 with 8GB RAM"
 
 
-async def test_cheaper_means_below_what_was_shown(sample: Any, conversation: Callable[..., Any]) -> None:
-    """“Cheaper ones” are cheaper than the cheapest of the answer before, and keep every other criterion."""
+async def test_cheaper_means_below_the_shown_prices(sample: Any, conversation: Callable[..., Any]) -> None:
+    """“Cheaper ones” cost less than the cheapest shown product and meet every other criterion."""
     before = await conversation(sample, FIRST)
     after = await conversation(sample, FIRST, "cheaper ones")
     assert after.products
@@ -24,10 +24,10 @@ async def test_cheaper_means_below_what_was_shown(sample: Any, conversation: Cal
     assert all("5G" in p.features and "8 GB RAM" in p.features for p in after.products)
 
 
-async def test_cheaper_can_be_said_again(
+async def test_cheaper_can_be_repeated(
     make_catalog: Callable[..., Any], product: Callable[..., Any], conversation: Callable[..., Any]
 ) -> None:
-    """Each “cheaper” starts from the answer before it."""
+    """Each “cheaper” refers to the previous answer."""
     prices = range(1000, 10000, 1000)
     catalog = make_catalog(product(f"Phone {price}", category="smartphones", price=str(price)) for price in prices)
     asked = ("most expensive phone", "cheaper ones", "even cheaper")
@@ -39,8 +39,8 @@ async def test_cheaper_can_be_said_again(
     ]
 
 
-async def test_another_brand_keeps_the_rest(sample: Any, conversation: Callable[..., Any]) -> None:
-    """“What about samsung instead” replaces the brand and nothing else."""
+async def test_another_brand_replaces_only_the_brand(sample: Any, conversation: Callable[..., Any]) -> None:
+    """“What about samsung instead” replaces only the brand."""
     answer = await conversation(sample, "oneplus 5G phone under ₹40,000", "what about samsung instead")
     assert answer.products
     assert all("Samsung" in p.title and p.price <= 40000 and "5G" in p.features for p in answer.products)
@@ -57,19 +57,19 @@ async def test_another_brand_keeps_the_rest(sample: Any, conversation: Callable[
         ("and with 256GB storage", lambda p: any(f in p.features for f in ("256 GB storage", "512 GB storage"))),
     ],
 )
-async def test_more_is_asked_for(
+async def test_later_criteria_are_added(
     follow_up: str, holds: Callable[[Any], bool], sample: Any, conversation: Callable[..., Any]
 ) -> None:
-    """A criterion that comes later is added to those before."""
+    """A later criterion is added to the earlier ones."""
     answer = await conversation(sample, "5G phone under 50000", follow_up)
     assert answer.products
     assert all(holds(p) and p.price <= 50000 and "5G" in p.features for p in answer.products)
 
 
-async def test_a_bigger_battery_is_bigger_than_those_shown(
+async def test_bigger_battery_is_a_limit(
     make_catalog: Callable[..., Any], product: Callable[..., Any], conversation: Callable[..., Any]
 ) -> None:
-    """“Bigger battery” is a limit beside what was shown, not a wish to buy a battery."""
+    """“Bigger battery” limits the battery; it does not search for batteries."""
     catalog = make_catalog(
         product(f"Phone {n}", category="smartphones", price=f"{n}", attributes={"battery_mah": n})
         for n in (4000, 4500, 5000, 6000)
@@ -78,38 +78,36 @@ async def test_a_bigger_battery_is_bigger_than_those_shown(
     assert [p.title for p in answer.products] == ["Phone 6000"]
 
 
-async def test_another_kind_keeps_the_budget_only(sample: Any, conversation: Callable[..., Any]) -> None:
-    """“And in laptops?” drops what was meant for phones and keeps the price."""
+async def test_another_kind_keeps_only_the_budget(sample: Any, conversation: Callable[..., Any]) -> None:
+    """“And in laptops?” drops the criteria for phones and keeps the price."""
     answer = await conversation(sample, "5G phone under ₹40,000 with 5000mAh battery", "and in laptops?")
     assert answer.products
     assert answer.criteria.category == "laptop"
     assert all(p.price <= 40000 for p in answer.products)
 
 
-async def test_a_complete_question_starts_afresh(sample: Any, conversation: Callable[..., Any]) -> None:
-    """A question with its own kind of product owes nothing to the one before."""
+async def test_complete_question_starts_anew(sample: Any, conversation: Callable[..., Any]) -> None:
+    """A question with its own kind of product ignores the earlier ones."""
     fresh = await conversation(sample, "earbuds under 3000")
     assert await conversation(sample, FIRST, "not oneplus", "earbuds under 3000") == fresh
 
 
-async def test_nonsense_in_between_is_passed_over(sample: Any, conversation: Callable[..., Any]) -> None:
-    """What could not be understood leaves the thread where it was."""
+async def test_unreadable_question_is_skipped(sample: Any, conversation: Callable[..., Any]) -> None:
+    """A question that was not understood does not change the conversation."""
     direct = await conversation(sample, FIRST, "samsung")
     assert await conversation(sample, FIRST, "asdf qwer", "what's the weather?", "samsung") == direct
     assert (await conversation(sample, FIRST, "asdf qwer")).products == []
 
 
-async def test_another_number_of_the_same_line(sample: Any, conversation: Callable[..., Any]) -> None:
+async def test_number_replaces_the_model_number(sample: Any, conversation: Callable[..., Any]) -> None:
     """“What about the 16” after an iPhone 15 is an iPhone 16."""
     answer = await conversation(sample, "iphone 15", "what about the 16")
     assert answer.products
     assert all("iPhone 16" in p.title for p in answer.products)
 
 
-async def test_criteria_that_were_sent_back_take_the_place_of_the_messages(
-    sample: Any, asking: Callable[..., CatalogAssistant]
-) -> None:
-    """`last_product_criteria` is the base of a follow-up, whatever the messages say."""
+async def test_returned_criteria_replace_the_messages(sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """A follow-up is based on `last_product_criteria`, not on the messages."""
     context = ConversationContext(
         messages=[ConversationMessage(text="laptop under 100", sender="user")],
         last_product_criteria=ProductCriteria(
@@ -139,7 +137,7 @@ async def test_criteria_that_were_sent_back_take_the_place_of_the_messages(
     ],
 )
 def test_criteria_survive_the_client(question: str, names: VocabularyIndex) -> None:
-    """What a client is told and sends back is read into the criteria that it came from."""
+    """Criteria that a client sends back restore the criteria of the question."""
     reading = parse_question(question, names)
     sent = to_product_criteria(reading.criteria, reading.noun.text if reading.noun else None, names)
     back = restore_question(ProductCriteria.model_validate_json(sent.model_dump_json()), names).criteria

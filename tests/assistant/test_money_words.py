@@ -1,4 +1,4 @@
-"""Amounts as people write them."""
+"""Formatting of amounts."""
 
 import pytest
 
@@ -18,6 +18,6 @@ from shopassist.catalog.currencies import format_money
         (-1000, "INR", "-₹1,000"),
     ],
 )
-def test_amounts_are_grouped_as_their_market_does(amount: float, currency: str, words: str) -> None:
-    """Rupees group by lakh and crore, others by thousand."""
+def test_amounts_are_formatted(amount: float, currency: str, words: str) -> None:
+    """Rupees are grouped by lakh and crore, other currencies by thousand."""
     assert format_money(amount, currency) == words

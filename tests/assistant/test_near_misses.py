@@ -1,4 +1,4 @@
-"""What is said when nothing fits: only what is true of products that do not fit."""
+"""Answers if nothing fits."""
 
 from collections.abc import Callable
 from datetime import date
@@ -15,10 +15,8 @@ NOTHING_BEFORE = ConversationContext()
 @pytest.mark.parametrize(
     "question", ["phone with 8GB RAM under 5000", "unlocked phone under 20000", "iphone under 20000"]
 )
-async def test_a_near_miss_has_no_advantage_over_what_fits(
-    question: str, sample: Any, asking: Callable[..., CatalogAssistant]
-) -> None:
-    """Nothing fits, so no product meets everything, and none is dearer than the cheapest that fits."""
+async def test_near_misses_have_no_pros(question: str, sample: Any, asking: Callable[..., CatalogAssistant]) -> None:
+    """Nothing fits, so a near miss has no pros and is not compared with cheaper products."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     assert answer.products == []
     assert len(answer.near_misses) == 3
@@ -26,10 +24,10 @@ async def test_a_near_miss_has_no_advantage_over_what_fits(
     assert all(len(near.cons) == 1 and near.misses for near in answer.near_misses)
 
 
-async def test_an_old_price_stays_a_drawback_of_a_near_miss(
+async def test_old_price_is_a_con_of_a_near_miss(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """It holds whether the product fits or not; without a date there is nothing to say."""
+    """An old price is a con of a near miss; without a date there is none."""
     dated = product("A", category="laptops", price="900", price_as_of=date(2024, 9, 1))
     answer = await asking(make_catalog([dated, product("B", category="laptops", price="950")])).answer(
         "laptop under 500", NOTHING_BEFORE
@@ -46,10 +44,10 @@ async def test_an_old_price_stays_a_drawback_of_a_near_miss(
         ("phone under 10000 above 20000", "no price is both from ₹20,000 and up to ₹10,000."),
     ],
 )
-async def test_the_summary_says_what_stands_in_the_way(
+async def test_summary_names_the_obstacle(
     question: str, sentence: str, sample: Any, asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """The very words that no product states, or the limits that exclude each other, beside the nearest products."""
+    """The summary names the terms that no product has, or the limits that contradict each other."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     assert answer.products == []
     assert answer.near_misses

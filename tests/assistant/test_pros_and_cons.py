@@ -1,4 +1,4 @@
-"""Pros and cons are true: each one is recomputed here from the data that it speaks of."""
+"""Pros and cons, recomputed from the data."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ ANYTHING = Criteria()
 
 
 @pytest.mark.parametrize("category", ["smartphones", "laptops", "earbuds", "televisions", "speakers", "storage"])
-def test_every_sentence_is_true(category: str, sample_products: list[Product]) -> None:
-    """Over every kind of product of the sample, what is said about a product follows from the figures of all."""
+def test_pros_and_cons_are_true(category: str, sample_products: list[Product]) -> None:
+    """For every category of the sample, each pro and con follows from the data of all products."""
     fitting = [product for product in sample_products if product.category == category]
     shown = fitting[:3]
     for product in fitting:
@@ -68,16 +68,16 @@ def _compares(sentence: str, product: Product, fitting: Sequence[Product], shown
     return False
 
 
-def test_prices_of_another_currency_do_not_count(product: Callable[..., Any]) -> None:
-    """A price in dollars is no cheaper than one in rupees."""
+def test_prices_of_other_currencies_are_not_compared(product: Callable[..., Any]) -> None:
+    """A price in dollars is not compared with one in rupees."""
     rupees, dollars = product("A", price="5000"), product("B", price="60", currency="USD")
     comparison = ProductComparison([rupees, dollars], [rupees, dollars], ANYTHING)
     assert not any("price" in pro.lower() for pro in comparison.list_pros(dollars))
     assert not any("cheapest" in con for con in comparison.list_cons(rupees))
 
 
-def test_an_old_price_is_a_drawback(product: Callable[..., Any]) -> None:
-    """A price with a date says that it is indicative."""
+def test_old_price_is_a_con(product: Callable[..., Any]) -> None:
+    """A price with a date is called indicative."""
     dated = product("A", price_as_of=date(2024, 9, 1))
     assert ProductComparison([dated], [dated], ANYTHING).list_cons(dated) == [
         "Price is indicative, as of September 2024"
@@ -103,13 +103,13 @@ def test_an_old_price_is_a_drawback(product: Callable[..., Any]) -> None:
         ("anything", None, ""),
     ],
 )
-def test_attributes_are_told_in_words(key: str, value: object, words: str) -> None:
-    """Known keys have their wording, unknown ones are made readable, what is absent is not told."""
+def test_attributes_are_described(key: str, value: object, words: str) -> None:
+    """Known keys have a wording, others are made readable, absent values are left out."""
     assert describe_attribute(key, value) == words
 
 
-def test_what_was_asked_for_is_told_first(product: Callable[..., Any]) -> None:
-    """Of many facts the five that matter are told, those that were asked for before all others."""
+def test_requested_facts_come_first(product: Callable[..., Any]) -> None:
+    """The five most important facts are listed, first those that were asked for."""
     many = {"network": "5G", "ram_gb": 8, "storage_gb": 128, "battery_mah": 5000, "nfc": True, "screen_inches": 6.7,
             "display_type": "AMOLED", "package_weight": 300}  # fmt: skip
     facts = select_facts(product("A", attributes=many), Criteria(terms=("nfc",)))

@@ -1,4 +1,4 @@
-"""Prices and figures, in all the ways in which people write them."""
+"""Parsing of prices and limits on attributes."""
 
 from decimal import Decimal
 
@@ -67,8 +67,8 @@ def test_prices_are_read(
         "what about the 16", "1080p monitor", "Find me 3.5mm charging cable",
     ],
 )  # fmt: skip
-def test_names_of_models_are_no_prices(question: str, names: VocabularyIndex) -> None:
-    """A number that belongs to a model, a year or another unit is no price."""
+def test_model_numbers_are_no_prices(question: str, names: VocabularyIndex) -> None:
+    """A number of a model, a year or another unit is not a price."""
     criteria = parse_question(question, names).criteria
     assert criteria.price_min is None
     assert criteria.price_max is None
@@ -123,8 +123,8 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("question", "expected"), BOUNDS)
-def test_figures_are_read(question: str, expected: list[str], names: VocabularyIndex) -> None:
-    """A figure becomes a limit on the attribute that it speaks of, in the kind of product that was named."""
+def test_attribute_limits_are_read(question: str, expected: list[str], names: VocabularyIndex) -> None:
+    """A number becomes a limit on the attribute that it describes in the kind of product."""
     bounds = parse_question(question, names).criteria.bounds
     assert sorted(_shown(b.name, b.minimum, b.maximum, b.exclusive) for b in bounds) == sorted(expected)
 

@@ -1,4 +1,4 @@
-"""Misspelt words: read as the nearest known one where nothing fits otherwise, and told."""
+"""Spelling correction if nothing fits otherwise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +21,10 @@ NOTHING_BEFORE = ConversationContext()
         ("samsng lapto or phone", "samsung laptop or phone", "“lapto” as laptop"),
     ],
 )
-async def test_a_misspelt_word_is_read_as_the_nearest(
+async def test_misspelt_word_is_corrected(
     misspelt: str, right: str, told: str, sample: Any, asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """The answer is that to the question without the mistake, and says how the word was read."""
+    """The answer is that of the corrected question, and it names the correction."""
     answer = await asking(sample).answer(misspelt, NOTHING_BEFORE)
     expected = await asking(sample).answer(right, NOTHING_BEFORE)
     assert answer.products == expected.products
@@ -33,37 +33,37 @@ async def test_a_misspelt_word_is_read_as_the_nearest(
     assert answer.criteria == expected.criteria
 
 
-async def test_a_mistake_in_an_earlier_question_is_put_right_too(sample: Any, conversation: Callable[..., Any]) -> None:
-    """A follow-up goes on from what was understood."""
+async def test_earlier_questions_are_corrected(sample: Any, conversation: Callable[..., Any]) -> None:
+    """A follow-up continues from the corrected question."""
     answer = await conversation(sample, "samsng phone", "under 15000")
     assert answer.products
     assert answer.products == (await conversation(sample, "samsung phone", "under 15000")).products
 
 
 @pytest.mark.parametrize("question", ["kodak camera", "boult earbuds", "mix phone", "s24x galaxy", "asdfgh qwerty"])
-async def test_what_is_no_mistake_is_left_alone(
+async def test_other_words_are_not_corrected(
     question: str, sample: Any, asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Unknown names, short words, words with digits and gibberish are not replaced by what looks like them."""
+    """Unknown names, short words, words with digits and gibberish are not replaced."""
     answer = await asking(sample).answer(question, NOTHING_BEFORE)
     assert answer.products == []
     assert "I read" not in answer.recommendations_summary
 
 
-async def test_a_word_of_the_catalogue_is_never_corrected(
+async def test_word_of_the_catalogue_is_not_corrected(
     make_catalog: Callable[..., Any], product: Callable[..., Any], asking: Callable[..., CatalogAssistant]
 ) -> None:
-    """Where “phome” is a word of a title it means that product alone."""
+    """“Phome” is not corrected if it is a word of a title."""
     catalog = make_catalog([product("Phome lamp", price="5000"), product("Beta phone", category="smartphones")])
     answer = await asking(catalog).answer("phome under 100", NOTHING_BEFORE)
     assert answer.products == []
     assert "I read" not in answer.recommendations_summary
 
 
-async def test_spelling_costs_nothing_while_something_fits(
+async def test_no_correction_while_something_fits(
     sample: Any, asking: Callable[..., CatalogAssistant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No word is looked up while the strict search has an answer."""
+    """No word is looked up if the search finds products."""
 
     async def never(words: list[str]) -> dict[str, str]:
         raise AssertionError(words)

@@ -1,4 +1,4 @@
-"""What unit tests share."""
+"""Shared fixtures."""
 
 from pathlib import Path
 
@@ -9,5 +9,5 @@ from tests.support.catalog_files import Shop
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    """An empty one."""
+    """Return an empty shop."""
     return Shop(tmp_path)

@@ -1,4 +1,4 @@
-"""Importing catalogue files: what is read, what is guessed, and what is refused and why."""
+"""Import of catalogue files: formats, guesses and rejected rows."""
 
 import gzip
 import json
@@ -32,8 +32,8 @@ RECORD = (
         ("a.json.gz", gzip.compress(f'{{"total": 1, "products": [{RECORD}]}}'.encode())),
     ],
 )
-async def test_every_format_gives_the_same_product(shop: Shop, name: str, content: str | bytes) -> None:
-    """CSV with a byte order mark or another delimiter, JSON lines and JSON, compressed or not; columns are guessed."""
+async def test_formats_give_the_same_product(shop: Shop, name: str, content: str | bytes) -> None:
+    """CSV (any delimiter, byte order mark), JSON lines and JSON, compressed or not, give the same product."""
     report = await shop.take(shop.file(name, content))
     assert (report.inserted, report.rejected) == (1, 0)
     taken = shop.product("7")
@@ -41,8 +41,8 @@ async def test_every_format_gives_the_same_product(shop: Shop, name: str, conten
     assert (taken.price, taken.currency, taken.attributes) == (Decimal("11999.00"), "INR", {"ram_gb": 8})
 
 
-async def test_importing_again_changes_nothing(shop: Shop) -> None:
-    """The second time all is unchanged, a changed row is updated, and a key twice in a batch is counted as repeated."""
+async def test_second_import_changes_nothing(shop: Shop) -> None:
+    """A second import leaves rows unchanged, updates changed rows, and counts a key twice in a batch as repeated."""
     path = shop.file("a.jsonl", [row(1), row(2)])
     assert (await shop.take(path)).inserted == 2
     assert (await shop.take(path)).unchanged == 2
@@ -77,8 +77,8 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES, ids=[reason for _, reason in BAD_LINES])
-async def test_a_bad_row_is_set_aside_with_its_reason(shop: Shop, line: str, reason: str) -> None:
-    """It is counted, written beside the input, and spoils neither its neighbours nor the file."""
+async def test_bad_row_is_rejected_with_a_reason(shop: Shop, line: str, reason: str) -> None:
+    """A bad row is counted and written to the reject file; the other rows are stored."""
     path = shop.file(
         "a.jsonl",
         "\n".join([json.dumps(row(8, link="", rating=4, price_as_of="2025-01-02")), line, json.dumps(row(9))]),
@@ -90,8 +90,8 @@ async def test_a_bad_row_is_set_aside_with_its_reason(shop: Shop, line: str, rea
     assert reason in reject["reason"]
 
 
-async def test_bad_rows_of_csv(shop: Shop) -> None:
-    """Ragged rows, foreign encodings and open quotes are set aside; their line is told."""
+async def test_bad_csv_rows_are_rejected(shop: Shop) -> None:
+    """Rows with too few cells, another encoding or an open quote are rejected with their line."""
     good = b"id,title,price\n1,One,$5\n"
     path = shop.file("a.csv", good + b'2,Two\n3,Caf\xe9,$5\n4,Four,$5,extra\n5,Five,$6\n6,"Six,$5\n')
     report = await shop.take(path)
@@ -99,8 +99,8 @@ async def test_bad_rows_of_csv(shop: Shop) -> None:
     assert [reject["line"] for reject in shop.rejects(path)[:3]] == [3, 4, 5]
 
 
-async def test_rejects_of_an_earlier_import_do_not_linger(shop: Shop) -> None:
-    """When all rows are good there is no reject file, and it can be put elsewhere."""
+async def test_reject_file_of_an_earlier_import_is_deleted(shop: Shop) -> None:
+    """An import without rejected rows leaves no reject file. The file can be placed elsewhere."""
     path = shop.file("a.jsonl", [row(1), row(2, title="")])
     await shop.take(path)
     elsewhere = shop.folder / "elsewhere.jsonl"
@@ -110,8 +110,8 @@ async def test_rejects_of_an_earlier_import_do_not_linger(shop: Shop) -> None:
     assert not path.with_name("a.jsonl.rejects.jsonl").exists()
 
 
-async def test_prices_without_a_currency_stop_before_the_first_row(shop: Shop) -> None:
-    """One clear sentence; any of option, column and sign is enough."""
+async def test_prices_without_a_currency_stop_the_import(shop: Shop) -> None:
+    """The import fails before the first row; an option, a column or a sign is enough."""
     rows = [{"id": 1, "title": "t", "price": 5}]
     path = shop.file("a.jsonl", rows)
     with pytest.raises(InvalidInputError, match="name no currency: say --currency"):
@@ -121,8 +121,8 @@ async def test_prices_without_a_currency_stop_before_the_first_row(shop: Shop) -
     assert shop.product("1").currency == "EUR"
 
 
-async def test_columns_can_be_told(shop: Shop) -> None:
-    """An override wins over the guess; what does not exist is named."""
+async def test_columns_can_be_mapped(shop: Shop) -> None:
+    """A mapping replaces the guess; unknown fields and columns are named."""
     path = shop.file("a.csv", "id,name,label,price,mrp\n1,n,l,$1,$2\n")
     await shop.take(path, columns={"title": "label", "price": "mrp"})
     assert (shop.product("1").title, shop.product("1").price) == ("l", Decimal("2.00"))
@@ -132,8 +132,8 @@ async def test_columns_can_be_told(shop: Shop) -> None:
         plan_import(path, ImportOptions(columns={"title": "x"}))
 
 
-def test_the_guess_is_shown(shop: Shop) -> None:
-    """Each field with its column, and in words what was taken for granted."""
+def test_plan_is_described(shop: Shop) -> None:
+    """The plan lists each field with its column and the assumptions."""
     path = shop.file("a.jsonl", [{"id": 1, "title": "t", "price": 5, "supplier": "s", "short_description": "d",
                                   "img_500x500": "http://x/y", "attr_n_weight": 1.0}])  # fmt: skip
     shown = {name: (column, remark) for name, column, remark in plan_import(path).description}
@@ -143,8 +143,8 @@ def test_the_guess_is_shown(shop: Shop) -> None:
     assert "store" in shown["link"][1]
 
 
-async def test_a_file_that_is_cut_off(shop: Shop) -> None:
-    """What was whole is taken, and the error tells how many rows that were."""
+async def test_truncated_file(shop: Shop) -> None:
+    """Complete rows are stored, and the error tells their number."""
     whole = gzip.compress("\n".join(json.dumps(row(n, note=f"{n * 7919}")) for n in range(20_000)).encode())
     path = shop.file("a.jsonl.gz", whole[: len(whole) // 2])
     with pytest.raises(InvalidInputError, match=r"is cut off.* The [\d,]+ good rows before that were taken"):
@@ -158,8 +158,8 @@ NO_FILES = [("a.csv", b""), ("a.json", b"{}"), ("a.json", b"[1"), ("a.json", b"\
 
 
 @pytest.mark.parametrize(("name", "content"), [*NO_FILES, ("a.gz", b"\x1f\x8bx"), ("a.csv.gz", b"\x1f\x8bx")])
-async def test_files_that_are_none(shop: Shop, name: str, content: bytes) -> None:
-    """One sentence for the owner, never a traceback."""
+async def test_unreadable_files(shop: Shop, name: str, content: bytes) -> None:
+    """A file that cannot be read gives one sentence, no traceback."""
     with pytest.raises(InvalidInputError):
         await shop.take(shop.file(name, content))
     with pytest.raises(InvalidInputError):

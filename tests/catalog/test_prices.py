@@ -1,4 +1,4 @@
-"""Prices as foreign catalogues write them."""
+"""Parsing of prices in catalogue files."""
 
 from decimal import Decimal
 from typing import Any
@@ -24,8 +24,8 @@ from shopassist.catalog.importer.values import InvalidRowError, parse_price
         (7, "7.00", None),
     ],
 )
-def test_prices_as_people_write_them(written: Any, amount: str, currency: str | None) -> None:
-    """Thousands, decimal signs and currencies are told apart."""
+def test_prices_are_parsed(written: Any, amount: str, currency: str | None) -> None:
+    """Thousands separators, decimal signs and currencies are recognised."""
     assert parse_price(written) == (Decimal(amount), currency)
 
 
@@ -36,14 +36,14 @@ NO_PRICES = [
 
 
 @pytest.mark.parametrize("written", NO_PRICES)
-def test_prices_that_are_refused(written: Any) -> None:
-    """What is no finite positive amount, or can be read in two ways, is refused."""
+def test_invalid_prices_are_rejected(written: Any) -> None:
+    """Amounts that are not finite and positive, or are ambiguous, are rejected."""
     with pytest.raises(InvalidRowError):
         parse_price(written)
 
 
-def test_a_sign_that_several_currencies_share() -> None:
-    """The fallback decides when it is one of them, and a stated currency that is none of them is a contradiction."""
+def test_shared_currency_sign() -> None:
+    """The fallback decides if it is one of the currencies; a stated currency that is none of them is an error."""
     assert parse_price("$5", fallback="CAD") == (Decimal("5.00"), "CAD")
     assert parse_price("$5", fallback="INR") == (Decimal("5.00"), "USD")
     with pytest.raises(InvalidRowError, match="contradict"):
@@ -51,6 +51,6 @@ def test_a_sign_that_several_currencies_share() -> None:
 
 
 def test_minor_units() -> None:
-    """Cents become dollars; yen have no smaller unit."""
+    """Cents are converted to dollars; yen have no minor unit."""
     assert parse_price(4995, fallback="USD", in_minor_units=True) == (Decimal("49.95"), "USD")
     assert parse_price(4995, fallback="JPY", in_minor_units=True) == (Decimal("4995.00"), "JPY")

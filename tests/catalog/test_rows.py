@@ -1,4 +1,4 @@
-"""What becomes of the columns of a row."""
+"""Conversion of rows to products."""
 
 from decimal import Decimal
 from typing import cast
@@ -14,7 +14,7 @@ from tests.support.catalog_files import Shop, row
 
 
 async def test_attributes_are_cleaned(shop: Shop) -> None:
-    """Scalars stay as JSON values, text loses its markup, and links, nested records and empty values stay out."""
+    """Scalars become JSON values, markup is removed; links, nested records and empty values are left out."""
     facts = {
         "warrantyInformation": "1 <b>year</b> &amp; more",
         "inStock": "yes",
@@ -38,8 +38,8 @@ async def test_attributes_are_cleaned(shop: Shop) -> None:
     }
 
 
-async def test_a_link_to_a_store_where_there_is_none(shop: Shop) -> None:
-    """Amazon's search of the currency's country, or the owner's template."""
+async def test_missing_link_becomes_a_store_search(shop: Shop) -> None:
+    """The link is a search at Amazon in the country of the currency, or the template of the owner."""
     path = shop.file("a.jsonl", [row(1, brand="Acme & Co", currency="INR"), row(2)])
     await shop.take(path)
     assert shop.product("1").link == "https://www.amazon.in/s?k=Acme+%26+Co+Thing+1"
@@ -50,15 +50,15 @@ async def test_a_link_to_a_store_where_there_is_none(shop: Shop) -> None:
         plan_import(path, ImportOptions(link_template="ftp://x/{query}"))
 
 
-async def test_products_without_ids_keep_their_identity(shop: Shop) -> None:
-    """Their id is a fingerprint, so that importing again finds them."""
+async def test_products_without_ids_get_stable_ids(shop: Shop) -> None:
+    """The id is a hash, so that a second import finds the products."""
     path = shop.file("a.csv", "title,price\nOne,$5\nTwo,$6\n")
     assert (await shop.take(path)).inserted == 2
     assert (await shop.take(path)).unchanged == 2
 
 
-async def test_icecat_facts_get_names_with_units(shop: Shop) -> None:
-    """RAM of a notebook, storage of a phone; a category only where the facts leave no doubt; cents become dollars."""
+async def test_icecat_columns_become_attributes(shop: Shop) -> None:
+    """Columns get keys with units; the category is set only if it is certain; cents become dollars."""
     shape = {"supplier": "HP", "short_description": None, "img_500x500": "http://x/y.jpg", "price": 10995}
     laptop = {"attr_t_product_type": "Notebook", "attr_n_internal_memory": 4.0, "attr_n_total_storage_capacity": 250.0,
               "attr_n_display_diagonal": 17.0, "attr_b_bluetooth": True, "attr_t_product_colour": "Silver"}  # fmt: skip
@@ -81,8 +81,8 @@ async def test_icecat_facts_get_names_with_units(shop: Shop) -> None:
     assert "ram_gb" not in third.attributes
 
 
-async def test_the_sample_fills_an_empty_catalogue_only(shop: Shop) -> None:
-    """It is loaded once, whole, and never beside products of the owner's."""
+async def test_sample_fills_only_an_empty_catalogue(shop: Shop) -> None:
+    """The sample is loaded once and completely, and never beside other products."""
     unit_of_work = cast("UnitOfWork[Repositories]", shop.unit_of_work)
     assert await load_sample(unit_of_work) > 100
     assert await load_sample(unit_of_work) == 0

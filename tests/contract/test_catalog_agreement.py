@@ -1,4 +1,4 @@
-"""Search and import over whatever hypothesis thinks of: both twins agree with the one definition of every criterion."""
+"""Property tests of search and import: both implementations agree with `Criteria`."""
 
 from contextlib import suppress
 from decimal import Decimal
@@ -60,7 +60,7 @@ BOUNDS = st.builds(
 
 
 def few(values: list[str]) -> st.SearchStrategy[tuple[str, ...]]:
-    """Mostly none of `values`, sometimes one or two."""
+    """Draw up to two of `values`."""
     return st.lists(st.sampled_from(values), max_size=2).map(tuple)
 
 
@@ -91,10 +91,10 @@ CRITERIA = (
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(offered=st.lists(PRODUCTS, min_size=3, max_size=10), asked=st.lists(CRITERIA, min_size=8, max_size=12))
-async def test_search_finds_exactly_what_misses_nothing(
+async def test_search_agrees_with_find_unmet(
     catalog: CatalogRepository, offered: list[dict[str, Any]], asked: list[Criteria]
 ) -> None:
-    """Whatever is offered and asked, both twins return the products that `Criteria.find_unmet` has nothing against."""
+    """Both implementations return exactly the products for which `Criteria.find_unmet` is empty."""
     products = [product(str(number), **facts) for number, facts in enumerate(offered)]
     products += [product(str(number), price=None, currency=None) for number in range(len(products), 10)]
     await catalog.upsert(products)
@@ -116,10 +116,10 @@ WILD_ROWS = st.dictionaries(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(WILD_ROWS, max_size=5), titles=st.lists(st.text(min_size=1), min_size=5, max_size=5))
-async def test_what_an_import_takes_can_be_stored(
+async def test_imported_rows_can_be_stored(
     catalog: CatalogRepository, rows: list[dict[str, Any]], titles: list[str]
 ) -> None:
-    """Whatever stands in a file: the row is refused, or kept without spoiling its batch."""
+    """Any row is rejected, or stored without an error in its batch."""
     fields = ("title", "price", "brand", "category", "description", "rating", "rating_count", "link")
     mapping = {name: name for name in fields} | {"rating_count": "reviews"}
     builder = ProductBuilder("wild", mapping, currency="USD")

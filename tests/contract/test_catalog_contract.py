@@ -1,4 +1,4 @@
-"""The catalogue, the same over both twins."""
+"""Contract of `CatalogRepository`, tested with both implementations."""
 
 from decimal import Decimal
 from typing import Any, cast
@@ -12,17 +12,17 @@ from tests.support.catalog_examples import product
 
 
 async def found(catalog: CatalogRepository, limit: int = 60, **criteria: Any) -> list[str]:
-    """The ids of what is found, in order."""
+    """Return the ids of the products found, in order."""
     return [product.source_id for product in await catalog.search(Criteria(**criteria), limit)]
 
 
 async def corrected(catalog: CatalogRepository, words: list[str]) -> dict[str, str]:
-    """What spelling correction, which both twins have and the port may one day, says about `words`."""
+    """Return the corrections of `words`."""
     return await cast("MemoryCatalogRepository | PostgresCatalogRepository", catalog).find_corrections(words)
 
 
-async def test_upsert_counts_what_it_did(catalog: CatalogRepository) -> None:
-    """New, changed and equal products are told apart, and the last of a repeated key wins."""
+async def test_upsert_counts_rows(catalog: CatalogRepository) -> None:
+    """Inserted, updated and unchanged products are counted, and the last of a repeated key counts."""
     assert await catalog.upsert([product("1"), product("2")]) == UpsertCount(inserted=2)
     assert await catalog.upsert([product("1"), product("2", rating=Decimal("4.50")), product("3")]) == UpsertCount(
         inserted=1, updated=1, unchanged=1
@@ -33,8 +33,8 @@ async def test_upsert_counts_what_it_did(catalog: CatalogRepository) -> None:
     assert await catalog.count() == 4
 
 
-async def test_products_come_back_as_they_were(catalog: CatalogRepository) -> None:
-    """Every public fact survives, prices as exact decimals, attributes with their JSON types."""
+async def test_products_are_stored_exactly(catalog: CatalogRepository) -> None:
+    """Every public field is kept: prices as exact decimals, attributes with their JSON types."""
     given_product = product(
         "1",
         "Phone ₹",
@@ -54,7 +54,7 @@ async def test_products_come_back_as_they_were(catalog: CatalogRepository) -> No
 
 
 async def test_vocabulary_is_spelled_as_in_the_catalogue(catalog: CatalogRepository) -> None:
-    """Each name once, whatever its case, and none of what is missing."""
+    """Each name is listed once regardless of case; missing names are not listed."""
     await catalog.upsert(
         [
             product("1", brand="OnePlus", category="smartphones"),
@@ -69,7 +69,7 @@ async def test_vocabulary_is_spelled_as_in_the_catalogue(catalog: CatalogReposit
     assert set(vocabulary.currencies) == {"USD", "INR"}
 
 
-async def test_an_empty_catalogue_answers(catalog: CatalogRepository) -> None:
+async def test_empty_catalogue(catalog: CatalogRepository) -> None:
     """Nothing is found and nothing fails."""
     assert await found(catalog, terms=("phone",), preferences=("good",)) == []
     assert await catalog.count() == 0
@@ -78,25 +78,25 @@ async def test_an_empty_catalogue_answers(catalog: CatalogRepository) -> None:
 
 
 async def test_products_without_a_price_are_not_found(catalog: CatalogRepository) -> None:
-    """Nobody can be told to buy what has no price."""
+    """A product without a price cannot be recommended."""
     await catalog.upsert([product("1", price=None, currency=None)])
     assert await found(catalog) == []
 
 
-async def test_wishes_only_move_up(catalog: CatalogRepository) -> None:
-    """The more of them a product states the earlier it comes; one that states none still comes."""
+async def test_preferences_only_rank(catalog: CatalogRepository) -> None:
+    """Products with more preferences come first; those without any are found too."""
     await catalog.upsert([product("0", "Bag"), product("1", "Red mouse"), product("2", "Red gaming mouse")])
     assert await found(catalog, preferences=("gaming", "mice", "mouse")) == ["2", "1", "0"]
 
 
-async def test_terms_must_all_be_stated(catalog: CatalogRepository) -> None:
+async def test_all_terms_are_required(catalog: CatalogRepository) -> None:
     """Plurals, case, accents and hyphens do not matter; a missing word does."""
     await catalog.upsert([product("1", "Café TN-2110 cases"), product("2", "Cafe TN-2120 case")])
     assert await found(catalog, terms=("CAFÉ", "Case", "tn-2110")) == ["1"]
 
 
-async def test_orders(catalog: CatalogRepository) -> None:
-    """Cheapest, dearest and best rated come first where they were asked for, unrated products last."""
+async def test_sort_orders(catalog: CatalogRepository) -> None:
+    """The cheapest, most expensive or best rated come first on request, unrated products last."""
     await catalog.upsert(
         [
             product("1", price=Decimal(30), rating=Decimal(4)),
@@ -110,14 +110,14 @@ async def test_orders(catalog: CatalogRepository) -> None:
     assert await found(catalog, limit=1, sort_order=SortOrder.CHEAPEST) == ["2"]
 
 
-async def test_misspelt_words_are_put_right(catalog: CatalogRepository) -> None:
-    """A word that no product states becomes the nearest word of a title; others, and model numbers, are left alone."""
+async def test_misspelt_words_are_corrected(catalog: CatalogRepository) -> None:
+    """A word that no product has becomes the nearest word of a title; model numbers and other words stay."""
     await catalog.upsert([product("1", "Samsung Galaxy laptop"), product("2", "Brother TN2110 toner")])
     words = ["samsng", "lapto", "galaxy", "tn2111", "xyzzyq"]
     assert await corrected(catalog, words) == {"samsng": "samsung", "lapto": "laptop"}
 
 
-async def test_attributes_that_are_no_numbers_meet_no_bound(catalog: CatalogRepository) -> None:
+async def test_non_numeric_attributes_meet_no_bound(catalog: CatalogRepository) -> None:
     """Text, booleans and missing values neither match nor fail."""
     values = ["16", True, "many", None, [16], {"n": 16}, 16]
     await catalog.upsert([product(str(n), attributes={"ram_gb": value}) for n, value in enumerate(values)])
@@ -126,8 +126,8 @@ async def test_attributes_that_are_no_numbers_meet_no_bound(catalog: CatalogRepo
     assert await found(catalog, bounds=(Bound(name="ram_gb", minimum=Decimal(16), exclusive=True),)) == []
 
 
-async def test_hostile_names_are_only_names(catalog: CatalogRepository) -> None:
-    """SQL, path syntax and patterns in criteria are compared, never run."""
+async def test_hostile_names_are_only_compared(catalog: CatalogRepository) -> None:
+    """SQL, paths and patterns in criteria are compared, never executed."""
     await catalog.upsert([product("1", brand="x' OR '1'='1", attributes={"a'b\"$.[*]": 3})])
     assert await found(catalog, brands=("' or '1'='1",)) == []
     assert await found(catalog, brands=("x' or '1'='1",)) == ["1"]
@@ -136,7 +136,7 @@ async def test_hostile_names_are_only_names(catalog: CatalogRepository) -> None:
     assert await found(catalog, preferences=("a & | !b:* ':",)) == ["1"]
 
 
-async def test_a_product_without_a_brand_is_of_no_excluded_brand(catalog: CatalogRepository) -> None:
-    """Excluding brands, the empty name too, keeps what names no brand."""
+async def test_excluded_brands_keep_products_without_a_brand(catalog: CatalogRepository) -> None:
+    """Excluding brands, even the empty name, keeps products without a brand."""
     await catalog.upsert([product("1"), product("2", brand="Acme"), product("3", brand="Zen")])
     assert sorted(await found(catalog, excluded_brands=("acme", ""))) == ["1", "3"]

@@ -38,11 +38,8 @@ class Obstacle:
     @property
     def count(self) -> str:
         """The number of products as text."""
-        return (
-            f"at least {MAX_COUNTED_PRODUCTS}"
-            if len(self.products) >= MAX_COUNTED_PRODUCTS
-            else str(len(self.products))
-        )
+        count = len(self.products)
+        return f"at least {count}" if count >= MAX_COUNTED_PRODUCTS else str(count)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,8 @@ from shopassist.assistant.parsing.numbers import Quantity, extract_quantities
 from shopassist.assistant.parsing.phrases import NEGATION_MARKER, extract_exclusions, is_model_name, parse_phrases
 from shopassist.assistant.parsing.tokens import (
     MAX_QUESTION_LENGTH,
+    PHRASE_PLACEHOLDER,
     normalise_question,
-    replace_with_blank,
-    replace_with_gap,
     tokenise,
 )
 from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
@@ -129,7 +128,7 @@ def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
     rest = lexicon.ABBREVIATION_PATTERN.sub(lambda found: lexicon.ABBREVIATIONS[found[0]], text)
     rest, marketplace = _extract_marketplace(rest)
     rest = lexicon.LEAD_IN.sub("", rest, count=1)
-    rest, quantities = extract_quantities(rest, replace_with_blank)
+    rest, quantities = extract_quantities(rest)
     rest, order = _extract_sort_order(rest)
     rest = lexicon.HINDI_LINKER.sub("", rest)
     rest = lexicon.NEGATION_PATTERN.sub(f" {NEGATION_MARKER} ", rest)
@@ -163,7 +162,7 @@ def _droppable_terms(found: RequestedProduct, question: str) -> frozenset[str]:
 
 def _extract_marketplace(text: str) -> tuple[str, str | None]:
     found = lexicon.MARKETPLACE_PATTERN.search(text)
-    return (lexicon.MARKETPLACE_PATTERN.sub(replace_with_gap, text), found[1]) if found else (text, None)
+    return (lexicon.MARKETPLACE_PATTERN.sub(PHRASE_PLACEHOLDER, text), found[1]) if found else (text, None)
 
 
 def _extract_sort_order(text: str) -> tuple[str, SortOrder]:
@@ -171,7 +170,7 @@ def _extract_sort_order(text: str) -> tuple[str, SortOrder]:
     for pattern, meaning in SORT_PATTERNS:
         if pattern.search(text):
             order = meaning if order is SortOrder.RELEVANCE else order
-            text = pattern.sub(replace_with_gap, text)
+            text = pattern.sub(PHRASE_PLACEHOLDER, text)
     return text, order
 
 

@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 
+from shopassist.assistant.parsing.tokens import NUMBER_PLACEHOLDER
 from shopassist.catalog.attributes import (
     ATTRIBUTE_BY_SUBJECT,
     FILLER_WORDS,
@@ -133,28 +135,22 @@ class Quantity:
     currency: str | None = None
 
 
-def extract_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tuple[str, list[Quantity]]:
-    """Return the text with all quantities replaced by `blank`, and the quantities.
-
-    `text` is in lower case with single spaces.
-    """
+def extract_quantities(text: str) -> tuple[str, list[Quantity]]:
+    """Return a normalised text with placeholders for all quantities, and the quantities."""
     found: list[Quantity] = []
     if not any(c.isdigit() for c in text) and not WORDED_NUMBER.search(text):
         return text, found
     text = WORDED_NUMBER.sub(lambda m: _word_to_digits(m[1], m[2]), text)
     text = COMPOUND.sub(_add_compound, text)
 
-    def replace_with(read: Callable[[re.Match[str]], list[Quantity]]) -> Callable[[re.Match[str]], str]:
-        def substitute(match: re.Match[str]) -> str:
-            quantities = read(match)
-            found.extend(quantities)
-            if not quantities:
-                return match[0]
-            # Only before a sum of money is the preposition part of the limit, not in "bag for a 15 inch laptop".
-            kept = match.groupdict().get("budget") if quantities[0].subject != "price" else None
-            return f"{kept or ''} {blank(match)}"
-
-        return substitute
+    def replace_quantities(read: Callable[[re.Match[str]], list[Quantity]], match: re.Match[str]) -> str:
+        quantities = read(match)
+        found.extend(quantities)
+        if not quantities:
+            return match[0]
+        # Only before a sum of money is the preposition part of the limit, not in "bag for a 15 inch laptop".
+        kept = match.groupdict().get("budget") if quantities[0].subject != "price" else None
+        return f"{kept or ''} {NUMBER_PLACEHOLDER}"
 
     for pattern, read in (
         (PAIR, _read_pair),
@@ -163,7 +159,7 @@ def extract_quantities(text: str, blank: Callable[[re.Match[str]], str]) -> tupl
         (SPAN, _read_range),
         (SINGLE, _read_single),
     ):
-        text = pattern.sub(replace_with(read), text)
+        text = pattern.sub(partial(replace_quantities, read), text)
     return text, found
 
 

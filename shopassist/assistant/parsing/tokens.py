@@ -10,11 +10,10 @@ from shopassist.catalog.models import WORD, words_of
 
 T = TypeVar("T")
 
-BLANK_MARK = "¦"
-"""Replaces text that was understood as a number, so that the words around it do not become adjacent."""
-
-GAP_MARK = "·"
-"""Replaces other text that was understood."""
+# Placeholders of what was understood keep the words around it from becoming adjacent.
+NUMBER_MARK = "¦"
+NUMBER_PLACEHOLDER = f" {NUMBER_MARK} "
+PHRASE_PLACEHOLDER = " · "
 
 MAX_QUESTION_LENGTH = 2000
 APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
@@ -43,17 +42,7 @@ def normalise_question(question: str) -> str:
         "NFKD", question[:MAX_QUESTION_LENGTH].replace("″", '"').replace(APOSTROPHE, "'")
     ).casefold()
     bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
-    return _SPACES.sub(" ", bare.replace(BLANK_MARK, " ")).strip()[:MAX_QUESTION_LENGTH]
-
-
-def replace_with_blank(_: re.Match[str]) -> str:
-    """Return the replacement of a number that was understood."""
-    return f" {BLANK_MARK} "
-
-
-def replace_with_gap(_: re.Match[str]) -> str:
-    """Return the replacement of words that were understood."""
-    return f" {GAP_MARK} "
+    return _SPACES.sub(" ", bare.replace(NUMBER_MARK, " ")).strip()[:MAX_QUESTION_LENGTH]
 
 
 def tokenise(text: str) -> list[Token]:
@@ -65,7 +54,7 @@ def tokenise(text: str) -> list[Token]:
         between = text[end : match.start()]
         joined = bool(tokens) and between.strip(" -/&+") == ""
         beside_blank = (
-            between.rstrip(" ").endswith(BLANK_MARK) or text[match.end() : match.end() + 2].lstrip(" ") == BLANK_MARK
+            between.rstrip(" ").endswith(NUMBER_MARK) or text[match.end() : match.end() + 2].lstrip(" ") == NUMBER_MARK
         )
         punctuated = bool(_PUNCTUATION.search(between))
         tokens += [Token(word, match[0], joined, punctuated, beside_blank) for word in words_of(match[0])]
