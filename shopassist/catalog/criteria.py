@@ -43,7 +43,7 @@ class Bound(BaseModel):
 class Feature(BaseModel):
     """Something that a product must state in any one of several wordings ("waterproof": "waterproof", "IP68" …).
 
-    A product whose attribute `denying_attribute` is false does not have it, even if its description contains the words.
+    A product with a false attribute `denying_attribute` does not have it, even if its description contains the words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

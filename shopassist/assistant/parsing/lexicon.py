@@ -133,7 +133,7 @@ CONNECTIVES = _fold_words(
 COMPATIBILITY_WORDS = frozenset({"for", "fits", "fitting", "compatible"})
 
 CHIP_MAKERS = frozenset({"intel", "amd", "nvidia", "qualcomm", "mediatek"})
-"""Makers whose name next to a device means a component."""
+"""Makers of components; next to a device their name means what is inside."""
 
 COLOURS = _fold_words(
     "black white grey gray silver gold golden red blue navy green yellow orange purple violet pink brown beige cream"
