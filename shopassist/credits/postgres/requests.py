@@ -114,7 +114,7 @@ class CreditRequestHandler:
         """
         user_ids, operation_ids = list(operations.values()), list(operations)
         if backend is not None:
-            await self._run(ledger_sql.TERMINATE_BACKEND, repeatable=True, pid=backend.pid, began=backend.began)
+            await self._run(ledger_sql.TERMINATE_BACKEND, repeatable=True, pid=backend.pid, began=backend.started_at)
 
         async def read() -> set[UUID]:
             async with self._manager.session() as session:
