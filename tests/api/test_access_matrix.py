@@ -64,7 +64,7 @@ async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, di
 
 def test_every_route_has_a_row(app: FastAPI) -> None:
     """Every route is listed with the identities that may use it."""
-    assert set(routes_of(app)) - set(TABLE) == set()
+    assert set(list_routes(app)) - set(TABLE) == set()
 
 
 def test_the_document_shows_the_table(app: FastAPI) -> None:

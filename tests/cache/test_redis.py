@@ -41,7 +41,7 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture
-async def client(server: OwnRedis) -> AsyncIterator[redis.asyncio.Redis]:
+async def client(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
     """Return a client of an empty Redis with all rights."""
     connection = redis.asyncio.Redis.from_url(server.url)
     await connection.flushall()
@@ -119,7 +119,7 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
 
 
-async def test_a_clearing_is_seen_without_redis(two: tuple[Container, Container], server: OwnRedis) -> None:
+async def test_a_clearing_is_seen_without_redis(two: tuple[Container, Container], server: RedisServer) -> None:
     """An instance that cannot mark a clearing in Redis waits until no instance trusts the old epoch any more."""
     one, other = two
     await stored(one)
