@@ -270,24 +270,16 @@ class CreditRequestHandler:
 
     async def _read_erasure_histories(self, session: AsyncSession, hashes: list[str]) -> dict[str, ErasureHistory]:
         parameters = {"subjects": hashes, "instant": self._clock.instant()}
-        rows = (await session.execute(account_sql.SELECT_ERASURE_HISTORY, parameters)).all()
-        return {
-            row.subject_hash: ErasureHistory(
-                row.instant,
-                row.is_erasing,
-                row.erased_at,
-                None
-                if row.forget_at is None
-                else ErasedBalance(
-                    subject_hash=row.subject_hash,
-                    is_guest=row.is_guest,
-                    available_credits=row.available_credits,
-                    last_reset_timestamp=row.last_reset_timestamp,
-                    forget_at=row.forget_at,
-                ),
+        histories = {}
+        for row in (await session.execute(account_sql.SELECT_ERASURE_HISTORY, parameters)).mappings():
+            balance = {name: row[name] for name in ErasedBalance.model_fields}
+            histories[row["subject_hash"]] = ErasureHistory(
+                row["instant"],
+                row["is_erasing"],
+                row["erased_at"],
+                None if row["forget_at"] is None else ErasedBalance(**balance),
             )
-            for row in rows
-        }
+        return histories
 
     async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
         return await fetch(self._manager, statement, repeatable=repeatable, instant=self._clock.instant(), **parameters)
