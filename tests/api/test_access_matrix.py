@@ -55,7 +55,7 @@ def headers(provider: IdentityProvider) -> dict[Identity, dict[str, str]]:
 
 @pytest.fixture
 async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> None:
-    """The forged session was signed here for another guest, and then changed."""
+    """Return the headers of each identity; the forged session was signed for another guest and then changed."""
     session = (await client.post("/api/guest")).json()["session_id"]
     user_id, _, code = session.rpartition(".")
     other = user_id[:-2] + ("AA" if user_id[-2:] != "AA" else "BB")
@@ -116,7 +116,7 @@ async def plant(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str
 
 
 async def held_by_a(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> list[Any]:
-    """What A is shown of their own."""
+    """Return what A's own requests show."""
     own = ("/api/user/credits", "/api/user/credits/transactions")
     return [
         *[(await client.get(path, headers=headers[Identity.USER_A])).json() for path in (*own, "/api/consent/me")],
@@ -125,7 +125,7 @@ async def held_by_a(client: httpx.AsyncClient, headers: dict[Identity, dict[str,
 
 
 @pytest.mark.usefixtures("tampered_session")
-async def test_nobody_sees_or_changes_what_is_anothers(
+async def test_no_identity_reads_or_changes_data_of_another(
     client: httpx.AsyncClient, app: FastAPI, headers: dict[Identity, dict[str, str]]
 ) -> None:
     """Call every route as every other identity, with A's ids, key and cursor in every place of the request."""

@@ -116,7 +116,7 @@ async def test_every_route_answers_and_no_5xx_but_503(
 
 
 def filled(path: str) -> str:
-    """A path with values in place of its parameters."""
+    """Return a path with values for its parameters."""
     for name, value in PARAMETERS.items():
         path = path.replace(name, value)
     return path
@@ -166,7 +166,7 @@ class TestConsentRequired:
 
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        """Settings on that server."""
+        """Return settings for that server."""
         return settings.model_copy(update={"consent": ConsentSettings(required=True)})
 
     async def test_who_may_not_have_agreed_is_not_served(

@@ -30,7 +30,7 @@ Bearer = Callable[..., dict[str, str]]
 
 
 def served_by(container: Container, **settings: Any) -> httpx.AsyncClient:
-    """A client of an app with other settings of the server."""
+    """Return a client of an app with other server settings."""
     server = ServerSettings.model_validate(settings)
     app = create_app(Container(settings=container.settings().model_copy(update={"server": server})))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("10.0.0.1", 1))

@@ -13,13 +13,13 @@ HOUR = timedelta(hours=1)
 
 
 def answer(summary: str = "One phone fits.") -> Answer:
-    """An answer with one product."""
+    """Return an answer with one product."""
     phone = Recommendation(title="Phone", price=10999, currency="INR", link="https://www.amazon.in/s?k=phone")
     return Answer(products=[phone], recommendations_summary=summary)
 
 
 def stored(name: str, summary: str = "One phone fits.") -> StoredAnswer:
-    """That answer to a question, as it is stored."""
+    """Return that answer as it is stored for a question."""
     return StoredAnswer(name, answer(summary).model_dump_json(), HOUR)
 
 
@@ -27,11 +27,11 @@ class Monotonic:
     """A clock that is moved."""
 
     def __init__(self) -> None:
-        """It begins at an arbitrary second."""
+        """Start at an arbitrary second."""
         self.seconds = 1000.0
 
     def __call__(self) -> float:
-        """The second it shows."""
+        """Return the current second."""
         return self.seconds
 
 
@@ -42,7 +42,7 @@ def body(summary: str = "One phone fits.") -> bytes:
 
 @pytest.fixture
 def clock() -> Monotonic:
-    """The clock of `memory`."""
+    """Return the clock of `memory`."""
     return Monotonic()
 
 

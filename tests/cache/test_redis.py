@@ -50,7 +50,7 @@ async def client(server: RedisServer) -> AsyncIterator[redis.asyncio.Redis]:
 
 
 def sharing(database_url: str, redis_url: str) -> Settings:
-    """Settings of an instance that has a Redis."""
+    """Return settings of an instance with Redis."""
     return postgres_settings(database_url).model_copy(update={"cache": CacheSettings(redis_url=SecretStr(redis_url))})
 
 
@@ -301,7 +301,7 @@ async def test_hits_are_counted_where_they_were(two: tuple[Container, Container]
 
 
 def given_to_read(**files: bytes) -> Path:
-    """A folder with files that every account may read."""
+    """Return a folder with files that every account may read."""
     folder = Path(tempfile.mkdtemp(prefix="shopassist-redis-tls-"))
     folder.chmod(0o755)
     for name, content in files.items():

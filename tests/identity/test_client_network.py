@@ -12,13 +12,13 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 
 
 def network(peer: str | None, *headers: tuple[str, str], trusted: bool = True) -> str | None:
-    """What is made of a client, which behind a proxy sends these headers."""
+    """Return the network of a client behind a proxy that sends these headers."""
     raw = [(name.lower().encode(), value.encode()) for name, value in headers]
     return ClientNetworks(KEY, PROXIES if trusted else ()).get_network(peer, raw)
 
 
 def of(address: str) -> str | None:
-    """What is made of a client that is connected itself."""
+    """Return the network of a client that connects directly."""
     return network(address, trusted=False)
 
 

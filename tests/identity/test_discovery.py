@@ -18,7 +18,7 @@ KEYS = {"keys": [{"kty": "EC", "kid": "a"}]}
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """Serves documents by their paths, and gives the issuer's name; `HERE` in them stands for it."""
+    """Serve documents by path and yield the issuer's name, which replaces `HERE` in them."""
     servers = []
 
     def serve(documents: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ async def at(app: FastAPI) -> AsyncIterator[At]:
 
 
 def session(name: object) -> dict[str, str]:
-    """The header of a guest."""
+    """Return the header of a guest."""
     return {"X-Session-ID": f"invented-{name}"}
 
 

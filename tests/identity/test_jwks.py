@@ -28,7 +28,7 @@ class Issuer:
         self.keys = IssuerKeys(self.fetch, lambda: self.now)
 
     async def fetch(self) -> dict[str, Any]:
-        """The JWKS document."""
+        """Return the JWKS document."""
         self.asked += 1
         await self.may_answer.wait()
         if self.failure:

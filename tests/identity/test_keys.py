@@ -12,7 +12,7 @@ from shopassist.settings.database import DatabaseConfig
 
 
 def settings(folder: Path, secret: str | None = None, environment: str = "development") -> Settings:
-    """Settings with a data folder of their own."""
+    """Return settings with a data folder of their own."""
     return Settings(
         database=DatabaseConfig(data_folder=folder),
         identity=IdentitySettings(secret_key=SecretStr(secret) if secret else None),

@@ -12,7 +12,7 @@ class Seconds:
     now = 0.0
 
     def __call__(self) -> float:
-        """The second it shows."""
+        """Return the current second."""
         return self.now
 
 
@@ -22,7 +22,7 @@ def limits(clock: Seconds, questions: int = 3, reads: int = 5, factor: int = 2) 
 
 
 def guest(name: str, network: str | None = None) -> Caller:
-    """A guest of that name."""
+    """Return a guest of that name."""
     return Caller(name, is_guest=True, network=network)
 
 

@@ -28,35 +28,35 @@ STRANGERS_JWK = jwt.algorithms.RSAAlgorithm.to_jwk(STRANGER.public_key(), as_dic
 
 @pytest.fixture
 def settings(provider: IdentityProvider) -> Settings:
-    """Settings that believe the provider; where state is kept is no matter here."""
+    """Return settings that trust the provider; the storage does not matter here."""
     identity = Settings().identity.model_copy(update={"oidc_issuer": provider.issuer, "oidc_audience": AUDIENCE})
     return Settings(storage=StorageSettings(storage=Storage.MEMORY), identity=identity)
 
 
 def claimed(**claims: Any) -> Forgery:
-    """A token that the issuer itself has signed, with these claims (None: without)."""
+    """Return a token signed by the issuer with these claims (None: without)."""
     return lambda provider: provider.token(**claims)
 
 
 def headed(**header: Any) -> Forgery:
-    """A token that a stranger has signed, with this header."""
+    """Return a token signed by a stranger with this header."""
     return lambda provider: provider.token(key=STRANGER, headers=header)
 
 
 def encoded(part: bytes | dict[str, Any]) -> bytes:
-    """A part of a token."""
+    """Return one encoded part of a token."""
     return base64.urlsafe_b64encode(part if isinstance(part, bytes) else json.dumps(part).encode()).rstrip(b"=")
 
 
 def written(header: bytes | dict[str, Any], payload: bytes | dict[str, Any], provider: IdentityProvider) -> str:
-    """A token that the issuer's key has signed, whatever its parts say: what no library would make."""
+    """Return a token of arbitrary parts, signed with the issuer's key, as no library would build it."""
     signed = b".".join([encoded(header), encoded(payload)])
     signature = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256).sign(signed, provider.key)
     return b".".join([signed, encoded(signature)]).decode()
 
 
 def claims_of(provider: IdentityProvider) -> dict[str, Any]:
-    """The claims of a token that would be believed."""
+    """Return the claims of a valid token."""
     claims: dict[str, Any] = jwt.decode(provider.token(), options={"verify_signature": False})
     return claims
 
@@ -67,7 +67,7 @@ def with_header(header: dict[str, Any]) -> Forgery:
 
 
 def with_payload(payload: bytes) -> Forgery:
-    """A header and a signature that hold, over another payload."""
+    """Return a valid header and signature over another payload."""
     return lambda provider: written({"alg": "RS256", "kid": "k1"}, payload, provider)
 
 
@@ -95,7 +95,7 @@ def signed_with_the_public_key(form: str) -> Forgery:
 
 
 def changed(change: Callable[..., str]) -> Forgery:
-    """The parts of a token that would be believed, and the payload of another one, put together anew."""
+    """Return the parts of a valid token combined with the payload of another one."""
     return lambda provider: change(*provider.token().split("."), provider.token("auth0|victim").split(".")[1])
 
 

@@ -51,7 +51,7 @@ class CountingAssistant:
 
 @pytest.fixture
 def settings(database_url: str) -> Settings:
-    """Settings on PostgreSQL, with patience for statements that wait for one another."""
+    """Return settings for PostgreSQL with long time-outs, since statements wait for each other."""
     settings = postgres_settings(database_url)
     rich = settings.credits.model_copy(update={"max_guest_credits": 100_000})
     return relax_time_limits(settings.model_copy(update={"credits": rich}))
@@ -59,13 +59,13 @@ def settings(database_url: str) -> Settings:
 
 @pytest.fixture
 async def assistant() -> CountingAssistant:
-    """The assistant of all processes."""
+    """Return the assistant of all processes."""
     return CountingAssistant()
 
 
 @pytest.fixture
 async def processes(settings: Settings, assistant: CountingAssistant) -> AsyncIterator[list[Container]]:
-    """What three processes have."""
+    """Yield the containers of three processes."""
     containers = [Container(settings=settings) for _ in range(3)]
     for container in containers:
         container.assistant.override(assistant)
@@ -76,7 +76,7 @@ async def processes(settings: Settings, assistant: CountingAssistant) -> AsyncIt
 
 
 async def asked(process: Container, query: str, key: str | None = None) -> QueryReply:
-    """The reply to the guest."""
+    """Return the reply to the guest."""
     reply: QueryReply = await process.query_service().answer(GUEST, True, QueryRequest(query=query), key)
     return reply
 
@@ -173,7 +173,7 @@ async def test_at_any_moment_a_question_is_worked_out_and_paid_for_once(
 
 
 async def check_account(url: str, spent: int) -> None:
-    """The guest has paid so much, nothing is held, and the ledger adds up."""
+    """Check that the guest has paid so much, that nothing is held, and that the ledger adds up."""
     connection = await asyncpg.connect(url)
     try:
         account = await connection.fetchrow("SELECT available_credits, held_credits, max_credits FROM user_credits")

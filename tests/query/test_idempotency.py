@@ -62,7 +62,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 async def assistant(container: Container) -> GatedAssistant:
-    """The assistant of `container`."""
+    """Return the assistant of `container`."""
     assistant = GatedAssistant()
     container.assistant.override(assistant)
     return assistant
@@ -70,13 +70,13 @@ async def assistant(container: Container) -> GatedAssistant:
 
 @pytest.fixture
 def app(container: Container, assistant: GatedAssistant) -> FastAPI:
-    """The app over the container."""
+    """Return the app over the container."""
     return create_app(container)
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A guest's client of the app, which runs."""
+    """Yield a guest's client of the running app."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     headers = {"X-Session-ID": GUEST}
     async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://t", headers=headers) as client:
@@ -90,12 +90,12 @@ async def ask(client: httpx.AsyncClient, query: str = QUESTION, **headers: str) 
 
 
 def charged(*answers: httpx.Response) -> int:
-    """What these answers cost together."""
+    """Return the total charge of these responses."""
     return sum(answer.json()["metadata"]["charged"] for answer in answers)
 
 
 async def spent(container: Container, guest: str = GUEST) -> int:
-    """What a guest has paid, once nothing of it is held."""
+    """Return what a guest has paid, once nothing is held."""
     async with asyncio.timeout(10):
         while True:
             async with container.unit_of_work()() as work:
@@ -269,7 +269,7 @@ async def test_a_failure_is_shared_and_free(
 
 @pytest.fixture
 def impatient(settings: Settings) -> Settings:
-    """Settings with a short time-out."""
+    """Return settings with a short time-out."""
     return settings.model_copy(update={"assistant": AssistantSettings(timeout_seconds=0.1)})
 
 
@@ -419,7 +419,7 @@ async def test_stopping_gives_back_what_is_held(container: Container, assistant:
 
 @pytest.fixture
 async def two(container: Container, settings: Settings, clock: FixedClock) -> AsyncIterator[list[Container]]:
-    """What two processes have: two containers over one store, each with its own flights."""
+    """Yield the containers of two processes over one storage, each with its own single flight."""
     other = Container(settings=settings)
     other.clock.override(clock)
     if settings.storage.storage is Storage.MEMORY:
@@ -518,7 +518,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def serve(folder: Path, database_url: str) -> Iterator[Callable[..., TestServer]]:
-    """Starts servers on one database."""
+    """Yield a function that starts servers on one database."""
     servers: list[TestServer] = []
 
     def start(**environment: str) -> TestServer:
@@ -531,7 +531,7 @@ def serve(folder: Path, database_url: str) -> Iterator[Callable[..., TestServer]
 
 
 async def rows_of(url: str, statement: str) -> list[asyncpg.Record]:
-    """What a statement finds."""
+    """Return the rows of a statement."""
     connection = await asyncpg.connect(url)
     try:
         return list(await connection.fetch(statement))
