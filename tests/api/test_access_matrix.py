@@ -55,7 +55,7 @@ def headers(provider: IdentityProvider) -> dict[Identity, dict[str, str]]:
 
 @pytest.fixture
 async def tampered_session(client: httpx.AsyncClient, headers: dict[Identity, dict[str, str]]) -> None:
-    """Return the headers of each identity; the forged session was signed for another guest and then changed."""
+    """Add a forged session, which was signed for another guest and then changed."""
     session = (await client.post("/api/guest")).json()["session_id"]
     user_id, _, code = session.rpartition(".")
     other = user_id[:-2] + ("AA" if user_id[-2:] != "AA" else "BB")
