@@ -8,15 +8,14 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-__all__ = ["configure_logging"]
-
 ALLOWED_FIELDS = frozenset(
     {
         "event", "level", "timestamp", "logger", "request_id", "trace_id", "method", "route", "status", "milliseconds",
         "error", "error_type", "job", "count", "revision", "path", "host", "port", "storage", "trace", "reason", "name",
+        "operation", "side", "step",
     }
 )  # fmt: skip
-"""Fields that may be logged. User ids, questions, tokens and links to databases are none of them."""
+"""Fields that may be logged: no user ids, questions, tokens or DSNs."""
 
 
 def drop_unlisted_fields(_: Any, __: str, event: EventDict) -> EventDict:
@@ -25,17 +24,17 @@ def drop_unlisted_fields(_: Any, __: str, event: EventDict) -> EventDict:
 
 
 class TracebackOnlyFormatter(logging.Formatter):
-    """Lines of libraries, which log whatever exception reaches them: its text may hold what somebody asked."""
+    """Formats log lines of libraries without the text of exceptions, which may contain personal data."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The first line, and where an exception happened."""
+        """Return the first line, and where an exception happened."""
         bare = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None})
         line, _, more = super().format(bare).partition("\n")
         line = f"{line}\n{more}" if more and record.levelno < logging.WARNING else line
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
-        """The kind of an exception and the lines of code that it came through."""
+        """Return the type of an exception and its stack trace."""
         kind, _, trace = ei
         return "".join([*traceback.format_tb(trace), kind.__name__ if kind else ""])
 

@@ -7,13 +7,13 @@ from pydantic import AfterValidator
 from shopassist.errors import InvalidInputError
 
 USER_ID_LENGTH = 255
-"""Characters in a user id at the most; OpenID Connect Core 1.0, section 2, gives a subject as many."""
+"""Maximum characters of a user id; the limit of a subject in OpenID Connect Core 1.0, section 2."""
 HASH_LENGTH = 64
 IDEMPOTENCY_KEY_LENGTH = 255
 
 
 def validate_text(text: str) -> str:
-    """`text`, if PostgreSQL can keep it and UTF-8 can carry it. Raises `ValueError` for NUL and lone surrogates."""
+    """Return `text` if PostgreSQL can store it. Raises `ValueError` for NUL and lone surrogates."""
     if "\x00" in text:
         raise ValueError("must not contain the NUL character")
     try:
@@ -27,7 +27,7 @@ StorableText = Annotated[str, AfterValidator(validate_text)]
 
 
 def validate_user_id(user_id: str) -> str:
-    """`user_id`, if an account can have it. Raises `InvalidInputError`."""
+    """Return `user_id` if an account can have it. Raises `InvalidInputError`."""
     try:
         validate_text(user_id)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""DSNs: parse the usual spellings, apply the TLS settings, and choose the one for migrations and backups."""
+"""Parses DSNs, applies the TLS settings, and chooses the DSN for migrations and backups."""
 
 import re
 import ssl
@@ -16,7 +16,7 @@ from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode, SslMode
 
 LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
-"""Parameters that a libpq link may carry, and asyncpg's name for them; None where we set the matter ourselves."""
+"""Parameters of libpq and their names in asyncpg; None for those that our own settings replace."""
 
 DRIVER_PARAMETERS = {
     "statement_cache_size",
@@ -24,7 +24,7 @@ DRIVER_PARAMETERS = {
     "prepared_statement_name_func",
     "async_fallback",
 }
-"""Parameters of drivers' own making, which a server would not know: `DB_POOL_MODE` sees to what they are for."""
+"""Parameters of other drivers that the server does not know; `DB_POOL_MODE` has their effect."""
 
 NETWORK_LOCATION = re.compile(
     r"(?P<scheme>[^:/?#]+://)(?P<user>[^:/]*(?::[^@]*)?@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)", re.DOTALL
@@ -36,22 +36,22 @@ SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "p
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where one server listens: a name, an address, or the folder of its socket."""
+    """The host name, address or socket folder of one server, and its port."""
 
     name: str
     port: int = DEFAULT_PORT
 
     @property
     def text(self) -> str:
-        """As it stands in a link."""
+        """Return it as written in a DSN."""
         return f"[{self.name}]:{self.port}" if ":" in self.name else f"{self.name}:{self.port}"
 
 
-def normalise_dsn(url: str, name: str = "DATABASE_URL", several_want: str = "read-write") -> URL:
-    """`url` for SQLAlchemy and asyncpg, whichever of its usual spellings it came in.
+def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "read-write") -> URL:
+    """Return a DSN in any of the usual spellings as a URL for SQLAlchemy and asyncpg.
 
-    Several hosts, as libpq or SQLAlchemy write them, become one `host=` each; which of them is wanted is said by
-    `several_want` where the link does not. Raises `StartupError`, which speaks of `name`, for what is no such link.
+    Several hosts, in libpq's or SQLAlchemy's form, become one `host=` each, with `default_target` as
+    `target_session_attrs` unless given. Raises `StartupError` that names the setting `name` for an invalid DSN.
     """
     match = NETWORK_LOCATION.fullmatch(url)
     hosts = match["hosts"] if match else ""
@@ -70,7 +70,7 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", several_want: str = "rea
     if len(several) > 1:
         query = {**query, "host": tuple(host.text for host in several)}
         query.pop("port", None)
-        query.setdefault("target_session_attrs", several_want)
+        query.setdefault("target_session_attrs", default_target)
         parsed = URL.create("postgresql", parsed.username, parsed.password, database=parsed.database)
     if query.get("target_session_attrs", "any") not in SESSION_ATTRIBUTES:
         raise StartupError(f"target_session_attrs in {name} must be one of {', '.join(SESSION_ATTRIBUTES)}.")
@@ -78,17 +78,17 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", several_want: str = "rea
 
 
 def get_hosts(url: URL) -> list[Host]:
-    """The servers of a normalised link, in its order."""
+    """Return the servers of a normalised DSN, in its order."""
     return _parse_hosts("", url) or [Host("localhost")]
 
 
 def format_hosts_and_database(url: URL) -> str:
-    """Hosts, ports and database of `url`, without user and password."""
+    """Return hosts, ports and database of `url`, without user and password."""
     return f"{','.join(host.text for host in get_hosts(url))}/{url.database or ''}"
 
 
 def build_driver_dsn(url: URL) -> str:
-    """The link as asyncpg itself takes it, but for the hosts, of which it is told one at a time."""
+    """Return the DSN for asyncpg, without hosts."""
     query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
     for key in ("host", "port", "target_session_attrs"):
         query.pop(key, None)
@@ -97,7 +97,7 @@ def build_driver_dsn(url: URL) -> str:
 
 
 def _parse_hosts(location: str, parsed: URL) -> list[Host]:
-    """Raises `ValueError`."""
+    """Raise `ValueError` for an invalid host or port."""
     ports = [port for value in _as_list(parsed.query.get("port")) for port in value.split(",")]
     if "," in location:
         written = location.split(",")
@@ -127,13 +127,13 @@ def _as_list(value: str | tuple[str, ...] | None) -> list[str]:
 SYSTEM_AUTHORITIES = "system"
 VERIFYING_MODES = {SslMode.VERIFY_CA, SslMode.VERIFY_FULL}
 TLS_REJECTED_MESSAGE = "rejected SSL upgrade"
-"""asyncpg's own words; it has no class for it."""
+"""asyncpg's message; it has no class for this error."""
 
 
 def apply_tls_settings(url: URL, config: DatabaseConfig, name: str = "DATABASE_URL") -> URL:
-    """The normalised link `url` of the setting `name`, with the mode and the certificates of the settings.
+    """Return the normalised DSN `url` of the setting `name` with the TLS mode and certificates of the settings.
 
-    Raises `StartupError` where both say different things, and where what is to be verified with cannot be used.
+    Raises `StartupError` if DSN and settings contradict each other, or the certificates cannot be used.
     """
     mode = _merge_setting(name, "sslmode", url.query.get("ssl"), "DB_SSL_MODE", config.ssl_mode)
     given = _merge_setting(name, "sslrootcert", url.query.get("sslrootcert"), "DB_SSL_ROOT_CERT", config.ssl_root_cert)
@@ -145,8 +145,8 @@ def apply_tls_settings(url: URL, config: DatabaseConfig, name: str = "DATABASE_U
             f"database's is from, or `{SYSTEM_AUTHORITIES}` for the authorities that this machine knows."
         )
     authority = None if given is None else _find_authority_file(given)
-    told = {"ssl": None if mode is None else str(mode), "sslrootcert": authority}
-    query = {**url.query, **{key: value for key, value in told.items() if value is not None}}
+    parameters = {"ssl": None if mode is None else str(mode), "sslrootcert": authority}
+    query = {**url.query, **{key: value for key, value in parameters.items() if value is not None}}
     return url.set(query=query)
 
 
@@ -168,16 +168,16 @@ def _find_authority_file(authority: str) -> str:
 
 
 def require_tls_choice(url: URL, name: str = "DATABASE_URL") -> None:
-    """Refuse a link to another machine of which nobody said how it is protected. Raises `StartupError`."""
+    """Raise `StartupError` for a DSN to another machine without a TLS mode."""
     if "ssl" not in url.query and not is_local_dsn(url):
         raise StartupError(
             f"{name} leads to another machine, and nothing says how the way there is protected. Set DB_SSL_MODE to "
-            "verify-full (with DB_SSL_ROOT_CERT), or to disable on a network that nobody else is on."
+            "verify-full (with DB_SSL_ROOT_CERT), or to disable on a private network."
         )
 
 
 def is_local_dsn(url: URL) -> bool:
-    """Whether a normalised link stays on this machine."""
+    """Return whether all hosts of a normalised DSN are this machine."""
     return all(_is_local_host(host.name) for host in get_hosts(url))
 
 
@@ -191,14 +191,14 @@ def _is_local_host(name: str) -> bool:
 
 
 def is_tls_disabled(url: URL) -> bool:
-    """Whether a link forbids TLS."""
+    """Return whether a DSN forbids TLS."""
     return url.query.get("ssl") == SslMode.DISABLE
 
 
 def get_tls_error_message(error: BaseException) -> str | None:
-    """What is wrong with the server's certificate, or its want of one; None for errors of other kinds.
+    """Return what is wrong with the server's certificate or TLS, or None for other errors.
 
-    A certificate that does not hold is no server that is away: waiting for it to come back would be in vain.
+    Unlike an unreachable server, an invalid certificate does not recover by waiting.
     """
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"shows a certificate that does not hold: {error.verify_message.rstrip('.')}"
@@ -210,17 +210,17 @@ def get_tls_error_message(error: BaseException) -> str | None:
 
 
 def build_dsn(settings: Settings, link: SecretStr, name: str = "DATABASE_URL") -> URL:
-    """The link of the setting `name`, protected as the settings say. Raises `StartupError`."""
-    url = apply_tls_settings(normalise_dsn(link.get_secret_value()), settings.database, name)
+    """Return the DSN of the setting `name` with the TLS settings. Raises `StartupError`."""
+    url = apply_tls_settings(normalise_dsn(link.get_secret_value(), name), settings.database, name)
     if settings.server.production and not settings.embedded_database:
         require_tls_choice(url, name)
     return url
 
 
 def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None:
-    """The owner's link, else, unless `only_owner`, the app's past any pooler; None where there is none.
+    """Return the DSN for migrations and backups: the owner's, else the app's that bypasses any pooler, else None.
 
-    For migrations, their lock, and backups. Raises `StartupError`.
+    With `only_owner` only the owner's. Raises `StartupError`.
     """
     database = settings.database
     if database.migration_url is not None:
@@ -234,8 +234,15 @@ def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None
     return build_dsn(settings, database.database_url)
 
 
+def get_session_setting(settings: Settings) -> str:
+    """Return the name of the setting that `find_session_dsn` reads."""
+    if settings.database.migration_url is not None:
+        return "DATABASE_MIGRATION_URL"
+    return "DATABASE_URL" if settings.database.direct_url is None else "DATABASE_DIRECT_URL"
+
+
 def require_session_dsn(settings: Settings) -> URL:
-    """The link of `session_link`. Raises `StartupError` when there is none."""
+    """Return the DSN of `find_session_dsn`. Raises `StartupError` if there is none."""
     link = find_session_dsn(settings)
     if link is not None:
         return link

@@ -23,35 +23,37 @@ MIGRATION_LOCK_KEY = 0x5B0FA551
 POLL_SECONDS = 0.1
 LOCK_WAIT_SECONDS = 600
 LOCK_TIMEOUT = "500ms"
-"""Whoever comes after a step that waits for a lock waits behind it: so it gives way soon, and is tried again."""
+"""Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
-UNREACHABLE_MESSAGE = "The database at {} cannot be reached: check DATABASE_URL."
+UNREACHABLE_MESSAGE = "The database at {} cannot be reached: check {}."
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 UNREACHABLE_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def list_known_revisions() -> list[str]:
-    """The revisions that this code knows, oldest first: the numbers that the scripts' names begin with."""
+    """Return the revisions that this code knows, oldest first: the numbers at the start of the file names."""
     return sorted(path.name.split("_")[0] for path in (MIGRATIONS_FOLDER / "versions").glob("[0-9]*_*.py"))
 
 
-async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | None = None) -> bool:
-    """Upgrade the schema when it is behind; whether anything was done. `before` is awaited ahead of changing old rows.
+async def ensure_current(
+    url: URL, before: Callable[[], Awaitable[object]] | None = None, setting: str = "DATABASE_URL"
+) -> bool:
+    """Upgrade an old schema and return whether it was old. `before` is awaited before existing tables change.
 
-    Raises `MigrationError` when the database is ahead of this code or a migration fails (those before it stay, and the
-    next start goes on from there), `DatabaseAbsentError` when the database cannot be reached, and `StartupError` when
-    it refuses us.
+    Raises `MigrationError` when the database is ahead of this code or a migration fails (the next start continues after
+    the last successful one), `DatabaseAbsentError` when the database is unreachable, and `StartupError` when it refuses
+    the login.
     """
     revisions = list_known_revisions()
-    async with connect(url) as connection:
+    async with connect(url, setting) as connection:
         if await fetch_revision(connection) == revisions[-1]:
             return False
-        async with _migration_lock(connection):
+        async with _hold_migration_lock(connection):
             current = await fetch_revision(connection)
             if current == revisions[-1]:
                 return False
-            _refuse_newer(current, revisions)
+            _reject_newer(current, revisions)
             if before is not None and current is not None:
                 await before()
             await _run_alembic("upgrade", url, "head", connection)
@@ -59,9 +61,9 @@ async def ensure_current(url: URL, before: Callable[[], Awaitable[object]] | Non
 
 
 async def require_current(url: URL) -> None:
-    """Raise `MigrationError` unless the schema is at the revision that this code needs; changes nothing."""
+    """Raise `MigrationError` unless the schema is at the revision that this code needs."""
     found, revisions = await get_current_revision(url), list_known_revisions()
-    _refuse_newer(found, revisions)
+    _reject_newer(found, revisions)
     if found != revisions[-1]:
         raise MigrationError(
             f"The database is at revision {found or 'base'} and this version needs {revisions[-1]}: set "
@@ -69,35 +71,35 @@ async def require_current(url: URL) -> None:
         )
 
 
-async def upgrade(url: URL, revision: str = "head") -> None:
-    """Upgrade to `revision`. Raises as `ensure_current` does."""
-    async with connect(url) as connection, _migration_lock(connection):
-        _refuse_newer(await fetch_revision(connection), list_known_revisions())
+async def upgrade(url: URL, revision: str = "head", setting: str = "DATABASE_URL") -> None:
+    """Upgrade to `revision`. Raises the same errors as `ensure_current`."""
+    async with connect(url, setting) as connection, _hold_migration_lock(connection):
+        _reject_newer(await fetch_revision(connection), list_known_revisions())
         await _run_alembic("upgrade", url, revision, connection)
 
 
-async def downgrade(url: URL, revision: str) -> None:
-    """Downgrade to `revision` ("-1" for one step, "base" for all). Raises as `ensure_current` does."""
-    async with connect(url) as connection, _migration_lock(connection):
+async def downgrade(url: URL, revision: str, setting: str = "DATABASE_URL") -> None:
+    """Downgrade to `revision` ("-1" for one step, "base" for all). Raises the same errors as `ensure_current`."""
+    async with connect(url, setting) as connection, _hold_migration_lock(connection):
         current, revisions = await fetch_revision(connection), list_known_revisions()
-        _refuse_newer(current, revisions)
+        _reject_newer(current, revisions)
         if revision.startswith("-") and revision[1:].isdecimal():
-            stops = ["base", *revisions]
-            behind = stops.index(current or "base") - int(revision[1:])
-            if behind < 0:
+            targets = ["base", *revisions]
+            target = targets.index(current or "base") - int(revision[1:])
+            if target < 0:
                 raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
-            revision = stops[behind]
+            revision = targets[target]
         await _run_alembic("downgrade", url, revision, connection)
 
 
-async def get_current_revision(url: URL) -> str | None:
-    """The revision of the database, or None for an empty one. Raises `StartupError` when it cannot be reached."""
-    async with connect(url) as connection:
+async def get_current_revision(url: URL, setting: str = "DATABASE_URL") -> str | None:
+    """Return the revision of the database, or None if it is empty. Raises `StartupError` if it is unreachable."""
+    async with connect(url, setting) as connection:
         return await fetch_revision(connection)
 
 
 def list_revisions() -> list[tuple[str, str]]:
-    """Every revision this code knows and what it does, oldest first."""
+    """Return every revision that this code knows and its description, oldest first."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - costs a warm start 0.2 s
 
     scripts = ScriptDirectory.from_config(build_alembic_config(None)).walk_revisions()
@@ -105,7 +107,7 @@ def list_revisions() -> list[tuple[str, str]]:
 
 
 def build_alembic_config(url: URL | None) -> "Config":
-    """Alembic's configuration; `url` goes as an attribute, so that no password is ever in a file or a log."""
+    """Return Alembic's configuration, with `url` as an attribute, so that no password is in a file or log."""
     from alembic.config import Config  # noqa: PLC0415 - costs a warm start 0.2 s
 
     config = Config()
@@ -116,38 +118,36 @@ def build_alembic_config(url: URL | None) -> "Config":
 
 
 @asynccontextmanager
-async def connect(url: URL) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of its own, closed behind the block. Raises `StartupError` that says what is wrong with the link."""
+async def connect(url: URL, setting: str = "DATABASE_URL") -> AsyncIterator[asyncpg.Connection]:
+    """Open a connection for the length of the block. Raises `StartupError` that names `setting`, the DSN's source."""
     try:
-        # Nothing is prepared, so that a look at the revision is possible through a pooler, too.
+        # Without prepared statements the revision can also be read through a pooler.
         connection = await HostSelector(url).connect(timeout=10, statement_cache_size=0)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
         reason = "the user, the password or a way without TLS" if is_tls_disabled(url) else "the user or password"
-        raise StartupError(
-            f"The database at {format_hosts_and_database(url)} refuses {reason} of DATABASE_URL."
-        ) from None
+        raise StartupError(f"The database at {format_hosts_and_database(url)} refuses {reason} of {setting}.") from None
     except asyncpg.InvalidCatalogNameError:
         raise StartupError(
             f"The database server at {format_hosts_and_database(url)} has no database of that name."
         ) from None
     except (*UNREACHABLE_ERRORS, StorageUnavailableError) as error:
-        if said := get_tls_error_message(error):
-            raise StartupError(f"The database at {format_hosts_and_database(url)} {said}.") from None
-        raise DatabaseAbsentError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url))) from None
+        if problem := get_tls_error_message(error):
+            raise StartupError(f"The database at {format_hosts_and_database(url)} {problem}.") from None
+        raise DatabaseAbsentError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url), setting)) from None
     except ValueError:
-        raise StartupError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url))) from None
+        raise StartupError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url), setting)) from None
     try:
         yield connection
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
         raise DatabaseAbsentError(
-            f"The database at {format_hosts_and_database(url)} went away while it was prepared."
+            f"The database at {format_hosts_and_database(url)} was lost during preparation."
         ) from None
     finally:
         await connection.close()
 
 
 async def fetch_revision(connection: asyncpg.Connection) -> str | None:
-    """The revision of the database that is connected, or None for an empty one."""
+    """Return the revision of the connected database, or None if it is empty."""
     try:
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
@@ -156,8 +156,8 @@ async def fetch_revision(connection: asyncpg.Connection) -> str | None:
 
 
 @asynccontextmanager
-async def _migration_lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Polled, since a session that waits in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever."""
+async def _hold_migration_lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Poll for the lock: a session waiting in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever."""
     waited = 0.0
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK_KEY):
         if waited >= LOCK_WAIT_SECONDS:
@@ -170,7 +170,7 @@ async def _migration_lock(connection: asyncpg.Connection) -> AsyncIterator[None]
         await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK_KEY)
 
 
-def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
+def _reject_newer(revision: str | None, revisions: list[str]) -> None:
     if revision is not None and revision not in revisions:
         raise MigrationError(
             f"The database is at revision {revision}, which this version does not know (it knows up to "
@@ -181,24 +181,24 @@ def _refuse_newer(revision: str | None, revisions: list[str]) -> None:
 async def _run_alembic(
     direction: Literal["upgrade", "downgrade"], url: URL, revision: str, connection: asyncpg.Connection
 ) -> None:
-    """Go to a named revision, again where a lock was not to be had; each step that was done stays done.
+    """Migrate to a revision, with retries on lock time-outs; completed steps are kept.
 
-    Alembic blocks, and its environment runs an event loop of its own: hence the thread.
+    Alembic blocks and runs its own event loop, hence the thread.
     """
     from alembic import command  # noqa: PLC0415 - costs a warm start 0.2 s
     from alembic.util.exc import CommandError  # noqa: PLC0415 - costs a warm start 0.2 s
 
-    patient_until = time.monotonic() + STEP_RETRY_SECONDS
+    give_up_at = time.monotonic() + STEP_RETRY_SECONDS
     while True:
         try:
             return await asyncio.to_thread(getattr(command, direction), build_alembic_config(url), revision)
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise DatabaseAbsentError(
-                    f"The database at {format_hosts_and_database(url)} went away while it was migrated."
+                    f"The database at {format_hosts_and_database(url)} was lost during a migration."
                 ) from error
             cause = getattr(error.orig, "__cause__", None)
-            if not isinstance(cause, LOCK_ERRORS) or time.monotonic() > patient_until:
+            if not isinstance(cause, LOCK_ERRORS) or time.monotonic() > give_up_at:
                 reason = str(cause or type(error).__name__).splitlines()[0]
                 at = await fetch_revision(connection) or "base"
                 raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}") from error

@@ -13,7 +13,7 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.database import get_role_settings
-from shopassist.db.dsn import apply_tls_settings, normalise_dsn, require_session_dsn
+from shopassist.db.dsn import apply_tls_settings, get_session_setting, normalise_dsn, require_session_dsn
 from shopassist.db.migrate import connect
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
@@ -25,33 +25,33 @@ database_app = typer.Typer(no_args_is_help=True, help="The schema of the databas
 
 
 @contextmanager
-def running_session_dsn() -> Iterator[URL]:
-    """Run the database; give the owner's DSN or a direct one. Raises `StartupError` if there is none."""
+def running_session_dsn() -> Iterator[tuple[URL, str]]:
+    """Run the database; give the owner's DSN or a direct one, and its setting. Raises `StartupError` for none."""
     with running_database() as settings:
-        yield require_session_dsn(settings)
+        yield require_session_dsn(settings), get_session_setting(settings)
 
 
 @database_app.command()
 def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
     """Upgrade the schema to REVISION."""
-    with running_session_dsn() as url:
-        asyncio.run(migrate.upgrade(url, revision))
-        typer.echo(asyncio.run(migrate.get_current_revision(url)))
+    with running_session_dsn() as (url, setting):
+        asyncio.run(migrate.upgrade(url, revision, setting))
+        typer.echo(asyncio.run(migrate.get_current_revision(url, setting)))
 
 
 @database_app.command()
 def downgrade(revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')]) -> None:
     """Downgrade the schema to REVISION."""
-    with running_session_dsn() as url:
-        asyncio.run(migrate.downgrade(url, revision))
-        typer.echo(asyncio.run(migrate.get_current_revision(url)) or "base")
+    with running_session_dsn() as (url, setting):
+        asyncio.run(migrate.downgrade(url, revision, setting))
+        typer.echo(asyncio.run(migrate.get_current_revision(url, setting)) or "base")
 
 
 @database_app.command()
 def current() -> None:
     """Show the revision of the database."""
-    with running_session_dsn() as url:
-        typer.echo(asyncio.run(migrate.get_current_revision(url)) or "base")
+    with running_session_dsn() as (url, setting):
+        typer.echo(asyncio.run(migrate.get_current_revision(url, setting)) or "base")
 
 
 @database_app.command()

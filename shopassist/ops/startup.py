@@ -11,7 +11,7 @@ from sqlalchemy import URL
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
-from shopassist.db.dsn import build_dsn, find_session_dsn
+from shopassist.db.dsn import build_dsn, find_session_dsn, get_session_setting
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
@@ -121,7 +121,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
         await require_current(url)
         return
     before = partial(_back_up_before_migration, settings) if settings.backup.before_migration else None
-    if await ensure_current(migration_url, before):
+    if await ensure_current(migration_url, before, get_session_setting(settings)):
         logger.info("schema_migrated", revision=list_known_revisions()[-1])
 
 
