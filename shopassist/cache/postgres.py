@@ -96,7 +96,7 @@ class PostgresCachedAnswers:
         self._manager = manager
         self._clock = clock
         took = manager.counters.batches.observe
-        self._reads = Batcher(self._read, took=lambda size: took(size, "answer"))
+        self._reads = Batcher(self._read, on_batch=lambda size: took(size, "answer"))
 
     async def find(self, query_hash: str) -> dict[str, Any] | None:
         answer = await self._reads.submit(query_hash)

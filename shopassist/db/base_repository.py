@@ -1,4 +1,4 @@
-"""`MemoryRepository`, the base class of the PostgreSQL repositories."""
+"""`BaseRepository`, the base class of the PostgreSQL repositories."""
 
 from datetime import datetime
 from typing import Any
@@ -11,22 +11,22 @@ from shopassist.db.ports import Clock, SystemClock
 
 
 class BaseRepository:
-    """A repository speaks within one session; who opened the session commits it."""
+    """Base class of repositories. The unit of work that opened the session commits it."""
 
     def __init__(self, session: AsyncSession, clock: Clock | None = None) -> None:
-        """Without a clock the database's own decides."""
+        """Use the database's clock by default."""
         self.session = session
         self.clock = clock or SystemClock()
 
     async def commit(self) -> None:
-        """Keep what was done."""
+        """Commit the transaction."""
         await self.session.commit()
 
     async def rollback(self) -> None:
-        """Undo what was done."""
+        """Roll back the transaction."""
         await self.session.rollback()
 
     def now(self) -> ColumnElement[Any]:
-        """The deciding instant as an SQL expression."""
+        """Return the deciding instant as an SQL expression."""
         instant: datetime | None = self.clock.instant()
         return func.now() if instant is None else cast(literal(instant), Timestamp)

@@ -17,19 +17,19 @@ SQLModel.metadata.naming_convention = {
 
 
 def utc_now() -> datetime:
-    """The current instant, aware, in UTC."""
+    """Return the current instant, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def timestamp_column() -> Any:
-    """A `timestamptz` column that the database fills with its own `now()` when nothing is given."""
+    """Return a `timestamptz` column with the database's `now()` as default."""
     return Field(
         default_factory=utc_now, sa_type=Timestamp, nullable=False, sa_column_kwargs={"server_default": func.now()}
     )
 
 
 def private_timestamp_column() -> Any:
-    """A `timestamp()` that no response shows."""
+    """Return a `timestamp_column` that no response shows."""
     return Field(
         default_factory=utc_now,
         sa_type=Timestamp,

@@ -114,33 +114,33 @@ def has_user_id(model: type[SQLModel]) -> bool:
 
 
 class MemorySession:
-    """Changes to a store that are undone by `rollback`."""
+    """Records changes to a store so that `rollback` can undo them."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """Hold `store.lock` for as long as the session lives."""
+        """The caller must hold `store.lock` for the life of the session."""
         self.store = store
         self._undo: list[Callable[[], Any]] = []
 
     def put(self, table: dict[Key, Value], key: Key, value: Value) -> None:
         """Set `table[key]`."""
-        self._remember(table, key)
+        self._record_undo(table, key)
         table[key] = value
 
     def remove(self, table: dict[Key, Value], key: Key) -> None:
         """Delete `table[key]`."""
-        self._remember(table, key)
+        self._record_undo(table, key)
         del table[key]
 
     def commit(self) -> None:
-        """Keep what was done."""
+        """Keep the changes."""
         self._undo.clear()
 
     def rollback(self) -> None:
-        """Undo what was done, the last change first."""
+        """Undo the changes, the last one first."""
         while self._undo:
             self._undo.pop()()
 
-    def _remember(self, table: dict[Key, Value], key: Key) -> None:
+    def _record_undo(self, table: dict[Key, Value], key: Key) -> None:
         if key in table:
             previous = table[key]
             self._undo.append(lambda: table.__setitem__(key, previous))
@@ -149,43 +149,40 @@ class MemorySession:
 
 
 class MemoryRepository:
-    """A repository speaks within one session; who opened the session commits it."""
+    """Base class of repositories. The unit of work that opened the session commits it."""
 
     def __init__(self, session: MemorySession) -> None:
-        """The store's clock decides."""
         self.session = session
 
     @property
     def store(self) -> MemoryStore:
-        """The state behind the session."""
+        """Return the store of the session."""
         return self.session.store
 
     async def commit(self) -> None:
-        """Keep what was done."""
+        """Keep the changes."""
         self.session.commit()
 
     async def rollback(self) -> None:
-        """Undo what was done."""
+        """Undo the changes."""
         self.session.rollback()
 
 
 def copy_row(row: Row, **updates: Any) -> Row:
-    """A row of its own, so that no caller holds the stored one."""
+    """Return a copy of a row with some fields replaced, so that callers never hold stored rows."""
     values = {name: getattr(row, name) for name in type(row).model_fields}
     return type(row)(**{**values, **updates})
 
 
 class MemoryUnitOfWork(Generic[Repositories]):
-    """Implements `UnitOfWork`; one at a time."""
+    """Implements `UnitOfWork`; units run one at a time."""
 
     def __init__(self, store: MemoryStore, repositories: Callable[[MemorySession], Repositories]) -> None:
-        """Each unit has a session of its own."""
         self._store = store
         self._repositories = repositories
 
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Repositories]:
-        """Begin one."""
         async with self._store.lock:
             session = MemorySession(self._store)
             try:
@@ -196,6 +193,6 @@ class MemoryUnitOfWork(Generic[Repositories]):
             session.commit()
 
     async def run(self, body: TransactionBody[Repositories, Result], *_: object, **__: object) -> Result:
-        """Run `body` in one; there is no failure after which it would have to be run again."""
+        """Run `body` once: no failure here needs a retry."""
         async with self() as work:
             return await body(work)

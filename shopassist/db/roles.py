@@ -17,7 +17,7 @@ READ_ONLY_TABLES = frozenset({"alembic_version"})
 APPEND_ONLY_TABLES = frozenset({"consent_notices"})
 NO_UPDATE_TABLES = frozenset({"consent_events"})
 NO_DELETE_TABLES = frozenset({"admin_audit"})
-"""Tables that only grow. Erasing a person removes their events, and their name from the audit: triggers see to it."""
+"""Tables that only grow, except for the erasure of a user, which triggers carry out."""
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname AS plain, c.relkind = 'S' AS is_sequence
@@ -42,7 +42,7 @@ SELECT rolsuper OR EXISTS (
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A role that logs in; without a password it keeps the one it has."""
+    """A login role; without a password it keeps its current one."""
 
     name: str
     password: str | None
@@ -50,7 +50,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The three."""
+    """The three roles of a deployment."""
 
     owner: Role
     app: Role
@@ -58,10 +58,10 @@ class Roles:
 
 
 async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict[str, str]) -> None:
-    """Make the roles, or bring them to what they should be, and give the schema and what is in it to the owner.
+    """Create or update the roles and give the schema and its objects to the owner. Idempotent.
 
-    `connection` is an administrator's, to the product's database; `timeouts` are set for the app's role, for where no
-    connection can set its own. Doing it again changes nothing. Raises what asyncpg raises.
+    `connection` is an administrator's; `timeouts` become settings of the app's role, for connections through a pooler.
+    Raises asyncpg's errors.
     """
     async with connection.transaction():
         database = await connection.fetchval("SELECT current_database()")
@@ -76,9 +76,7 @@ async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict
         await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
         await execute_quoted(connection, "GRANT USAGE, CREATE ON SCHEMA public TO %I", owner)
         await execute_quoted(connection, "GRANT USAGE ON SCHEMA public TO %I, %I", app, reader)
-        await execute_quoted(
-            connection, "GRANT %I TO CURRENT_USER", owner
-        )  # who gives tables away must be of the new owner's
+        await execute_quoted(connection, "GRANT %I TO CURRENT_USER", owner)  # required to change the owner of tables
         await _grant_on_existing(connection, roles)
         await _grant_on_future(connection, roles)
 
@@ -93,7 +91,7 @@ async def _ensure_login_role(connection: asyncpg.Connection, role: Role) -> None
 
 
 async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> None:
-    """What is there goes to the owner, and the others get what they need of it."""
+    """Give existing objects to the owner and the required privileges to the other roles."""
     owner, app, reader = roles.owner.name, roles.app.name, roles.reader.name
     for relation in await connection.fetch(RELATIONS_QUERY):
         name, plain = relation["name"], relation["plain"]
@@ -119,7 +117,7 @@ async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> No
 
 
 async def _grant_on_future(connection: asyncpg.Connection, roles: Roles) -> None:
-    """What the owner's migrations will make is given to the others at once."""
+    """Grant default privileges on objects that the owner's migrations will create."""
     maintain = ", MAINTAIN" if _has_maintain(connection) else ""
     for grant, role in (
         (f"SELECT, INSERT, UPDATE, DELETE{maintain} ON TABLES", roles.app),
@@ -132,25 +130,25 @@ async def _grant_on_future(connection: asyncpg.Connection, roles: Roles) -> None
 
 
 def _has_maintain(connection: asyncpg.Connection) -> bool:
-    """Whether there is a right to vacuum tables of others."""
+    """Return whether the server has the MAINTAIN privilege."""
     return bool(connection.get_server_version().major >= MAINTAIN_SINCE_VERSION)
 
 
 async def is_privileged(connection: asyncpg.Connection) -> bool:
-    """Whether who is connected is a superuser, or of the role that owns the ledger and could switch its rules off."""
+    """Return whether the connected role is a superuser or owns the ledger, and could disable its triggers."""
     return bool(await connection.fetchval(PRIVILEGED_QUERY))
 
 
 async def is_setting_off(connection: asyncpg.Connection, setting: str) -> bool:
-    """Whether a time limit is not in force on who is connected."""
+    """Return whether a time limit is not set for the connected role."""
     return bool(await connection.fetchval("SELECT current_setting($1) = '0'", setting))
 
 
 def build_scram_verifier(password: str) -> str:
-    """What PostgreSQL keeps of a password (RFC 5803): whoever reads it cannot log in with it."""
+    """Return PostgreSQL's SCRAM verifier of a password (RFC 5803), which cannot be used to log in."""
     salt = secrets.token_bytes(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, ITERATIONS)
     stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
-    told = (base64.b64encode(part).decode() for part in (salt, stored, server))
-    return "SCRAM-SHA-256${}:{}${}:{}".format(ITERATIONS, *told)
+    parts = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return "SCRAM-SHA-256${}:{}${}:{}".format(ITERATIONS, *parts)

@@ -113,7 +113,7 @@ async def test_a_lone_caller_goes_at_once_and_those_who_come_meanwhile_are_the_n
 async def test_many_who_come_meanwhile_go_beside_the_batch_under_way() -> None:
     """A second batch, but no third; nobody of a group that is under way is in it, so that a group keeps its order."""
     job = Recorded()
-    queue: Batcher[int, int] = Batcher(job.run, kind=lambda n: (n % 2, None))
+    queue: Batcher[int, int] = Batcher(job.run, group_of=lambda n: (n % 2, None))
     tasks = [asyncio.create_task(queue.submit(0))]
     await asyncio.sleep(0.01)
     tasks += [asyncio.create_task(queue.submit(n)) for n in range(1, 21)]
@@ -141,7 +141,7 @@ async def test_callers_who_come_and_go_are_all_answered() -> None:
         await asyncio.sleep(0)
         return list(requests)
 
-    queue: Batcher[int, int] = Batcher(run, kind=lambda n: (n % 5, n % 3))
+    queue: Batcher[int, int] = Batcher(run, group_of=lambda n: (n % 5, n % 3))
 
     async def caller(turn: int) -> None:
         for n in range(50):

@@ -36,14 +36,16 @@ class PostgresCreditLedger:
         self._clock = clock
         self._counters = counters
         observe = manager.counters.batches.observe
-        self._account_reads = Batcher(self._read, took=lambda size: observe(size, "account"))
+        self._account_reads = Batcher(self._read, on_batch=lambda size: observe(size, "account"))
         self._handler = CreditRequestHandler(manager, policy, clock, hash_user)
         self._credit_requests = Batcher(
-            self._handler.execute, kind=self._handler.group_key, took=lambda size: observe(size, "take")
+            self._handler.execute, group_of=self._handler.group_key, on_batch=lambda size: observe(size, "take")
         )
         # Two releases of one hold never share a statement: its result could not tell which of them closed it.
         self._hold_releases = Batcher(
-            self._close, kind=lambda release: (release.hold_id, object()), took=lambda size: observe(size, "close")
+            self._close,
+            group_of=lambda release: (release.hold_id, object()),
+            on_batch=lambda size: observe(size, "close"),
         )
 
     async def get_or_create_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:

@@ -1,3 +1,1 @@
-"""A PostgreSQL server of our own, used when `DATABASE_URL` is not set."""
-
-__all__ = ["Binaries", "EmbeddedPostgres", "die_with_parent", "find_binaries"]
+"""A PostgreSQL server run by this product, used when `DATABASE_URL` is not set."""
