@@ -111,7 +111,7 @@ class JobScheduler:
         """Record a run. A run that cannot be recorded, such as while the database is down, still counts as done."""
         await self._try("job_run_not_recorded", lambda: self.runs.record(report), job=report.job)
 
-    async def _try(self, event: str, call: Callable[[], Awaitable[bool | None]], **fields: str) -> bool | None:
+    async def _try(self, event: str, call: Callable[[], Awaitable[bool | None]], job: str | None = None) -> bool | None:
         """Call storage; return None when that fails. Only the first of several failures in a row is logged."""
         try:
             async with asyncio.timeout(STORAGE_TIMEOUT_SECONDS):
@@ -119,7 +119,7 @@ class JobScheduler:
         except Exception as error:  # noqa: BLE001 - the scheduler must go on: it calls again later
             if event not in self._failing:
                 code = error.code if isinstance(error, ShopAssistError) else type(error).__name__
-                logger.warning(event, error_type=code, **fields)
+                logger.warning(event, error_type=code, job=job)
             self._failing.add(event)
             return None
         self._failing.discard(event)
