@@ -80,7 +80,7 @@ def _collect_database(services: Any) -> Iterator[MetricFamily]:
             ("pool_timeouts", "Waits for a connection that timed out.", resilience["waits_in_vain"]),
             (
                 "unknown_outcomes",
-                "Connections lost during a statement, whose result was looked up.",
+                "Connections lost during a statement; its result was looked up.",
                 resilience["lost"],
             ),
         ),
@@ -113,7 +113,7 @@ def _collect_credits(services: Any) -> Iterator[MetricFamily]:
     if report := services.ledger_audit().last_report:
         finished_at = report.finished_at.timestamp()
         for name, help_, value in (
-            ("drifting_accounts", "Accounts whose balance differed from the ledger.", report.drifting_accounts),
+            ("drifting_accounts", "Accounts with a balance that differed from the ledger.", report.drifting_accounts),
             ("accounts", "Accounts that were verified.", report.accounts),
             ("verified_timestamp_seconds", "When the ledger was last verified.", finished_at),
         ):

@@ -246,14 +246,14 @@ class Rollout:
         for name, help_, value in (
             ("percent", "Share of users that the dial sends to PostgreSQL.", placement.assignment.percent),
             ("users_in_postgres", "Users who are there.", len(placement.in_postgres)),
-            ("unmirrored", "Users of whom memory may lack a change.", len(placement.unmirrored)),
+            ("unmirrored", "Users with a change that memory may lack.", len(placement.unmirrored)),
             ("overtaken", "1 when another server runs one as well.", int(self.is_overtaken)),
         ):
             yield gauge(f"shopassist_rollout_{name}", help_, value)
         for name, help_, counted in (
             ("asked", "What was asked about users, by the side that answered.", counters.asked),
             ("failed", "What was asked and found no answer, by side.", counters.failed),
-            ("moves", "Users whose state was moved, by the side that they went to.", counters.moved),
+            ("moves", "Users moved, by the storage that they were moved to.", counters.moved),
             (
                 "move_failures",
                 "Moves that did not succeed, by the side that they were to go to.",

@@ -10,6 +10,6 @@ from shopassist.catalog.ports import CatalogRepository
 
 @pytest.fixture
 async def catalog(container: Container) -> AsyncIterator[CatalogRepository]:
-    """The repository of an empty catalogue, within a unit of work that lasts for the test."""
+    """Return the repository of an empty catalogue, in a unit of work that lasts for the test."""
     async with container.unit_of_work()() as repositories:
         yield repositories.catalog

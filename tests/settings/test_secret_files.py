@@ -28,7 +28,7 @@ NO_SECRETS = {"FRONTEND_URL", "EMBEDDING_URL"}
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A file with a secret, as editors and orchestrators write it."""
+    """Write a file with a secret, as editors and orchestrators write it."""
     file = tmp_path / "secret"
     file.write_text(f"{MARK}\n")
     return file

@@ -15,7 +15,7 @@ class Shoppers:
     """Guests who ask one question after another, each with its own key until it is answered."""
 
     def __init__(self, port: int, number: int = SHOPPERS) -> None:
-        """`number` guests ask the server at `port`."""
+        """Prepare `number` guests of the server at `port`."""
         self._number = number
         self.asked = Counter[str]()
         self.statuses = Counter[int]()
