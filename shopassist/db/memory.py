@@ -117,7 +117,7 @@ class MemorySession:
     """Records changes to a store so that `rollback` can undo them."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """The caller must hold `store.lock` for the life of the session."""
+        """Start without changes. The caller must hold `store.lock` until the session ends."""
         self.store = store
         self._undo: list[Callable[[], Any]] = []
 

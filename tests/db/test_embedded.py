@@ -306,7 +306,7 @@ def test_a_killed_first_start_does_no_harm(folder: Path) -> None:
 def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
     """An account without rights runs the server as itself, in a folder of its own."""
     account = NOBODY if ROOT else OsAccount.of(os.geteuid())
-    account.own(folder)
+    account.give(folder)
     with another_process(folder, account) as owner:
         assert query(first_line(owner), "SELECT 1") == 1
         assert (folder / "postgresql").stat().st_uid == account.user
@@ -318,16 +318,16 @@ def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
 def test_a_pid_that_another_program_has_now_is_no_server(folder: Path) -> None:
     """After a crash whose pid was given to another program since, as happens in containers, the server starts."""
     account = NOBODY if ROOT else OsAccount.of(os.geteuid())
-    account.own(folder)
+    account.give(folder)
     with another_process(folder, account) as owner:
         first_line(owner)
         pid_file = folder / "postgresql/postmaster.pid"
         lines = pid_file.read_text().splitlines()
         owner.communicate(timeout=10)
-    with subprocess.Popen(["sleep", "60"], user=account.user if account.foreign else None) as bystander:
+    with subprocess.Popen(["sleep", "60"], user=account.user if account.is_other_user else None) as bystander:
         try:
             pid_file.write_text("\n".join([str(bystander.pid), *lines[1:], ""]))
-            account.own(pid_file)
+            account.give(pid_file)
             with another_process(folder, account) as owner:
                 assert query(first_line(owner), "SELECT 1") == 1
         finally:
@@ -356,11 +356,11 @@ def test_programs_in_a_closed_folder_are_copied(folder: Path) -> None:
     account = NOBODY if ROOT else OsAccount.of(os.geteuid())
     found = make_runnable(account, Binaries(folder / package.name / "pginstall/bin", installed.version))
     try:
-        command = ["setpriv", f"--reuid={account.user}", "--clear-groups"] if account.foreign else []
+        command = ["setpriv", f"--reuid={account.user}", "--clear-groups"] if account.is_other_user else []
         said = subprocess.check_output([*command, found.program("postgres"), "--version"], text=True)
         assert f" {found.version}." in said
     finally:
-        if account.foreign:
+        if account.is_other_user:
             shutil.rmtree(found.folder.parents[2])
 
 
@@ -378,7 +378,7 @@ def test_data_of_another_version_is_refused(folder: Path) -> None:
     """Data of another major version is left alone, with a sentence that names both versions and the folder."""
     (folder / "postgresql").mkdir()
     (folder / "postgresql/PG_VERSION").write_text("9\n")
-    NOBODY.own(folder / "postgresql") if ROOT else None
+    NOBODY.give(folder / "postgresql") if ROOT else None
     with pytest.raises(StartupError, match=rf"{folder}/postgresql is of PostgreSQL 9 and this is PostgreSQL \d+"):
         EmbeddedPostgres(folder).start()
 
@@ -387,7 +387,7 @@ def test_a_folder_with_something_else_in_it_is_refused(folder: Path) -> None:
     """A folder that holds no complete cluster is left alone, with a sentence that tells what to do."""
     (folder / "postgresql").mkdir()
     (folder / "postgresql/notes.txt").write_text("mine")
-    NOBODY.own(folder / "postgresql") if ROOT else None
+    NOBODY.give(folder / "postgresql") if ROOT else None
     with pytest.raises(StartupError, match="not a complete PostgreSQL data folder"):
         EmbeddedPostgres(folder).start()
     assert (folder / "postgresql/notes.txt").read_text() == "mine"

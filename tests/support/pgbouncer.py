@@ -54,7 +54,7 @@ def run_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
     (folder / "settings.ini").write_text(settings)
     (folder / "users").write_text("".join(f'"{name}" "{password}"\n' for name, password in users.items()))
     for path in (folder, *folder.iterdir()):
-        account.own(path)
+        account.give(path)
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
     process = spawn([str(PROGRAM), str(folder / "settings.ini")], account, output=output)
     os.close(output)

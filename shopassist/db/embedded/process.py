@@ -1,4 +1,4 @@
-"""Processes of the embedded server: start, stop with their parent, and find by `postmaster.pid`."""
+"""Starts and stops processes of the embedded server, and finds it by `postmaster.pid`."""
 
 import ctypes
 import os
@@ -17,7 +17,7 @@ from shopassist.errors import StartupError
 _POLL_SECONDS = 0.3
 _PR_SET_PDEATHSIG = 1
 
-# Loaded here because nothing may be loaded between fork and exec. Only Linux has it.
+# Loaded here because nothing may be loaded between fork and exec. Linux only.
 _prctl: Callable[[int, int], int] | None = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
 _WATCHER = """
@@ -34,10 +34,9 @@ os.kill(child, number)
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """Have this process get the signal when its parent ends, however it ends.
+    """Send this process a signal when its parent ends, at once on Linux and within half a second elsewhere.
 
-    At once on Linux, within half a second elsewhere. Call it first thing: a parent that is gone before the call goes
-    unnoticed. On Linux the parent is the *thread* that started us.
+    Call it first: a parent that ends before the call is not noticed. On Linux the parent is a *thread*.
     """
     if _prctl:
         _prctl(_PR_SET_PDEATHSIG, number)
@@ -60,10 +59,10 @@ def spawn(
     stdin: int = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a program as the account, with standard output and error going to `output`.
+    """Start a program as the account in a session of its own, with standard output and error going to `output`.
 
-    It is out of reach of Ctrl-C, sees only the `environment` given, and gets SIGINT when the calling thread ends: call
-    this from a thread that lives as long as the program is needed. Raises StartupError when it cannot be run.
+    It gets SIGINT when the calling thread ends: call this from a thread that lives as long as the program is needed.
+    Raises StartupError when the program cannot be run.
     """
     parent = os.getpid()
 
@@ -82,11 +81,11 @@ def spawn(
             cwd="/",
             env={"LC_ALL": "C", "PATH": os.defpath, **(environment or {})},
             start_new_session=True,
-            user=account.user if account.foreign else None,
-            group=account.group if account.foreign else None,
-            extra_groups=[] if account.foreign else None,
-            # A change of account clears the death signal, and this runs after it. It is safe beside threads: all it
-            # does is two system calls.
+            user=account.user if account.is_other_user else None,
+            group=account.group if account.is_other_user else None,
+            extra_groups=[] if account.is_other_user else None,
+            # Changing the account clears the parent-death signal, so it is set after that. With other threads this is
+            # safe, because it only makes two system calls.
             preexec_fn=follow_parent,  # noqa: PLW1509
         )
     except (OSError, subprocess.SubprocessError) as error:
@@ -110,7 +109,7 @@ def _start_watcher(process: subprocess.Popen[bytes]) -> None:
 
 
 def stop_process(process: subprocess.Popen[bytes], patience: float) -> None:
-    """Stop a PostgreSQL: a fast shutdown, after `patience` seconds an immediate one, at last by force."""
+    """Stop a PostgreSQL by a fast shutdown, an immediate one, then SIGKILL, each after `patience` seconds."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
         process.send_signal(number)
         try:
@@ -134,7 +133,7 @@ class Postmaster:
 
 
 def find_postmaster(cluster: Path) -> Postmaster | None:
-    """The live server of the cluster; None when there is none or it is only just coming up."""
+    """Return the live server of the cluster, or None if there is none yet."""
     lines = _read_pid_file(cluster)
     if len(lines) <= _PORT_LINE or not _is_postgres(int(lines[_PID_LINE]), cluster):
         return None
@@ -142,9 +141,9 @@ def find_postmaster(cluster: Path) -> Postmaster | None:
 
 
 def find_reused_pid(cluster: Path) -> int | None:
-    """The pid in a `postmaster.pid` that a crash left behind, where another program has that pid now.
+    """Return the pid in a stale `postmaster.pid` if another program has that pid now.
 
-    Containers count pids from 1, so this is common there, and PostgreSQL would take that program for a server.
+    This is common in containers, where pids start at 1; PostgreSQL would take that program for a server.
     """
     lines = _read_pid_file(cluster)
     return int(lines[_PID_LINE]) if lines and not _is_postgres(int(lines[_PID_LINE]), cluster) else None
@@ -172,7 +171,7 @@ def _is_postgres(pid: int, cluster: Path) -> bool:
     try:
         return process.joinpath("cwd").readlink() == cluster
     except OSError:
-        return True  # another account's process, and a container may deny even root this look
+        return True  # another account's process; containers may deny even root this link
 
 
 def _is_running(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Starts, shares, watches, restarts and stops the embedded server."""
+"""Starts, shares, supervises and stops the embedded server."""
 
 import os
 import subprocess
@@ -25,52 +25,51 @@ _SERVER_SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
-    # What people asked and who they are stays out of the log.
+    # Keep personal data out of the log.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
 }
 _READY_POLL_SECONDS = 0.005
 _READY_SECONDS = 60.0
 _ABORT_SECONDS = 10.0
-# The remains of a server that just died, and a port that is taken for a moment.
+# Left-overs of a server that has just died, and a port that is briefly in use.
 _TRANSIENT_ERRORS = ("already exists", "shared memory block", "could not create any TCP/IP sockets")
 _TRANSIENT_SECONDS, _TRANSIENT_PAUSE_SECONDS = 10.0, 0.1
 
 
 class Launcher:
-    """Starts servers on a folder. The caller holds the owner's lock; `stopping` breaks off a start."""
+    """Starts servers on a folder. The caller must hold the owner's lock; `stopping` aborts a start."""
 
     def __init__(self, folder: DataFolder, settings: Mapping[str, str], stopping: threading.Event) -> None:
-        """`settings` are PostgreSQL's, on top of ours."""
         self._folder = folder
         self._settings = {**_SERVER_SETTINGS, **settings}
         self._stopping = stopping
 
     @cached_property
     def binaries(self) -> Binaries:
-        """The programs, where the account can run them. Raises StartupError or OSError."""
+        """Return programs that the account can run. Raises StartupError or OSError."""
         return make_runnable(self._folder.account, find_binaries())
 
     def launch(self, port: int | None) -> tuple[subprocess.Popen[bytes], int]:
-        """Start a server on the port, or on one of its choice, and return it with its port once it accepts connections.
+        """Start a server on the port, or on a free one, and return it and its port once it accepts connections.
 
-        Raises StartupError with PostgreSQL's own reason, or OSError.
+        Raises StartupError with PostgreSQL's reason, or OSError.
         """
-        begun = time.monotonic()
+        started_at = time.monotonic()
         while True:
             chosen = port or self._folder.choose_port()
-            self._folder.bound_log()
+            self._folder.truncate_log()
             written = self._folder.log.stat().st_size if self._folder.log.exists() else 0
             process = self._spawn(chosen)
-            if self._becomes_ready(process):
+            if self._wait_until_ready(process):
                 return process, chosen
             if self._stopping.is_set():
                 raise StartupError("PostgreSQL was told to stop while it was starting.")
-            complaint = self._folder.complaint(written)
-            passing = any(words in complaint for words in _TRANSIENT_ERRORS)
-            if not passing or time.monotonic() - begun > _TRANSIENT_SECONDS:
+            error = self._folder.get_error(written)
+            is_transient = any(text in error for text in _TRANSIENT_ERRORS)
+            if not is_transient or time.monotonic() - started_at > _TRANSIENT_SECONDS:
                 raise StartupError(
-                    f"PostgreSQL cannot start on {self._folder.cluster}: {complaint}; see {self._folder.log}."
+                    f"PostgreSQL cannot start on {self._folder.cluster}: {error}; see {self._folder.log}."
                 )
             time.sleep(_TRANSIENT_PAUSE_SECONDS)
 
@@ -84,19 +83,19 @@ class Launcher:
                 command,
                 self._folder.account,
                 output=log,
-                # A process that PostgreSQL takes for its grandparent is not mistaken for a server that still runs.
+                # PostgreSQL ignores the pid of its grandparent when it looks for a running server.
                 environment={"PG_GRANDPARENT_PID": str(stale)} if stale else {},
             )
         finally:
             os.close(log)
 
-    def _becomes_ready(self, process: subprocess.Popen[bytes]) -> bool:
-        begun = time.monotonic()
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
+        started_at = time.monotonic()
         while process.poll() is None:
             server = find_postmaster(self._folder.cluster)
             if server and server.ready and server.pid == process.pid:
                 return True
-            if self._stopping.is_set() or time.monotonic() - begun > _READY_SECONDS:
+            if self._stopping.is_set() or time.monotonic() - started_at > _READY_SECONDS:
                 stop_process(process, _ABORT_SECONDS)
             time.sleep(_READY_POLL_SECONDS)
         return False
@@ -106,22 +105,21 @@ _CHECK_SECONDS = 0.25
 _WAIT_SECONDS = 0.005
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
-# How long a server whose owner has just died may take to notice. One that stays was started by hand.
+# Time for a server to notice that its owner died. A server that stays longer was started by hand.
 _ORPHAN_SECONDS = 2.0
 _MAX_RESTARTS, _RESTARTS_SECONDS = 3, 60.0
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL of our own on 127.0.0.1, shared by all processes that use the same data folder.
+    """A PostgreSQL server on 127.0.0.1, shared by all processes that use the same data folder.
 
-    Who takes the owner's lock starts the server and stops it. The others use it, and when lock and server are gone
-    the first to notice becomes the owner. All this happens in one thread that lives as long as the process, since
-    on Linux the server is told to stop when the *thread* that started it ends: so it goes down with us even after
-    SIGKILL, and `start` may be called from any thread.
+    The process that holds the owner's lock starts, supervises and stops the server. When it ends, another process takes
+    over. All this runs in one thread that lives as long as the process, because on Linux the server is stopped when the
+    *thread* that started it ends, even after SIGKILL. `start` may be called from any thread.
     """
 
     def __init__(self, data_directory: Path, *, settings: Mapping[str, str] | None = None) -> None:
-        """`settings` are further ones of PostgreSQL. Raises StartupError when the folder cannot be served."""
+        """Add `settings` to PostgreSQL's. Raises StartupError when the folder cannot be served."""
         root, account = choose_folder(data_directory)
         self._folder = DataFolder(root, account)
         self._stopping = threading.Event()
@@ -135,21 +133,18 @@ class EmbeddedPostgres:
 
     @property
     def data_directory(self) -> Path:
-        """The folder really used: below `/var/lib/shopassist` where PostgreSQL could not enter the given one."""
+        """Return the folder in use: below `/var/lib/shopassist` if PostgreSQL cannot enter the given one."""
         return self._folder.root
 
     @property
     def url(self) -> str:
-        """The DSN, with the password. Raises RuntimeError before `start`."""
+        """Return the DSN with the password. Raises RuntimeError before `start`."""
         if self._url is None:
             raise RuntimeError("The embedded PostgreSQL has not been started.")
         return self._url
 
     def start(self) -> str:
-        """Start the server, or find the one that runs, and return its DSN once it accepts connections.
-
-        Raises StartupError.
-        """
+        """Start or join the server and return its DSN once it accepts connections. Raises StartupError."""
         if self._thread and self._thread.is_alive():
             return self.url
         self._stopping.clear()
@@ -164,7 +159,7 @@ class EmbeddedPostgres:
         return self.url
 
     def stop(self) -> None:
-        """Stop the server if it is ours, and stop looking after it. Takes up to 30 seconds."""
+        """Stop supervising, and stop the server if this process owns it. Takes up to 30 seconds."""
         self._stopping.set()
         if self._thread:
             self._thread.join()
@@ -182,27 +177,27 @@ class EmbeddedPostgres:
                 ) from error
             started.set_result(None)
             while not self._stopping.wait(_CHECK_SECONDS):
-                self._look_after_safely()
+                self._supervise_safely()
         except BaseException as error:
             if started.done():
                 raise
             started.set_exception(error)
         finally:
-            self._let_go()
+            self._release()
 
     def _find_or_start(self) -> int:
         self._folder.account.make_folder(self._folder.root)
         self._lock = OwnerLock(self._folder)
-        begun = time.monotonic()
+        started_at = time.monotonic()
         while not self._stopping.is_set():
-            mine = self._lock.take()
+            is_owner = self._lock.try_acquire()
             server = find_postmaster(self._folder.cluster)
-            waited = time.monotonic() - begun
-            if mine and server is None:
+            waited = time.monotonic() - started_at
+            if is_owner and server is None:
                 self._folder.ensure_cluster(self._launcher.binaries)
                 self._process, port = self._launcher.launch(None)
                 return port
-            if server and server.ready and (not mine or waited > _ORPHAN_SECONDS):
+            if server and server.ready and (not is_owner or waited > _ORPHAN_SECONDS):
                 return server.port
             if waited > _START_SECONDS:
                 break
@@ -212,16 +207,16 @@ class EmbeddedPostgres:
             f"end it, or see {self._folder.log}."
         )
 
-    def _look_after_safely(self) -> None:
+    def _supervise_safely(self) -> None:
         try:
-            self._look_after()
+            self._supervise()
         except Exception:  # noqa: BLE001 - the server would go down with this thread
             structlog.get_logger(__name__).error("embedded_postgresql_restart_failed")
 
-    def _look_after(self) -> None:
-        if not self._lock or not self._lock.take():
+    def _supervise(self) -> None:
+        if not self._lock or not self._lock.try_acquire():
             return
-        self._folder.bound_log()
+        self._folder.truncate_log()
         if self._process.poll() is None if self._process else find_postmaster(self._folder.cluster):
             return
         now = time.monotonic()
@@ -231,7 +226,7 @@ class EmbeddedPostgres:
         self._process, _ = self._launcher.launch(self._port)
         structlog.get_logger(__name__).warning("embedded_postgresql_restarted")
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._process and self._process.poll() is None:
             stop_process(self._process, _STOP_SECONDS)
         self._process = None
