@@ -65,9 +65,10 @@ def prefer(tier: Any, otherwise: Any) -> Any:
 
 
 class Container(containers.DeclarativeContainer):
-    """Everything the product is made of."""
+    """Everything the product is made of. Arguments stand in the order of the constructors' parameters."""
 
     settings = providers.Dependency(instance_of=Settings)
+    config = settings.provided
     clock = providers.Singleton(SystemClock)
     common = providers.Container(CommonParts, settings=settings, clock=clock)
     credit_policy = common.credit_policy
@@ -75,7 +76,9 @@ class Container(containers.DeclarativeContainer):
     ledger_figures = providers.Singleton(LedgerCounters)
     consent_counters = providers.Singleton(ConsentCounters)
     erasure_counters = providers.Singleton(ErasureCounters)
+    request_figures = providers.Singleton(RequestMetrics)
 
+    # Storage: two containers with the same attributes, a rollout over both, and one selector.
     memory = providers.Container(MemoryStorage, common=common, ledger_figures=ledger_figures)
     mirror = providers.Container(MemoryStorage, common=common, ledger_figures=providers.Singleton(LedgerCounters))
     postgres = providers.Container(PostgresStorage, common=common, ledger_figures=ledger_figures)
@@ -83,7 +86,7 @@ class Container(containers.DeclarativeContainer):
         RolloutStorage, settings=settings, memory=memory, mirror=mirror, postgres=postgres
     )
     storage = providers.Selector(
-        settings.provided.storage.storage.value, memory=memory, postgres=postgres, rollout=rollout_storage
+        config.storage.storage.value, memory=memory, postgres=postgres, rollout=rollout_storage
     )
     database_manager = postgres.database_manager
     resilience = postgres.resilience
@@ -106,92 +109,49 @@ class Container(containers.DeclarativeContainer):
     rollout = port(storage, "rollout")
     background_services = port(storage, "background_services")
 
-    networks = providers.Singleton(
-        ClientNetworks,
-        key=providers.Callable(derive_key, settings, "client network"),
-        trusted=settings.provided.server.trusted_proxies,
-        loopback_counts=settings.provided.server.production,
-    )
-    guest_sessions = providers.Singleton(
-        GuestSessions,
-        key=providers.Callable(derive_key, settings, "guest session"),
-        only_signed=settings.provided.guests.only_signed,
-    )
+    # Callers: their network, their identity and their limits.
+    network_key = providers.Callable(derive_key, settings, "client network")
+    networks = providers.Singleton(ClientNetworks, network_key, config.server.trusted_proxies, config.server.production)
+    session_key = providers.Callable(derive_key, settings, "guest session")
+    guest_sessions = providers.Singleton(GuestSessions, session_key, config.guests.only_signed)
     rate_counters = providers.Singleton(RateCounters)
     rate_limits = providers.Singleton(
         RateLimits,
-        counters=rate_counters,
-        questions=settings.provided.limits.questions_per_minute,
-        reads=settings.provided.limits.reads_per_minute,
-        network_factor=settings.provided.limits.network_factor,
+        rate_counters,
+        config.limits.questions_per_minute,
+        config.limits.reads_per_minute,
+        config.limits.network_factor,
     )
+    token_verifier = providers.Singleton(token_verifier, settings)
 
-    shared_answers = providers.Singleton(
-        build_redis_answers,
-        url=settings.provided.shared_cache_url,
-        stored=cached_answers,
-        epochs=cache_epochs,
-        key=providers.Callable(derive_shared_cache_key, settings),
-        clock=clock,
-    )
-
-    credit_service = providers.Factory(
-        CreditService,
-        ledger=credit_ledger,
-        unit_of_work=unit_of_work,
-        policy=credit_policy,
-        lagging_reads=lagging_reads,
-    )
-    adjustment_service = providers.Factory(
-        AdjustmentService, ledger=credit_ledger, replays=replays, unit_of_work=unit_of_work
-    )
-    ledger_compaction = providers.Factory(LedgerCompaction, unit_of_work=unit_of_work, policy=credit_policy)
-    ledger_audit = providers.Singleton(LedgerReconciliationService, reconciliation=audit)
-    consent_service = providers.Factory(
-        UserConsentService, unit_of_work=unit_of_work, lagging_reads=lagging_reads, counters=consent_counters
-    )
-    export_service = providers.Factory(
-        ExportService, personal_data=personal_data, unit_of_work=unit_of_work, clock=clock
-    )
-    erasure_service = providers.Factory(
-        ErasureService,
-        erasures=erasures,
-        personal_data=personal_data,
-        hash_user_id=user_hasher,
-        counters=erasure_counters,
-    )
-    guest_merge_service = providers.Factory(GuestMergeService, unit_of_work=unit_of_work)
-    consent_history_service = providers.Factory(
-        ConsentHistoryService, unit_of_work=unit_of_work, counters=consent_counters
-    )
-    published_notices = providers.Singleton(PublishedNoticeCache, read=consent_lookup.provided.list_published)
-    notice_service = providers.Factory(
-        NoticeService,
-        unit_of_work=unit_of_work,
-        published=published_notices,
-        grace_hours=settings.provided.consent.grace_hours,
-    )
+    # Credits, consent and privacy.
+    credit_service = providers.Factory(CreditService, credit_ledger, unit_of_work, credit_policy, lagging_reads)
+    adjustment_service = providers.Factory(AdjustmentService, credit_ledger, replays, unit_of_work)
+    ledger_compaction = providers.Factory(LedgerCompaction, unit_of_work, credit_policy)
+    ledger_audit = providers.Singleton(LedgerReconciliationService, audit)
+    consent_service = providers.Factory(UserConsentService, unit_of_work, lagging_reads, consent_counters)
+    consent_history_service = providers.Factory(ConsentHistoryService, unit_of_work, consent_counters)
+    published_notices = providers.Singleton(PublishedNoticeCache, consent_lookup.provided.list_published)
+    notice_service = providers.Factory(NoticeService, unit_of_work, published_notices, config.consent.grace_hours)
     consent_gate = providers.Singleton(
-        ConsentGate,
-        lookup=consent_lookup,
-        published=published_notices,
-        history=consent_history_service,
-        required=settings.provided.consent.required,
+        ConsentGate, consent_lookup, published_notices, consent_history_service, config.consent.required
     )
-    rollout_service = providers.Factory(RolloutService, rollout=rollout, unit_of_work=unit_of_work)
+    export_service = providers.Factory(ExportService, personal_data, unit_of_work, clock)
+    erasure_service = providers.Factory(ErasureService, erasures, personal_data, user_hasher, erasure_counters)
+    guest_merge_service = providers.Factory(GuestMergeService, unit_of_work)
+    rollout_service = providers.Factory(RolloutService, rollout, unit_of_work)
+
+    # Stored answers: the process's own copies, the tier in Redis, the database.
+    shared_cache_key = providers.Callable(derive_shared_cache_key, settings)
+    shared_answers = providers.Singleton(
+        build_redis_answers, config.shared_cache_url, cached_answers, cache_epochs, shared_cache_key, clock
+    )
     stale_answers = providers.Singleton(
         StaleAnswers,
-        max_answers=settings.provided.max_stale_answers,
-        max_bytes=settings.provided.cache.stale_bytes,
-        max_age=settings.provided.cache.stale_lifetime,
-        validity=settings.provided.cache.validity,
-    )
-    availability = providers.Singleton(
-        Availability,
-        epochs=cache_epochs,
-        answers=stale_answers,
-        may_start_without=settings.provided.database.start_degraded,
-        fatal_after_seconds=settings.provided.fatal_after_seconds,
+        config.max_stale_answers,
+        config.cache.stale_bytes,
+        config.cache.stale_lifetime,
+        config.cache.validity,
     )
     query_cache_service = providers.Singleton(
         QueryCacheService,
@@ -201,15 +161,16 @@ class Container(containers.DeclarativeContainer):
         epochs=providers.Callable(prefer, shared_answers, cache_epochs),
         stale=stale_answers,
         clock=clock,
-        validity=settings.provided.cache.validity,
+        validity=config.cache.validity,
         lagging_reads=lagging_reads,
     )
 
-    catalog = providers.Factory(CatalogService, unit_of_work=unit_of_work)
-    assistant = providers.Singleton(CatalogAssistant, catalog=catalog, settings=settings.provided.assistant)
+    # Questions.
+    catalog = providers.Factory(CatalogService, unit_of_work)
+    assistant = providers.Singleton(CatalogAssistant, catalog, config.assistant)
     flights: providers.Provider[SingleFlight[WorkOutcome]] = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
-    question_seconds = providers.Singleton(float, settings.provided.assistant.timeout_seconds)
+    question_seconds = providers.Singleton(float, config.assistant.timeout_seconds)
     query_service = providers.Factory(
         QueryService,
         cache=query_cache_service,
@@ -222,23 +183,21 @@ class Container(containers.DeclarativeContainer):
         timeout_seconds=question_seconds,
     )
 
-    shutdown = providers.Callable(close_all, shared_answers, storage.provided.close.call())
-    request_figures = providers.Singleton(RequestMetrics)
-    token_verifier = providers.Singleton(token_verifier, settings=settings)
-    health_service = providers.Factory(HealthService, storage=settings.provided.storage.storage, database=database)
-    jobs = providers.Singleton(
-        JobScheduler,
-        leases=leases,
-        runs=maintenance_runs,
-        jobs=providers.Factory(
-            build_jobs,
-            ledger=credit_ledger,
-            replays=replays,
-            runs=maintenance_runs,
-            vacuum=vacuum,
-            cache=query_cache_service,
-            erasures=erasure_service,
-            compaction=ledger_compaction,
-            reconciliation=ledger_audit,
-        ),
+    # Health, scheduled jobs and shutdown.
+    health_service = providers.Factory(HealthService, config.storage.storage, database)
+    availability = providers.Singleton(
+        Availability, cache_epochs, stale_answers, config.database.start_degraded, config.fatal_after_seconds
     )
+    scheduled_jobs = providers.Factory(
+        build_jobs,
+        ledger=credit_ledger,
+        replays=replays,
+        runs=maintenance_runs,
+        vacuum=vacuum,
+        cache=query_cache_service,
+        erasures=erasure_service,
+        compaction=ledger_compaction,
+        reconciliation=ledger_audit,
+    )
+    jobs = providers.Singleton(JobScheduler, leases, scheduled_jobs, maintenance_runs)
+    shutdown = providers.Callable(close_all, shared_answers, storage.provided.close.call())
