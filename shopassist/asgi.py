@@ -13,7 +13,8 @@ from shopassist import __version__
 from shopassist.app import create_app
 from shopassist.db.embedded.process import die_with_parent
 from shopassist.logging import configure_logging
-from shopassist.ops.startup import prepare_to_serve, start_database
+from shopassist.ops.running_database import start_database
+from shopassist.ops.startup import prepare_to_serve
 from shopassist.server import handle_stop_signals, stop_all_workers
 from shopassist.settings import WORKER, read_settings
 from shopassist.tracing import start_tracing

@@ -23,7 +23,8 @@ from shopassist.app import create_app, do_nothing
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.key_derivation import require_secret
-from shopassist.ops.startup import prepare_to_serve, start_database
+from shopassist.ops.running_database import start_database
+from shopassist.ops.startup import prepare_to_serve
 from shopassist.settings import WORKER, ServerSettings, Settings, http_address
 from shopassist.tracing import start_tracing
 

@@ -1,7 +1,7 @@
 """Startup checks: settings are valid, the database runs, the schema is current."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Protocol
 
@@ -12,13 +12,12 @@ from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
 from shopassist.db.dsn import build_dsn, find_session_dsn, get_session_setting
-from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
 from shopassist.metrics.registry import MetricFamily
-from shopassist.settings import Settings, Storage, StorageSettings, read_settings
+from shopassist.settings import Settings
 from shopassist.settings.database import PoolMode
 
 logger = structlog.get_logger(__name__)
@@ -52,35 +51,6 @@ class StartupServices(Protocol):
     def unit_of_work(self) -> UnitOfWork[CatalogRepositories]: ...
 
     def background_services(self) -> list[BackgroundService]: ...
-
-
-def needs_embedded_database(settings: Settings) -> bool:
-    """Return whether data is stored in PostgreSQL and DATABASE_URL is not set."""
-    return settings.storage.has_database and settings.database.database_url is None
-
-
-def start_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None]:
-    """Start the embedded database if DATABASE_URL is not set; return settings with a DSN. Raises `StartupError`."""
-    if not needs_embedded_database(settings):
-        return settings, None
-    embedded = EmbeddedPostgres(settings.database.data_folder)
-    return settings.with_embedded(embedded.start()), embedded
-
-
-@contextmanager
-def running_database() -> Iterator[Settings]:
-    """Run the database for the block, as `start_database` does. Raises `StartupError`.
-
-    During a rollout the settings are those of PostgreSQL, because only the server sees its memory.
-    """
-    settings, embedded = start_database(read_settings())
-    if settings.storage.storage is Storage.ROLLOUT:
-        settings = settings.model_copy(update={"storage": StorageSettings(storage=Storage.POSTGRES)})
-    try:
-        yield settings
-    finally:
-        if embedded:
-            embedded.stop()
 
 
 async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:

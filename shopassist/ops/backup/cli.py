@@ -21,7 +21,7 @@ from shopassist.errors import StartupError
 from shopassist.ops.backup import manifest as manifests
 from shopassist.ops.backup import restore as restoring
 from shopassist.ops.backup.create import back_up, get_backup_folder
-from shopassist.ops.startup import running_database
+from shopassist.ops.running_database import running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
 from shopassist.privacy.service import repeat_erasures
