@@ -15,7 +15,7 @@ class Clock(Protocol):
     """Tells the instant that decides about resets and expiry."""
 
     def instant(self) -> datetime | None:
-        """The aware instant to bind, or None to let the database's own `now()` decide."""
+        """Return the aware instant to bind, or None to let the database's own `now()` decide."""
 
 
 class SystemClock:
@@ -53,7 +53,7 @@ class UnitOfWork(Transactions[Repositories_co], Protocol[Repositories_co]):
 
 
 class ReplicaReads(Protocol[Repositories_co]):
-    """Short read-only transactions whose data may be a few seconds old. Never for credits or consent decisions."""
+    """Short read-only transactions with data that may be a few seconds old. Never for credits or consent decisions."""
 
     async def run(self, body: Callable[[Repositories_co], Awaitable[Result]]) -> Result:
         """Return what `body` reads; while the primary is down it may be older, which is noted (`Freshness`)."""

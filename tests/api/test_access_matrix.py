@@ -74,7 +74,7 @@ def test_the_document_shows_the_table(app: FastAPI) -> None:
 
 
 async def asked(client: httpx.AsyncClient, method: str, path: str, row: Row, headers: dict[str, str]) -> httpx.Response:
-    """The answer to the row's own request."""
+    """Return the response to the row's own request."""
     return await client.request(method, fill_in_path(path, row.parameters), headers=headers, json=row.body)
 
 

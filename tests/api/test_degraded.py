@@ -34,7 +34,7 @@ PARAMETERS = {"{user_id:path}": "auth0|1", "{purpose}": "terms", "{notice_id}": 
 
 @pytest.fixture(params=["postgres"])
 def settings(request: pytest.FixtureRequest, database: PostgresServer, provider: Any) -> Settings:
-    """Settings on that server."""
+    """Return settings for that server."""
     settings = postgres_settings(database.url)
     identity = settings.identity.model_copy(
         update={"oidc_issuer": provider.issuer, "oidc_audience": "https://api.shopassist.example"}

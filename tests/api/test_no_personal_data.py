@@ -132,7 +132,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgresServer]:
-    """A PostgreSQL that can be stopped."""
+    """Start a PostgreSQL that tests may stop."""
     with run_postgres() as postgres:
         yield postgres
 

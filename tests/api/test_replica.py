@@ -29,7 +29,7 @@ def replica_url(request: pytest.FixtureRequest, database_url: str) -> str:
 
 @pytest.fixture(params=["postgres"])
 def settings(request: pytest.FixtureRequest, database: PostgresServer, replica_url: str, provider: Any) -> Settings:
-    """Settings on both."""
+    """Return settings for both."""
     settings = postgres_settings(database.url)
     config = settings.database.model_copy(update={"replica_url": SecretStr(replica_url), "hot_timeout": 5})
     identity = settings.identity.model_copy(

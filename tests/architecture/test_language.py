@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import typer
 
 from shopassist.cli import app
@@ -42,7 +41,6 @@ def walk_help(command: Any, name: str) -> Iterator[tuple[str, str]]:
         yield from walk_help(child, f"{name} {child_name}")
 
 
-@pytest.mark.xfail(reason="the rewrite is in progress")
 def test_indirect_words_are_rare() -> None:
     """At most 60 of them stand in 100,000 lines; the files with the most are named."""
     texts = {path.relative_to(PROJECT).as_posix(): path.read_text() for path in list_files()}

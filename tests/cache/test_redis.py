@@ -35,7 +35,7 @@ GONE = "DELETE FROM query_cache"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """A Redis for these tests."""
+    """Start a Redis for these tests."""
     with run_redis() as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""Many concurrent calls of a process in one statement: nobody loses, nobody is charged twice, nobody waits for ever."""
+"""Concurrent calls of a process in one statement: no call is lost, charged twice or left waiting."""
 
 import asyncio
 from collections import Counter
@@ -37,7 +37,7 @@ Ledgers = Callable[..., PostgresCreditLedger]
 
 @pytest.fixture
 async def ledgers(database_url: str) -> AsyncIterator[Ledgers]:
-    """Makes ledgers, on a manager of their own unless one is given."""
+    """Return a function that creates ledgers, each with its own manager unless one is given."""
     managers: list[DatabaseManager] = []
 
     def ledger(url: str = database_url, manager: DatabaseManager | None = None) -> PostgresCreditLedger:
@@ -52,7 +52,7 @@ async def ledgers(database_url: str) -> AsyncIterator[Ledgers]:
 
 
 async def balance(url: str, user_id: str) -> tuple[int, int, int, int]:
-    """What an account has available and held, the sum of its ledger, and the deductions in it."""
+    """Return available and held credits of an account, the sum of its ledger, and its deductions."""
     connection = await asyncpg.connect(url)
     try:
         row = await connection.fetchrow(
@@ -67,7 +67,7 @@ async def balance(url: str, user_id: str) -> tuple[int, int, int, int]:
 
 @asynccontextmanager
 async def locked(url: str, user_id: str) -> AsyncIterator[None]:
-    """Somebody else has the account's row for the length of the block."""
+    """Lock the account's row in another transaction for the length of the block."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -78,13 +78,13 @@ async def locked(url: str, user_id: str) -> AsyncIterator[None]:
 
 
 def spend(ledger: PostgresCreditLedger, user_id: str, amount: int = 1) -> asyncio.Task[Grant]:
-    """A caller who spends."""
+    """Debit once."""
     return asyncio.create_task(ledger.deduct(user_id, False, amount, "test"))
 
 
 @dataclass
 class Recorded:
-    """A batch job that takes note of its batches and waits for a sign before it answers."""
+    """A batch job that records its batches and waits for a signal before it answers."""
 
     go: asyncio.Event = field(default_factory=asyncio.Event)
     batches: list[list[int]] = field(default_factory=list)
@@ -97,7 +97,7 @@ class Recorded:
 
 
 async def test_a_lone_caller_goes_at_once_and_those_who_come_meanwhile_are_the_next_batch() -> None:
-    """The first is under way alone; a few others wait for it, in their order, and each gets its own answer."""
+    """The first runs alone; later ones wait for it, in their order, and each gets its own answer."""
     job = Recorded()
     queue: Batcher[int, int] = Batcher(job.run)
     first = asyncio.create_task(queue.submit(0))
@@ -111,7 +111,7 @@ async def test_a_lone_caller_goes_at_once_and_those_who_come_meanwhile_are_the_n
 
 
 async def test_many_who_come_meanwhile_go_beside_the_batch_under_way() -> None:
-    """A second batch, but no third; nobody of a group that is under way is in it, so that a group keeps its order."""
+    """A second batch starts, but no third; it contains no group of the first, so that groups keep their order."""
     job = Recorded()
     queue: Batcher[int, int] = Batcher(job.run, group_of=lambda n: (n % 2, None))
     tasks = [asyncio.create_task(queue.submit(0))]
@@ -125,7 +125,7 @@ async def test_many_who_come_meanwhile_go_beside_the_batch_under_way() -> None:
 
 
 async def test_many_who_come_all_at_once_are_split() -> None:
-    """So that some are answered while others are under way."""
+    """Some are answered while others still run."""
     job = Recorded()
     job.go.set()
     queue: Batcher[int, int] = Batcher(job.run)
@@ -135,7 +135,7 @@ async def test_many_who_come_all_at_once_are_split() -> None:
 
 
 async def test_callers_who_come_and_go_are_all_answered() -> None:
-    """Whenever they come, however they are grouped, nobody is forgotten."""
+    """All callers are answered, in any grouping."""
 
     async def run(requests: Sequence[int]) -> list[int]:
         await asyncio.sleep(0)
@@ -190,7 +190,7 @@ async def test_one_bad_request_fails_alone(ledgers: Ledgers, database_url: str) 
 
 
 async def test_a_cancelled_caller_neither_loses_nor_doubles(ledgers: Ledgers, database_url: str) -> None:
-    """Callers who give up, under way or waiting, are debited once as they asked; their neighbours get their answers."""
+    """Callers who give up, running or waiting, are debited once; their neighbours get their answers."""
     ledger = ledgers()
     await ledger.get_or_create_account("a", is_guest=False)
     async with locked(database_url, "a"):
@@ -220,7 +220,7 @@ async def test_grants_are_handed_out_in_arrival_order(ledgers: Ledgers) -> None:
 
 
 async def test_different_amounts_of_one_user_never_share_a_batch(ledgers: Ledgers) -> None:
-    """So that each is judged by what those before it left, as if they had come one after the other."""
+    """Each is decided with the balance that those before it left, as if they had come one after the other."""
     ledger = ledgers()
     await ledger.get_or_create_account("guest", is_guest=True)
     amounts = [4, 4, 3, 2, 1, 1, 1]
@@ -230,7 +230,7 @@ async def test_different_amounts_of_one_user_never_share_a_batch(ledgers: Ledger
 
 @dataclass
 class Cutter:
-    """A way to PostgreSQL that cuts the first connection on which it sees `marker`."""
+    """A proxy to PostgreSQL that cuts the first connection on which it sees `marker`."""
 
     url: str
     marker: bytes
@@ -239,7 +239,7 @@ class Cutter:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[str]:
-        """The link through it."""
+        """Return the connection string through it."""
         server = await asyncio.start_server(self._connected, "127.0.0.1")
         port = server.sockets[0].getsockname()[1]
         head, _, tail = self.url.rpartition("@")
@@ -277,7 +277,7 @@ Cut = Callable[[str, Work], Awaitable[None]]
 
 @pytest.fixture(params=[True, False], ids=["it happened", "it did not"])
 def cut(request: pytest.FixtureRequest, ledgers: Ledgers, database_url: str) -> Cut:
-    """Does something whose connection is lost when the marker is sent: after the statement, or ahead of it."""
+    """Return a function that loses its connection when the marker is sent: before or after the statement."""
 
     async def lose(marker: str, work: Work) -> None:
         cutter = Cutter(database_url, marker.encode(), delivers=request.param)
@@ -358,7 +358,7 @@ async def test_terminated_backends_cost_nobody_anything(ledgers: Ledgers, databa
 
 
 async def test_connections_that_died_while_idle_are_passed_over(ledgers: Ledgers, database_url: str) -> None:
-    """Whoever comes first after the backends were ended is served, without an error."""
+    """The first caller after the backends were ended is served, without an error."""
     ledger = ledgers()
     await asyncio.gather(*(ledger.get_or_create_account(f"user{n}", is_guest=False) for n in range(20)))
     await execute(

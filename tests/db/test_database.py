@@ -17,7 +17,7 @@ from shopassist.settings.database import DatabaseConfig
 
 
 def manager_of(url: str, **settings: Any) -> DatabaseManager:
-    """A manager with these settings of the pool."""
+    """Build a manager with these pool settings."""
     return DatabaseManager(DatabaseConfig(database_url=SecretStr(url), **settings))
 
 
@@ -51,7 +51,7 @@ def test_links_are_normalised(link: str, expected: str) -> None:
     ],
 )
 def test_links_with_several_hosts(link: str, hosts: str, wanted: str) -> None:
-    """However they are written, all hosts are there, and the one is wanted that can be written to."""
+    """In every spelling all hosts are kept, and the writable one is requested."""
     url = normalise_dsn(link)
     assert format_hosts_and_database(url) == f"{hosts}/d"
     assert url.query["target_session_attrs"] == wanted
@@ -63,7 +63,7 @@ def test_links_with_several_hosts(link: str, hosts: str, wanted: str) -> None:
     "link", ["postgresql://u:secret@h1:x,h2/d", "postgresql://u:secret@h/d?target_session_attrs=x"]
 )
 def test_links_that_cannot_be_meant_are_refused(link: str) -> None:
-    """A clear sentence that names the setting, in which nothing of the link stands."""
+    """The message names the setting and contains nothing of the connection string."""
     with pytest.raises(StartupError) as caught:
         normalise_dsn(link, "DATABASE_REPLICA_URL")
     assert "DATABASE_REPLICA_URL" in caught.value.detail
@@ -71,7 +71,7 @@ def test_links_that_cannot_be_meant_are_refused(link: str) -> None:
 
 
 async def test_a_server_that_is_away_costs_no_time_where_there_is_another(database_url: str) -> None:
-    """One host refuses and one takes bytes and says nothing; whoever is there is connected to all the same."""
+    """One host refuses and one accepts bytes without answering; the remaining host is used."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -102,7 +102,7 @@ async def test_behind_a_pooler_nothing_of_a_session_is_used(database_url: str) -
 
 @pytest.mark.parametrize("link", ["mysql://u:secret@h/d", "nonsense with secret", "sqlite:///secret"])
 def test_other_links_are_refused_without_repeating_them(link: str) -> None:
-    """A clear sentence in which nothing of the link stands."""
+    """The message contains nothing of the connection string."""
     with pytest.raises(StartupError) as caught:
         normalise_dsn(link)
     assert "secret" not in caught.value.detail
@@ -133,7 +133,7 @@ async def test_pool_timeout_bounds_the_wait(database_url: str) -> None:
 
 
 async def backend(manager: DatabaseManager) -> int:
-    """The server process behind the next connection."""
+    """Return the server process of the next connection."""
     async with manager.engine.connect() as connection:
         return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
 

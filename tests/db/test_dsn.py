@@ -1,4 +1,4 @@
-"""What may be said of the protection of the way to the database, and where."""
+"""TLS settings: in which places they may be given, and which are refused."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ LINK = "postgresql://user:hidden@db.example/shop"
 
 @pytest.fixture
 def authority(tmp_path: Path) -> str:
-    """The file of an authority's certificate."""
+    """Write the file of a certificate authority."""
     file = tmp_path / "root.crt"
     file.write_bytes(Authority("A").certificate.public_bytes(Encoding.PEM))
     assert x509.load_pem_x509_certificate(file.read_bytes())
@@ -28,7 +28,7 @@ def authority(tmp_path: Path) -> str:
 @pytest.mark.parametrize("mode", SslMode)
 @pytest.mark.parametrize("place", ["setting", "link", "both"])
 def test_a_mode_may_be_said_in_either_place(mode: SslMode, place: str, authority: str) -> None:
-    """Or in both, when they agree."""
+    """Both places may be used if they agree."""
     config = DatabaseConfig(ssl_mode=None if place == "link" else mode, ssl_root_cert=authority)
     link = LINK if place == "setting" else f"{LINK}?sslmode={mode}"
     query = apply_tls_settings(normalise_dsn(link), config).query
@@ -36,7 +36,7 @@ def test_a_mode_may_be_said_in_either_place(mode: SslMode, place: str, authority
 
 
 def test_what_nobody_says_is_left_open() -> None:
-    """Which is libpq's `prefer`, and no certificate."""
+    """The default is libpq's `prefer`, without a certificate."""
     assert apply_tls_settings(normalise_dsn(LINK), DatabaseConfig()).query == {}
 
 
@@ -54,7 +54,7 @@ def test_what_nobody_says_is_left_open() -> None:
 def test_what_cannot_be_meant_is_refused(
     parameters: str, config: DatabaseConfig, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """In one sentence, without the password."""
+    """The message is one sentence without the password."""
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(StartupError, match=said) as refusal:
         apply_tls_settings(normalise_dsn(LINK + parameters), config)
@@ -62,13 +62,13 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_the_authorities_of_the_machine_may_be_meant() -> None:
-    """`system`, for databases whose certificates are from a public authority."""
+    """`system` is for databases with certificates of a public authority."""
     config = DatabaseConfig(ssl_mode=SslMode.VERIFY_FULL, ssl_root_cert="system")
     assert Path(str(apply_tls_settings(normalise_dsn(LINK), config).query["sslrootcert"])).is_file()
 
 
 def test_production_says_how_the_way_to_another_machine_is_protected() -> None:
-    """Whatever it says; libpq's own default would give way to whoever sits in between."""
+    """Any explicit mode is accepted; libpq's default could be downgraded by an attacker on the network."""
 
     def linked(link: str, mode: SslMode | None = None, environment: str = "production") -> str:
         config = DatabaseConfig(ssl_mode=mode)

@@ -24,7 +24,7 @@ from shopassist.errors import StartupError
 
 PROJECT = Path(__file__).parents[2]
 ROOT = os.geteuid() == 0
-NOBODY = OsAccount.of(pwd.getpwnam("nobody").pw_uid)
+UNPRIVILEGED = OsAccount.of(pwd.getpwnam("nobody").pw_uid)
 
 # Everything is imported before the rights are dropped: the interpreter itself may lie in root's home.
 PROCESS = """
@@ -67,7 +67,7 @@ time.sleep(60)
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A new folder that any account can pass."""
+    """Create a folder that any account can pass."""
     made = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
     made.chmod(0o711)
     yield made
@@ -76,7 +76,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def made_once() -> Iterator[Path]:
-    """A folder whose first start is over, to be copied."""
+    """Create a folder after a first start, to be copied."""
     made = Path(tempfile.mkdtemp(prefix="shopassist-test-"))
     made.chmod(0o711)
     embedded = EmbeddedPostgres(made)
@@ -88,14 +88,14 @@ def made_once() -> Iterator[Path]:
 
 @pytest.fixture
 def data(folder: Path, made_once: Path) -> Path:
-    """A folder whose first start is over."""
+    """Copy the folder after a first start."""
     subprocess.run(["cp", "-a", f"{made_once}/.", folder], check=True)
     return folder
 
 
 @pytest.fixture
 def server(data: Path) -> Iterator[EmbeddedPostgres]:
-    """A server of this process, running."""
+    """Start a server of this process."""
     embedded = EmbeddedPostgres(data)
     embedded.start()
     yield embedded
@@ -127,7 +127,7 @@ def another_process(
 
 
 def first_line(process: subprocess.Popen[str]) -> str:
-    """What the process prints first: its DSN."""
+    """Return the first line that the process prints: its DSN."""
     assert process.stdout
     line = process.stdout.readline().strip()
     assert line, process.stderr and process.stderr.read()
@@ -135,7 +135,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def query(url: str, sql: str) -> Any:
-    """The value that a statement gives."""
+    """Return the value of a statement."""
 
     async def run() -> Any:
         connection = await asyncpg.connect(url)
@@ -148,28 +148,28 @@ def query(url: str, sql: str) -> Any:
 
 
 def postmaster_pid(folder: Path) -> int:
-    """The process id of the server that runs now."""
+    """Return the process id of the running server."""
     found = find_postmaster(folder / "postgresql")
     assert found
     return found.pid
 
 
 def are_gone(*pids: int) -> bool:
-    """Whether none of these processes runs, corpses not counted."""
+    """Return whether none of these processes runs; zombies do not count."""
     command = ["ps", "-o", "stat=", "-p", ",".join(map(str, pids))]
     states = subprocess.run(command, check=False, capture_output=True, text=True).stdout.split()
     return all(state.startswith("Z") for state in states)
 
 
 def family(pid: int) -> list[int]:
-    """A server process and its children."""
+    """Return the process ids of a server and its children."""
     listed = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True)
     pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
     return [pid, *(child for child, parent in pairs if parent == pid)]
 
 
 def eventually(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether it holds before the time is over."""
+    """Return whether the condition holds before the time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():
@@ -179,13 +179,13 @@ def eventually(holds: Callable[[], bool], seconds: float) -> bool:
 
 
 def is_up_again(url: str, previous: int, folder: Path) -> bool:
-    """Whether a new server answers at the same address."""
+    """Return whether a new server answers at the same address."""
     found = find_postmaster(folder / "postgresql")
     return bool(found and found.ready and found.pid != previous and query(url, "SELECT 1") == 1)
 
 
 def test_first_start_makes_a_durable_database(server: EmbeddedPostgres) -> None:
-    """The first start gives a UTF-8 database whose commits are durable, in UTC, reachable from this machine only."""
+    """The first start creates a UTF-8 database with durable commits, in UTC, reachable from this machine only."""
     names = ("fsync", "synchronous_commit", "full_page_writes", "timezone", "server_encoding", "listen_addresses")
     values = [query(server.url, f"SHOW {name}") for name in names]
     assert values == ["on", "on", "on", "UTC", "UTF8", "127.0.0.1"]
@@ -305,7 +305,7 @@ def test_a_killed_first_start_does_no_harm(folder: Path) -> None:
 
 def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
     """An account without rights runs the server as itself, in a folder of its own."""
-    account = NOBODY if ROOT else OsAccount.of(os.geteuid())
+    account = UNPRIVILEGED if ROOT else OsAccount.of(os.geteuid())
     account.give(folder)
     with another_process(folder, account) as owner:
         assert query(first_line(owner), "SELECT 1") == 1
@@ -316,8 +316,8 @@ def test_an_ordinary_user_runs_it_too(folder: Path) -> None:
 
 
 def test_a_pid_that_another_program_has_now_is_no_server(folder: Path) -> None:
-    """After a crash whose pid was given to another program since, as happens in containers, the server starts."""
-    account = NOBODY if ROOT else OsAccount.of(os.geteuid())
+    """The server starts after a crash although another program has its pid now, as happens in containers."""
+    account = UNPRIVILEGED if ROOT else OsAccount.of(os.geteuid())
     account.give(folder)
     with another_process(folder, account) as owner:
         first_line(owner)
@@ -353,7 +353,7 @@ def test_programs_in_a_closed_folder_are_copied(folder: Path) -> None:
     package = installed.folder.parents[1]
     shutil.copytree(package / "pginstall", folder / package.name / "pginstall")
     folder.chmod(0o700)
-    account = NOBODY if ROOT else OsAccount.of(os.geteuid())
+    account = UNPRIVILEGED if ROOT else OsAccount.of(os.geteuid())
     found = make_runnable(account, Binaries(folder / package.name / "pginstall/bin", installed.version))
     try:
         command = ["setpriv", f"--reuid={account.user}", "--clear-groups"] if account.is_other_user else []
@@ -378,7 +378,7 @@ def test_data_of_another_version_is_refused(folder: Path) -> None:
     """Data of another major version is left alone, with a sentence that names both versions and the folder."""
     (folder / "postgresql").mkdir()
     (folder / "postgresql/PG_VERSION").write_text("9\n")
-    NOBODY.give(folder / "postgresql") if ROOT else None
+    UNPRIVILEGED.give(folder / "postgresql") if ROOT else None
     with pytest.raises(StartupError, match=rf"{folder}/postgresql is of PostgreSQL 9 and this is PostgreSQL \d+"):
         EmbeddedPostgres(folder).start()
 
@@ -387,7 +387,7 @@ def test_a_folder_with_something_else_in_it_is_refused(folder: Path) -> None:
     """A folder that holds no complete cluster is left alone, with a sentence that tells what to do."""
     (folder / "postgresql").mkdir()
     (folder / "postgresql/notes.txt").write_text("mine")
-    NOBODY.give(folder / "postgresql") if ROOT else None
+    UNPRIVILEGED.give(folder / "postgresql") if ROOT else None
     with pytest.raises(StartupError, match="not a complete PostgreSQL data folder"):
         EmbeddedPostgres(folder).start()
     assert (folder / "postgresql/notes.txt").read_text() == "mine"
@@ -409,7 +409,7 @@ def test_damaged_data_is_reported_in_the_words_of_postgresql(data: Path) -> None
 def test_a_folder_without_permission_is_refused(folder: Path) -> None:
     """A folder the user cannot write ends the process with one sentence and no traceback."""
     folder.chmod(0o500)
-    with another_process(folder / "data", NOBODY if ROOT else None) as process:
+    with another_process(folder / "data", UNPRIVILEGED if ROOT else None) as process:
         _, said = process.communicate(timeout=10)
     assert process.returncode == 1
     assert f"The data folder {folder}/data cannot be used as " in said

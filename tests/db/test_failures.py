@@ -1,4 +1,4 @@
-"""What callers meet when a real PostgreSQL fails: killed, frozen, locked, crowded."""
+"""Behaviour for callers when a real PostgreSQL fails: killed, frozen, locked, crowded."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 
 @pytest.fixture
 async def container(database_url: str) -> AsyncIterator[Container]:
-    """A container of its own on a real database."""
+    """Build a container on a real database."""
     container = Container(settings=postgres_settings(database_url))
     yield container
     await container.shutdown()
@@ -45,7 +45,7 @@ async def container(database_url: str) -> AsyncIterator[Container]:
 
 @asynccontextmanager
 async def locked(url: str, statement: str) -> AsyncIterator[None]:
-    """Somebody else's transaction, open for the length of the block."""
+    """Open another transaction for the length of the block."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction():
@@ -68,7 +68,7 @@ async def test_killed_backends_are_not_seen_by_whoever_comes_next(container: Con
 async def test_time_limits_are_in_force_on_every_connection(
     container: Container, engine: str, lock_timeout: str
 ) -> None:
-    """Of both engines: statement, lock (given up before a hot statement is), and idle transaction."""
+    """Both engines have them: statement, lock (shorter than for a hot statement), and idle transaction."""
     async with getattr(container.database_manager(), engine).connect() as connection:
         shown = [
             (await connection.execute(text(f"SHOW {name}"))).scalar_one()
@@ -78,7 +78,7 @@ async def test_time_limits_are_in_force_on_every_connection(
 
 
 async def test_a_locked_account_is_busy_and_not_away(database_url: str) -> None:
-    """A lock that is not given in time is 503, and everybody else is served: the breaker stays closed."""
+    """A lock that is not available in time is 503, and all others are served: the breaker stays closed."""
     config = DatabaseConfig(database_url=SecretStr(database_url), lock_timeout=0.2)
     container = Container(settings=Settings(database=config))
     credits_ = container.credit_service()
@@ -119,7 +119,7 @@ async def test_deadlocks_are_done_again(container: Container, database_url: str)
 
 
 async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str) -> None:
-    """Whether it had happened is looked up, by the database's own mark; a record of before is not taken for it."""
+    """The outcome is looked up by the database's own mark; an earlier record is not mistaken for it."""
     async with Proxy(get_port(database_url)).running() as proxy:
         container = Container(settings=postgres_settings(replace_port(database_url, proxy.port)))
         service = container.consent_service()
@@ -134,7 +134,7 @@ async def test_a_consent_whose_commit_was_cut_is_recorded_once(database_url: str
 
 
 async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(database_url: str) -> None:
-    """For hot statements and for units of work: nothing was sent, and nobody is told of an error of ours."""
+    """Hot statements and units of work behave alike: nothing was sent, and callers get no internal error."""
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(8)
@@ -152,7 +152,7 @@ async def test_a_connection_that_ends_while_it_is_opened_is_an_absent_database(d
 
 
 async def test_a_connection_on_which_the_server_said_goodbye_is_replaced(database_url: str) -> None:
-    """Though it is not closed yet: whoever comes next gets another one."""
+    """It is replaced although it is not closed yet."""
     async with Proxy(get_port(database_url)).running() as proxy:
         container = Container(settings=postgres_settings(replace_port(database_url, proxy.port)))
         await container.credit_service().get_user_credits("a")
@@ -167,7 +167,7 @@ async def test_a_connection_on_which_the_server_said_goodbye_is_replaced(databas
 
 
 async def test_a_password_that_is_no_longer_right_is_an_absent_database(database_url: str) -> None:
-    """It is 503, as long as it takes to put it right."""
+    """It is 503 until the password is right."""
     container = Container(settings=postgres_settings(re.sub(r":[^:@]+@", ":wrong@", database_url)))
     for asked in (container.credit_service().check_credits("a"), container.consent_service().get_consent("a")):
         with pytest.raises(StorageUnavailableError):
@@ -176,7 +176,7 @@ async def test_a_password_that_is_no_longer_right_is_an_absent_database(database
 
 
 async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Container, database_url: str) -> None:
-    """Its operation id tells whether it had."""
+    """Its operation id shows whether it happened."""
     ledger = container.credit_ledger()
     await ledger.get_or_create_account("a", is_guest=False)
     async with locked(database_url, "SELECT FROM user_credits WHERE user_id = 'a' FOR UPDATE"):
@@ -189,9 +189,9 @@ async def test_an_adjustment_whose_backend_was_ended_happens_once(container: Con
 
 
 async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url: str) -> None:
-    """Who waits in vain for a connection hears so; who comes after waits 0.4 s; money has connections of its own.
+    """A caller that gets no connection is told in time; later ones wait 0.4 s; credits have their own connections.
 
-    Accounts that are there: a new one is opened in a unit of work, where an erasure of its owner would be seen.
+    The accounts exist already: a new one is created in a unit of work, which would see an erasure of its owner.
     """
     config = DatabaseConfig(database_url=SecretStr(database_url), pool_size=1, max_overflow=0)
     container = Container(settings=Settings(database=config))
@@ -215,7 +215,7 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
 
 
 async def test_only_the_backend_that_is_meant_is_ended(container: Container, database_url: str) -> None:
-    """After a restart or a promotion its number may be somebody else's, who began at another time and lives on."""
+    """After a restart or a promotion another backend with its number and another start time is not ended."""
     await container.credit_ledger().get_or_create_account("a", is_guest=False)
     takes = CreditRequestHandler(
         container.database_manager(), container.credit_policy(), container.clock(), container.user_hasher()
@@ -234,7 +234,7 @@ async def test_only_the_backend_that_is_meant_is_ended(container: Container, dat
 async def test_connections_to_a_server_that_refuses_writes_are_renounced(
     container: Container, database_url: str, server_url: str
 ) -> None:
-    """Whoever took its place is found by connecting anew; reads go on meanwhile, and the breaker stays closed."""
+    """The new primary is found by connecting again; reads continue meanwhile, and the breaker stays closed."""
     name = database_url.rpartition("/")[2]
     credits_, consents = container.credit_service(), container.consent_service()
     await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
@@ -258,13 +258,13 @@ async def test_connections_to_a_server_that_refuses_writes_are_renounced(
 
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL that may be frozen."""
+    """Start a PostgreSQL that tests may freeze."""
     with run_postgres() as server:
         yield server
 
 
 async def test_a_frozen_database_is_told_in_time_and_is_whole_again_after(own_server: PostgresServer) -> None:
-    """Within 2 s for the first, at once for those after; nobody is debited twice, and no restart is needed."""
+    """The first caller fails within 2 s, later ones at once; no debit happens twice, and no restart is needed."""
     url = replace_database_name(own_server.url, f"frozen_{uuid4().hex}")
     await execute(own_server.url, f"CREATE DATABASE {url.rpartition('/')[2]}")
     await migrate.upgrade(normalise_dsn(url))

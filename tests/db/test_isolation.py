@@ -21,7 +21,7 @@ LEVEL = "SHOW transaction_isolation"
 
 @pytest.fixture
 async def container(database_url: str) -> AsyncIterator[Container]:
-    """A container on a database whose default is another than the product is written for."""
+    """Build a container on a database with another default isolation level."""
     await execute(database_url, STRICT.format(database_url.rpartition("/")[2]))
     container = Container(settings=postgres_settings(database_url))
     yield container
@@ -64,7 +64,7 @@ async def test_the_audit_sees_each_page_at_one_instant(container: Container, dat
 
 
 async def test_migrations_are_read_committed(empty_database_url: str) -> None:
-    """All steps in one transaction, each of whose statements sees what others have committed by then."""
+    """Each statement of a migration's transaction sees what others have committed by then."""
     await execute(empty_database_url, STRICT.format(empty_database_url.rpartition("/")[2]))
     levels: list[str] = []
 

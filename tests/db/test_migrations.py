@@ -54,7 +54,7 @@ FILL_BY_REVISION = {
     "0002": """
     INSERT INTO credit_holds (hold_id, user_id, amount, expires_at)
     SELECT gen_random_uuid(), 'user ' || n, 1, now() FROM generate_series(1, 50) n;
-    INSERT INTO leases VALUES ('scheduler', 'somebody', now());
+    INSERT INTO leases VALUES ('scheduler', 'a process', now());
     """,
     "0004": """
     UPDATE credit_holds SET question_hash = md5(user_id);
@@ -89,7 +89,7 @@ FILL_BY_REVISION = {
 
 @pytest.fixture
 async def connection(empty_database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database without tables."""
+    """Connect to a database without tables."""
     connection = await asyncpg.connect(empty_database_url)
     yield connection
     await connection.close()
@@ -99,7 +99,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 async def rows_of(connection: asyncpg.Connection) -> Rows:
-    """Every row of every table."""
+    """Return every row of every table."""
     tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
     names = [row["tablename"] for row in tables if row["tablename"] != "alembic_version"]
     return {
@@ -109,7 +109,7 @@ async def rows_of(connection: asyncpg.Connection) -> Rows:
 
 
 def as_in(rows: Rows, older: Rows) -> Rows:
-    """The part of the rows that an older schema has tables and columns for."""
+    """Return the part of the rows that an older schema has tables and columns for."""
     return {table: [{name: row[name] for name in (older[table] or [row])[0]} for row in rows[table]] for table in older}
 
 
@@ -147,7 +147,7 @@ async def test_going_back_gives_open_holds_back(empty_database_url: str, connect
 
 
 async def test_an_erasure_under_way_is_not_dropped(empty_database_url: str, connection: asyncpg.Connection) -> None:
-    """Going back would leave rows of which nobody knows any more that they are to be erased."""
+    """A downgrade would leave rows without the information that they are to be erased."""
     url = normalise_dsn(empty_database_url)
     await migrate.upgrade(url)
     await connection.execute(
@@ -245,7 +245,7 @@ ADDED = "SELECT count(*) FROM information_schema.columns WHERE column_name = 'ad
 
 
 def with_one_more(monkeypatch: pytest.MonkeyPatch, folder: Path, then: str) -> None:
-    """Let there be one more migration, which ends with a statement."""
+    """Add a migration that ends with a statement."""
     folder /= "migrations"
     shutil.copytree(migrate.MIGRATIONS_FOLDER, folder)
     (folder / "versions" / "9999_more.py").write_text(BROKEN.format(head=migrate.list_known_revisions()[-1], then=then))
@@ -255,7 +255,7 @@ def with_one_more(monkeypatch: pytest.MonkeyPatch, folder: Path, then: str) -> N
 async def test_a_migration_that_fails_changes_nothing(
     empty_database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of its step is undone, those before it stay, and where the schema is by now is said with the reason."""
+    """Its step is undone, earlier ones stay, and the error names the present revision and the reason."""
     head = migrate.list_known_revisions()[-1]
     with_one_more(monkeypatch, tmp_path, "SELECT 1/0")
     for _ in range(2):
@@ -268,7 +268,7 @@ async def test_a_migration_that_fails_changes_nothing(
 async def test_a_migration_gives_way_and_tries_again(
     empty_database_url: str, connection: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that somebody reads for long is not closed to others meanwhile."""
+    """A table with a long-running reader is not blocked for others meanwhile."""
     url = normalise_dsn(empty_database_url)
     await migrate.upgrade(url)
     with_one_more(monkeypatch, tmp_path, "SELECT 1")
@@ -291,7 +291,7 @@ async def test_a_migration_gives_way_and_tries_again(
 async def test_an_index_whose_build_was_interrupted_is_built_anew(
     empty_database_url: str, connection: asyncpg.Connection
 ) -> None:
-    """What is left of a concurrent build is invalid, and would be of no use."""
+    """An interrupted concurrent build leaves an invalid index, which would be useless."""
     url = normalise_dsn(empty_database_url)
     await migrate.upgrade(url, "0007")
     await connection.execute("CREATE INDEX ix_idempotent_answers_adjusted_user ON idempotent_answers (expires_at)")
@@ -301,7 +301,7 @@ async def test_an_index_whose_build_was_interrupted_is_built_anew(
 
 
 async def test_steps_are_counted_from_where_the_schema_is(empty_database_url: str) -> None:
-    """However often a step is tried, no more of them are undone than were asked for."""
+    """Retries never undo more steps than requested."""
     url, revisions = normalise_dsn(empty_database_url), migrate.list_known_revisions()
     await migrate.upgrade(url)
     await migrate.downgrade(url, "-2")
@@ -320,14 +320,14 @@ async def test_a_database_ahead_of_the_code_is_refused(database_url: str) -> Non
 @pytest.mark.parametrize(
     ("link", "message"),
     [
-        ("postgresql://nobody:x@127.0.0.1:1/none", "cannot be reached"),
-        ("postgresql://nobody:hidden@{host}/none", "refuses the user or password"),
+        ("postgresql://app:x@127.0.0.1:1/none", "cannot be reached"),
+        ("postgresql://app:hidden@{host}/none", "refuses the user or password"),
     ],
 )
 async def test_a_database_that_cannot_be_reached_is_named_without_its_password(
     server_url: str, link: str, message: str
 ) -> None:
-    """One sentence, in which no password stands."""
+    """The message is one sentence without the password."""
     link = link.format(host=server_url.split("@")[1].split("/", maxsplit=1)[0])
     with pytest.raises(StartupError, match=message) as caught:
         await migrate.ensure_current(normalise_dsn(link))

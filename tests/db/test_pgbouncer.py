@@ -39,14 +39,14 @@ LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_time
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """The app's link through the pooler, its link past it, and the owner's."""
+    """The app's connection strings through the pooler and past it, and the owner's."""
 
     url: str
     direct_url: str
     owner_url: str
 
     def settings(self, **changes: Any) -> Settings:
-        """Settings on the pooler."""
+        """Return settings for the pooler."""
         database = DatabaseConfig(
             database_url=SecretStr(self.url), pool_mode=PoolMode.TRANSACTION, pool_size=CALLERS, **changes
         )
@@ -55,7 +55,7 @@ class Pooled:
 
 @pytest.fixture
 async def pooled(database_url: str) -> AsyncIterator[Pooled]:
-    """A migrated database whose roles were provisioned, behind a pooler."""
+    """Create a migrated database with provisioned roles, behind a pooler."""
     mark = uuid4().hex[:8]
     roles = Roles(*(Role(f"{part}_{mark}", uuid4().hex) for part in ("owner", "app", "reader")))
     connection = await asyncpg.connect(database_url)
@@ -76,14 +76,14 @@ async def pooled(database_url: str) -> AsyncIterator[Pooled]:
 
 @pytest.fixture
 async def container(pooled: Pooled) -> AsyncIterator[Container]:
-    """A container behind the pooler."""
+    """Build a container behind the pooler."""
     container = Container(settings=pooled.settings())
     yield container
     await container.shutdown()
 
 
 async def test_time_limits_and_isolation_are_the_roles(container: Container) -> None:
-    """In force on whichever session a transaction gets, also for hot statements; no statement is kept there."""
+    """They apply to every server session, also for hot statements; no prepared statement is kept there."""
     manager = container.database_manager()
     async with manager.session() as session, manager.direct_connection() as driver:
         through_session = [(await session.execute(text(f"SHOW {name}"))).scalar_one() for name in LIMITS]
@@ -138,7 +138,7 @@ async def test_a_taken_row_is_busy_and_not_away(container: Container, pooled: Po
 
 
 async def test_migrations_go_past_the_pooler(pooled: Pooled) -> None:
-    """By the direct link or the owner's; without either the revision is looked at, and never changed, through it."""
+    """They use the direct or the owner's connection string; without either the revision is only checked."""
     newest = migrate.list_known_revisions()[-1]
     before = migrate.list_known_revisions()[-2]
     owner = {"migration_url": SecretStr(pooled.owner_url)}

@@ -64,7 +64,7 @@ SELECT CURRENT_DATE - n % 2, md5(n::text), 3 FROM generate_series(1, 20000) n;
 
 
 class Undo(Exception):  # noqa: N818 - it is no error
-    """Ends a unit of work without a trace."""
+    """Raised to roll a unit of work back."""
 
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -76,12 +76,12 @@ EVENT = ConsentEvent(user_id="user 7", is_guest=False, purpose="terms", granted=
 
 
 def step(name: str, steps: Steps) -> Any:
-    """One use of a repository or of the ledger."""
+    """Register a use of a repository or of the ledger."""
     return pytest.param(steps, id=name)
 
 
 async def merged(work: Repositories, guest_id: str, user_id: str) -> None:
-    """All that a merge does."""
+    """Execute all statements of a merge."""
     await work.guest_merges.lock(guest_id, user_id)
     await work.guest_merges.find_merge(guest_id)
     await work.guest_merges.is_guest(guest_id)
@@ -90,7 +90,7 @@ async def merged(work: Repositories, guest_id: str, user_id: str) -> None:
 
 
 async def exported(container: Container) -> None:
-    """A page of each kind, and the next one."""
+    """Read a page of each kind, and the next one."""
     for one in PERSONAL_DATA_TABLES:
         key = {"id": 100, "hold_id": UUID(int=0)}
         after = tuple(key.get(name, "user 7") for name in one.key_columns)
@@ -99,7 +99,7 @@ async def exported(container: Container) -> None:
 
 
 async def erased(container: Container) -> None:
-    """All that an erasure does."""
+    """Execute all statements of an erasure."""
     subject = container.user_hasher()("user 11")
     begun = await container.erasures().begin(ErasureRequest("user 11", subject, None, AskedBy.USER))
     assert begun is not None
@@ -210,7 +210,7 @@ STEPS = [
 
 @pytest.fixture(scope="module")
 async def filled(server_url: str, template_url: str) -> AsyncIterator[Container]:
-    """A container over a database with 20,000 rows and more in every table."""
+    """Build a container over a database with 20,000 rows or more in every table."""
     url = replace_database_name(server_url, "filled")
     await execute(server_url, f"CREATE DATABASE filled TEMPLATE {template_url.rpartition('/')[2]}")
     await execute(url, FILL)
@@ -222,7 +222,7 @@ async def filled(server_url: str, template_url: str) -> AsyncIterator[Container]
 
 
 async def executed(container: Container, steps: Steps) -> list[Statement]:
-    """The statements that the steps execute; what they change is undone where a unit of work can."""
+    """Return the statements that the steps execute; their changes are rolled back where possible."""
     statements: list[Statement] = []
 
     def note(_: object, __: object, statement: str, parameters: tuple[Any, ...], *___: object) -> None:
@@ -253,7 +253,7 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
 
 
 def scans(plan: Any) -> list[str]:
-    """The tables that a plan reads from end to end."""
+    """Return the tables that a plan reads from end to end."""
     if isinstance(plan, list):
         return [table for part in plan for table in scans(part)]
     if not isinstance(plan, dict):
@@ -263,7 +263,7 @@ def scans(plan: Any) -> list[str]:
 
 
 async def plans(container: Container, statements: Sequence[Statement]) -> list[Any]:
-    """How PostgreSQL would execute each statement with its parameters."""
+    """Yield PostgreSQL's plan for each statement with its parameters."""
     url = container.database_manager().url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await asyncpg.connect(url)
     try:
@@ -309,7 +309,7 @@ async def test_an_agreement_is_read_by_its_key(filled: Container) -> None:
 
 @pytest.mark.parametrize("wanted", [HistoryFilter(), HistoryFilter(TransactionType.DEDUCT, datetime.now(UTC))])
 async def test_a_page_of_history_is_read_by_user_and_cursor(filled: Container, wanted: HistoryFilter) -> None:
-    """Through (user_id, id), whichever rows are wanted: never by date, which would be everybody's."""
+    """It uses (user_id, id) for all filters, and never the date, which would read all users' rows."""
     statements = await executed(filled, lambda _, w: w.credits.get_user_transactions("user 7", 50, 100_000, wanted))
     [plan] = await plans(filled, statements)
     assert '"Index Name": "ix_credit_transactions_user_id_id"' in json.dumps(plan)

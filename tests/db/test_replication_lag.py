@@ -1,4 +1,4 @@
-"""How far a replica is behind, by one clock and what either server says of where it is."""
+"""Replication lag from one clock and the WAL positions of both servers."""
 
 from datetime import UTC, datetime
 
@@ -8,29 +8,29 @@ from shopassist.db.replica import MAX_WAL_MARKS, ReplicationLag
 
 
 class Clock:
-    """Shows seconds, and moves when told."""
+    """A clock in seconds that is moved by the test."""
 
     now = 100.0
 
     def __call__(self) -> float:
-        """The seconds it shows."""
+        """Return its time in seconds."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """The clock of `lag`."""
+    """Return the clock of `lag`."""
     return Clock()
 
 
 @pytest.fixture
 def lag(clock: Clock) -> ReplicationLag:
-    """A lag of which nothing is known yet."""
+    """Build a lag without measurements."""
     return ReplicationLag(clock)
 
 
 def look(lag: ReplicationLag, clock: Clock, primary: int | None, replica: int | None, seconds: float = 1.0) -> None:
-    """Some time passes, and both servers that can be asked are."""
+    """Let time pass and poll both servers that answer."""
     clock.now += seconds
     if primary is not None:
         lag.record_primary(primary, clock.now)

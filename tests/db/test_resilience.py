@@ -23,7 +23,7 @@ Operation = Callable[[], Awaitable[str]]
 
 
 class Time:
-    """A clock that is moved by hand."""
+    """A clock that is moved by the test."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -33,14 +33,14 @@ class Time:
 
 
 def fail(breaker: CircuitBreaker, error: Exception, times: int = 1) -> None:
-    """Let that many callers fail so."""
+    """Let this many callers fail with this error."""
     for _ in range(times):
         with pytest.raises(type(error)), breaker.guard():
             raise error
 
 
 def failing(*errors: Exception) -> tuple[Operation, list[int]]:
-    """An operation that fails so in turn and then works, and the calls it had."""
+    """Return an operation that raises these errors in turn and then works, and the list of its calls."""
     calls: list[int] = []
 
     async def operation() -> str:
@@ -58,7 +58,7 @@ def at_once(_: float, __: float) -> float:
 
 
 def test_it_opens_after_failures_in_a_row_and_closes_after_one_success() -> None:
-    """A success in between begins the count anew; while it is open nobody gets through."""
+    """A success in between resets the count; while it is open no call gets through."""
     time = Time()
     breaker = CircuitBreaker(monotonic=time)
 
@@ -81,7 +81,7 @@ def test_it_opens_after_failures_in_a_row_and_closes_after_one_success() -> None
 
 
 async def test_half_open_lets_one_of_fifty_through() -> None:
-    """Exactly one probe, whose failure keeps it closed to all for another while."""
+    """Exactly one probe is let through; its failure keeps the breaker open for another period."""
     time = Time()
     breaker = CircuitBreaker(monotonic=time)
     fail(breaker, NotSentError(), FAILURE_THRESHOLD)
@@ -146,7 +146,7 @@ def test_what_the_database_says_no_to_is_no_failure_of_it(error: Exception) -> N
     ],
 )
 async def test_only_what_left_nothing_behind_is_done_again(error: Exception, repeatable: bool, attempts: int) -> None:
-    """`DB_RETRY_ATTEMPTS` times at the most; whatever is known of a database is `StorageUnavailableError`."""
+    """Up to `DB_RETRY_ATTEMPTS` times; every known database error becomes `StorageUnavailableError`."""
     operation, calls = failing(*[error] * 9)
     with pytest.raises(StorageUnavailableError):
         await Resilience(pause=at_once).run(operation, repeatable)
@@ -202,7 +202,7 @@ async def test_retries_end_with_their_time() -> None:
 
 
 def test_a_wait_is_bounded_by_the_request_and_short_after_one_in_vain() -> None:
-    """No longer than the request lives; others who come after one that waited in vain wait 0.4 s at the most."""
+    """It ends with the request's time limit; after a pool time-out others wait 0.4 s or less."""
     policy = Resilience()
     with limit_time(0.3), policy.limit_wait() as seconds:
         assert seconds <= 0.3
@@ -215,7 +215,7 @@ def test_a_wait_is_bounded_by_the_request_and_short_after_one_in_vain() -> None:
 
 
 async def test_units_of_requests_are_cut_short_when_the_database_goes() -> None:
-    """Nobody waits for what a database that is away will not finish; work that serves no request goes on."""
+    """Requests do not wait for an unavailable database; work that serves no request continues."""
     policy = Resilience()
     ended: list[str] = []
 

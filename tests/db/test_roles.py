@@ -21,14 +21,14 @@ TIMEOUTS = {"statement_timeout": "30s", "lock_timeout": "5s"}
 
 @pytest.fixture
 def roles() -> Roles:
-    """Roles of this test alone; one has a name that must be quoted."""
+    """Return role names for one test; one must be quoted."""
     mark = uuid4().hex[:8]
     return Roles(*(Role(f'{part} "{mark}', PASSWORD) for part in ("owner", "app", "reader")))
 
 
 @pytest.fixture
 async def provisioned(server_url: str, database_url: str, roles: Roles) -> AsyncIterator[str]:
-    """A migrated database whose roles were made, twice."""
+    """Create a migrated database and provision its roles, twice."""
     for _ in range(2):
         connection = await asyncpg.connect(database_url)
         await provision(connection, roles, TIMEOUTS)
@@ -44,7 +44,7 @@ async def provisioned(server_url: str, database_url: str, roles: Roles) -> Async
 
 
 async def logged_in(url: str, role: Role) -> asyncpg.Connection:
-    """A connection of the role, by its password."""
+    """Connect as the role, with its password."""
     return await asyncpg.connect(url, user=role.name, password=role.password)
 
 
@@ -66,7 +66,7 @@ async def logged_in(url: str, role: Role) -> asyncpg.Connection:
     ],
 )
 async def test_the_app_cannot(provisioned: str, roles: Roles, statement: str) -> None:
-    """Change the schema, switch rules off, or become somebody else."""
+    """The app cannot change the schema, switch rules off, or become another role."""
     connection = await logged_in(provisioned, roles.app)
     with pytest.raises(asyncpg.PostgresError) as failure:
         await connection.execute(statement)

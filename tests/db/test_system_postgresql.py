@@ -22,7 +22,7 @@ SYSTEM = Path("/usr/lib/postgresql")
 
 @pytest.fixture
 def system_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server from the binaries of Debian's package."""
+    """Start a server with the programs of Debian's package."""
     folders = sorted(SYSTEM.glob("*/bin"), key=lambda path: int(path.parent.name))
     assert folders, "install the package postgresql: make tools"
     monkeypatch.setattr(server, "find_binaries", lambda: Binaries(folders[-1], int(folders[-1].parent.name)))

@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL, on a server of the system whose certificates are made here."""
+"""TLS to PostgreSQL, on a server of the system with certificates made by the test."""
 
 import asyncio
 import os
@@ -41,7 +41,7 @@ IN_USE = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 
 @dataclass
 class SecureServer:
-    """A PostgreSQL with TLS, whose certificate can be changed."""
+    """A PostgreSQL with TLS and a replaceable certificate."""
 
     folder: Path
     authority: Authority = field(default_factory=lambda: Authority("Authority"))
@@ -49,7 +49,7 @@ class SecureServer:
     url: str = ""
 
     def start(self) -> EmbeddedPostgres:
-        """Start it with a certificate that holds."""
+        """Start it with a valid certificate."""
         for name, authority in (("root.crt", self.authority), ("stranger.crt", self.stranger)):
             (self.folder / name).write_bytes(authority.pem)
         self._write(self.authority, "127.0.0.1", timedelta(days=1))
@@ -59,7 +59,7 @@ class SecureServer:
         return server
 
     def root(self, name: str = "root.crt") -> str:
-        """The file of an authority's certificate."""
+        """Write the file of an authority's certificate."""
         return str(self.folder / name)
 
     async def present(self, authority: Authority, host: str, holds: timedelta = timedelta(days=1)) -> None:
@@ -73,7 +73,7 @@ class SecureServer:
             await asyncio.sleep(0.05)
 
     async def _shown(self) -> str:
-        """What OpenSSL sees of the certificate."""
+        """Return the certificate as OpenSSL shows it."""
         host = self.url.rpartition("@")[2].partition("/")[0]
         command = ["openssl", "s_client", "-starttls", "postgres", "-connect", host]
         shown = await asyncio.to_thread(subprocess.run, command, input=b"", capture_output=True, check=False)
@@ -92,7 +92,7 @@ class SecureServer:
 
 @pytest.fixture(scope="module")
 def running_server() -> Iterator[SecureServer]:
-    """A server of Debian's package."""
+    """Start a server of Debian's package."""
     folders = sorted(SYSTEM.glob("*/bin"), key=lambda path: int(path.parent.name))
     assert folders, "install the package postgresql: make tools"
     folder = Path(tempfile.mkdtemp(prefix="shopassist-tls-"))
@@ -110,20 +110,20 @@ def running_server() -> Iterator[SecureServer]:
 
 @pytest.fixture
 async def server(running_server: SecureServer) -> SecureServer:
-    """The server, with a certificate that holds."""
+    """Return the server with a valid certificate."""
     await running_server.present(running_server.authority, "127.0.0.1")
     return running_server
 
 
 def config(server: SecureServer, mode: SslMode | None, root: str | None = "root.crt") -> DatabaseConfig:
-    """Settings that ask for `mode`."""
+    """Return settings with `mode`."""
     return DatabaseConfig(
         database_url=SecretStr(server.url), ssl_mode=mode, ssl_root_cert=None if root is None else server.root(root)
     )
 
 
 async def is_protected(config: DatabaseConfig) -> bool:
-    """Whether sessions of the app are, those for hot statements too; they must agree."""
+    """Return whether the app's sessions are protected, including those for hot statements; they must agree."""
     manager = DatabaseManager(config)
     try:
         async with manager.session() as session:
@@ -162,7 +162,7 @@ async def test_a_link_may_say_it_all(server: SecureServer) -> None:
 
 
 async def test_the_name_counts_for_verify_full_alone(server: SecureServer) -> None:
-    """`verify-ca` and `require` take a certificate of the authority for whichever host."""
+    """`verify-ca` and `require` accept a certificate of the authority for any host."""
     await server.present(server.authority, "db.example")
     for mode in (SslMode.REQUIRE, SslMode.VERIFY_CA):
         assert await is_protected(config(server, mode))
@@ -176,7 +176,7 @@ Way = Callable[[DatabaseConfig], Awaitable[object]]
 
 
 async def start(config: DatabaseConfig) -> None:
-    """What a server does before its first request."""
+    """Do what a server does before its first request."""
     container = Container(settings=Settings(database=config))
     try:
         await prepare(container.settings(), container.unit_of_work())
@@ -185,7 +185,7 @@ async def start(config: DatabaseConfig) -> None:
 
 
 async def use(config: DatabaseConfig) -> None:
-    """What a server does later."""
+    """Do what a server does later."""
     manager = DatabaseManager(config)
     try:
         await manager.ping()
@@ -194,18 +194,18 @@ async def use(config: DatabaseConfig) -> None:
 
 
 async def upgrade(config: DatabaseConfig) -> None:
-    """`shopassist db upgrade`."""
+    """Run `shopassist db upgrade`."""
     assert config.database_url
     await migrate.upgrade(apply_tls_settings(normalise_dsn(config.database_url.get_secret_value()), config))
 
 
 async def make_roles(config: DatabaseConfig) -> None:
-    """`shopassist db provision`."""
+    """Run `shopassist db provision`."""
     await provision_roles(ProvisioningSettings(admin_url=config.database_url), config)
 
 
 async def command(config: DatabaseConfig) -> None:
-    """The command line, in a process of its own."""
+    """Run the command line in its own process."""
     assert config.database_url
     environment = {
         **os.environ,
@@ -228,7 +228,7 @@ WAYS: list[Way] = [start, use, upgrade, make_roles, command]
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_connection_is_verified(server: SecureServer, way: Way) -> None:
-    """Whoever makes it: it comes about with the right authority, and not with another."""
+    """Every kind of connection works with the right authority, and with no other."""
     name = f"ways_{way.__name__}"
     await execute(server.url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     await execute(server.url, f"CREATE DATABASE {name}")
@@ -239,7 +239,7 @@ async def test_every_connection_is_verified(server: SecureServer, way: Way) -> N
 
 
 async def refusal(config: DatabaseConfig, way: Way) -> str:
-    """The sentence with which a server that shows a wrong certificate, or none, is refused."""
+    """Return the message for a server with a wrong certificate, or none."""
     with pytest.raises(ShopAssistError) as refused:
         await way(config)
     assert config.database_url
@@ -252,7 +252,7 @@ async def refusal(config: DatabaseConfig, way: Way) -> str:
 
 @pytest.mark.parametrize("way", [start, upgrade, make_roles, command])
 async def test_each_refusal_says_why_in_one_sentence(server: SecureServer, server_url: str, way: Way) -> None:
-    """And shows nothing of the link but where it leads."""
+    """It shows nothing of the connection string but host and database."""
     full = config(server, SslMode.VERIFY_FULL)
     stranger = config(server, SslMode.VERIFY_FULL, "stranger.crt")
     assert "does not hold: unable to get local issuer certificate" in await refusal(stranger, way)
@@ -268,7 +268,7 @@ async def test_each_refusal_says_why_in_one_sentence(server: SecureServer, serve
 
 
 async def test_a_server_that_runs_never_falls_back(server: SecureServer) -> None:
-    """A certificate that expires under way is a database that is away, and not a reason to do without."""
+    """A certificate that expires later makes the database unavailable; TLS is never dropped."""
     manager = DatabaseManager(config(server, SslMode.VERIFY_FULL))
     await manager.ping()
     await server.present(server.authority, "127.0.0.1", -timedelta(hours=1))

@@ -56,7 +56,7 @@ class GatedAssistant:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Settings of either twin, with patience."""
+    """Return settings of either storage with long time limits."""
     return relax_time_limits(settings)
 
 

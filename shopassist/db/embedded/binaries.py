@@ -121,7 +121,7 @@ _CACHE_FOLDER = Path("/var/cache/shopassist")
 
 @dataclass(frozen=True)
 class Binaries:
-    """The folder that holds `postgres`, `initdb`, `pg_dump` and the like, and their major version."""
+    """The folder with `postgres`, `initdb`, `pg_dump` and so on, and their major version."""
 
     folder: Path
     version: int
