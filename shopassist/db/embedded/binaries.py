@@ -92,8 +92,8 @@ def _get_owner(folder: Path) -> OsAccount:
     account = OsAccount.of(cluster.stat().st_uid)
     if account.user == _ROOT_UID:
         raise StartupError(
-            f"The data folder {cluster} belongs to root, and PostgreSQL does not run as root: give it to another account "
-            f"(chown -R {_find_unprivileged().name} {cluster})."
+            f"The data folder {cluster} belongs to root, and PostgreSQL does not run as root: give it to another "
+            f"account (chown -R {_find_unprivileged().name} {cluster})."
         )
     if not account.can_enter(folder):
         raise StartupError(
