@@ -7,11 +7,9 @@ from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
-import shopassist.tables
+import shopassist.tables  # noqa: F401 - registers every table
 from shopassist.db.database import ISOLATION_SETTINGS
 from shopassist.db.host_selection import HostSelector
-
-assert shopassist.tables  # noqa: S101 - imported for the tables it registers
 
 attributes = context.config.attributes
 
