@@ -18,12 +18,7 @@ from shopassist.consent.notices import NoticeService, PublishedNoticeCache
 from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.credits.ports import LedgerCounters
-from shopassist.credits.service import (
-    AdjustmentService,
-    CreditService,
-    LedgerCompaction,
-    LedgerReconciliationService,
-)
+from shopassist.credits.service import AdjustmentService, CreditService, LedgerCompaction, LedgerReconciliationService
 from shopassist.db.ports import SystemClock
 from shopassist.identity.caller import GuestSessions
 from shopassist.identity.client_network import ClientNetworks

@@ -206,7 +206,7 @@ class PostgresVacuum:
                         continue
                     try:
                         # Truncation would lock out readers.
-                        await connection.execute(f"VACUUM (ANALYZE, TRUNCATE false) {table['quoted_name']}")
+                        await execute_quoted(connection, "VACUUM (ANALYZE, TRUNCATE false) %s", table["quoted_name"])
                         vacuumed.append(table["name"])
                     except asyncpg.LockNotAvailableError:
                         locked.append(table["name"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shopassist.assistant.answering.affiliate_links import AffiliateLinks
+from shopassist.assistant.assistant import AffiliateLinks
 
 
 @pytest.mark.parametrize(

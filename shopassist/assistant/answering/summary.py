@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shopassist.assistant.answering.near_misses import RATING_OBSTACLE, NearMissResult
-from shopassist.assistant.answering.wording import (
-    describe_hard_criteria,
-    describe_noun,
-    describe_price_limits,
-)
+from shopassist.assistant.answering.wording import describe_hard_criteria, describe_noun, describe_price_limits
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
 from shopassist.catalog.attributes import COLUMN_KEYS
 from shopassist.catalog.criteria import Criteria, SortOrder, get_numeric_value

@@ -4,14 +4,7 @@ from decimal import Decimal
 
 from shopassist.assistant.parsing.lexicon import WISH_WORDS
 from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.attributes import (
-    BY_KEY,
-    FACT_KEYS,
-    HIDDEN_WORDS,
-    PREFERENCES,
-    QUALIFIER_KEYS,
-    UNIT_SUFFIXES,
-)
+from shopassist.catalog.attributes import BY_KEY, FACT_KEYS, HIDDEN_WORDS, PREFERENCES, QUALIFIER_KEYS, UNIT_SUFFIXES
 from shopassist.catalog.criteria import Bound, Criteria, SortOrder
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import ABSENT_VALUES, Product, words_of

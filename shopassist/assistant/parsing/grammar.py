@@ -12,13 +12,14 @@ from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.noun_phrase import RequestedProduct, find_requested_product
 from shopassist.assistant.parsing.numbers import Quantity, extract_quantities
 from shopassist.assistant.parsing.phrases import NEGATION_MARKER, extract_exclusions, is_model_name, parse_phrases
-from shopassist.assistant.parsing.tokens import (
+from shopassist.assistant.parsing.vocabulary import (
     MAX_QUESTION_LENGTH,
     PHRASE_PLACEHOLDER,
+    ProductNoun,
+    VocabularyIndex,
     normalise_question,
     tokenise,
 )
-from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
 from shopassist.catalog.attributes import COLUMN_SUBJECTS, FAST_FEATURES, find_attribute
 from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
 from shopassist.catalog.models import words_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
-from shopassist.assistant.parsing.tokens import NUMBER_PLACEHOLDER
+from shopassist.assistant.parsing.vocabulary import NUMBER_PLACEHOLDER
 from shopassist.catalog.attributes import (
     ATTRIBUTE_BY_SUBJECT,
     FILLER_WORDS,

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.lexicon import FEATURE_BY_PHRASE
-from shopassist.assistant.parsing.tokens import PhraseTable, Token
-from shopassist.assistant.parsing.vocabulary import ProductNoun, VocabularyIndex
+from shopassist.assistant.parsing.vocabulary import PhraseTable, ProductNoun, Token, VocabularyIndex
 from shopassist.catalog.criteria import Feature
 
 NEGATION_MARKER = "xexcludedx"
