@@ -33,9 +33,9 @@ class TransactionType(StrEnum):
 class CreditBalance(SQLModel):
     """The public fields of an account, in whole credits."""
 
+    is_guest: bool
     available_credits: int
     max_credits: int
-    is_guest: bool
 
 
 class UserCredits(CreditBalance, table=True):
