@@ -8,25 +8,29 @@ from operator import add
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Numeric,
     Select,
     SQLColumnExpression,
     and_,
+    bindparam,
     case,
     cast,
+    column,
     false,
     literal_column,
     not_,
     or_,
     text,
     true,
+    tuple_,
 )
 from sqlalchemy import select as sa_select
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
 from sqlalchemy.orm import defer
 from sqlalchemy.types import Text
-from sqlmodel import col, func, select
+from sqlmodel import SQLModel, col, func, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from shopassist.catalog.attributes import COLUMN_KEYS
@@ -49,49 +53,44 @@ JSON_FALSE: ColumnElement[Any] = literal_column("'false'::jsonb")
 LINK_HOST = func.split_part(func.lower(col(Product.link)), "/", 3)
 ENGLISH_CONFIG: ColumnElement[Any] = literal_column("'english'::regconfig")
 RANK_BY_LOG_LENGTH = 1
+PRODUCT_KEY = ("source", "source_id")
 STORED_COLUMNS = (
     *("source", "source_id", "title", "brand", "category", "description", "price", "currency", "price_as_of"),
     *("rating", "rating_count", "attributes", "link", "words"),
 )
 
-# One JSON parameter holds any number of rows. They are sorted, so that two imports cannot deadlock.
-# xmax of a returned row is 0 only if the row was inserted.
-UPSERT_PRODUCTS = text("""
-    WITH given AS (
-        SELECT * FROM jsonb_to_recordset(cast(:products AS jsonb)) AS row(
-            source text, source_id text, title text, brand text, category text, description text, price numeric,
-            currency text, price_as_of date, rating numeric, rating_count int, attributes jsonb, link text, words text[]
-        )
-    ), written AS (
-        INSERT INTO products AS stored (source, source_id,
-            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
-            attributes, link, words
-        )
-        SELECT source, source_id,
-            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
-            attributes, link, words
-        FROM given ORDER BY source, source_id
-        ON CONFLICT (source, source_id) DO UPDATE
-        SET (
-            title, brand, category, description, price, currency, price_as_of, rating, rating_count,
-            attributes, link, words, updated_at
-        ) = (SELECT
-            excluded.title, excluded.brand, excluded.category, excluded.description, excluded.price,
-            excluded.currency, excluded.price_as_of, excluded.rating, excluded.rating_count,
-            excluded.attributes, excluded.link, excluded.words, now()
-        )
-        WHERE (
-            stored.title, stored.brand, stored.category, stored.description, stored.price, stored.currency,
-            stored.price_as_of, stored.rating, stored.rating_count, stored.attributes, stored.link, stored.words
-        ) IS DISTINCT FROM (
-            excluded.title, excluded.brand, excluded.category, excluded.description, excluded.price,
-            excluded.currency, excluded.price_as_of, excluded.rating, excluded.rating_count,
-            excluded.attributes, excluded.link, excluded.words
-        )
-        RETURNING stored.xmax = 0 AS inserted
+
+def build_upsert() -> Select[int, int]:
+    """Build the statement that inserts or updates products and counts both. Its one parameter is a JSON array of rows.
+
+    Rows are sorted, so that two imports cannot deadlock; a row that would not change is not written.
+    """
+    table = SQLModel.metadata.tables["products"]
+    rows = func.jsonb_to_recordset(cast(bindparam("products", type_=Text), JSONB)).table_valued(
+        *(column(name, table.c[name].type) for name in STORED_COLUMNS)
     )
-    SELECT count(*) FILTER (WHERE inserted), count(*) FILTER (WHERE NOT inserted) FROM written
-""")
+    given = rows.render_derived(name="given", with_types=True)
+    insertion = insert(table).from_select(
+        STORED_COLUMNS, sa_select(given).order_by(given.c.source, given.c.source_id), include_defaults=False
+    )
+    values = [name for name in STORED_COLUMNS if name not in PRODUCT_KEY]
+    written = (
+        insertion.on_conflict_do_update(
+            index_elements=PRODUCT_KEY,
+            set_={name: insertion.excluded[name] for name in values} | {"updated_at": func.now()},
+            where=tuple_(*(table.c[name] for name in values)).is_distinct_from(
+                tuple_(*(insertion.excluded[name] for name in values))
+            ),
+        )
+        # xmax of a returned row is 0 only if the row was inserted.
+        .returning(literal_column("products.xmax = 0", Boolean).label("inserted"))
+        .cte("written")
+    )
+    inserted = written.c.inserted
+    return sa_select(func.count().filter(inserted), func.count().filter(~inserted)).select_from(written)
+
+
+UPSERT_PRODUCTS = build_upsert()
 # The default is 0.6, but "iphnoe" and "iphone" share only three of seven trigrams.
 SET_SIMILARITY_THRESHOLD = text("SELECT set_config('pg_trgm.word_similarity_threshold', '0.4', true)")
 # With EXISTS the planner may scan the table, because it expects to find the word soon; a misspelt word is never found.
