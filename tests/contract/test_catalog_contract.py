@@ -1,13 +1,11 @@
 """Contract of `CatalogRepository`, tested with both implementations."""
 
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from shopassist.catalog.criteria import Bound, Criteria, SortOrder
-from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.catalog.models import UpsertCount
 from shopassist.catalog.ports import CatalogRepository
-from shopassist.catalog.postgres import PostgresCatalogRepository
 from tests.support.catalog_examples import product
 
 
@@ -18,7 +16,7 @@ async def found(catalog: CatalogRepository, limit: int = 60, **criteria: Any) ->
 
 async def corrected(catalog: CatalogRepository, words: list[str]) -> dict[str, str]:
     """Return the corrections of `words`."""
-    return await cast("MemoryCatalogRepository | PostgresCatalogRepository", catalog).find_corrections(words)
+    return await catalog.find_corrections(words)
 
 
 async def test_upsert_counts_rows(catalog: CatalogRepository) -> None:
