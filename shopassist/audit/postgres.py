@@ -7,7 +7,7 @@ from sqlalchemy import insert
 from sqlmodel import col, select
 
 from shopassist.audit.models import AdminAct
-from shopassist.db.base_repository import BaseRepository
+from shopassist.db.database import BaseRepository
 
 
 class PostgresAdminAudit(BaseRepository):

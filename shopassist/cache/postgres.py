@@ -12,9 +12,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
 from shopassist.cache.models import CacheContents, QueryCache
-from shopassist.db.base_repository import BaseRepository
 from shopassist.db.batcher import Batcher
-from shopassist.db.database import DatabaseManager
+from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.statements import fetch
 

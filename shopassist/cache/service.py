@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from shopassist.cache.models import QueryCache, StoredAnswer
 from shopassist.cache.ports import CachedAnswers, CacheEpochs, CacheRepositories
 from shopassist.db.columns import utc_now
-from shopassist.db.ports import Clock, ReplicaReads, UnitOfWork
-from shopassist.db.row_batches import run_in_batches
+from shopassist.db.ports import Clock, ReplicaReads, UnitOfWork, run_in_batches
 from shopassist.errors import InvalidInputError
 from shopassist.text import validate_text
 

@@ -45,7 +45,7 @@ from shopassist.catalog.models import (
     is_correctable,
     words_of,
 )
-from shopassist.db.base_repository import BaseRepository
+from shopassist.db.database import BaseRepository
 
 BRAND_EXPRESSION: ColumnElement[str] = literal_column(BRAND_KEY)
 CATEGORY_EXPRESSION: ColumnElement[str] = literal_column(CATEGORY_KEY)

@@ -16,10 +16,9 @@ from shopassist.consent.models import (
     PublishedNotice,
     UserConsent,
 )
-from shopassist.db.base_repository import BaseRepository
 from shopassist.db.batcher import Batcher
 from shopassist.db.columns import Timestamp
-from shopassist.db.database import DatabaseManager
+from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.statements import fetch
 

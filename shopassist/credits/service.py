@@ -29,8 +29,7 @@ from shopassist.credits.ports import (
     IdempotencyStore,
     LedgerReconciliation,
 )
-from shopassist.db.ports import ReplicaReads, UnitOfWork
-from shopassist.db.row_batches import JobResult, run_in_batches
+from shopassist.db.ports import JobResult, ReplicaReads, UnitOfWork, run_in_batches
 from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError, SessionRefusedError, StorageUnavailableError
 from shopassist.text import validate_user_id
 

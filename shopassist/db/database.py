@@ -1,4 +1,4 @@
-"""The engine, sessions, connection pools and units of work of one database."""
+"""The engine, sessions, connection pools, units of work and base repository of one database."""
 
 import asyncio
 import time
@@ -6,17 +6,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic
 
-from sqlalchemy import event
+from sqlalchemy import ColumnElement, cast, event, func, literal
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import QueuePool
 
+from shopassist.db.columns import Timestamp
 from shopassist.db.direct_pool import DIRECT_CONNECTIONS, DirectPool
 from shopassist.db.dsn import apply_tls_settings, normalise_dsn
 from shopassist.db.failures import BusyError, ConnectionLostError, ConnectTimeoutError, ReadOnlyError, translate_errors
 from shopassist.db.host_selection import HostSelector
-from shopassist.db.ports import Repositories, Result, TransactionBody
+from shopassist.db.ports import Clock, Repositories, Result, SystemClock, TransactionBody
 from shopassist.db.resilience import Resilience
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.metrics.registry import DURATION_BOUNDS, SIZE_BOUNDS, Histogram
@@ -213,6 +214,28 @@ class DatabaseManager:
             await dependant.close()
         await self.direct_pool.close()
         await self.engine.dispose()
+
+
+class BaseRepository:
+    """Base class of repositories. The unit of work that opened the session commits it."""
+
+    def __init__(self, session: AsyncSession, clock: Clock | None = None) -> None:
+        """Use the database's clock by default."""
+        self.session = session
+        self.clock = clock or SystemClock()
+
+    async def commit(self) -> None:
+        """Commit the transaction."""
+        await self.session.commit()
+
+    async def rollback(self) -> None:
+        """Roll back the transaction."""
+        await self.session.rollback()
+
+    def now(self) -> ColumnElement[Any]:
+        """Return the deciding instant as an SQL expression."""
+        instant = self.clock.instant()
+        return func.now() if instant is None else cast(literal(instant), Timestamp)
 
 
 class PostgresUnitOfWork(Generic[Repositories]):

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 from shopassist.errors import StartupError
 from shopassist.maintenance.models import DONE, JobRecord, MaintenanceOverview, RunReport, StartedBy
 from shopassist.maintenance.scheduler import LEASE_NAME, RETRY_SECONDS, Job, JobScheduler

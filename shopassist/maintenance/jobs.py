@@ -6,7 +6,7 @@ from functools import partial
 from shopassist.cache.service import QueryCacheService
 from shopassist.credits.ports import CreditLedger, IdempotencyStore
 from shopassist.credits.service import LedgerCompaction, LedgerReconciliationService
-from shopassist.db.row_batches import JOB_TIME_LIMIT_SECONDS, run_in_batches
+from shopassist.db.ports import JOB_TIME_LIMIT_SECONDS, run_in_batches
 from shopassist.maintenance.models import MaintenanceRuns, Vacuum
 from shopassist.maintenance.scheduler import Job
 from shopassist.privacy.service import ErasureService

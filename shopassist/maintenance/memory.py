@@ -4,7 +4,7 @@ from collections import Counter
 from datetime import timedelta
 
 from shopassist.db.memory import MemoryStore, copy_row
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 from shopassist.maintenance.models import (
     DONE,
     NOTE_LENGTH,

@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, tex
 from sqlmodel import Field, SQLModel
 
 from shopassist.db.columns import Timestamp
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 
 DONE = "done"
 RUNS_KEPT_PER_JOB = 200

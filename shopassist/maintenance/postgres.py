@@ -10,8 +10,7 @@ from shopassist.db.database import DatabaseManager
 from shopassist.db.dsn import find_session_dsn
 from shopassist.db.failures import translate_errors
 from shopassist.db.host_selection import HostSelector
-from shopassist.db.ports import Clock
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import Clock, JobResult
 from shopassist.db.statements import execute_quoted, fetch, fetch_without_deadline
 from shopassist.maintenance.models import (
     NOTE_LENGTH,

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import structlog
 
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 from shopassist.errors import ShopAssistError
 from shopassist.maintenance.models import DONE, Leases, MaintenanceRuns, RunReport, StartedBy
 

@@ -30,8 +30,7 @@ from sqlmodel import col
 
 from shopassist.credits.models import CreditHold, ErasedBalance, Erasure, UserCredits
 from shopassist.credits.postgres.account_sql import LOCK_SUBJECTS
-from shopassist.db.base_repository import BaseRepository
-from shopassist.db.database import DatabaseManager
+from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock, UserHashFunction
 from shopassist.errors import AccountErasedError
 from shopassist.privacy.models import (

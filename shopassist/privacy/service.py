@@ -11,8 +11,7 @@ from shopassist.consent.models import ConsentEvent, ConsentProvenance, ConsentSo
 from shopassist.consent.service import ConsentChoice, apply_choices, lock_latest_events
 from shopassist.credits.models import Erasure
 from shopassist.db.columns import utc_now
-from shopassist.db.ports import Clock, UnitOfWork, UserHashFunction
-from shopassist.db.row_batches import JobResult, run_in_batches
+from shopassist.db.ports import Clock, JobResult, UnitOfWork, UserHashFunction, run_in_batches
 from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError, SessionRefusedError
 from shopassist.privacy.models import (
     EXPORT_FORMAT,

@@ -7,7 +7,7 @@ import pytest
 from containers import Container
 from shopassist.credits.models import CreditAdjustment
 from shopassist.credits.ports import HoldRequest
-from shopassist.db.row_batches import TIME_LIMIT_NOTE, JobResult, run_in_batches
+from shopassist.db.ports import TIME_LIMIT_NOTE, JobResult, run_in_batches
 from shopassist.maintenance.scheduler import Job
 from tests.support.helpers import FixedClock
 

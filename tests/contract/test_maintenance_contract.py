@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from containers import Container
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 from shopassist.maintenance.models import DONE, NOTE_LENGTH, RUNS_KEPT_PER_JOB, MaintenanceRuns, RunReport, StartedBy
 from shopassist.maintenance.scheduler import Job
 from tests.support.helpers import FixedClock

@@ -6,7 +6,7 @@ from math import inf
 from containers import Container
 from shopassist.credits.models import CreditTransaction
 from shopassist.credits.ports import CompactionBatch
-from shopassist.db.row_batches import JobResult
+from shopassist.db.ports import JobResult
 from tests.support.helpers import FixedClock
 
 USER = "auth0|123"

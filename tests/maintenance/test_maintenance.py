@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from containers import Container
 from shopassist.cli import app
-from shopassist.db.row_batches import TIME_LIMIT_NOTE, JobResult, run_in_batches
+from shopassist.db.ports import TIME_LIMIT_NOTE, JobResult, run_in_batches
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.maintenance.models import DONE
 from shopassist.maintenance.postgres import MIN_VACUUM_ROWS, NEEDS_SESSION_NOTE, PostgresVacuum

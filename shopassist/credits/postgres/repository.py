@@ -17,8 +17,7 @@ from shopassist.credits.models import (
 )
 from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord, compact_all
 from shopassist.credits.postgres.account_sql import ALLOW_COMPACTION, COMPACT_TRANSACTIONS
-from shopassist.db.base_repository import BaseRepository
-from shopassist.db.database import DatabaseManager
+from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.statements import fetch, fetch_without_deadline
 
