@@ -2,11 +2,15 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
+from typing import TypeVar
 
-from fastapi import Request
+from fastapi import Request, Response
 
 from shopassist.errors import InvalidInputError
 from shopassist.text import validate_text
+
+Row = TypeVar("Row")
 
 MAX_ROW_ID = 2**63 - 1
 INVALID_CURSOR = "cursor is not one that this API gave out."
@@ -38,7 +42,10 @@ def decode_id_cursor(cursor: str | None) -> int | None:
     return int(key)
 
 
-def build_next_link(request: Request, key: str) -> str:
-    """Return the `Link` header of the page after `key`."""
-    url = request.url.include_query_params(cursor=encode_cursor(key))
-    return f'<{url.path}?{url.query}>; rel="next"'
+def cut_page(rows: Sequence[Row], limit: int, request: Request, response: Response, key: str = "id") -> list[Row]:
+    """Return the first `limit` rows; if there are more, set the `Link` header of the page after the column `key`."""
+    page = list(rows[:limit])
+    if len(rows) > limit:
+        url = request.url.include_query_params(cursor=encode_cursor(str(getattr(page[-1], key))))
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return page

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from shopassist.api.dependencies import REGISTERED_SECURITY, AdministratorDep, get_request_id, take_from_container
 from shopassist.api.error_handlers import ADMIN_ERRORS, document_errors
-from shopassist.api.pagination import build_next_link, decode_id_cursor
+from shopassist.api.pagination import cut_page, decode_id_cursor
 from shopassist.audit.models import READ_AUDIT, AccessReason, AdminAct, AuditRepositories
 from shopassist.db.ports import UnitOfWork
 from shopassist.text import USER_ID_LENGTH, validate_text
@@ -47,10 +47,7 @@ async def read_audit(
     )
     cursor = decode_id_cursor(query.cursor)
     entries = await read_entries(unit_of_work, reading, query.limit + 1, cursor, query.actor, query.target)
-    page = entries[: query.limit]
-    if len(entries) > query.limit:
-        response.headers["Link"] = build_next_link(request, str(page[-1].id))
-    return page
+    return cut_page(entries, query.limit, request, response)
 
 
 async def read_entries(

@@ -16,7 +16,7 @@ from shopassist.api.dependencies import (
 )
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.api.headers import STALE_RESPONSE, parse_languages
-from shopassist.api.pagination import build_next_link, decode_cursor, decode_id_cursor
+from shopassist.api.pagination import cut_page, decode_cursor, decode_id_cursor
 from shopassist.audit.models import READ_CONSENTS, AccessReason, AdminAct
 from shopassist.audit.routes import admin_router
 from shopassist.consent.gate import ConsentGate
@@ -148,10 +148,7 @@ async def list_consents(
     """List all records in pages; the `Link` header has the next page (RFC 8288). Each read is in the audit log."""
     act = AdminAct(actor=administrator.user_id, act=READ_CONSENTS, reason=reason, request_id=get_request_id())
     records = await service.list_consents(limit + 1, decode_cursor(cursor), act)
-    page = records[:limit]
-    if len(records) > limit:
-        response.headers["Link"] = build_next_link(request, page[-1].user_id)
-    return page
+    return cut_page(records, limit, request, response, key="user_id")
 
 
 def _require_record(consent: UserConsent | None) -> UserConsent:
@@ -218,10 +215,7 @@ async def read_history(
 ) -> list[ConsentHistoryEntry]:
     """List grants and withdrawals, newest first, in pages; the `Link` header has the next page (RFC 8288)."""
     entries = await service.list_history(subject, limit + 1, decode_id_cursor(cursor))
-    page = entries[:limit]
-    if len(entries) > limit:
-        response.headers["Link"] = build_next_link(request, str(page[-1].id))
-    return page
+    return cut_page(entries, limit, request, response)
 
 
 @purpose_router.delete("/{purpose}", responses=document_errors(*IDENTITY_ERRORS, NotFoundError))

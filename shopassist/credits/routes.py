@@ -25,7 +25,7 @@ from shopassist.api.dependencies import (
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, GUEST_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.api.fast_route import FastRoute, build_json_response
 from shopassist.api.headers import STALE_RESPONSE, is_preferred
-from shopassist.api.pagination import build_next_link, decode_id_cursor
+from shopassist.api.pagination import cut_page, decode_id_cursor
 from shopassist.credits.models import (
     CreditAdjusted,
     CreditAdjustment,
@@ -143,14 +143,11 @@ async def list_transactions(
     rows = await service.get_caller_history(
         caller.user_id, caller.is_guest, query.limit + 1, decode_id_cursor(query.cursor), query.filter, caller.network
     )
-    page = rows[: query.limit]
-    headers = {"Vary": "Accept"}
-    if len(rows) > query.limit:
-        headers["Link"] = build_next_link(request, str(page[-1].id))
+    response.headers["Vary"] = "Accept"
+    page = cut_page(rows, query.limit, request, response)
     if is_preferred(accept, CSV_MEDIA_TYPE):
-        headers["Content-Disposition"] = 'attachment; filename="credit-transactions.csv"'
+        headers = {**response.headers, "Content-Disposition": 'attachment; filename="credit-transactions.csv"'}
         return Response(format_csv(page), headers=headers, media_type=CSV_MEDIA_TYPE)
-    response.headers.update(headers)
     return page
 
 
