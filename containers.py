@@ -54,11 +54,6 @@ async def close_all(shared_answers: RedisAnswers | None, close_storage: Callable
     await close_storage()
 
 
-def prefer(tier: Any, otherwise: Any) -> Any:
-    """Return `tier`, or `otherwise` when it is None."""
-    return otherwise if tier is None else tier
-
-
 class Container(containers.DeclarativeContainer):
     """Everything the product is made of. Arguments stand in the order of the constructors' parameters."""
 
@@ -95,7 +90,6 @@ class Container(containers.DeclarativeContainer):
     personal_data = port(storage, "personal_data")
     erasures = port(storage, "erasures")
     cached_answers = port(storage, "cached_answers")
-    cache_epochs = port(storage, "cache_epochs")
     leases = port(storage, "leases")
     maintenance_runs = port(storage, "maintenance_runs")
     vacuum = port(storage, "vacuum")
@@ -139,7 +133,7 @@ class Container(containers.DeclarativeContainer):
     # Stored answers: the process's own copies, the tier in Redis, the database.
     shared_cache_key = providers.Callable(derive_shared_cache_key, settings)
     shared_answers = providers.Singleton(
-        build_redis_answers, config.shared_cache_url, cached_answers, cache_epochs, shared_cache_key, clock
+        build_redis_answers, config.shared_cache_url, cached_answers, shared_cache_key, clock
     )
     stale_answers = providers.Singleton(
         StaleAnswers,
@@ -151,9 +145,8 @@ class Container(containers.DeclarativeContainer):
     query_cache_service = providers.Singleton(
         QueryCacheService,
         unit_of_work=unit_of_work,
-        answers=providers.Callable(prefer, shared_answers, cached_answers),
-        stored_answers=cached_answers,
-        epochs=providers.Callable(prefer, shared_answers, cache_epochs),
+        stored=cached_answers,
+        shared=shared_answers,
         stale=stale_answers,
         clock=clock,
         validity=config.cache.validity,
@@ -181,7 +174,7 @@ class Container(containers.DeclarativeContainer):
     # Health, scheduled jobs and shutdown.
     health_service = providers.Factory(HealthService, config.storage.storage, database)
     availability = providers.Singleton(
-        Availability, cache_epochs, stale_answers, config.database.start_degraded, config.fatal_after_seconds
+        Availability, cached_answers, stale_answers, config.database.start_degraded, config.fatal_after_seconds
     )
     scheduled_jobs = providers.Factory(
         build_jobs,

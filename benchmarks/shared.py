@@ -39,7 +39,7 @@ VALUES: dict[str, Callable[[Sample], float]] = {
 async def poll_epoch(container: Container) -> None:
     """Poll the epoch as a server does."""
     while True:
-        await container.cache_epochs().current()
+        await container.cached_answers().read_epoch()
         await asyncio.sleep(0.5)
 
 

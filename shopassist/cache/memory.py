@@ -2,9 +2,8 @@
 
 import json
 from statistics import fmean
-from typing import Any
 
-from shopassist.cache.models import CacheContents, QueryCache, StoredAnswer
+from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache, StoredAnswer
 from shopassist.db.memory import MemoryRepository, MemoryStore, copy_row
 
 
@@ -49,15 +48,22 @@ class MemoryCachedAnswers:
     """Implements `CachedAnswers`."""
 
     def __init__(self, store: MemoryStore) -> None:
-        """Use the store's clock."""
+        """Use the store's clock. The cache was never cleared yet."""
         self._store = store
+        self._epoch = 0
 
-    async def find(self, query_hash: str) -> dict[str, Any] | None:
+    async def find(self, query_hash: str) -> CachedAnswer | None:
         entry = self._store.table(QueryCache).get(query_hash)
-        return entry.result if entry and entry.expires_at >= self._store.now() else None
+        if entry is None or entry.expires_at < self._store.now():
+            return None
+        return CachedAnswer(entry.result, entry.expires_at)
 
-    async def forget(self, query_hash: str) -> None:
-        """Do nothing, since there are no copies."""
+    async def read_epoch(self) -> int:
+        return self._epoch
+
+    async def advance_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
 
 
 def keep_answer(store: MemoryStore, answer: StoredAnswer) -> None:
@@ -69,18 +75,3 @@ def keep_answer(store: MemoryStore, answer: StoredAnswer) -> None:
         cached_at=now,
         expires_at=now + answer.lifetime,
     )
-
-
-class MemoryCacheEpochs:
-    """Implements `CacheEpochs`."""
-
-    def __init__(self) -> None:
-        """Start with a cache that was never cleared."""
-        self._epoch = 0
-
-    async def current(self) -> int:
-        return self._epoch
-
-    async def advance(self) -> int:
-        self._epoch += 1
-        return self._epoch

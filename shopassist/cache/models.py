@@ -20,6 +20,14 @@ class StoredAnswer:
     lifetime: timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class CachedAnswer:
+    """A stored answer, valid up to and including `expires_at`."""
+
+    result: dict[str, Any]
+    expires_at: datetime
+
+
 class QueryCache(SQLModel, table=True):
     """A stored answer, valid up to and including `expires_at`."""
 

@@ -11,7 +11,7 @@ from sqlalchemy import select as select_columns
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 
-from shopassist.cache.models import CacheContents, QueryCache
+from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache
 from shopassist.db.batcher import Batcher
 from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock
@@ -79,43 +79,6 @@ WHERE query_hash = ANY(CAST(:hashes AS text[])) AND expires_at >= COALESCE(CAST(
 """)
 
 
-@dataclass(frozen=True, slots=True)
-class DatedAnswer:
-    """A stored answer, valid up to and including `expires_at`."""
-
-    result: dict[str, Any]
-    expires_at: datetime
-
-
-class PostgresCachedAnswers:
-    """Implements `CachedAnswers`."""
-
-    def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
-        """Use the database's clock unless `clock` has an instant."""
-        self._manager = manager
-        self._clock = clock
-        took = manager.counters.batches.observe
-        self._reads = Batcher(self._read, on_batch=lambda size: took(size, "answer"))
-
-    async def find(self, query_hash: str) -> dict[str, Any] | None:
-        answer = await self._reads.submit(query_hash)
-        return None if answer is None else answer.result
-
-    async def find_dated(self, query_hash: str) -> DatedAnswer | None:
-        """Return the answer and its expiry while it is valid."""
-        return await self._reads.submit(query_hash)
-
-    async def forget(self, query_hash: str) -> None:
-        """Do nothing, since there are no copies."""
-
-    async def _read(self, hashes: Sequence[str]) -> list[DatedAnswer | None]:
-        rows = await fetch(
-            self._manager, SELECT_ANSWERS, repeatable=True, hashes=list(set(hashes)), instant=self._clock.instant()
-        )
-        found = {row["query_hash"]: DatedAnswer(row["result"], row["expires_at"]) for row in rows}
-        return [found.get(query_hash) for query_hash in hashes]
-
-
 SELECT_EPOCH = text("""
 SELECT COALESCE((SELECT epoch FROM cache_epochs WHERE name = :name), 0) AS epoch, clock_timestamp() AS time
 """)
@@ -138,22 +101,35 @@ class ObservedEpoch:
     asked_at: float
 
 
-class PostgresCacheEpochs:
-    """Implements `CacheEpochs`; `observed` is the database's last answer in this process."""
+class PostgresCachedAnswers:
+    """Implements `CachedAnswers`; `observed` is the last epoch that the database returned to this process."""
 
-    def __init__(self, manager: DatabaseManager) -> None:
-        """Use the database of `manager`."""
-        self._manager = manager
+    def __init__(self, manager: DatabaseManager, clock: Clock) -> None:
+        """Use the database's clock unless `clock` has an instant."""
         self.observed: ObservedEpoch | None = None
         self._observed_at = 0.0
+        self._manager = manager
+        self._clock = clock
+        took = manager.counters.batches.observe
+        self._reads = Batcher(self._read, on_batch=lambda size: took(size, "answer"))
 
-    async def current(self) -> int:
-        return await self._fetch(SELECT_EPOCH, repeatable=True)
+    async def find(self, query_hash: str) -> CachedAnswer | None:
+        return await self._reads.submit(query_hash)
 
-    async def advance(self) -> int:
-        return await self._fetch(ADVANCE_EPOCH, repeatable=False)
+    async def read_epoch(self) -> int:
+        return await self._fetch_epoch(SELECT_EPOCH, repeatable=True)
 
-    async def _fetch(self, statement: TextClause, *, repeatable: bool) -> int:
+    async def advance_epoch(self) -> int:
+        return await self._fetch_epoch(ADVANCE_EPOCH, repeatable=False)
+
+    async def _read(self, hashes: Sequence[str]) -> list[CachedAnswer | None]:
+        rows = await fetch(
+            self._manager, SELECT_ANSWERS, repeatable=True, hashes=list(set(hashes)), instant=self._clock.instant()
+        )
+        found = {row["query_hash"]: CachedAnswer(row["result"], row["expires_at"]) for row in rows}
+        return [found.get(query_hash) for query_hash in hashes]
+
+    async def _fetch_epoch(self, statement: TextClause, *, repeatable: bool) -> int:
         asked_at = time.monotonic()
         [row] = await fetch(self._manager, statement, repeatable=repeatable, name=EPOCH_NAME)
         epoch = int(row["epoch"])

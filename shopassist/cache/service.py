@@ -4,20 +4,70 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from cachetools import LRUCache
 from pydantic import BaseModel
 
-from shopassist.cache.models import QueryCache, StoredAnswer
-from shopassist.cache.ports import CachedAnswers, CacheEpochs, CacheRepositories
+from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache, StoredAnswer
 from shopassist.db.columns import utc_now
 from shopassist.db.ports import Clock, ReplicaReads, UnitOfWork, run_in_batches
 from shopassist.errors import InvalidInputError
-from shopassist.text import validate_text
+
+
+class CachedAnswers(Protocol):
+    """Stored answers for the hot path, outside of units of work, and the number of times they were cleared."""
+
+    async def find(self, query_hash: str) -> CachedAnswer | None:
+        """Return the answer while it is valid."""
+
+    async def read_epoch(self) -> int:
+        """Return how often any process cleared the answers."""
+
+    async def advance_epoch(self) -> int:
+        """Count one more clearing and return their number; no earlier answer is found after that."""
+
+
+class SharedAnswers(Protocol):
+    """A tier in front of `CachedAnswers`, which finds an answer a little longer than it is stored."""
+
+    async def find(self, query_hash: str) -> CachedAnswer | None:
+        """Return the answer while it is valid."""
+
+    async def forget(self, query_hash: str) -> None:
+        """Drop the copy of an answer that was replaced."""
+
+    async def advance_epoch(self) -> int:
+        """Do the same as `CachedAnswers.advance_epoch`, for the copies too."""
+
+
+class CacheRepository(Protocol):
+    """Stored answers."""
+
+    async def get_cached_result(self, query_hash: str) -> QueryCache | None:
+        """Return the entry while it is valid."""
+
+    async def cache_result(self, cache_entry: QueryCache) -> QueryCache:
+        """Insert the entry or replace the one with the same hash."""
+
+    async def cleanup_expired_cache(self, limit: int = 1000) -> int:
+        """Delete up to `limit` expired entries and return their number."""
+
+    async def clear_cache(self) -> None: ...
+
+    async def contents(self) -> CacheContents: ...
+
+
+class CacheRepositories(Protocol):
+    """Repositories of the query cache within a unit of work."""
+
+    @property
+    def cache(self) -> CacheRepository: ...
+
 
 REFRESH_SECONDS = 60.0
 """Minimum age at which a kept copy is replaced by what the database returns, which may have changed."""
@@ -93,18 +143,16 @@ class StaleAnswers:
         return {"answers": len(self._entries), "bytes": int(self._entries.currsize), "served": self._served}
 
     def _add(self, query_hash: str, answer: str, epoch: int, age: float) -> None:
-        if epoch != self.epoch or not self._max_answers:
+        if epoch != self.epoch:
             return
-        now = self._monotonic()
-        body = answer.encode()
+        now, body = self._monotonic(), answer.encode()
         serve_until = now + self._max_age - age
-        previous = self._entries.get(query_hash)
+        previous = self._entries.pop(query_hash, None)
         if previous is not None and previous.body == body:
             serve_until = max(serve_until, previous.serve_until)
-        if serve_until < now or len(body) + ENTRY_OVERHEAD_BYTES > self._entries.maxsize:
-            self._entries.pop(query_hash, None)
-            return
-        self._entries[query_hash] = StaleEntry(body, serve_until, now + REFRESH_SECONDS)
+        if serve_until >= now:
+            with suppress(ValueError):  # larger than all copies together may be
+                self._entries[query_hash] = StaleEntry(body, serve_until, now + REFRESH_SECONDS)
         while len(self._entries) > self._max_answers:
             self._entries.popitem()
 
@@ -115,29 +163,22 @@ class QueryCacheService:
     def __init__(
         self,
         unit_of_work: UnitOfWork[CacheRepositories],
-        answers: CachedAnswers,
-        stored_answers: CachedAnswers,
-        epochs: CacheEpochs,
+        stored: CachedAnswers,
+        shared: SharedAnswers | None,
         stale: StaleAnswers,
         clock: Clock,
         validity: timedelta,
         lagging_reads: ReplicaReads[CacheRepositories] | None = None,
     ) -> None:
-        """Keep answers for `validity`, inclusive.
-
-        `answers` may be a tier in front of `stored_answers` that finds an answer a little longer than it is stored.
-        Statistics come from `lagging_reads`, or else from `unit_of_work`.
-        """
-        self._lagging_reads = lagging_reads or unit_of_work
-        self._epochs = epochs
-        self._stale = stale
-        self._answers = answers
-        self._stored_answers = stored_answers
+        """Keep answers for `validity`, inclusive. Statistics come from `lagging_reads`, or else `unit_of_work`."""
         self._unit_of_work = unit_of_work
+        self._stored = stored
+        self._shared = shared
+        self._stale = stale
         self._clock = clock
         self._validity = validity
-        self._hits = 0
-        self._misses = 0
+        self._lagging_reads = lagging_reads or unit_of_work
+        self._hits = self._misses = 0
         self._lookups_before_clearing = (0, 0)
 
     def generate_query_hash(self, query: str, conversation_context: str | None = None) -> str:
@@ -148,25 +189,30 @@ class QueryCacheService:
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
         """Return the answer while it is valid, and count a hit or a miss."""
-        result = await self._answers.find(query_hash)
-        if result is None:
+        answer = await (self._shared or self._stored).find(query_hash)
+        if answer is None:
             self._misses += 1
-        else:
-            self._hits += 1
-        return result
+            return None
+        self._hits += 1
+        return answer.result
 
     async def is_cached(self, query_hash: str) -> bool:
         """Return whether a valid answer is stored, without counting a hit or a miss."""
-        return await self._stored_answers.find(query_hash) is not None
+        return await self._stored.find(query_hash) is not None
 
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
         """Store or replace an answer. Raises `InvalidInputError` if it is not JSON."""
+        try:
+            text = json.dumps(result, allow_nan=False, ensure_ascii=False)
+            text.encode()
+        except (TypeError, ValueError):
+            raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
+        reject_nul(text)
         now = self._clock.instant() or utc_now()
-        entry = QueryCache(
-            query_hash=query_hash, result=validate_result(result), cached_at=now, expires_at=now + self._validity
-        )
+        entry = QueryCache(query_hash=query_hash, result=result, cached_at=now, expires_at=now + self._validity)
         await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
-        await self._answers.forget(query_hash)
+        if self._shared is not None:
+            await self._shared.forget(query_hash)
 
     def to_store(self, query_hash: str, result: str) -> StoredAnswer:
         """Prepare an answer (JSON) for the commit of its settlement. Raises `InvalidInputError` if it has a NUL."""
@@ -184,36 +230,25 @@ class QueryCacheService:
         """Delete all answers, also from the memory of all processes, and reset the statistics."""
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         # After the deletion: a process that learned of the new epoch earlier could still read and keep an old answer.
-        self._stale.set_epoch(await self._epochs.advance())
+        self._stale.set_epoch(await (self._shared or self._stored).advance_epoch())
         self._lookups_before_clearing = self.lookups()
-        self._hits = self._misses = 0
 
     def lookups(self) -> tuple[int, int]:
         """Return hits and misses since the process started, regardless of clearings."""
-        hits, misses = self._lookups_before_clearing
-        return hits + self._hits, misses + self._misses
+        return self._hits, self._misses
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Return hits and misses of this process, and the contents of the store."""
         contents = await self._lagging_reads.run(lambda work: work.cache.contents())
-        total = self._hits + self._misses
+        hits, misses = (now - before for now, before in zip(self.lookups(), self._lookups_before_clearing, strict=True))
+        total = hits + misses
         return {
-            "cache_hits": self._hits,
-            "cache_misses": self._misses,
+            "cache_hits": hits,
+            "cache_misses": misses,
             "total_requests": total,
-            "hit_rate_percent": round(100 * self._hits / total, 2) if total else 0.0,
+            "hit_rate_percent": round(100 * hits / total, 2) if total else 0.0,
             **contents.model_dump(),
         }
-
-
-def validate_result(result: dict[str, Any]) -> dict[str, Any]:
-    """Return `result`. Raises `InvalidInputError` if it cannot be stored as JSON."""
-    try:
-        text = validate_text(json.dumps(result, allow_nan=False, ensure_ascii=False))
-    except (TypeError, ValueError):
-        raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
-    reject_nul(text)
-    return result
 
 
 def reject_nul(text: str) -> str:

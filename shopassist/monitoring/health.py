@@ -11,8 +11,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel
 
-from shopassist.cache.ports import CacheEpochs
-from shopassist.cache.service import StaleAnswers
+from shopassist.cache.service import CachedAnswers, StaleAnswers
 from shopassist.db.database import DatabaseManager
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
 from shopassist.settings import Storage
@@ -49,8 +48,8 @@ class Availability:
 
     def __init__(
         self,
-        epochs: CacheEpochs,
-        answers: StaleAnswers,
+        stored: CachedAnswers,
+        stale: StaleAnswers,
         may_start_without: bool,
         fatal_after_seconds: float | None,
     ) -> None:
@@ -60,8 +59,8 @@ class Availability:
         """
         self.lost: str | None = None
         self.on_lost: Callable[[str], None] = raise_sigterm
-        self._epochs = epochs
-        self._answers = answers
+        self._stored = stored
+        self._stale = stale
         self._may_start_without = may_start_without
         self._fatal_after_seconds = fatal_after_seconds
         self._prepared = asyncio.Event()
@@ -119,7 +118,7 @@ class Availability:
                     await prepare()
                     self._prepared.set()
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
-                    epoch = await self._epochs.current()
+                    epoch = await self._stored.read_epoch()
             except (DatabaseAbsentError, StorageUnavailableError, TimeoutError):
                 self._note_down()
             except ShopAssistError as error:
@@ -128,7 +127,7 @@ class Availability:
                 self._note_down()
                 logger.debug("database_look_failed", error=type(error).__name__)
             else:
-                self._answers.set_epoch(epoch)
+                self._stale.set_epoch(epoch)
                 self._note_up()
 
     def _note_down(self) -> None:

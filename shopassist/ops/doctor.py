@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import URL
 
-from shopassist.cache.redis import build_redis_client
+from shopassist.cache.redis import RedisClient
 from shopassist.credits.models import UserCredits
 from shopassist.db.direct_pool import DIRECT_CONNECTIONS
 from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
@@ -149,11 +149,12 @@ async def check_backups(deployment: Deployment) -> Finding:
 
 async def check_shared_cache(deployment: Deployment) -> Finding:
     """Check that Redis answers, if it is configured."""
-    redis = build_redis_client(deployment.settings.shared_cache_url)
-    if redis is None:
+    url = deployment.settings.shared_cache_url
+    if url is None:
         return Finding("shared cache", "REDIS_URL is not set: every answer is read from the database")
+    redis = RedisClient(url.get_secret_value())
     try:
-        await redis.ping()
+        await redis.send(("PING",))
     except StorageUnavailableError:
         text = "Redis does not answer: answers are read from the database"
         return Finding("shared cache", text, "Start it, put its address and password into REDIS_URL, or unset that.")

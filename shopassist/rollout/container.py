@@ -57,7 +57,6 @@ class RolloutStorage(containers.DeclarativeContainer):
     personal_data = providers.Singleton(RoutedPort, router=router, port="personal_data")
     erasures = providers.Singleton(RoutedPort, router=router, port="erasures")
     cached_answers = providers.Singleton(RoutedPort, router=router, port="cached_answers")
-    cache_epochs = providers.Singleton(RoutedPort, router=router, port="cache_epochs")
     audit = providers.Singleton(RoutedPort, router=router, port="audit")
     # The one process of a rollout leads itself, also while PostgreSQL is down.
     leases = memory.provided.leases.call()

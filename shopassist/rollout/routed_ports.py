@@ -194,8 +194,7 @@ ROUTES: dict[str, dict[str, Handler]] = {
         "list_erasures": in_postgres,
         "delete_expired": in_postgres,
     },
-    "cached_answers": {"find": find_answer, "forget": in_memory},
-    "cache_epochs": {"current": in_postgres, "advance": advance_epoch},
+    "cached_answers": {"find": find_answer, "read_epoch": in_postgres, "advance_epoch": advance_epoch},
     "audit": {"reconcile_page": reconcile_page},
 }
 """Where the calls of each port go."""

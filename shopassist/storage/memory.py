@@ -5,7 +5,7 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from shopassist.audit.memory import MemoryAdminAudit
-from shopassist.cache.memory import MemoryCachedAnswers, MemoryCacheEpochs, MemoryCacheRepository
+from shopassist.cache.memory import MemoryCachedAnswers, MemoryCacheRepository
 from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.consent.memory import (
     MemoryConsentHistory,
@@ -64,7 +64,6 @@ class MemoryStorage(containers.DeclarativeContainer):
     )
     cached_answers = providers.Singleton(MemoryCachedAnswers, store=memory_store)
     consent_lookup = providers.Singleton(MemoryConsentLookup, store=memory_store)
-    cache_epochs = providers.Singleton(MemoryCacheEpochs)
     replays = providers.Singleton(MemoryIdempotencyStore, store=memory_store, policy=common.credit_policy)
     audit = providers.Singleton(MemoryLedgerReconciliation, store=memory_store)
     personal_data = providers.Singleton(MemoryPersonalDataReader, store=memory_store)

@@ -5,7 +5,7 @@ from typing import Any
 from dependency_injector import containers, providers
 
 from shopassist.audit.postgres import PostgresAdminAudit
-from shopassist.cache.postgres import PostgresCachedAnswers, PostgresCacheEpochs, PostgresCacheRepository
+from shopassist.cache.postgres import PostgresCachedAnswers, PostgresCacheRepository
 from shopassist.catalog.postgres import PostgresCatalogRepository
 from shopassist.consent.postgres import (
     PostgresConsentHistory,
@@ -87,7 +87,6 @@ class PostgresStorage(containers.DeclarativeContainer):
     )
     cached_answers = providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=common.clock)
     consent_lookup = providers.Singleton(PostgresConsentLookup, manager=database_manager, clock=common.clock)
-    cache_epochs = providers.Singleton(PostgresCacheEpochs, manager=database_manager)
     replays = providers.Singleton(
         PostgresIdempotencyStore,
         manager=database_manager,

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from shopassist.audit.models import AdminAudit
-from shopassist.cache.ports import CacheRepository
+from shopassist.cache.service import CacheRepository
 from shopassist.catalog.ports import CatalogRepository
 from shopassist.consent.ports import ConsentHistory, ConsentRepository, NoticeRepository
 from shopassist.credits.ports import CreditRepository

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from containers import Container
 from shopassist.cache import redis as tier
-from shopassist.cache.postgres import DatedAnswer
+from shopassist.cache.models import CachedAnswer
 from shopassist.cache.redis import MAX_ENTRY_BYTES, RedisAnswers, RedisClient
 from shopassist.errors import StorageUnavailableError
 from shopassist.monitoring.collectors import collect_families
@@ -63,7 +63,7 @@ async def two(
     for instance in instances:
         if "clock" in request.fixturenames:
             instance.clock.override(request.getfixturevalue("clock"))
-        await instance.cache_epochs().current()
+        await instance.cached_answers().read_epoch()
     yield instances[0], instances[1]
     for instance in instances:
         await instance.shutdown()
@@ -106,8 +106,8 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
     """Before they have heard of it from the database; nor does what was read before come back."""
     one, other = two
     await stored(one)
-    late = await other.cached_answers().find_dated(HASH)
-    name = tier_of(other)._codec.name(HASH, other.cache_epochs().observed.epoch)  # noqa: SLF001
+    late = await other.cached_answers().find(HASH)
+    name = tier_of(other)._codec.name(HASH, other.cached_answers().observed.epoch)  # noqa: SLF001
     await one.query_cache_service().clear_cache()
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
     tier_of(other)._write(name, late)  # noqa: SLF001 - a late writer
@@ -115,7 +115,7 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
     await asyncio.sleep(0.05)
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
     for instance in two:
-        await instance.cache_epochs().current()
+        await instance.cached_answers().read_epoch()
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
 
 
@@ -212,11 +212,11 @@ async def test_an_answer_is_believed_under_its_own_name_only(two: tuple[Containe
     entries = tier_of(two[0])._codec  # noqa: SLF001
     [name, another] = [entries.name(letter * 64, 0) for letter in "ab"]
     expires_at = FixedClock().time + timedelta(hours=1)
-    content = entries.pack(name, DatedAnswer(ANSWER, expires_at))
+    content = entries.pack(name, CachedAnswer(ANSWER, expires_at))
     assert content is not None
-    assert entries.unpack(name, content) == DatedAnswer(ANSWER, expires_at)
+    assert entries.unpack(name, content) == CachedAnswer(ANSWER, expires_at)
     assert entries.unpack(another, content) is None
-    assert entries.pack(name, DatedAnswer({"x": "y" * MAX_ENTRY_BYTES}, expires_at)) is None
+    assert entries.pack(name, CachedAnswer({"x": "y" * MAX_ENTRY_BYTES}, expires_at)) is None
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -233,7 +233,7 @@ async def test_a_redis_that_dies_costs_next_to_nothing(
 
     async def hear() -> None:
         while not stop.is_set():
-            await one.cache_epochs().current()
+            await one.cached_answers().read_epoch()
             await asyncio.sleep(0.2)
 
     async def shop() -> None:
@@ -323,7 +323,7 @@ async def test_over_tls() -> None:
         for url, failures in ((trusting, 0), (trusting.partition("?")[0], 1), (server.url, 1)):
             link = RedisClient(url)
             with nullcontext() if not failures else pytest.raises(StorageUnavailableError):
-                await link.ping()
+                await link.send(("PING",))
             assert link.failures == failures
             await link.close()
     shutil.rmtree(folder)

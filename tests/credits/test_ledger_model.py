@@ -379,7 +379,7 @@ class LedgerMachine(RuleBasedStateMachine):
         container = self.world.containers[-1]
         if settlement.answer:
             found = self.run(container.cached_answers().find(settlement.answer.query_hash))
-            assert found == (json.loads(settlement.answer.result) if settled else None)
+            assert (found and found.result) == (json.loads(settlement.answer.result) if settled else None)
         if settlement.replay:
             kept = self.run(container.replays().get(settlement.user_id, settlement.replay.idempotency_key))
             assert kept == (settlement.replay if settled else None)

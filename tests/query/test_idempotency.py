@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from containers import Container
 from shopassist.app import create_app, lifespan
 from shopassist.cache.memory import MemoryCachedAnswers
+from shopassist.cache.models import CachedAnswer
 from shopassist.cache.postgres import PostgresCachedAnswers
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import ClientGoneError, KeyInFlightError, StartupError
@@ -454,8 +455,8 @@ async def test_an_answer_that_comes_between_look_and_hold_is_found(two: list[Con
     kind = MemoryCachedAnswers if two[1].settings().storage.storage is Storage.MEMORY else PostgresCachedAnswers
 
     class Paused(kind):  # type: ignore[misc, valid-type]
-        async def find(self, query_hash: str) -> dict[str, Any] | None:
-            found: dict[str, Any] | None = await super().find(query_hash)
+        async def find(self, query_hash: str) -> CachedAnswer | None:
+            found: CachedAnswer | None = await super().find(query_hash)
             looked.set()
             await go_on.wait()
             return found

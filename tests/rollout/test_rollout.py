@@ -101,7 +101,7 @@ async def test_a_paid_answer_is_found_after_migrating(begin: Begin, database_url
     container.rollout().set(100)
     await container.credit_service().check_credits(USERS[0])
     assert container.rollout_storage().placement().get_storage(USERS[0]) is Storage.POSTGRES
-    assert await container.cached_answers().find("a" * 64) == {"recommendations_summary": "one"}
+    assert (await container.cached_answers().find("a" * 64)).result == {"recommendations_summary": "one"}
 
 
 async def test_shadowing_counts_and_corrects_a_difference(begin: Begin, database_url: str) -> None:

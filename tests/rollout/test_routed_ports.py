@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from shopassist.cache.ports import CachedAnswers, CacheEpochs
+from shopassist.cache.service import CachedAnswers
 from shopassist.consent.models import ConsentSubject
 from shopassist.consent.ports import ConsentLookup
 from shopassist.credits.ports import CreditLedger, IdempotencyStore, LedgerReconciliation
@@ -21,7 +21,6 @@ PORTS = {
     "personal_data": PersonalDataReader,
     "erasures": ErasureRepository,
     "cached_answers": CachedAnswers,
-    "cache_epochs": CacheEpochs,
     "audit": LedgerReconciliation,
 }
 
