@@ -4,6 +4,7 @@ Any provider can be overridden, and everything built from it follows: a test rep
 deployment the assistant. Each `Container(settings=…)` is a world of its own.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -29,7 +30,6 @@ from shopassist.maintenance.jobs import build_jobs
 from shopassist.maintenance.scheduler import JobScheduler
 from shopassist.metrics.registry import RequestMetrics
 from shopassist.monitoring.health import Availability, HealthService
-from shopassist.privacy.ports import ErasureCounters
 from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
 from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
@@ -65,7 +65,7 @@ class Container(containers.DeclarativeContainer):
     user_hasher = common.user_hasher
     ledger_figures = providers.Singleton(LedgerCounters)
     consent_counters = providers.Singleton(ConsentCounters)
-    erasure_counters = providers.Singleton(ErasureCounters)
+    erasure_counters: providers.Provider[Counter[str]] = providers.Singleton(Counter)
     request_figures = providers.Singleton(RequestMetrics)
 
     # Storage: two containers with the same attributes, a rollout over both, and one selector.

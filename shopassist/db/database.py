@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Generic
 
@@ -158,6 +158,15 @@ class DatabaseManager:
                 yield session
                 await session.commit()
 
+    async def run(self, body: Callable[[AsyncSession], Awaitable[Result]], repeatable: bool = False) -> Result:
+        """Run `body` in a transaction, and again where the policy of retries allows it. Raises domain errors."""
+
+        async def run_once() -> Result:
+            async with self.session() as session:
+                return await body(session)
+
+        return await self.resilience.run(run_once, repeatable)
+
     async def _connect_session(self, session: AsyncSession) -> AsyncConnection:
         """Raise `BusyError` when all connections stay in use, `ConnectTimeoutError` when no new one can be opened."""
         began = time.monotonic()
@@ -248,8 +257,8 @@ class PostgresUnitOfWork(Generic[Repositories]):
     @asynccontextmanager
     async def __call__(self) -> AsyncIterator[Repositories]:
         with self._manager.resilience.breaker.guard(), translate_errors():
-            async with self._begin() as work:
-                yield work
+            async with self._manager.session() as session:
+                yield self._repositories(session)
 
     async def run(
         self,
@@ -257,20 +266,11 @@ class PostgresUnitOfWork(Generic[Repositories]):
         happened: TransactionBody[Repositories, Result | None] | None = None,
         repeatable: bool = False,
     ) -> Result:
-        policy = self._manager.resilience
+        run, repositories = self._manager.run, self._repositories
         try:
-            return await policy.run(lambda: self._run_once(body), repeatable)
+            return await run(lambda session: body(repositories(session)), repeatable)
         except ConnectionLostError:
             if happened is None:
                 raise
-        found = await policy.run(lambda: self._run_once(happened), repeatable=True)
-        return await policy.run(lambda: self._run_once(body)) if found is None else found
-
-    @asynccontextmanager
-    async def _begin(self) -> AsyncIterator[Repositories]:
-        async with self._manager.session() as session:
-            yield self._repositories(session)
-
-    async def _run_once(self, body: TransactionBody[Repositories, Result]) -> Result:
-        async with self._begin() as work:
-            return await body(work)
+        found = await run(lambda session: happened(repositories(session)), repeatable=True)
+        return await run(lambda session: body(repositories(session))) if found is None else found

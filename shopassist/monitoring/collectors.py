@@ -123,8 +123,8 @@ def _collect_credits(services: Any) -> Iterator[MetricFamily]:
 
 def _collect_privacy(services: Any) -> Iterator[MetricFamily]:
     decisions = {labels: float(count) for labels, count in services.consent_counters().decisions.items()}
-    erasure_counters = services.erasure_counters()
-    erasures = {origin.value: float(erasure_counters.erasures[origin]) for origin in AskedBy}
+    finished = services.erasure_counters()
+    erasures = {origin.value: float(finished[origin]) for origin in AskedBy}
     yield counter("shopassist_consent_decisions", "Consents by purpose and decision.", decisions, "purpose", "decision")
     yield counter("shopassist_erasures", "Finished erasures by origin of the request.", erasures, "asked_by")
 

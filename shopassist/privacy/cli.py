@@ -2,13 +2,15 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Protocol
 from uuid import UUID
 
 import typer
+from pydantic import BaseModel
 
 from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct, AuditRepositories
 from shopassist.audit.postgres import get_operator_name
@@ -16,7 +18,7 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
-from shopassist.privacy.service import ErasureService, ExportService, repeat_erasures
+from shopassist.privacy.service import ErasureService, ExportService
 from shopassist.settings import Storage, read_settings
 
 OTHER_KEY_MESSAGE = (
@@ -25,38 +27,37 @@ OTHER_KEY_MESSAGE = (
 )
 
 
-def read_list_lines(file: Path) -> Iterator[dict[str, str]]:
-    """Yield the lines of a list of erasures. Raises `StartupError` for another file."""
+class ErasureLine(BaseModel):
+    """Line of a list of erasures; `key` is the fingerprint of the key under which `subject` was hashed."""
+
+    id: UUID
+    subject: str
+    erased_at: datetime
+    key: str
+
+
+def read_erasure_lines(file: Path) -> list[ErasureLine]:
+    """Return the lines of a list of erasures. Raises `StartupError` for another file."""
     try:
         with file.open(encoding="utf-8") as opened:
-            for text in opened:
-                # A line without its end was cut off while it was written; `append_to_erasure_list` adds it again.
-                if text.endswith("\n"):
-                    yield json.loads(text)
+            # A line without its end was cut off while it was written; `append_to_erasure_list` adds it again.
+            return [ErasureLine.model_validate_json(text) for text in opened if text.endswith("\n")]
     except (OSError, ValueError):
         raise StartupError(f"{file} cannot be read as a list of erasures.") from None
 
 
 def read_erasure_list(file: Path, fingerprint: str) -> dict[str, ErasureListEntry]:
     """Return the last erasure of each user, by hash. Raises `StartupError`, also for hashes under another key."""
-    listed: dict[str, ErasureListEntry] = {}
-    for line in read_list_lines(file):
-        try:
-            entry = ErasureListEntry(UUID(line["id"]), line["subject"], datetime.fromisoformat(line["erased_at"]))
-            key = line["key"]
-        except (KeyError, TypeError, ValueError):
-            raise StartupError(f"{file} cannot be read as a list of erasures.") from None
-        if key != fingerprint:
-            raise StartupError(OTHER_KEY_MESSAGE.format(file))
-        if entry.subject_hash not in listed or listed[entry.subject_hash].erased_at < entry.erased_at:
-            listed[entry.subject_hash] = entry
-    return listed
+    lines = sorted(read_erasure_lines(file), key=attrgetter("erased_at"))
+    if {line.key for line in lines} - {fingerprint}:
+        raise StartupError(OTHER_KEY_MESSAGE.format(file))
+    return {line.subject: ErasureListEntry(line.id, line.subject, line.erased_at) for line in lines}
 
 
 def append_to_erasure_list(file: Path, erasures: Sequence[ErasureListEntry], fingerprint: str) -> int:
     """Append the erasures that `file` does not have, and return how many. Raises `StartupError`."""
-    known = {line.get("id") for line in read_list_lines(file)} if file.exists() else set()
-    new = [entry for entry in erasures if str(entry.id) not in known]
+    known = {line.id for line in read_erasure_lines(file)} if file.exists() else set()
+    new = [entry for entry in erasures if entry.id not in known]
     try:
         with file.open("ab") as opened:
             opened.truncate(file.read_bytes().rfind(b"\n") + 1)
@@ -144,7 +145,7 @@ def replay(context: typer.Context, file: ListInputArgument) -> None:
 
     async def repeat(services: PrivacyServices) -> int:
         listed = read_erasure_list(file, services.user_hasher().fingerprint)
-        return await repeat_erasures(services.erasure_service(), listed)
+        return len(await services.erasure_service().repeat_listed(listed))
 
     typer.echo(f"{context.obj.with_services(repeat):,} erased again")
 

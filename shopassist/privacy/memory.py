@@ -1,11 +1,17 @@
 """Personal data, erasures and guest merges in memory."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from shopassist.credits.memory import find_last_erasure
-from shopassist.credits.models import CreditHold, CreditTransaction, ErasedBalance, Erasure, UserCredits
+from shopassist.credits.models import (
+    CreditHold,
+    CreditTransaction,
+    ErasedBalance,
+    Erasure,
+    IdempotentAnswer,
+    UserCredits,
+)
 from shopassist.db.memory import MemoryRepository, MemorySession, MemoryStore, copy_row
 from shopassist.db.ports import UserHashFunction
 from shopassist.errors import AccountErasedError, IntegrityError
@@ -60,22 +66,6 @@ def erase_rows(
         else:
             rows[key] = copy_row(row, **values)
     return len(chosen)
-
-
-def move_rows(session: MemorySession, table: PersonalDataTable, guest_id: str, user_id: str) -> int:
-    """Move a guest's rows to the user, except those whose key the user has; return how many."""
-    rows, moved = session.store.table(table.model), 0
-    for key, row in find_owned_rows(session.store, table, guest_id, is_guest=True):
-        changed = copy_row(row, **table.build_moved_values(user_id))
-        new_key = key
-        if table.owner_column in table.key_columns:
-            primary_key = get_primary_key(table, changed)
-            new_key = primary_key if len(primary_key) > 1 else primary_key[0]
-        if new_key == key or new_key not in rows:
-            session.remove(rows, key)
-            session.put(rows, new_key, changed)
-            moved += 1
-    return moved
 
 
 class MemoryPersonalDataReader:
@@ -207,12 +197,14 @@ class MemoryGuestMergeRepository(MemoryRepository):
         merge = self.store.table(GuestMerge).get(guest_id)
         return merge and copy_row(merge)
 
-    async def is_guest(self, guest_id: str) -> bool | None:
-        account = self.store.table(UserCredits).get(guest_id)
-        return None if account is None else account.is_guest
-
-    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        return {table.name: move_rows(self.session, table, guest_id, user_id) for table in tables}
+    async def move_answers(self, guest_id: str, user_id: str) -> int:
+        answers, moved = self.store.table(IdempotentAnswer), 0
+        for row in list(self.store.user_rows(IdempotentAnswer, guest_id).values()):
+            if (user_id, row.idempotency_key) not in answers:
+                self.session.remove(answers, (guest_id, row.idempotency_key))
+                self.session.put(answers, (user_id, row.idempotency_key), copy_row(row, user_id=user_id))
+                moved += 1
+        return moved
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         if guest_id in self.store.table(GuestMerge):

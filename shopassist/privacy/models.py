@@ -171,15 +171,11 @@ def close_account(
 
 def record_progress(erasure: Erasure, erased: Mapping[str, int], finished_at: datetime | None) -> None:
     """Add numbers of erased rows to an erasure; with `finished_at` finish it and drop the user id."""
-    counts = {name: erasure.counts.get(name, 0) + count for name, count in erased.items() if count}
-    erasure.counts = {**erasure.counts, **counts}
+    new_counts = {name: erasure.counts.get(name, 0) + count for name, count in erased.items() if count}
+    erasure.counts = erasure.counts | new_counts
     if finished_at is not None:
         erasure.finished_at = finished_at
         erasure.user_id = erasure.pseudonym = None
-
-
-EXPORT_FORMAT = "shopassist.user-export"
-EXPORT_VERSION = 1
 
 
 class UserExport(BaseModel):

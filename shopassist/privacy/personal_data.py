@@ -22,8 +22,6 @@ class OnErasure(Enum):
     PSEUDONYMISE = "pseudonymise"
     ANONYMISE = "anonymise"
     """Keep the row without an owner."""
-    WITH_ACCOUNT = "with account"
-    """Delete the row in the first step, with the account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,6 @@ class PersonalDataTable:
     cleared_columns: tuple[str, ...] = ()
     kept_columns: Mapping[str, str] = field(default_factory=dict)
     hidden_columns: frozenset[str] = frozenset()
-    moves_on_merge: bool = False
     created_column: str | None = None
 
     @property
@@ -58,26 +55,21 @@ class PersonalDataTable:
         """Names of the exported columns."""
         return tuple(name for name in self.model.model_fields if name not in self.hidden_columns)
 
-    @property
-    def owner_column(self) -> str:
-        """Name of the column with the owner's id, or with the JSON that contains it."""
-        return self.owner_path[0]
-
     def build_erased_values(self, pseudonym: str) -> dict[str, Any] | None:
         """Return the values that replace personal data in an erased row, or None when the row is deleted."""
-        if self.on_erasure in {OnErasure.DELETE, OnErasure.WITH_ACCOUNT}:
+        if self.on_erasure is OnErasure.DELETE:
             return None
         owner = None if self.on_erasure is OnErasure.ANONYMISE else pseudonym
-        return {self.owner_column: owner, **dict.fromkeys(self.cleared_columns)}
+        return {self.owner_path[0]: owner, **dict.fromkeys(self.cleared_columns)}
 
-    def build_moved_values(self, user_id: str) -> dict[str, Any]:
-        """Return the values that make a guest's row one of a registered user."""
-        return {self.owner_column: user_id, **({self.guest_column: False} if self.guest_column else {})}
 
+MOVED_ON_MERGE = "remembered_answers"
+"""Name of the only rows that a merge moves from a guest to the user."""
 
 PERSONAL_DATA_TABLES = (
-    PersonalDataTable("account", UserCredits, OnErasure.WITH_ACCOUNT, created_column="created_at"),
-    PersonalDataTable("holds", CreditHold, OnErasure.WITH_ACCOUNT),
+    # The first step of an erasure deletes the account and its holds.
+    PersonalDataTable("account", UserCredits, OnErasure.DELETE, created_column="created_at"),
+    PersonalDataTable("holds", CreditHold, OnErasure.DELETE),
     PersonalDataTable(
         "transactions",
         CreditTransaction,
@@ -93,7 +85,7 @@ PERSONAL_DATA_TABLES = (
     PersonalDataTable(
         "consent_history", ConsentEvent, OnErasure.DELETE, guest_column="is_guest", created_column="timestamp"
     ),
-    PersonalDataTable("remembered_answers", IdempotentAnswer, OnErasure.DELETE, moves_on_merge=True),
+    PersonalDataTable(MOVED_ON_MERGE, IdempotentAnswer, OnErasure.DELETE),
     PersonalDataTable(
         "remembered_adjustments",
         IdempotentAnswer,

@@ -1,8 +1,6 @@
 """Storage ports of personal data, erasures and guest merges."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -77,25 +75,11 @@ class GuestMergeRepository(Protocol):
     async def find_merge(self, guest_id: str) -> GuestMerge | None:
         """Return the merge of the guest."""
 
-    async def is_guest(self, guest_id: str) -> bool | None:
-        """Return whether the account of this id is a guest's; None without an account."""
-
-    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        """Move the guest's rows to the user, except those whose key the user has; return how many by table name."""
+    async def move_answers(self, guest_id: str, user_id: str) -> int:
+        """Move the guest's stored answers to the user, except those whose key the user has; return how many."""
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         """Insert the merge. Raises `IntegrityError` when the guest was merged before."""
-
-
-@dataclass(slots=True)
-class ErasureCounters:
-    """Erasures that this process finished, by who asked for them (`AskedBy`)."""
-
-    erasures: Counter[str] = field(default_factory=Counter)
-
-    def count_erasure(self, erasure: Erasure) -> None:
-        """Count a finished erasure."""
-        self.erasures[erasure.asked_by] += 1
 
 
 class PrivacyRepositories(ConsentRepositories, CreditRepositories, Protocol):

@@ -1,17 +1,16 @@
 """Personal data, erasures and guest merges in PostgreSQL."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
-    CursorResult,
+    Executable,
     FromClause,
     Result,
     Row,
-    Select,
     Table,
     and_,
     delete,
@@ -19,16 +18,17 @@ from sqlalchemy import (
     func,
     literal,
     null,
+    or_,
     select,
     text,
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
-from shopassist.credits.models import CreditHold, ErasedBalance, Erasure, UserCredits
+from shopassist.credits.models import CreditHold, Erasure, IdempotentAnswer, UserCredits
 from shopassist.credits.postgres.account_sql import LOCK_SUBJECTS
 from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock, UserHashFunction
@@ -46,8 +46,6 @@ from shopassist.privacy.models import (
 from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
 from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
 
-Value = TypeVar("Value")
-
 SELECT_NOW = text("SELECT COALESCE(CAST(:instant AS timestamptz), now())")
 
 # Triggers of append-only tables accept changes of a transaction with these settings. The lock prevents a deadlock with
@@ -61,17 +59,16 @@ SELECT set_config('shopassist.ledger_maintenance', 'on', true),
 DELETE_EXPIRED_BALANCES = text("""
 DELETE FROM erased_balances WHERE subject_hash = ANY(ARRAY(
     SELECT subject_hash FROM erased_balances
-    WHERE forget_at <= COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY forget_at LIMIT :limit
-))
+    WHERE forget_at <= CAST(:instant AS timestamptz) ORDER BY forget_at LIMIT :limit
+)) RETURNING 1
 """)
 
 DELETE_OLD_ERASURES = text("""
 DELETE FROM erasures WHERE id = ANY(ARRAY(
     SELECT id FROM erasures
-    WHERE requested_at < COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:lifetime AS interval)
-      AND finished_at IS NOT NULL
+    WHERE requested_at < CAST(:instant AS timestamptz) AND finished_at IS NOT NULL
     ORDER BY requested_at, id LIMIT :limit
-))
+)) RETURNING 1
 """)
 
 
@@ -100,12 +97,6 @@ def get_key_columns(table: PersonalDataTable) -> list[ColumnElement[Any]]:
     return [get_sql_table(table).c[name] for name in table.key_columns]
 
 
-async def has_rows(session: AsyncSession, table: PersonalDataTable, user_id: str, is_guest: bool) -> bool:
-    """Return whether the user has rows."""
-    statement = select(literal(1)).select_from(get_sql_table(table)).where(match_owner(table, user_id, is_guest))
-    return (await session.execute(statement.limit(1))).first() is not None
-
-
 async def erase_rows(
     session: AsyncSession, table: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
@@ -122,26 +113,10 @@ async def erase_rows(
     return len(keys)
 
 
-async def move_rows(session: AsyncSession, table: PersonalDataTable, guest_id: str, user_id: str) -> int:
-    """Move a guest's rows to the user, except those whose key the user has; return how many."""
-    sql_table = get_sql_table(table)
-    condition = match_owner(table, guest_id, is_guest=True)
-    if table.owner_column in table.key_columns:
-        other = sql_table.alias()
-        same_key = [other.c[name] == sql_table.c[name] for name in table.key_columns if name != table.owner_column]
-        condition = and_(condition, ~exists().where(get_owner_id(table, other) == user_id, *same_key))
-    statement = update(sql_table).where(condition).values(table.build_moved_values(user_id)).returning(literal(1))
-    return len((await session.execute(statement)).all())
-
-
-async def run_in_session(manager: DatabaseManager, body: Callable[[AsyncSession], Awaitable[Value]]) -> Value:
-    """Run `body` in a transaction, and again after failures: it may be repeated."""
-
-    async def run_once() -> Value:
-        async with manager.session() as session:
-            return await body(session)
-
-    return await manager.resilience.run(run_once, repeatable=True)
+async def fetch_all(manager: DatabaseManager, statement: Executable) -> Sequence[Any]:
+    """Return the rows of a statement in a transaction of its own."""
+    result: Result[Any] = await manager.run(lambda session: session.execute(statement), repeatable=True)
+    return result.all()
 
 
 class PostgresPersonalDataReader:
@@ -161,7 +136,7 @@ class PostgresPersonalDataReader:
         if after is not None:
             is_after = key[0] > after[0] if len(key) == 1 else tuple_(*key) > tuple_(*map(literal, after))
             statement = statement.where(is_after)
-        rows = await self._fetch(statement)
+        rows = await fetch_all(self._manager, statement)
         last = tuple(rows[-1][len(columns) :]) if len(rows) == limit else None
         return PersonalDataPage([dict(zip(table.exported_columns, row, strict=False)) for row in rows], last)
 
@@ -171,12 +146,7 @@ class PostgresPersonalDataReader:
         is_guest = func.bool_and(sql_table.c[table.guest_column]) if table.guest_column else null()
         statement = select(owner, is_guest, func.min(sql_table.c[table.created_column or ""]))
         statement = statement.where(owner > after_user_id).group_by(owner).order_by(owner).limit(limit)
-        rows: Sequence[Any] = await self._fetch(statement)
-        return [DataOwner(*row) for row in rows]
-
-    async def _fetch(self, statement: Select[Any]) -> Sequence[Row[Any]]:
-        result: Result[Any] = await run_in_session(self._manager, lambda session: session.execute(statement))
-        return result.all()
+        return [DataOwner(*row) for row in await fetch_all(self._manager, statement)]
 
 
 class PostgresErasureRepository:
@@ -189,15 +159,15 @@ class PostgresErasureRepository:
         self._clock = clock
 
     async def begin(self, request: ErasureRequest) -> Erasure | None:
-        return await run_in_session(self._manager, lambda session: self._begin(session, request))
+        return await self._manager.run(lambda session: self._begin(session, request), repeatable=True)
 
     async def advance(self, erasure_id: UUID, limit: int = 2000) -> Erasure:
-        return await run_in_session(self._manager, lambda session: self._advance(session, erasure_id, limit))
+        return await self._manager.run(lambda session: self._advance(session, erasure_id, limit), repeatable=True)
 
     async def list_unfinished(self, limit: int = 100) -> list[UUID]:
         statement = select(col(Erasure.id)).where(col(Erasure.finished_at).is_(None))
         statement = statement.order_by(col(Erasure.requested_at)).limit(limit)
-        return list((await run_in_session(self._manager, lambda session: session.execute(statement))).scalars())
+        return [row.id for row in await fetch_all(self._manager, statement)]
 
     async def list_erasures(self, limit: int = 1000, after: ErasureListEntry | None = None) -> list[ErasureListEntry]:
         order = (col(Erasure.requested_at), col(Erasure.id))
@@ -205,20 +175,20 @@ class PostgresErasureRepository:
         statement = statement.order_by(*order).limit(limit)
         if after is not None:
             statement = statement.where(tuple_(*order) > (after.erased_at, after.id))
-        rows = await run_in_session(self._manager, lambda session: session.execute(statement))
-        return [ErasureListEntry(*row) for row in rows]
+        return [ErasureListEntry(*row) for row in await fetch_all(self._manager, statement)]
 
     async def delete_expired(self, limit: int = 1000) -> int:
         async def delete_rows(session: AsyncSession) -> int:
+            now = await get_now(session, self._clock)
             deleted = 0
-            for statement in (DELETE_EXPIRED_BALANCES, DELETE_OLD_ERASURES):
-                parameters = {"limit": limit, "instant": self._clock.instant(), "lifetime": self._policy.list_lifetime}
-                used = {name: parameters[name] for name in statement.compile().params}
-                result = await session.execute(statement, used)
-                deleted += result.rowcount if isinstance(result, CursorResult) else 0
+            for statement, instant in (
+                (DELETE_EXPIRED_BALANCES, now),
+                (DELETE_OLD_ERASURES, now - self._policy.list_lifetime),
+            ):
+                deleted += len((await session.execute(statement, {"instant": instant, "limit": limit})).all())
             return deleted
 
-        return await run_in_session(self._manager, delete_rows)
+        return await self._manager.run(delete_rows, repeatable=True)
 
     async def _begin(self, session: AsyncSession, request: ErasureRequest) -> Erasure | None:
         await session.execute(LOCK_SUBJECTS, {"subjects": [request.subject_hash]})
@@ -230,7 +200,8 @@ class PostgresErasureRepository:
         if last is not None and last.finished_at is None:
             return last
         tables = get_personal_data_tables(is_guest, account is not None)
-        if account is None and not [one for one in tables if await has_rows(session, one, request.user_id, is_guest)]:
+        has_rows = or_(*(exists().where(match_owner(table, request.user_id, is_guest)) for table in tables))
+        if account is None and not (await session.execute(select(has_rows))).scalar_one():
             return last
         erasure = build_erasure(request, is_guest, account is not None, await get_now(session, self._clock))
         if account is not None:
@@ -244,9 +215,7 @@ class PostgresErasureRepository:
         holds = delete(CreditHold).where(col(CreditHold.user_id) == account.user_id).returning(col(CreditHold.hold_id))
         erasure.counts = {"account": 1, "holds": len((await session.execute(holds)).all())}
         kept, closed, closing_entry = close_account(account, erasure, self._policy)
-        balance = kept.model_dump()
-        upsert = insert(ErasedBalance).values(balance)
-        await session.execute(upsert.on_conflict_do_update(index_elements=["subject_hash"], set_=balance))
+        await session.merge(kept)
         await session.delete(account)
         session.add_all([closed, closing_entry] if closing_entry else [closed])
 
@@ -293,12 +262,11 @@ class PostgresGuestMergeRepository(BaseRepository):
     async def find_merge(self, guest_id: str) -> GuestMerge | None:
         return await self.session.get(GuestMerge, guest_id)
 
-    async def is_guest(self, guest_id: str) -> bool | None:
-        account = await self.session.get(UserCredits, guest_id)
-        return None if account is None else account.is_guest
-
-    async def move_rows(self, tables: Sequence[PersonalDataTable], guest_id: str, user_id: str) -> dict[str, int]:
-        return {table.name: await move_rows(self.session, table, guest_id, user_id) for table in tables}
+    async def move_answers(self, guest_id: str, user_id: str) -> int:
+        answer, taken = IdempotentAnswer, aliased(IdempotentAnswer)
+        same_key = exists().where(col(taken.user_id) == user_id, col(taken.idempotency_key) == answer.idempotency_key)
+        statement = update(answer).where(col(answer.user_id) == guest_id, ~same_key).values(user_id=user_id)
+        return len((await self.session.execute(statement.returning(literal(1)))).all())
 
     async def insert_merge(self, guest_id: str, user_id: str, moved: dict[str, int]) -> GuestMerge:
         now = await get_now(self.session, self.clock)

@@ -1,6 +1,7 @@
 """Services for privacy requests: export and erase the data of a user, and merge a guest into a user."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from math import inf
 from uuid import UUID
@@ -14,8 +15,6 @@ from shopassist.db.columns import utc_now
 from shopassist.db.ports import Clock, JobResult, UnitOfWork, UserHashFunction, run_in_batches
 from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError, SessionRefusedError
 from shopassist.privacy.models import (
-    EXPORT_FORMAT,
-    EXPORT_VERSION,
     AskedBy,
     ErasureListEntry,
     ErasureReceipt,
@@ -24,18 +23,13 @@ from shopassist.privacy.models import (
     GuestMerged,
 )
 from shopassist.privacy.personal_data import (
+    MOVED_ON_MERGE,
     PERSONAL_DATA_TABLES,
     OnErasure,
     PersonalDataTable,
     get_personal_data_tables,
 )
-from shopassist.privacy.ports import (
-    ErasureCounters,
-    ErasureRepository,
-    PersonalDataReader,
-    PrimaryKey,
-    PrivacyRepositories,
-)
+from shopassist.privacy.ports import ErasureRepository, PersonalDataReader, PrimaryKey, PrivacyRepositories
 from shopassist.text import validate_user_id
 
 EXPORT_PAGE_ROWS = 500
@@ -47,7 +41,6 @@ MAX_WAIT_SECONDS = 5.0
 NO_PERSONAL_DATA = "Nothing is held of this user."
 UNKNOWN_GUEST = "Nothing is known of this guest session."
 MERGE_PROVENANCE = ConsentProvenance(ConsentSource.GUEST_MERGE)
-MERGED_TABLES = tuple(table for table in PERSONAL_DATA_TABLES if table.moves_on_merge)
 
 
 class ExportService:
@@ -76,8 +69,8 @@ class ExportService:
 
     async def _write(self, user_id: str, is_guest: bool, tables: Sequence[PersonalDataTable]) -> AsyncIterator[bytes]:
         head = {
-            "format": EXPORT_FORMAT,
-            "version": EXPORT_VERSION,
+            "format": "shopassist.user-export",
+            "version": 1,
             "exported_at": self._clock.instant() or utc_now(),
             "user_id": user_id,
             "is_guest": is_guest,
@@ -111,10 +104,10 @@ class ErasureService:
         erasures: ErasureRepository,
         personal_data: PersonalDataReader,
         hash_user_id: UserHashFunction,
-        counters: ErasureCounters | None = None,
+        finished_counts: Counter[str],
     ) -> None:
-        """Count finished erasures in `counters`."""
-        self._counters = counters or ErasureCounters()
+        """Count finished erasures in `finished_counts`, by who asked for them (`AskedBy`)."""
+        self._finished_counts = finished_counts
         self._erasures = erasures
         self._personal_data = personal_data
         self._hash_user_id = hash_user_id
@@ -167,11 +160,13 @@ class ErasureService:
                 yield entry
             last = page[-1]
 
-    async def repeat_listed(self, listed: Mapping[str, ErasureListEntry]) -> AsyncIterator[ErasureReceipt | None]:
-        """Erase users of a list, by hash, whose data is older than their erasure: a restored backup brought it back.
+    async def repeat_listed(self, listed: Mapping[str, ErasureListEntry]) -> list[ErasureReceipt]:
+        """Finish erasures that are not finished, then erase the users of a list, by hash, whose data is older.
 
-        Yields each receipt, and None after each page of users. Data that is newer than the erasure stays.
+        A restored backup brought it back; data that is newer than the erasure stays. Returns the new receipts.
         """
+        await self.finish_pending()
+        receipts = []
         for table in PERSONAL_DATA_TABLES:
             after = ""
             while table.created_column and (
@@ -180,14 +175,14 @@ class ErasureService:
                 for owner in page:
                     entry = listed.get(self._hash_user_id(owner.user_id))
                     if entry is not None and owner.since <= entry.erased_at:
-                        yield await self.erase(owner.user_id, owner.is_guest, AskedBy.REPLAY, inf)
-                yield None
+                        receipts.append(await self.erase(owner.user_id, owner.is_guest, AskedBy.REPLAY, inf))
                 after = page[-1].user_id
+        return receipts
 
     async def _advance(self, erasure_id: UUID) -> Erasure:
         erasure = await self._erasures.advance(erasure_id)
         if erasure.finished_at is not None:
-            self._counters.count_erasure(erasure)
+            self._finished_counts[erasure.asked_by] += 1
         return erasure
 
 
@@ -202,12 +197,6 @@ def build_receipt(erasure: Erasure) -> ErasureReceipt:
         erased={name: count for name, count in erasure.counts.items() if name not in kept_names},
         pseudonymised={name: count for name, count in erasure.counts.items() if name in kept_names},
     )
-
-
-async def repeat_erasures(service: ErasureService, listed: Mapping[str, ErasureListEntry]) -> int:
-    """Finish pending erasures, then erase listed users again; return how many were erased again."""
-    await service.finish_pending()
-    return sum([receipt is not None async for receipt in service.repeat_listed(listed)])
 
 
 class GuestMergeService:
@@ -229,11 +218,11 @@ class GuestMergeService:
             earlier = await work.guest_merges.find_merge(guest_id)
             if earlier is not None:
                 return earlier
-            is_guest = await work.guest_merges.is_guest(guest_id)
+            account = await work.credits.get_user_credits(guest_id)
             decided = await work.consent_history.get_latest_events(ConsentSubject(guest_id, is_guest=True))
-            if guest_id == user_id or is_guest is False or (is_guest is None and not decided):
+            if guest_id == user_id or not (account.is_guest if account else decided):
                 raise NotFoundError(UNKNOWN_GUEST)
-            moved = await work.guest_merges.move_rows(MERGED_TABLES if is_guest else (), guest_id, user_id)
+            moved = {MOVED_ON_MERGE: await work.guest_merges.move_answers(guest_id, user_id)} if account else {}
             moved["consents"] = await copy_guest_decisions(work, ConsentSubject(user_id, is_guest=False), decided)
             return await work.guest_merges.insert_merge(guest_id, user_id, moved)
 

@@ -230,8 +230,7 @@ REPOSITORY_USERS: dict[str, dict[str, Users]] = {
     "guest_merges": {
         "lock": lambda guest_id, user_id: (guest_id, user_id),
         "find_merge": by_id,
-        "is_guest": by_id,
-        "move_rows": lambda holdings, guest_id, user_id: (guest_id, user_id),  # noqa: ARG005 - the port's arguments
+        "move_answers": lambda guest_id, user_id: (guest_id, user_id),
         "insert_merge": lambda guest_id, user_id, moved: (guest_id, user_id),  # noqa: ARG005 - the port's arguments
     },
 }

@@ -11,7 +11,7 @@ from sqlalchemy import Table, UniqueConstraint
 from sqlmodel import SQLModel
 
 import shopassist.tables  # noqa: F401 - registers every table
-from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES, OnErasure
+from shopassist.privacy.personal_data import MOVED_ON_MERGE, PERSONAL_DATA_TABLES, OnErasure
 
 KEY = "user_id"
 BY_USER = {
@@ -109,8 +109,6 @@ def test_holdings_that_are_found_across_users_are_known() -> None:
 
 def test_rows_that_change_hands_are_known() -> None:
     """The user id of all other rows is written once."""
-    changing = {
-        one.name for one in PERSONAL_DATA_TABLES if one.moves_on_merge or one.on_erasure is OnErasure.PSEUDONYMISE
-    }
+    changing = {one.name for one in PERSONAL_DATA_TABLES if one.on_erasure is OnErasure.PSEUDONYMISE} | {MOVED_ON_MERGE}
     by_user = {one.name for one in PERSONAL_DATA_TABLES if one.model.__tablename__ in BY_USER}
     assert changing & by_user == set(CHANGE_HANDS)

@@ -84,8 +84,7 @@ async def merged(work: Repositories, guest_id: str, user_id: str) -> None:
     """Execute all statements of a merge."""
     await work.guest_merges.lock(guest_id, user_id)
     await work.guest_merges.find_merge(guest_id)
-    await work.guest_merges.is_guest(guest_id)
-    await work.guest_merges.move_rows([one for one in PERSONAL_DATA_TABLES if one.moves_on_merge], guest_id, user_id)
+    await work.guest_merges.move_answers(guest_id, user_id)
     await work.guest_merges.insert_merge("another guest", user_id, {})
 
 

@@ -24,7 +24,6 @@ from shopassist.ops.backup.create import back_up, get_backup_folder
 from shopassist.ops.running_database import running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
-from shopassist.privacy.service import repeat_erasures
 from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
@@ -132,9 +131,10 @@ async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDataba
     if not listed:
         return 0
     await ensure_current(url)
-    return await on_database(
-        with_database_url(settings, url), lambda services: repeat_erasures(services.erasure_service(), listed)
+    receipts = await on_database(
+        with_database_url(settings, url), lambda services: services.erasure_service().repeat_listed(listed)
     )
+    return len(receipts)
 
 
 async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatabase) -> dict[str, ErasureListEntry]:
