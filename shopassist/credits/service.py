@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from math import inf
+from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -191,18 +192,26 @@ class AdjustmentService:
         return adjusted, False
 
     async def _find_earlier(self, adjustment: Adjustment) -> CreditAdjusted | None:
-        if adjustment.idempotency_key is None:
-            return None
-        record = await self._replays.get(adjustment.actor, adjustment.idempotency_key)
-        if record is None:
-            return None
-        if record.request_hash != adjustment.request_hash:
-            raise KeyReusedError
-        return CreditAdjusted.model_validate(record.response)
+        response = await find_response(
+            self._replays, adjustment.actor, adjustment.idempotency_key, adjustment.request_hash
+        )
+        return None if response is None else CreditAdjusted.model_validate(response)
 
     async def _explain_refusal(self, user_id: str) -> NotFoundError | OverdrawError:
         account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
         return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
+
+
+async def find_response(
+    replays: IdempotencyStore, user_id: str, key: str | None, request_hash: str
+) -> dict[str, Any] | None:
+    """Return the response stored under an idempotency key. Raises `KeyReusedError` if it was to another request."""
+    record = None if key is None else await replays.get(user_id, key)
+    if record is None:
+        return None
+    if record.request_hash != request_hash:
+        raise KeyReusedError
+    return record.response
 
 
 def hash_adjustment(user_id: str, change: CreditAdjustment) -> str:

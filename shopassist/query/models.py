@@ -3,14 +3,13 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum, auto
 from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, field_validator
 from pydantic_core import PydanticSerializationError
 
-from shopassist.credits.models import CreditStatus, UserCredits
+from shopassist.credits.models import UserCredits
 from shopassist.errors import InvalidInputError
 from shopassist.text import StorableText
 
@@ -59,14 +58,11 @@ class ConversationContext(BaseModel):
         criteria = self.last_product_criteria
         if not self.messages and criteria is None:
             return None
-        return json.dumps(
-            {
-                "criteria": criteria and criteria.model_dump(mode="json"),
-                "messages": [[message.sender, message.text] for message in self.messages],
-            },
-            sort_keys=True,
-            separators=(",", ":"),
-        )
+        parts = {
+            "criteria": criteria and criteria.model_dump(mode="json"),
+            "messages": [[message.sender, message.text] for message in self.messages],
+        }
+        return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
 
 def keep_newest(messages: Any) -> Any:
@@ -201,63 +197,20 @@ class Question:
         """Key of single flight: concurrent questions with the same key share one piece of work."""
         return self.user_id, self.is_guest, self.query_hash
 
-    def build_response(self, outcome: "QueryOutcome", credits_: CreditStatus) -> QueryResponse:
-        """Return the response with the caller's credits after the outcome."""
-        return self._build_response(
-            outcome.answer,
-            outcome.error,
-            cached=outcome.cached,
-            cache_hit=outcome.cached,
-            charged=outcome.charged,
-            user_id=outcome.account.user_id,
-            **credits_.__dict__,
-        )
-
-    def build_stale_response(self, answer: Answer) -> QueryResponse:
-        """Return the response while the database is unavailable and the caller's credits are unknown."""
-        return self._build_response(
-            answer,
-            cached=True,
-            cache_hit=True,
-            charged=0,
-            user_id=self.user_id,
-            available_credits=None,
-            max_credits=None,
-            is_guest=self.is_guest,
-            can_reset=not self.is_guest,
-            next_reset_time=None,
-            stale=True,
-        )
-
-    def _build_response(self, answer: Answer, error: str | None = None, **metadata: Any) -> QueryResponse:
-        return QueryResponse(
-            query=self.query,
-            products=answer.products,
-            recommendations_summary=answer.recommendations_summary,
-            error=error,
-            cached=metadata["cached"],
-            metadata=QueryMetadata(near_misses=answer.near_misses, criteria=answer.criteria, **metadata),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class QueryOutcome:
-    """An answer, its origin, and the account after it."""
+    """An answer, its origin, and the account after it; None while the database is unavailable."""
 
     answer: Answer
-    account: UserCredits
+    account: UserCredits | None
     cached: bool = False
     charged: int = 0
     error: str | None = None
 
 
-class LookAgain(Enum):
-    """The outcome of work that did nothing, since other work on the question has just ended: look for its answer."""
-
-    LOOK_AGAIN = auto()
-
-
-WorkOutcome = QueryOutcome | LookAgain
+WorkOutcome = QueryOutcome | None
+"""None when the work did nothing, since other work on the question has just ended: look for its answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 from uuid import uuid4
 
 import structlog
@@ -10,7 +11,7 @@ import structlog
 from shopassist.cache.service import QueryCacheService, StaleAnswers
 from shopassist.credits.models import UserCredits
 from shopassist.credits.ports import CreditLedger, Grant, HoldRequest, IdempotencyRecord, IdempotencyStore, Settlement
-from shopassist.credits.service import CreditService
+from shopassist.credits.service import CreditService, find_response
 from shopassist.errors import (
     CreditsExhaustedError,
     KeyInFlightError,
@@ -23,7 +24,7 @@ from shopassist.identity.rate_limits import RequestQuota
 from shopassist.query.models import (
     Answer,
     ConversationContext,
-    LookAgain,
+    QueryMetadata,
     QueryOutcome,
     QueryReply,
     QueryRequest,
@@ -48,7 +49,7 @@ MAX_ATTEMPTS = 3
 ASSISTANT_FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
 FAILED_ANSWER = Answer(recommendations_summary=ASSISTANT_FAILED, degraded=True)
 DEDUCTION_DESCRIPTION = "Credit deducted for message"
-LOOK_AGAIN = LookAgain.LOOK_AGAIN
+UNKNOWN_CREDITS: dict[str, Any] = {"available_credits": None, "max_credits": None, "next_reset_time": None}
 
 
 class Assistant(Protocol):
@@ -118,23 +119,18 @@ class QueryService:
                 stale = self._stale.find(query_hash)
                 if stale is None:
                     raise
-                return QueryReply(question.build_stale_response(Answer.model_validate_json(stale)))
+                outcome = QueryOutcome(Answer.model_validate_json(stale), account=None, cached=True)
+                return QueryReply(self._build_response(question, outcome))
             response = cached or await self._work_or_join(question, disconnected)
-            if response is not LOOK_AGAIN:
+            if response is not None:
                 return QueryReply(response)
         outcome = QueryOutcome(FAILED_ANSWER, await self._get_account(question), error=ASSISTANT_FAILED)
         return QueryReply(self._build_response(question, outcome))
 
     async def _find_replay(self, question: Question) -> QueryResponse | None:
-        """Return the response stored under the question's key. Raises `KeyReusedError` if it was for another one."""
-        if question.idempotency_key is None:
-            return None
-        replay = await self._replays.get(question.user_id, question.idempotency_key)
-        if replay is None:
-            return None
-        if replay.request_hash != question.query_hash:
-            raise KeyReusedError
-        return QueryResponse.model_validate(replay.response)
+        key = question.idempotency_key
+        response = await find_response(self._replays, question.user_id, key, question.query_hash)
+        return None if response is None else QueryResponse.model_validate(response)
 
     async def _consume_quota(self, question: Question, quota: RequestQuota) -> None:
         """Count the question, unless it joins running work of the caller in this or another process."""
@@ -160,26 +156,27 @@ class QueryService:
 
     async def _work_or_join(
         self, question: Question, disconnected: asyncio.Future[None] | None
-    ) -> QueryResponse | LookAgain:
-        """Work on the question, or join running work on it by the same caller."""
+    ) -> QueryResponse | None:
+        """Work on the question, or join running work on it by the same caller. None: look for its answer again."""
         key = question.idempotency_key
         if key is not None and self._flights.get(question.flight_key):
             await self._is_held(question)
-        flight = self._flights.get(question.flight_key)
+        flight = joined = self._flights.get(question.flight_key)
         if flight is None:
             flight = self._flights.start(question.flight_key, lambda abandoned: self._work(question, abandoned), key)
-            outcome = await self._flights.wait(flight, disconnected)
-            return outcome if outcome is LOOK_AGAIN else self._build_response(question, outcome)
-        if key is not None and flight.idempotency_key == key:
+        elif key is not None and flight.idempotency_key == key:
             raise KeyInFlightError
         try:
-            outcome = await self._flights.wait(flight, disconnected)
+            outcome = await flight.wait(disconnected)
         except (KeyInFlightError, KeyReusedError):
-            return LOOK_AGAIN  # the error is about the key of the caller that started the work
-        if outcome is LOOK_AGAIN:
-            return LOOK_AGAIN
-        joined = QueryOutcome(outcome.answer, outcome.account, error=outcome.error)
-        return await self._store_replay(question, joined) if outcome.charged else self._build_response(question, joined)
+            if joined:
+                return None  # the error is about the key of the caller that started the work
+            raise
+        if outcome is None:
+            return None
+        if joined and outcome.charged:
+            return await self._store_replay(question, replace(outcome, charged=0))
+        return self._build_response(question, outcome)
 
     async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> WorkOutcome:
         """Hold a credit, ask the assistant, and settle the hold for an answer or void it."""
@@ -194,40 +191,35 @@ class QueryService:
         )
         grant = await self._ledger.place_hold(hold)
         if grant.already_answered:
-            return LOOK_AGAIN
+            return None
         if not grant.granted:
-            return await self._wait_for_other_process(question, grant, abandoned)
-        answer = None
+            await self._wait_for_other_process(question, grant, abandoned)
+            return None
         try:
-            already_answered = grant.already_answered is None and await self._is_answered(question)
-            if not already_answered:
-                answer = await self._ask(question, abandoned)
+            if grant.already_answered is None and await self._is_answered(question):
+                with suppress(ShopAssistError):
+                    await self._ledger.void(hold.hold_id, hold.user_id)
+                return None
+            answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return QueryOutcome(answer, grant.account, charged=QUESTION_COST)
         except BaseException:
             with suppress(ShopAssistError):
                 await self._ledger.void(hold.hold_id, hold.user_id)
             raise
-        if already_answered:
-            with suppress(ShopAssistError):
-                await self._ledger.void(hold.hold_id, hold.user_id)
-            return LOOK_AGAIN
         await self._ledger.void(hold.hold_id, hold.user_id)
         grant.account.available_credits += QUESTION_COST
         return QueryOutcome(answer or FAILED_ANSWER, grant.account, error=None if answer else ASSISTANT_FAILED)
 
-    async def _wait_for_other_process(
-        self, question: Question, grant: Grant, abandoned: asyncio.Future[None]
-    ) -> LookAgain:
+    async def _wait_for_other_process(self, question: Question, grant: Grant, abandoned: asyncio.Future[None]) -> None:
         """Wait while another process works on the question. Raises `CreditsExhaustedError` when none does."""
         account = grant.account if grant.is_in_progress else await self._get_account(question)
         waited = grant.is_in_progress
         while await self._is_held(question) and not abandoned.done():
             waited = True
             await asyncio.sleep(POLL_SECONDS)
-        if waited or account.available_credits >= QUESTION_COST or await self._is_answered(question):
-            return LOOK_AGAIN
-        raise self._build_exhausted_error(account)
+        if not waited and account.available_credits < QUESTION_COST and not await self._is_answered(question):
+            raise self._build_exhausted_error(account)
 
     async def _is_held(self, question: Question) -> bool:
         """Return whether a hold for the question is open under no key or another one.
@@ -263,12 +255,10 @@ class QueryService:
 
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         """Settle the hold and store the answer in one commit; return False when the hold has expired."""
-        replay = None
-        if question.idempotency_key is not None:
-            outcome = QueryOutcome(answer, account, charged=QUESTION_COST)
-            replay = build_replay(question, self._build_response(question, outcome))
+        response = self._build_response(question, QueryOutcome(answer, account, charged=QUESTION_COST))
         stored = self._cache.to_store(question.query_hash, answer.to_json())
         epoch = self._stale.epoch
+        replay = build_replay(question, response)
         settled = await self._ledger.settle(
             Settlement(hold.hold_id, hold.user_id, DEDUCTION_DESCRIPTION, stored, replay)
         )
@@ -279,15 +269,35 @@ class QueryService:
     async def _store_replay(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
         """Return the response, stored under the question's key."""
         response = self._build_response(question, outcome)
-        if question.idempotency_key is not None:
-            await self._replays.store(build_replay(question, response))
+        if replay := build_replay(question, response):
+            await self._replays.store(replay)
         return response
 
     async def _get_account(self, question: Question) -> UserCredits:
         return await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
 
     def _build_response(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
-        return question.build_response(outcome, self._credits.build_status(outcome.account))
+        """Return the response with the caller's credits after the outcome."""
+        answer, account = outcome.answer, outcome.account
+        credits_ = UNKNOWN_CREDITS if account is None else self._credits.build_status(account).__dict__
+        metadata = QueryMetadata(
+            cached=outcome.cached,
+            cache_hit=outcome.cached,
+            charged=outcome.charged,
+            user_id=question.user_id,
+            **{"is_guest": question.is_guest, "can_reset": not question.is_guest, **credits_},
+            stale=account is None,
+            near_misses=answer.near_misses,
+            criteria=answer.criteria,
+        )
+        return QueryResponse(
+            query=question.query,
+            products=answer.products,
+            recommendations_summary=answer.recommendations_summary,
+            error=outcome.error,
+            cached=outcome.cached,
+            metadata=metadata,
+        )
 
     def _build_exhausted_error(self, account: UserCredits) -> CreditsExhaustedError:
         """Return the error, which tells the caller how to get credits."""
@@ -307,7 +317,9 @@ class QueryService:
         )
 
 
-def build_replay(question: Question, response: QueryResponse) -> IdempotencyRecord:
-    """Return the record of a response under the question's key."""
-    key = question.idempotency_key or ""
+def build_replay(question: Question, response: QueryResponse) -> IdempotencyRecord | None:
+    """Return the record of a response under the question's key, if it has one."""
+    key = question.idempotency_key
+    if key is None:
+        return None
     return IdempotencyRecord(question.user_id, key, question.query_hash, response.model_dump(mode="json"))

@@ -26,6 +26,19 @@ class SharedTask(Generic[Outcome]):
     abandoned: asyncio.Future[None]
     waiting: int = 0
 
+    async def wait(self, disconnected: asyncio.Future[None] | None) -> Outcome:
+        """Return the outcome of the work, or raise its error; `ClientGoneError` when `disconnected` is done first."""
+        self.waiting += 1
+        try:
+            await wait_first(self.task, *([] if disconnected is None else [disconnected]))
+            if not self.task.done():
+                raise ClientGoneError
+            return self.task.result()
+        finally:
+            self.waiting -= 1
+            if not self.waiting:
+                self.abandon()
+
     def abandon(self) -> None:
         """Tell the work to end."""
         if not self.abandoned.done():
@@ -57,19 +70,6 @@ class SingleFlight(Generic[Outcome]):
         self._all.add(shared)
         shared.task.add_done_callback(lambda _: self._remove(key, shared))
         return shared
-
-    async def wait(self, shared: SharedTask[Outcome], disconnected: asyncio.Future[None] | None) -> Outcome:
-        """Return the outcome of the work, or raise its error; `ClientGoneError` when `disconnected` is done first."""
-        shared.waiting += 1
-        try:
-            await wait_first(shared.task, *([] if disconnected is None else [disconnected]))
-            if not shared.task.done():
-                raise ClientGoneError
-            return shared.task.result()
-        finally:
-            shared.waiting -= 1
-            if not shared.waiting:
-                shared.abandon()
 
     async def close(self) -> None:
         """Abandon all work and wait until it has ended and its credits are returned."""
