@@ -21,11 +21,10 @@ from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.service import AdjustmentService, CreditService, LedgerCompaction, LedgerReconciliationService
 from shopassist.db.ports import SystemClock
-from shopassist.identity.caller import GuestSessions
-from shopassist.identity.client_network import ClientNetworks
-from shopassist.identity.issuers import token_verifier
+from shopassist.identity.caller import ClientNetworks, GuestSessions
 from shopassist.identity.key_derivation import derive_key, derive_shared_cache_key
 from shopassist.identity.rate_limits import RateCounters, RateLimits
+from shopassist.identity.tokens import token_verifier
 from shopassist.maintenance.jobs import build_jobs
 from shopassist.maintenance.scheduler import JobScheduler
 from shopassist.metrics.registry import RequestMetrics

@@ -17,7 +17,7 @@ from shopassist.credits import cli as credits_cli
 from shopassist.db.embedded.process import die_with_parent
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import ShopAssistError, StartupError
-from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
+from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.logging import configure_logging
 from shopassist.maintenance import cli as maintenance_cli
 from shopassist.ops.backup import cli as backup_cli
@@ -69,7 +69,7 @@ def token(
     """Create an access token for local use. Only a server with the embedded database on loopback accepts it."""
     settings = read_settings()
     scopes = [settings.identity.admin_scope] if admin else []
-    issuer = DevelopmentIssuer(get_development_key_file(settings))
+    issuer = DevelopmentIssuer(settings)
     typer.echo(issuer.mint(subject, scopes, timedelta(hours=hours)))
 
 

@@ -10,8 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
-from shopassist.identity.caller import Caller, GuestSessions
-from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions
 from shopassist.identity.rate_limits import RateLimitKind, RateLimits, RequestQuota
 from shopassist.identity.tokens import TokenVerifier
 from shopassist.settings import Settings

@@ -17,7 +17,7 @@ from shopassist.api.error_handlers import build_validation_response, handle_doma
 from shopassist.api.headers import DEFAULT_CSP
 from shopassist.db.resilience import Freshness, limit_time, track_freshness
 from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
-from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.caller import ClientNetworks
 from shopassist.identity.rate_limits import WINDOW_SECONDS, Quota
 from shopassist.metrics.registry import RequestMetrics
 from shopassist.tracing import request_span

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from secrets import token_bytes
 
@@ -15,6 +15,7 @@ from shopassist.errors import StartupError
 from shopassist.settings import Settings, Storage
 
 KEY_BYTES = 32
+PROCESS_SECRET = token_bytes()
 GENERATED_KEY_FILE = "secret.key"
 USER_HASH_PURPOSE = "erased subjects"
 MISSING_KEY_DETAIL = (
@@ -29,7 +30,14 @@ def derive_key(settings: Settings, purpose: str) -> bytes:
     Without SECRET_KEY a secret is generated and kept in the data folder, or in memory with STORAGE=memory. Raises
     `StartupError` in production.
     """
-    return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(_get_secret(settings))
+    require_secret(settings)
+    if settings.identity.secret_key is not None:
+        secret = settings.identity.secret_key.get_secret_value().encode()
+    elif settings.storage.storage is Storage.MEMORY:
+        secret = PROCESS_SECRET
+    else:
+        secret = read_or_create_file(settings.database.data_folder / GENERATED_KEY_FILE, token_bytes)
+    return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(secret)
 
 
 def derive_shared_cache_key(settings: Settings) -> bytes:
@@ -37,34 +45,10 @@ def derive_shared_cache_key(settings: Settings) -> bytes:
     return b"" if settings.shared_cache_url is None else derive_key(settings, "shared cache")
 
 
-def _get_secret(settings: Settings) -> bytes:
-    secret = settings.identity.secret_key
-    if secret is not None:
-        return secret.get_secret_value().encode()
-    require_secret(settings)
-    if settings.storage.storage is Storage.MEMORY:
-        return _get_process_secret()
-    return read_or_create_file(get_secret_file(settings), _generate_secret)
-
-
 def require_secret(settings: Settings) -> None:
     """Raise `StartupError` when SECRET_KEY is missing in production."""
     if settings.server.production and settings.identity.secret_key is None:
         raise StartupError(MISSING_KEY_DETAIL)
-
-
-@cache
-def _get_process_secret() -> bytes:
-    return _generate_secret()
-
-
-def get_secret_file(settings: Settings) -> Path:
-    """Return the file of the generated secret."""
-    return settings.database.data_folder / GENERATED_KEY_FILE
-
-
-def _generate_secret() -> bytes:
-    return token_bytes(KEY_BYTES)
 
 
 def read_or_create_file(file: Path, create: Callable[[], bytes]) -> bytes:
@@ -94,12 +78,13 @@ class UserHasher:
     def __init__(self, settings: Settings) -> None:
         """Derive the key at the first use, which raises `StartupError` when there is no secret."""
         self._settings = settings
-        self._key = b""
+
+    @cached_property
+    def _key(self) -> bytes:
+        return derive_key(self._settings, USER_HASH_PURPOSE)
 
     def __call__(self, user_id: str) -> str:
         """Return 64 hex characters."""
-        if not self._key:
-            self._key = derive_key(self._settings, USER_HASH_PURPOSE)
         return hmac.digest(self._key, user_id.encode(), hashlib.sha256).hex()
 
     @property

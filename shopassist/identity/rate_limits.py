@@ -49,27 +49,20 @@ class RateCounters:
         if now - self._generation_started_at > WINDOW_SECONDS or len(self._recent) >= self._max_callers:
             self._previous, self._recent, self._generation_started_at = self._recent, {}, now
         windows = [(self._get_window(key, now), limit) for key, limit in quotas]
-        full = any(window[0] >= limit for window, limit in windows)
+        is_full = any(window[0] >= limit for window, limit in windows)
         counts = []
         for window, limit in windows:
+            window[0] += not is_full
             left = limit - int(window[0])
-            if full:
-                counts.append(WindowCount(left if left > 0 else -1, window[1] - now))
-            else:
-                window[0] += 1
-                counts.append(WindowCount(left - 1, window[1] - now))
+            counts.append(WindowCount(-1 if is_full and left <= 0 else left, window[1] - now))
         return counts
 
     def _get_window(self, key: Hashable, now: float) -> list[float]:
         """Return the [requests, end] of the key's current window."""
-        window = self._recent.get(key)
-        if window is None:
-            window = self._previous.pop(key, None)
-            if window is None:
-                window = [0, now + WINDOW_SECONDS]
-            self._recent[key] = window
-        if window[1] <= now:
-            window[:] = [0, now + WINDOW_SECONDS]
+        window = self._recent.get(key) or self._previous.pop(key, None)
+        if window is None or window[1] <= now:
+            window = [0, now + WINDOW_SECONDS]
+        self._recent[key] = window
         return window
 
 

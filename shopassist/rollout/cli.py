@@ -11,7 +11,7 @@ from rich.table import Table
 
 from shopassist.audit.postgres import get_operator_name
 from shopassist.errors import StartupError
-from shopassist.identity.issuers import DevelopmentIssuer, get_development_key_file
+from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.rollout.models import RolloutStatus
 from shopassist.settings import AdministrationSettings, Settings, http_address, read_settings
 from shopassist.settings.group import load_settings
@@ -81,7 +81,7 @@ def _mint_token(settings: Settings) -> str:
     """Return a token that a server on the embedded database accepts."""
     if settings.database.database_url is not None or settings.server.production:
         raise StartupError("ADMIN_TOKEN is not set: the server believes an administrator's access token alone.")
-    issuer = DevelopmentIssuer(get_development_key_file(settings))
+    issuer = DevelopmentIssuer(settings)
     return issuer.mint(get_operator_name(), [settings.identity.admin_scope], timedelta(minutes=1))
 
 

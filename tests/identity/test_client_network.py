@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from shopassist.identity.client_network import ClientNetworks
+from shopassist.identity.caller import ClientNetworks
 
 KEY = b"k" * 32
 PROXY, CLIENT, OTHER = "10.0.0.1", "203.0.113.7", "198.51.100.9"

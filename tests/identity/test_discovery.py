@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shopassist.identity.issuers import MAX_DOCUMENT_BYTES, build_jwks_fetcher, is_trusted_url
+from shopassist.identity.tokens import MAX_DOCUMENT_BYTES, build_jwks_fetcher, is_trusted_url
 from shopassist.settings import IdentitySettings, Settings
 
 Site = Callable[[dict[str, Any]], str]

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shopassist.errors import IssuerUnavailableError
-from shopassist.identity.issuers import FRESH_SECONDS, RETRY_SECONDS, STALE_SECONDS, IssuerKeys
+from shopassist.identity.tokens import FRESH_SECONDS, RETRY_SECONDS, STALE_SECONDS, IssuerKeys
 
 PUBLIC = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
 

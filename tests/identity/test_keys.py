@@ -6,7 +6,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from shopassist.errors import StartupError
-from shopassist.identity.key_derivation import derive_key, get_secret_file
+from shopassist.identity.key_derivation import GENERATED_KEY_FILE, derive_key
 from shopassist.settings import IdentitySettings, ServerSettings, Settings, Storage, StorageSettings
 from shopassist.settings.database import DatabaseConfig
 
@@ -31,7 +31,7 @@ def test_a_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     """Outside production: the next start has the same."""
     first = derive_key(settings(tmp_path), "x")
     assert derive_key(settings(tmp_path), "x") == first
-    assert get_secret_file(settings(tmp_path)).stat().st_mode & 0o777 == 0o600
+    assert (settings(tmp_path).database.data_folder / GENERATED_KEY_FILE).stat().st_mode & 0o777 == 0o600
     assert derive_key(settings(tmp_path / "elsewhere"), "x") != first
 
 
@@ -39,7 +39,7 @@ def test_with_memory_it_is_kept_in_memory(tmp_path: Path) -> None:
     """What it is for does not outlive the process either; within it each look finds the same."""
     memory = settings(tmp_path).model_copy(update={"storage": StorageSettings(storage=Storage.MEMORY)})
     assert derive_key(memory, "x") == derive_key(memory, "x") != derive_key(settings(tmp_path), "x")
-    get_secret_file(memory).unlink()
+    (memory.database.data_folder / GENERATED_KEY_FILE).unlink()
     assert derive_key(memory, "x")
     assert list(tmp_path.iterdir()) == []
 
