@@ -22,7 +22,7 @@ from shopassist.credits.ports import LedgerCounters
 from shopassist.credits.service import AdjustmentService, CreditService, LedgerCompaction, LedgerReconciliationService
 from shopassist.db.ports import SystemClock
 from shopassist.identity.caller import ClientNetworks, GuestSessions
-from shopassist.identity.key_derivation import derive_key, derive_shared_cache_key
+from shopassist.identity.key_derivation import derive_key
 from shopassist.identity.rate_limits import RateCounters, RateLimits
 from shopassist.identity.tokens import token_verifier
 from shopassist.maintenance.jobs import build_jobs
@@ -130,10 +130,7 @@ class Container(containers.DeclarativeContainer):
     rollout_service = providers.Factory(RolloutService, rollout, unit_of_work)
 
     # Stored answers: the process's own copies, the tier in Redis, the database.
-    shared_cache_key = providers.Callable(derive_shared_cache_key, settings)
-    shared_answers = providers.Singleton(
-        build_redis_answers, config.shared_cache_url, cached_answers, shared_cache_key, clock
-    )
+    shared_answers = providers.Singleton(build_redis_answers, settings, cached_answers, clock)
     stale_answers = providers.Singleton(
         StaleAnswers,
         config.max_stale_answers,

@@ -5,14 +5,13 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from pydantic import SecretStr
 
 from shopassist.cache.models import CachedAnswer
 from shopassist.cache.postgres import ObservedEpoch, PostgresCachedAnswers
@@ -20,6 +19,8 @@ from shopassist.db.batcher import Batcher
 from shopassist.db.ports import Clock
 from shopassist.db.resilience import BreakerState, CircuitBreaker
 from shopassist.errors import StorageUnavailableError
+from shopassist.identity.key_derivation import derive_key
+from shopassist.settings import Settings
 
 logger = structlog.get_logger(__name__)
 
@@ -34,7 +35,6 @@ TOTAL_TIMEOUT_SECONDS = 0.15
 BREAKER_OPEN_SECONDS = 5.0
 """Time without requests after three failures in a row; then one caller tries again."""
 
-MAX_CONNECTIONS = 8
 WRONG_TYPE_ERROR = "WRONGTYPE"
 """Error of Redis for a value that is not a string, which this product did not write."""
 
@@ -94,21 +94,18 @@ class RedisClient:
     def _connect(self) -> "Redis":
         if self._client is None:
             # Importing it takes a third of a second, and most deployments do not use Redis.
-            from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415
+            from redis.asyncio import Redis  # noqa: PLC0415
             from redis.asyncio.retry import Retry  # noqa: PLC0415
             from redis.backoff import NoBackoff  # noqa: PLC0415
             from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415
 
-            pool = BlockingConnectionPool.from_url(
+            self._client = Redis.from_url(
                 self._url,
-                max_connections=MAX_CONNECTIONS,
-                timeout=SOCKET_TIMEOUT_SECONDS,
                 socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
                 socket_timeout=SOCKET_TIMEOUT_SECONDS,
                 retry=Retry(NoBackoff(), 0),
                 maint_notifications_config=MaintNotificationsConfig(enabled=False),
             )
-            self._client = Redis.from_pool(pool)
         return self._client
 
     def _log_opened(self) -> None:
@@ -202,7 +199,6 @@ class RedisAnswers:
         stored: PostgresCachedAnswers,
         codec: EntryCodec,
         clock: Clock,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Use the database's clock unless `clock` has an instant."""
         self.client = client
@@ -210,7 +206,6 @@ class RedisAnswers:
         self._codec = codec
         self._stored = stored
         self._clock = clock
-        self._monotonic = monotonic
         self._writes: dict[str, asyncio.Task[None]] = {}
 
     async def find(self, query_hash: str) -> CachedAnswer | None:
@@ -235,6 +230,9 @@ class RedisAnswers:
             if write := self._writes.get(name):
                 write.cancel()
             await self._try_send(("DEL", name))
+
+    async def read_epoch(self) -> int:
+        return await self._stored.read_epoch()
 
     async def advance_epoch(self) -> int:
         epoch = await self._stored.advance_epoch()
@@ -262,7 +260,7 @@ class RedisAnswers:
     def _get_observed(self) -> ObservedEpoch | None:
         """Return the database's last epoch and time while they are recent enough."""
         observed = self._stored.observed
-        if observed is None or self._monotonic() - observed.asked_at > EPOCH_TRUST_SECONDS:
+        if observed is None or time.monotonic() - observed.asked_at > EPOCH_TRUST_SECONDS:
             return None
         return observed
 
@@ -270,7 +268,7 @@ class RedisAnswers:
         """Return the minimum time for which an answer is still valid; None when it may have expired."""
         now, observed = self._clock.instant(), self._get_observed()
         if now is None and observed is not None:
-            now = observed.time + timedelta(seconds=self._monotonic() - observed.asked_at)
+            now = observed.time + timedelta(seconds=time.monotonic() - observed.asked_at)
         return None if now is None or now > expires_at else expires_at - now
 
     async def _find_shared(self, name: str, mark: str) -> CachedAnswer | None:
@@ -313,8 +311,10 @@ class RedisAnswers:
         return True
 
 
-def build_redis_answers(
-    url: SecretStr | None, stored: PostgresCachedAnswers, key: bytes, clock: Clock
-) -> RedisAnswers | None:
-    """Return the tier, or None without `url`."""
-    return None if url is None else RedisAnswers(RedisClient(url.get_secret_value()), stored, EntryCodec(key), clock)
+def build_redis_answers(settings: Settings, stored: PostgresCachedAnswers, clock: Clock) -> RedisAnswers | None:
+    """Return the tier, or None without REDIS_URL."""
+    url = settings.shared_cache_url
+    if url is None:
+        return None
+    codec = EntryCodec(derive_key(settings, "shared cache"))
+    return RedisAnswers(RedisClient(url.get_secret_value()), stored, codec, clock)

@@ -32,17 +32,11 @@ class CachedAnswers(Protocol):
         """Count one more clearing and return their number; no earlier answer is found after that."""
 
 
-class SharedAnswers(Protocol):
-    """A tier in front of `CachedAnswers`, which finds an answer a little longer than it is stored."""
-
-    async def find(self, query_hash: str) -> CachedAnswer | None:
-        """Return the answer while it is valid."""
+class SharedAnswers(CachedAnswers, Protocol):
+    """A tier in front of stored answers, which finds one a little longer than it is stored."""
 
     async def forget(self, query_hash: str) -> None:
         """Drop the copy of an answer that was replaced."""
-
-    async def advance_epoch(self) -> int:
-        """Do the same as `CachedAnswers.advance_epoch`, for the copies too."""
 
 
 class CacheRepository(Protocol):
@@ -168,16 +162,17 @@ class QueryCacheService:
         stale: StaleAnswers,
         clock: Clock,
         validity: timedelta,
-        lagging_reads: ReplicaReads[CacheRepositories] | None = None,
+        lagging_reads: ReplicaReads[CacheRepositories],
     ) -> None:
-        """Keep answers for `validity`, inclusive. Statistics come from `lagging_reads`, or else `unit_of_work`."""
+        """Keep answers for `validity`, inclusive. Statistics come from `lagging_reads`."""
         self._unit_of_work = unit_of_work
         self._stored = stored
         self._shared = shared
+        self._answers: CachedAnswers = shared or stored
         self._stale = stale
         self._clock = clock
         self._validity = validity
-        self._lagging_reads = lagging_reads or unit_of_work
+        self._lagging_reads = lagging_reads
         self._hits = self._misses = 0
         self._lookups_before_clearing = (0, 0)
 
@@ -189,7 +184,7 @@ class QueryCacheService:
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
         """Return the answer while it is valid, and count a hit or a miss."""
-        answer = await (self._shared or self._stored).find(query_hash)
+        answer = await self._answers.find(query_hash)
         if answer is None:
             self._misses += 1
             return None
@@ -230,7 +225,7 @@ class QueryCacheService:
         """Delete all answers, also from the memory of all processes, and reset the statistics."""
         await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         # After the deletion: a process that learned of the new epoch earlier could still read and keep an old answer.
-        self._stale.set_epoch(await (self._shared or self._stored).advance_epoch())
+        self._stale.set_epoch(await self._answers.advance_epoch())
         self._lookups_before_clearing = self.lookups()
 
     def lookups(self) -> tuple[int, int]:

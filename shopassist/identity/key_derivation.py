@@ -40,11 +40,6 @@ def derive_key(settings: Settings, purpose: str) -> bytes:
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=f"shopassist {purpose}".encode()).derive(secret)
 
 
-def derive_shared_cache_key(settings: Settings) -> bytes:
-    """Return the key that signs entries of the Redis tier; empty, without needing a secret, when there is none."""
-    return b"" if settings.shared_cache_url is None else derive_key(settings, "shared cache")
-
-
 def require_secret(settings: Settings) -> None:
     """Raise `StartupError` when SECRET_KEY is missing in production."""
     if settings.server.production and settings.identity.secret_key is None:

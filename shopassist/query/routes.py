@@ -1,8 +1,5 @@
 """`POST /api/query`."""
 
-import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,10 +12,6 @@ from shopassist.errors import ConsentRequiredError, CreditsExhaustedError, KeyIn
 from shopassist.identity.rate_limits import RateLimitKind
 from shopassist.query.models import QueryRequest, QueryResponse
 from shopassist.query.service import QueryService
-from shopassist.query.single_flight import consume_exception
-
-WATCH_DELAY_SECONDS = 0.05
-"""Time before a request is watched for a disconnect: most are answered earlier, and watching has a cost."""
 
 QueryServiceDep = Annotated[QueryService, Depends(take_from_container("query_service"))]
 
@@ -41,37 +34,13 @@ async def ask(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask for a product. An answer that is not from the cache costs one credit."""
-    quota = create_quota(request, RateLimitKind.QUESTIONS, caller)
-    with watch_disconnect(request) as disconnected:
-        reply = await queries.answer(
-            caller.user_id, caller.is_guest, question, idempotency_key, disconnected, caller.network, quota
-        )
-    return build_json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)
-
-
-@contextmanager
-def watch_disconnect(request: Request) -> Iterator[asyncio.Future[None]]:
-    """Yield a future that is done once the client has disconnected."""
-    loop = asyncio.get_running_loop()
-    disconnected: asyncio.Future[None] = loop.create_future()
-    watch: asyncio.Task[None] | None = None
 
     async def wait_for_disconnect() -> None:
-        try:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-        finally:
-            disconnected.set_result(None)
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
 
-    def start() -> None:
-        nonlocal watch
-        watch = asyncio.create_task(wait_for_disconnect())
-        watch.add_done_callback(consume_exception)
-
-    timer = loop.call_later(WATCH_DELAY_SECONDS, start)
-    try:
-        yield disconnected
-    finally:
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
+    quota = create_quota(request, RateLimitKind.QUESTIONS, caller)
+    reply = await queries.answer(
+        caller.user_id, caller.is_guest, question, idempotency_key, wait_for_disconnect, caller.network, quota
+    )
+    return build_json_response(reply.response, {"Idempotent-Replayed": "true"} if reply.replayed else None)

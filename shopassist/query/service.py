@@ -32,7 +32,7 @@ from shopassist.query.models import (
     Question,
     WorkOutcome,
 )
-from shopassist.query.single_flight import SingleFlight, consume_exception, wait_first
+from shopassist.query.single_flight import SingleFlight, WaitForDisconnect, consume_exception
 from shopassist.tracing import span
 
 logger = structlog.get_logger(__name__)
@@ -89,16 +89,16 @@ class QueryService:
         is_guest: bool,
         request: QueryRequest,
         idempotency_key: str | None = None,
-        disconnected: asyncio.Future[None] | None = None,
+        wait_for_disconnect: WaitForDisconnect | None = None,
         network: str | None = None,
         quota: RequestQuota | None = None,
     ) -> QueryReply:
         """Answer `request`.
 
-        `quota` is consumed unless the reply is a replay or joins running work of the caller. Once `disconnected` is
-        done, the caller no longer waits; work that no caller waits for ends without a charge. A new guest counts
-        against the limit of their `network`. While the database is unavailable, an answer kept in memory is given free
-        of charge and marked as stale, or else `StorageUnavailableError` is raised.
+        `quota` is consumed unless the reply is a replay or joins running work of the caller. A caller who
+        disconnects no longer waits; work that no caller waits for ends without a charge. A new guest counts against
+        the limit of their `network`. While the database is unavailable, an answer kept in memory is given free of
+        charge and marked as stale, or else `StorageUnavailableError` is raised.
 
         Raises `RateLimitedError`, `CreditsExhaustedError`, `SessionRefusedError` (a guest's session id is a registered
         account), `KeyReusedError`, `KeyInFlightError` and `ClientGoneError`.
@@ -121,7 +121,7 @@ class QueryService:
                     raise
                 outcome = QueryOutcome(Answer.model_validate_json(stale), account=None, cached=True)
                 return QueryReply(self._build_response(question, outcome))
-            response = cached or await self._work_or_join(question, disconnected)
+            response = cached or await self._work_or_join(question, wait_for_disconnect)
             if response is not None:
                 return QueryReply(response)
         outcome = QueryOutcome(FAILED_ANSWER, await self._get_account(question), error=ASSISTANT_FAILED)
@@ -155,7 +155,7 @@ class QueryService:
         return await self._store_replay(question, QueryOutcome(answer, await self._get_account(question), cached=True))
 
     async def _work_or_join(
-        self, question: Question, disconnected: asyncio.Future[None] | None
+        self, question: Question, wait_for_disconnect: WaitForDisconnect | None
     ) -> QueryResponse | None:
         """Work on the question, or join running work on it by the same caller. None: look for its answer again."""
         key = question.idempotency_key
@@ -167,7 +167,7 @@ class QueryService:
         elif key is not None and flight.idempotency_key == key:
             raise KeyInFlightError
         try:
-            outcome = await flight.wait(disconnected)
+            outcome = await flight.wait(wait_for_disconnect)
         except (KeyInFlightError, KeyReusedError):
             if joined:
                 return None  # the error is about the key of the caller that started the work
@@ -239,8 +239,9 @@ class QueryService:
         """Return the assistant's answer; None when it failed, timed out or no caller waits any more."""
         with span("assistant"):
             task = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
+            ends: list[asyncio.Future[Any]] = [task, abandoned]
             try:
-                await wait_first(task, abandoned, seconds=self._timeout_seconds)
+                await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
                 if abandoned.done():
                     return None
                 if not task.done() or task.cancelled():

@@ -1,13 +1,15 @@
 """Single flight: concurrent callers with the same question share one piece of work."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from shopassist.errors import ClientGoneError
 
 Outcome = TypeVar("Outcome")
+WaitForDisconnect = Callable[[], Awaitable[object]]
+"""Returns once the client has disconnected."""
 
 CLOSE_TIMEOUT_SECONDS = 2.0
 """Time that abandoned work has to end when the process stops."""
@@ -26,15 +28,19 @@ class SharedTask(Generic[Outcome]):
     abandoned: asyncio.Future[None]
     waiting: int = 0
 
-    async def wait(self, disconnected: asyncio.Future[None] | None) -> Outcome:
-        """Return the outcome of the work, or raise its error; `ClientGoneError` when `disconnected` is done first."""
+    async def wait(self, wait_for_disconnect: WaitForDisconnect | None) -> Outcome:
+        """Return the outcome of the work, or raise its error; `ClientGoneError` when the client disconnects first."""
         self.waiting += 1
+        watch = [asyncio.ensure_future(wait_for_disconnect())] if wait_for_disconnect else []
         try:
-            await wait_first(self.task, *([] if disconnected is None else [disconnected]))
+            await asyncio.wait([self.task, *watch], return_when=asyncio.FIRST_COMPLETED)
             if not self.task.done():
                 raise ClientGoneError
             return self.task.result()
         finally:
+            for task in watch:
+                task.add_done_callback(consume_exception)
+                task.cancel()
             self.waiting -= 1
             if not self.waiting:
                 self.abandon()
@@ -87,32 +93,6 @@ class SingleFlight(Generic[Outcome]):
         self._all.discard(shared)
         if self._by_key.get(key) is shared:
             del self._by_key[key]
-
-
-async def wait_first(*futures: asyncio.Future[Any], seconds: float | None = None) -> None:
-    """Wait until one future is done or the time is over; cancel none of them.
-
-    For so few futures this is several times cheaper than `asyncio.wait`.
-    """
-    if any(future.done() for future in futures):
-        return
-    loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-
-    def end(_: object = None) -> None:
-        if not ended.done():
-            ended.set_result(None)
-
-    timer = None if seconds is None else loop.call_later(seconds, end)
-    for future in futures:
-        future.add_done_callback(end)
-    try:
-        await ended
-    finally:
-        if timer:
-            timer.cancel()
-        for future in futures:
-            future.remove_done_callback(end)
 
 
 def consume_exception(future: asyncio.Future[Any]) -> None:

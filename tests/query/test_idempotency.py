@@ -297,9 +297,8 @@ async def asked(
     guest: str = GUEST,
 ) -> QueryReply:
     """Return the reply of a container's service to a guest, who disconnects when `gone` is set."""
-    disconnected: asyncio.Future[Any] | None = asyncio.ensure_future(gone.wait()) if gone else None
     reply: QueryReply = await container.query_service().answer(
-        guest, True, QueryRequest(query=query), key, disconnected
+        guest, True, QueryRequest(query=query), key, gone.wait if gone else None
     )
     return reply
 

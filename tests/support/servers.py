@@ -30,6 +30,7 @@ from shopassist.identity.rate_limits import RequestQuota
 from shopassist.logging import configure_logging
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest, Recommendation
 from shopassist.query.service import QueryService
+from shopassist.query.single_flight import WaitForDisconnect
 from shopassist.server import run_server
 from shopassist.settings import Settings, read_settings
 
@@ -80,14 +81,14 @@ class LateReplies(QueryService):
         is_guest: bool,
         request: QueryRequest,
         idempotency_key: str | None = None,
-        disconnected: asyncio.Future[None] | None = None,
+        wait_for_disconnect: WaitForDisconnect | None = None,
         network: str | None = None,
         quota: RequestQuota | None = None,
     ) -> QueryReply:
         """Answer, unless the question commands otherwise."""
         if request.query.startswith("crash"):
             raise RuntimeError(f"{user_id} {request.query}")
-        reply = await super().answer(user_id, is_guest, request, idempotency_key, disconnected, network, quota)
+        reply = await super().answer(user_id, is_guest, request, idempotency_key, wait_for_disconnect, network, quota)
         if request.query.startswith("late") and is_first(request.query):
             await asyncio.sleep(LONG)
         return reply
