@@ -27,8 +27,8 @@ from shopassist.identity.rate_limits import RateCounters, RateLimits
 from shopassist.identity.tokens import token_verifier
 from shopassist.maintenance.jobs import build_jobs
 from shopassist.maintenance.scheduler import JobScheduler
-from shopassist.metrics.registry import RequestMetrics
-from shopassist.monitoring.health import Availability, HealthService
+from shopassist.metrics import RequestMetrics
+from shopassist.monitoring.health import Availability
 from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
 from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
@@ -168,7 +168,6 @@ class Container(containers.DeclarativeContainer):
     )
 
     # Health, scheduled jobs and shutdown.
-    health_service = providers.Factory(HealthService, config.storage.storage, database)
     availability = providers.Singleton(
         Availability, cached_answers, stale_answers, config.database.start_degraded, config.fatal_after_seconds
     )

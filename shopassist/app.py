@@ -17,8 +17,8 @@ from shopassist.api.middleware import RATE_LIMIT_HEADERS, AllowedHosts, BodyLimi
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
-from shopassist.monitoring import routes as monitoring_routes
-from shopassist.monitoring.routes import StartupGuard
+from shopassist.monitoring import health
+from shopassist.monitoring import metrics as metrics_routes
 from shopassist.privacy import routes as privacy_routes
 from shopassist.query import routes as query_routes
 from shopassist.rollout import routes as rollout_routes
@@ -87,12 +87,12 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    app.state.metrics = monitoring_routes.MetricsExporter(container, shared)
+    app.state.metrics = metrics_routes.MetricsExporter(container, shared)
     for router in (
         query_routes.router,
         credit_routes.router,
         pages.router,
-        monitoring_routes.router,
+        health.router,
         credit_routes.history_router,
         credit_routes.profile_router,
         credit_routes.guest_router,
@@ -103,14 +103,14 @@ def create_app(
         audit_routes.admin_router,
         credit_routes.admin_router,
         rollout_routes.router,
-        monitoring_routes.metrics_router,
+        metrics_routes.router,
     ):
         app.include_router(router)
     pages.add_docs(app)
     add_error_handlers(app)
     app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
-        app.add_middleware(StartupGuard, availability=container.availability())
+        app.add_middleware(health.StartupGuard, availability=container.availability())
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.server.origins,

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Header, Request
@@ -10,25 +10,9 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
-from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions
-from shopassist.identity.rate_limits import RateLimitKind, RateLimits, RequestQuota
-from shopassist.identity.tokens import TokenVerifier
-from shopassist.settings import Settings
+from shopassist.identity.caller import Caller
+from shopassist.identity.rate_limits import RateLimitKind, RequestQuota
 from shopassist.text import IDEMPOTENCY_KEY_LENGTH
-
-
-class IdentityContainer(Protocol):
-    """The part of the container that identifies and limits callers."""
-
-    def settings(self) -> Settings: ...
-
-    def token_verifier(self) -> TokenVerifier: ...
-
-    def guest_sessions(self) -> GuestSessions: ...
-
-    def networks(self) -> ClientNetworks: ...
-
-    def rate_limits(self) -> RateLimits: ...
 
 
 def get_request_id() -> str | None:
@@ -37,17 +21,16 @@ def get_request_id() -> str | None:
     return request_id
 
 
-def get_container(request: Request) -> IdentityContainer:
+def get_container(request: Request) -> Any:
     """Return the container of the app that serves `request`."""
-    container: IdentityContainer = request.app.state.container
-    return container
+    return request.app.state.container
 
 
 def take_from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
     """Return a dependency that takes the service `name` from the container of the app."""
 
     async def take(request: Request) -> Any:
-        return getattr(request.app.state.container, name)()
+        return getattr(get_container(request), name)()
 
     return take
 
@@ -70,11 +53,13 @@ async def identify_caller(request: Request) -> Caller:
         scheme, _, token = tokens[0].partition(" ")
         if len(tokens) > 1 or scheme.lower() != "bearer" or not token.strip():
             raise InvalidTokenError
-        return replace(await container.token_verifier().verify(token.strip()), network=network)
+        user: Caller = await container.token_verifier().verify(token.strip())
+        return replace(user, network=network)
     sessions = request.headers.getlist("x-session-id")
     if not sessions or not sessions[0]:
         raise AuthenticationError
-    return container.guest_sessions().verify(sessions[0], network)
+    guest: Caller = container.guest_sessions().verify(sessions[0], network)
+    return guest
 
 
 def create_quota(request: Request, kind: RateLimitKind, caller: Caller) -> RequestQuota:

@@ -26,7 +26,7 @@ from shopassist.errors import (
     ShopAssistError,
     StorageUnavailableError,
 )
-from shopassist.metrics.registry import RequestMetrics
+from shopassist.metrics import RequestMetrics
 
 logger = structlog.get_logger(__name__)
 

@@ -19,7 +19,7 @@ from shopassist.db.resilience import Freshness, limit_time, track_freshness
 from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
 from shopassist.identity.caller import ClientNetworks
 from shopassist.identity.rate_limits import WINDOW_SECONDS, Quota
-from shopassist.metrics.registry import RequestMetrics
+from shopassist.metrics import RequestMetrics
 from shopassist.tracing import request_span
 
 logger = structlog.get_logger(__name__)

@@ -20,7 +20,7 @@ from shopassist.db.host_selection import HostSelector
 from shopassist.db.ports import Clock, Repositories, Result, SystemClock, TransactionBody
 from shopassist.db.resilience import Resilience
 from shopassist.errors import StartupError, StorageUnavailableError
-from shopassist.metrics.registry import DURATION_BOUNDS, SIZE_BOUNDS, Histogram
+from shopassist.metrics import DURATION_BOUNDS, SIZE_BOUNDS, Histogram
 from shopassist.settings.database import DatabaseConfig, PoolMode
 from shopassist.tracing import trace_statements
 

@@ -1,4 +1,4 @@
-"""Availability of the service while the database is down, and database health checks."""
+"""Availability of the service while the database is down; health checks and their routes."""
 
 import asyncio
 import signal
@@ -9,8 +9,13 @@ from enum import StrEnum
 from typing import Any
 
 import structlog
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shopassist import __version__
+from shopassist.api.dependencies import get_container
+from shopassist.api.error_handlers import RETRY_AFTER_SECONDS, handle_domain_error
 from shopassist.cache.service import CachedAnswers, StaleAnswers
 from shopassist.db.database import DatabaseManager
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
@@ -47,11 +52,7 @@ class Availability:
     """Watches the database while the process serves, and logs once when it goes down and when it is back."""
 
     def __init__(
-        self,
-        stored: CachedAnswers,
-        stale: StaleAnswers,
-        may_start_without: bool,
-        fatal_after_seconds: float | None,
+        self, stored: CachedAnswers, stale: StaleAnswers, may_start_without: bool, fatal_after_seconds: float | None
     ) -> None:
         """With `may_start_without` the database may be down at first.
 
@@ -146,13 +147,44 @@ class Availability:
             logger.warning("service_whole", reason=RECOVERED_REASON, milliseconds=round(1000 * seconds))
 
     def _give_up(self, reason: str) -> None:
-        if self.lost is None:
-            self.lost = reason
-            logger.error("database_given_up", reason=reason)
-            self.on_lost(reason)
+        self.lost = reason
+        logger.error("database_given_up", reason=reason)
+        self.on_lost(reason)
+
+
+class StartupGuard:
+    """Middleware that refuses API requests until the schema of the database was checked."""
+
+    def __init__(self, app: ASGIApp, availability: Availability) -> None:
+        """Wrap `app`."""
+        self.app = app
+        self.availability = availability
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection."""
+        starting = self.availability.phase is Phase.STARTING
+        if starting and scope["type"] == "http" and scope["path"].startswith("/api"):
+            answer = await handle_domain_error(Request(scope), StorageUnavailableError())
+            await answer(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
 
 PING_TIMEOUT_SECONDS = 2
+
+router = APIRouter(tags=["status"])
+
+
+class Health(BaseModel):
+    """The process is alive."""
+
+    status: str = "healthy"
+
+
+class Readiness(BaseModel):
+    """Whether the service is ready."""
+
+    status: Phase
 
 
 class DatabaseHealth(BaseModel):
@@ -163,27 +195,76 @@ class DatabaseHealth(BaseModel):
     latency_ms: float | None = None
 
 
-class HealthService:
-    """Checks the database. Storage in memory is always healthy."""
+class DetailedHealth(Health):
+    """State of all components."""
 
-    def __init__(self, storage: Storage, database: DatabaseManager | None) -> None:
-        """`database` is None with storage in memory."""
-        self._storage = storage
-        self._database = database
+    version: str = __version__
+    database: DatabaseHealth
+    pool: dict[str, Any] | None
+    components: dict[str, Any]
 
-    async def database(self) -> DatabaseHealth:
-        """Check the database with one round trip, within `PING_TIMEOUT_SECONDS`."""
-        if self._database is None:
-            return DatabaseHealth(status="healthy", storage=self._storage.value)
-        started_at = time.perf_counter()
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_SECONDS):
-                await self._database.ping()
-        except Exception:  # noqa: BLE001 - any error means that it is not healthy
-            return DatabaseHealth(status="unhealthy", storage=self._storage.value)
-        latency = round(1000 * (time.perf_counter() - started_at), 2)
-        return DatabaseHealth(status="healthy", storage=self._storage.value, latency_ms=latency)
 
-    def pool(self) -> dict[str, Any] | None:
-        """Return the state of the connection pool, or None with storage in memory."""
-        return None if self._database is None else self._database.pool_status()
+async def check_database(storage: Storage, database: DatabaseManager | None) -> DatabaseHealth:
+    """Check the database with one round trip, within `PING_TIMEOUT_SECONDS`. Storage in memory is always healthy."""
+    if database is None:
+        return DatabaseHealth(status="healthy", storage=storage.value)
+    started_at = time.perf_counter()
+    try:
+        async with asyncio.timeout(PING_TIMEOUT_SECONDS):
+            await database.ping()
+    except Exception:  # noqa: BLE001 - any error means that it is not healthy
+        return DatabaseHealth(status="unhealthy", storage=storage.value)
+    latency = round(1000 * (time.perf_counter() - started_at), 2)
+    return DatabaseHealth(status="healthy", storage=storage.value, latency_ms=latency)
+
+
+@router.get("/health")
+async def read_health() -> Health:
+    """Return whether the process is alive, whatever the state of the database."""
+    return Health()
+
+
+@router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not ready yet, or stopping."}})
+async def read_readiness(request: Request, response: Response) -> Readiness:
+    """Return whether to send requests here; while the database is down, answers from memory count."""
+    phase = get_container(request).availability().phase
+    if phase not in {Phase.READY, Phase.DEGRADED}:
+        _mark_unavailable(response)
+    return Readiness(status=phase)
+
+
+@router.get("/health/database", responses={503: {"model": DatabaseHealth, "description": "The database is down."}})
+async def read_database_health(request: Request, response: Response) -> DatabaseHealth:
+    """Return whether the database answers."""
+    container = get_container(request)
+    health = await check_database(container.settings().storage.storage, container.database())
+    if health.status != "healthy":
+        _mark_unavailable(response)
+    return health
+
+
+@router.get("/health/detailed", responses={503: {"model": DetailedHealth, "description": "A component is down."}})
+async def read_detailed_health(request: Request, response: Response) -> DetailedHealth:
+    """Return the state of all components."""
+    container = get_container(request)
+    database, shared_answers = container.database(), container.shared_answers()
+    health = await read_database_health(request, response)
+    return DetailedHealth(
+        status=health.status,
+        database=health,
+        pool=None if database is None else database.pool_status(),
+        components={
+            "jobs": container.jobs().status(),
+            "ledger": container.ledger_audit().build_status(),
+            "service": container.availability().status(),
+            "replica": container.replica().status(),
+            "resilience": container.resilience().get_counters(),
+            "shared_cache": {"status": "off"} if shared_answers is None else shared_answers.status(),
+            "stale_answers": container.stale_answers().status(),
+        },
+    )
+
+
+def _mark_unavailable(response: Response) -> None:
+    response.status_code = 503
+    response.headers["Retry-After"] = RETRY_AFTER_SECONDS

@@ -16,7 +16,7 @@ from shopassist.db.migrate import connect, ensure_current, list_known_revisions,
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
-from shopassist.metrics.registry import MetricFamily
+from shopassist.metrics import MetricFamily
 from shopassist.settings import Settings
 from shopassist.settings.database import PoolMode
 

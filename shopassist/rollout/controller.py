@@ -19,7 +19,7 @@ from shopassist.db.ports import UnitOfWork
 from shopassist.db.resilience import limit_time
 from shopassist.errors import NoRolloutError, ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.maintenance.models import Leases
-from shopassist.metrics.registry import Labels, MetricFamily, SampleValue, counter, gauge
+from shopassist.metrics import Labels, MetricFamily, SampleValue, counter, gauge
 from shopassist.rollout.models import RolloutSide, RolloutStatus, Unmirrored
 from shopassist.rollout.placement import UnmovableError
 from shopassist.rollout.router import Router

@@ -19,7 +19,7 @@ from shopassist.cache import redis as tier
 from shopassist.cache.models import CachedAnswer
 from shopassist.cache.redis import MAX_ENTRY_BYTES, RedisAnswers, RedisClient
 from shopassist.errors import StorageUnavailableError
-from shopassist.monitoring.collectors import collect_families
+from shopassist.monitoring.metrics import collect_families
 from shopassist.settings import CacheSettings, Settings
 from tests.support.certificates import Authority
 from tests.support.helpers import FixedClock, execute, postgres_settings

@@ -13,22 +13,19 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from shopassist.metrics.multiprocess import (
+from shopassist.metrics import (
     ENDED_PROCESSES_FILE,
-    SharedMetrics,
-    family_to_row,
-    merge_families,
-    row_to_family,
-)
-from shopassist.metrics.registry import (
-    Aggregation,
     Histogram,
     MetricFamily,
     RequestMetrics,
+    SharedMetrics,
     counter,
+    family_to_row,
     gauge,
     histogram,
+    merge_families,
     render_families,
+    row_to_family,
 )
 
 
@@ -39,8 +36,8 @@ def build_families(count: float, size: float = 1, measured_at: float = 0) -> lis
     return [
         counter("things", "Things.", {("a",): count}, "kind"),
         gauge("size", "Size.", size),
-        gauge("oldest", "Oldest.", size, aggregation=Aggregation.MAX),
-        gauge("outcome", "Outcome.", count, aggregation=Aggregation.LATEST, measured_at=measured_at),
+        gauge("oldest", "Oldest.", size, aggregation="max"),
+        gauge("outcome", "Outcome.", count, aggregation="latest", measured_at=measured_at),
         histogram("wait", "Waits.", waits, "kind"),
     ]
 
@@ -130,7 +127,7 @@ def test_a_process_that_hangs_shows_no_gauges(tmp_path: Path, monkeypatch: pytes
     """Its counters are still shown, and counted once when it continues."""
     shared = SharedMetrics(tmp_path)
     shared.publish(build_families(7), time.monotonic())
-    monkeypatch.setattr("shopassist.metrics.multiprocess.GAUGE_LIFETIME_SECONDS", -1.0)
+    monkeypatch.setattr("shopassist.metrics.GAUGE_LIFETIME_SECONDS", -1.0)
     assert set(values(shared.gather())) == {"things", "wait"}
     monkeypatch.undo()
     shared.publish(build_families(8), time.monotonic())
