@@ -1,5 +1,6 @@
 """Personal data, erasures and guest merges in memory."""
 
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +23,11 @@ from shopassist.privacy.models import (
     GuestMerge,
     build_erasure,
     close_account,
-    is_guest_erasure,
+    decide_is_guest,
     record_progress,
 )
 from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
-from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
+from shopassist.privacy.ports import DataOwner, PersonalDataPage
 
 
 def get_owner_id(table: PersonalDataTable, row: Any) -> Any:
@@ -36,36 +37,17 @@ def get_owner_id(table: PersonalDataTable, row: Any) -> Any:
     return owner.get(json_key[0]) if json_key else owner
 
 
-def get_primary_key(table: PersonalDataTable, row: Any) -> PrimaryKey:
-    """Return the primary key of a row."""
-    return tuple(getattr(row, name) for name in table.key_columns)
-
-
 def find_owned_rows(
     store: MemoryStore, table: PersonalDataTable, user_id: str, is_guest: bool
 ) -> list[tuple[Any, Any]]:
-    """Return the user's rows with their keys in the store, by primary key."""
+    """Return the user's rows with their primary keys, by which they are sorted."""
     found = [
         (key, row)
         for key, row in store.table(table.model).items()
         if get_owner_id(table, row) == user_id
         and (not table.guest_column or getattr(row, table.guest_column) == is_guest)
     ]
-    return sorted(found, key=lambda item: get_primary_key(table, item[1]))
-
-
-def erase_rows(
-    store: MemoryStore, table: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
-) -> int:
-    """Erase up to `limit` rows by the rule of the table; return how many."""
-    rows, chosen = store.table(table.model), find_owned_rows(store, table, user_id, is_guest)[:limit]
-    values = table.build_erased_values(pseudonym)
-    for key, row in chosen:
-        if values is None:
-            del rows[key]
-        else:
-            rows[key] = copy_row(row, **values)
-    return len(chosen)
+    return sorted(found, key=itemgetter(0))
 
 
 class MemoryPersonalDataReader:
@@ -76,15 +58,13 @@ class MemoryPersonalDataReader:
         self._store = store
 
     async def read_page(
-        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: Any = None
     ) -> PersonalDataPage:
         async with self._store.lock:
-            rows = [row for _, row in find_owned_rows(self._store, table, user_id, is_guest)]
-            page = [row for row in rows if after is None or get_primary_key(table, row) > after][:limit]
-            last = get_primary_key(table, page[-1]) if len(page) == limit else None
-            return PersonalDataPage(
-                [{name: getattr(row, name) for name in table.exported_columns} for row in page], last
-            )
+            found = find_owned_rows(self._store, table, user_id, is_guest)
+            page = [(key, row) for key, row in found if after is None or key > after][:limit]
+            rows = [{name: getattr(row, name) for name in table.exported_columns} for _, row in page]
+            return PersonalDataPage(rows, page[-1][0] if len(page) == limit else None)
 
     async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         async with self._store.lock:
@@ -109,12 +89,11 @@ class MemoryErasureRepository:
         async with self._store.lock:
             last = find_last_erasure(self._store, request.subject_hash)
             account = self._store.table(UserCredits).get(request.user_id)
-            is_guest = is_guest_erasure(request, account, last)
-            if last is not None and last.finished_at is None:
-                return copy_row(last)
+            pending = last if last and last.finished_at is None else None
+            is_guest = decide_is_guest(request.is_guest, account or pending)
             tables = get_personal_data_tables(is_guest, account is not None)
-            if account is None and not any(
-                find_owned_rows(self._store, table, request.user_id, is_guest) for table in tables
+            if pending or not (
+                account or any(find_owned_rows(self._store, table, request.user_id, is_guest) for table in tables)
             ):
                 return last and copy_row(last)
             erasure = build_erasure(request, is_guest, account is not None, self._store.now())
@@ -130,10 +109,15 @@ class MemoryErasureRepository:
                 return copy_row(erasure)
             left, erased = limit, {}
             for table in get_personal_data_tables(erasure.is_guest, erasure.had_account):
-                erased[table.name] = erase_rows(
-                    self._store, table, erasure.user_id, erasure.is_guest, erasure.pseudonym, left
-                )
-                left -= erased[table.name]
+                rows, values = self._store.table(table.model), table.build_erased_values(erasure.pseudonym)
+                chosen = find_owned_rows(self._store, table, erasure.user_id, erasure.is_guest)[:left]
+                for key, row in chosen:
+                    if values is None:
+                        del rows[key]
+                    else:
+                        rows[key] = copy_row(row, **values)
+                erased[table.name] = len(chosen)
+                left -= len(chosen)
             record_progress(erasure, erased, self._store.now() if left > 0 else None)
             return copy_row(erasure)
 

@@ -104,17 +104,16 @@ class ErasureReceipt(BaseModel):
     pseudonymised: dict[str, int]
 
 
-def is_guest_erasure(request: ErasureRequest, account: UserCredits | None, last: Erasure | None) -> bool:
-    """Return whether a guest is to be erased, given the account and the last erasure of the same id.
+def decide_is_guest(is_guest: bool | None, known: UserCredits | Erasure | None) -> bool:
+    """Return whether a guest is meant; with `is_guest=None` the account or unfinished erasure of the id decides.
 
     Raises `SessionRefusedError` for a guest who names a registered account, even a partly erased one.
     """
-    if request.is_guest is None:
-        return account.is_guest if account else False
-    found = account or (last if last and last.finished_at is None else None)
-    if request.is_guest and found and not found.is_guest:
+    if is_guest is None:
+        return known.is_guest if known else False
+    if is_guest and known and not known.is_guest:
         raise SessionRefusedError
-    return request.is_guest
+    return is_guest
 
 
 def build_erasure(request: ErasureRequest, is_guest: bool, had_account: bool, now: datetime) -> Erasure:

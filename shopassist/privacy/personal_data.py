@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from sqlalchemy import Table
 from sqlmodel import SQLModel
 
 from shopassist.audit.models import AdminAct
@@ -46,9 +47,10 @@ class PersonalDataTable:
     created_column: str | None = None
 
     @property
-    def key_columns(self) -> tuple[str, ...]:
-        """Names of the primary key's columns."""
-        return tuple(column.name for column in self.model.__table__.primary_key)  # type: ignore[attr-defined]
+    def sql_table(self) -> Table:
+        """The table as SQLAlchemy knows it."""
+        sql_table: Table = self.model.__table__  # type: ignore[attr-defined]
+        return sql_table
 
     @property
     def exported_columns(self) -> tuple[str, ...]:

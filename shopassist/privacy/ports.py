@@ -11,15 +11,13 @@ from shopassist.credits.ports import CreditRepositories
 from shopassist.privacy.models import ErasureListEntry, ErasureRequest, GuestMerge
 from shopassist.privacy.personal_data import PersonalDataTable
 
-PrimaryKey = tuple[Any, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class PersonalDataPage:
-    """Page of rows, and the key of its last row; None when there are no more rows."""
+    """Page of rows, and the key of its last row, after which the next page starts; None when there are no more rows."""
 
     rows: list[dict[str, Any]]
-    last: PrimaryKey | None
+    last: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class PersonalDataReader(Protocol):
     """Reads any table of personal data."""
 
     async def read_page(
-        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: Any = None
     ) -> PersonalDataPage:
         """Return the owner's next rows by primary key, with the exported columns."""
 

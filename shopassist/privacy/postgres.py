@@ -8,10 +8,8 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Executable,
-    FromClause,
     Result,
     Row,
-    Table,
     and_,
     delete,
     exists,
@@ -40,11 +38,11 @@ from shopassist.privacy.models import (
     GuestMerge,
     build_erasure,
     close_account,
-    is_guest_erasure,
+    decide_is_guest,
     record_progress,
 )
 from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
-from shopassist.privacy.ports import DataOwner, PersonalDataPage, PrimaryKey
+from shopassist.privacy.ports import DataOwner, PersonalDataPage
 
 SELECT_NOW = text("SELECT COALESCE(CAST(:instant AS timestamptz), now())")
 
@@ -72,36 +70,24 @@ DELETE FROM erasures WHERE id = ANY(ARRAY(
 """)
 
 
-def get_sql_table(table: PersonalDataTable) -> Table:
-    """Return the SQLAlchemy table."""
-    sql_table: Table = table.model.__table__  # type: ignore[attr-defined]
-    return sql_table
-
-
-def get_owner_id(table: PersonalDataTable, sql_table: FromClause) -> ColumnElement[Any]:
-    """Return the expression of the owner's id in `sql_table`, which may be an alias."""
+def get_owner_id(table: PersonalDataTable) -> ColumnElement[Any]:
+    """Return the expression of the owner's id."""
     column, *json_key = table.owner_path
-    owner: ColumnElement[Any] = sql_table.c[column]
+    owner: ColumnElement[Any] = table.sql_table.c[column]
     return owner[json_key[0]].as_string() if json_key else owner
 
 
 def match_owner(table: PersonalDataTable, user_id: str, is_guest: bool) -> ColumnElement[bool]:
     """Return the condition that a row belongs to the user."""
-    sql_table = get_sql_table(table)
-    condition = get_owner_id(table, sql_table) == user_id
-    return and_(condition, sql_table.c[table.guest_column] == is_guest) if table.guest_column else condition
-
-
-def get_key_columns(table: PersonalDataTable) -> list[ColumnElement[Any]]:
-    """Return the columns of the primary key."""
-    return [get_sql_table(table).c[name] for name in table.key_columns]
+    condition = get_owner_id(table) == user_id
+    return and_(condition, table.sql_table.c[table.guest_column] == is_guest) if table.guest_column else condition
 
 
 async def erase_rows(
     session: AsyncSession, table: PersonalDataTable, user_id: str, is_guest: bool, pseudonym: str, limit: int
 ) -> int:
     """Erase up to `limit` rows by the rule of the table; return how many."""
-    sql_table, key = get_sql_table(table), get_key_columns(table)
+    sql_table, key = table.sql_table, list(table.sql_table.primary_key)
     # The keys are read first, so that the second statement finds the rows by primary key however large the table is.
     found = select(*key).where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
     keys: Sequence[Row[Any]] = (await session.execute(found)).all()
@@ -127,10 +113,10 @@ class PostgresPersonalDataReader:
         self._manager = manager
 
     async def read_page(
-        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: PrimaryKey | None = None
+        self, table: PersonalDataTable, user_id: str, is_guest: bool, limit: int, after: Any = None
     ) -> PersonalDataPage:
-        sql_table, key = get_sql_table(table), get_key_columns(table)
-        columns = [sql_table.c[name] for name in table.exported_columns]
+        key = list(table.sql_table.primary_key)
+        columns = [table.sql_table.c[name] for name in table.exported_columns]
         statement = select(*columns, *(column.label(f"key_{column.name}") for column in key))
         statement = statement.where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
         if after is not None:
@@ -141,10 +127,9 @@ class PostgresPersonalDataReader:
         return PersonalDataPage([dict(zip(table.exported_columns, row, strict=False)) for row in rows], last)
 
     async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
-        sql_table = get_sql_table(table)
-        owner = get_owner_id(table, sql_table)
-        is_guest = func.bool_and(sql_table.c[table.guest_column]) if table.guest_column else null()
-        statement = select(owner, is_guest, func.min(sql_table.c[table.created_column or ""]))
+        owner, columns = get_owner_id(table), table.sql_table.c
+        is_guest = func.bool_and(columns[table.guest_column]) if table.guest_column else null()
+        statement = select(owner, is_guest, func.min(columns[table.created_column or ""]))
         statement = statement.where(owner > after_user_id).group_by(owner).order_by(owner).limit(limit)
         return [DataOwner(*row) for row in await fetch_all(self._manager, statement)]
 
@@ -196,12 +181,11 @@ class PostgresErasureRepository:
         earlier = earlier.order_by(col(Erasure.finished_at).desc().nulls_first()).limit(1)
         last = (await session.execute(earlier)).scalar_one_or_none()
         account = await session.get(UserCredits, request.user_id, with_for_update=True)
-        is_guest = is_guest_erasure(request, account, last)
-        if last is not None and last.finished_at is None:
-            return last
+        pending = last if last and last.finished_at is None else None
+        is_guest = decide_is_guest(request.is_guest, account or pending)
         tables = get_personal_data_tables(is_guest, account is not None)
         has_rows = or_(*(exists().where(match_owner(table, request.user_id, is_guest)) for table in tables))
-        if account is None and not (await session.execute(select(has_rows))).scalar_one():
+        if pending or not (account or await session.scalar(select(has_rows))):
             return last
         erasure = build_erasure(request, is_guest, account is not None, await get_now(session, self._clock))
         if account is not None:

@@ -8,12 +8,12 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from shopassist.consent.models import ConsentEvent, ConsentProvenance, ConsentSource, ConsentSubject
+from shopassist.consent.models import ConsentProvenance, ConsentSource, ConsentSubject
 from shopassist.consent.service import ConsentChoice, apply_choices, lock_latest_events
 from shopassist.credits.models import Erasure
 from shopassist.db.columns import utc_now
 from shopassist.db.ports import Clock, JobResult, UnitOfWork, UserHashFunction, run_in_batches
-from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError, SessionRefusedError
+from shopassist.errors import GuestMergedError, IntegrityError, NotFoundError
 from shopassist.privacy.models import (
     AskedBy,
     ErasureListEntry,
@@ -21,6 +21,7 @@ from shopassist.privacy.models import (
     ErasureRequest,
     GuestMerge,
     GuestMerged,
+    decide_is_guest,
 )
 from shopassist.privacy.personal_data import (
     MOVED_ON_MERGE,
@@ -29,7 +30,7 @@ from shopassist.privacy.personal_data import (
     PersonalDataTable,
     get_personal_data_tables,
 )
-from shopassist.privacy.ports import ErasureRepository, PersonalDataReader, PrimaryKey, PrivacyRepositories
+from shopassist.privacy.ports import ErasureRepository, PersonalDataReader, PrivacyRepositories
 from shopassist.text import validate_user_id
 
 EXPORT_PAGE_ROWS = 500
@@ -61,10 +62,7 @@ class ExportService:
         """
         validate_user_id(user_id)
         account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
-        if is_guest is None:
-            is_guest = account.is_guest if account else False
-        if is_guest and account and not account.is_guest:
-            raise SessionRefusedError
+        is_guest = decide_is_guest(is_guest, account)
         return self._write(user_id, is_guest, get_personal_data_tables(is_guest, account is not None))
 
     async def _write(self, user_id: str, is_guest: bool, tables: Sequence[PersonalDataTable]) -> AsyncIterator[bytes]:
@@ -76,24 +74,18 @@ class ExportService:
             "is_guest": is_guest,
         }
         yield to_json(head)[:-1] + b',"held":{'
-        separator = b""
-        for table in tables:
-            yield separator + to_json(table.name) + b":["
-            async for rows in self._write_rows(table, user_id, is_guest):
-                yield rows
+        for number, table in enumerate(tables):
+            yield (b"," if number else b"") + to_json(table.name) + b":["
+            after = None
+            while True:
+                page = await self._personal_data.read_page(table, user_id, is_guest, EXPORT_PAGE_ROWS, after)
+                if page.rows:
+                    yield (b"" if after is None else b",") + to_json(page.rows)[1:-1]
+                if page.last is None:
+                    break
+                after = page.last
             yield b"]"
-            separator = b","
         yield b"}}\n"
-
-    async def _write_rows(self, table: PersonalDataTable, user_id: str, is_guest: bool) -> AsyncIterator[bytes]:
-        after: PrimaryKey | None = None
-        while True:
-            page = await self._personal_data.read_page(table, user_id, is_guest, EXPORT_PAGE_ROWS, after)
-            if page.rows:
-                yield (b"," if after else b"") + to_json(page.rows)[1:-1]
-            if page.last is None:
-                return
-            after = page.last
 
 
 class ErasureService:
@@ -188,8 +180,7 @@ class ErasureService:
 
 def build_receipt(erasure: Erasure) -> ErasureReceipt:
     """Build the receipt of an erasure."""
-    kept = {OnErasure.PSEUDONYMISE, OnErasure.ANONYMISE}
-    kept_names = {table.name for table in PERSONAL_DATA_TABLES if table.on_erasure in kept}
+    kept_names = {table.name for table in PERSONAL_DATA_TABLES if table.on_erasure is not OnErasure.DELETE}
     return ErasureReceipt(
         receipt_id=erasure.id,
         requested_at=erasure.requested_at,
@@ -223,7 +214,16 @@ class GuestMergeService:
             if guest_id == user_id or not (account.is_guest if account else decided):
                 raise NotFoundError(UNKNOWN_GUEST)
             moved = {MOVED_ON_MERGE: await work.guest_merges.move_answers(guest_id, user_id)} if account else {}
-            moved["consents"] = await copy_guest_decisions(work, ConsentSubject(user_id, is_guest=False), decided)
+            user = ConsentSubject(user_id, is_guest=False)
+            latest = await lock_latest_events(work, user)
+            # The user's own decisions are kept.
+            choices = [
+                ConsentChoice(event.purpose, event.granted, event.notice_id)
+                for event in decided.values()
+                if event.purpose not in latest
+            ]
+            await apply_choices(work, user, latest, choices, MERGE_PROVENANCE)
+            moved["consents"] = len(choices)
             return await work.guest_merges.insert_merge(guest_id, user_id, moved)
 
         try:
@@ -233,17 +233,3 @@ class GuestMergeService:
         if merge.user_id != user_id:
             raise GuestMergedError
         return GuestMerged(merged_at=merge.merged_at, moved=merge.moved)
-
-
-async def copy_guest_decisions(
-    work: PrivacyRepositories, user: ConsentSubject, decided: Mapping[str, ConsentEvent]
-) -> int:
-    """Copy a guest's decisions to the user except for purposes the user decided; return how many were copied."""
-    latest = await lock_latest_events(work, user)
-    choices = [
-        ConsentChoice(event.purpose, event.granted, event.notice_id)
-        for event in decided.values()
-        if event.purpose not in latest
-    ]
-    await apply_choices(work, user, latest, choices, MERGE_PROVENANCE)
-    return len(choices)

@@ -92,7 +92,7 @@ async def exported(container: Container) -> None:
     """Read a page of each kind, and the next one."""
     for one in PERSONAL_DATA_TABLES:
         key = {"id": 100, "hold_id": UUID(int=0)}
-        after = tuple(key.get(name, "user 7") for name in one.key_columns)
+        after = tuple(key.get(column.name, "user 7") for column in one.sql_table.primary_key)
         for place in (None, after):
             await container.personal_data().read_page(one, "user 7", False, 100, place)
 
