@@ -13,7 +13,6 @@ from dependency_injector import containers, providers
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.cache.redis import RedisAnswers, build_redis_answers
 from shopassist.cache.service import QueryCacheService, StaleAnswers
-from shopassist.catalog.service import CatalogService
 from shopassist.consent.gate import ConsentGate
 from shopassist.consent.notices import NoticeService, PublishedNoticeCache
 from shopassist.consent.ports import ConsentCounters
@@ -150,8 +149,7 @@ class Container(containers.DeclarativeContainer):
     )
 
     # Questions.
-    catalog = providers.Factory(CatalogService, unit_of_work)
-    assistant = providers.Singleton(CatalogAssistant, catalog, config.assistant)
+    assistant = providers.Singleton(CatalogAssistant, unit_of_work, config.assistant)
     flights: providers.Provider[SingleFlight[WorkOutcome]] = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
     question_seconds = providers.Singleton(float, config.assistant.timeout_seconds)

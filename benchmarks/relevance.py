@@ -23,9 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from containers import Container
-from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.importer.importer import import_catalog, plan_import
-from shopassist.catalog.models import words_of
+from shopassist.catalog.models import Criteria, words_of
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.embedded.server import EmbeddedPostgres

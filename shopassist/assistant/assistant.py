@@ -6,31 +6,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from shopassist.assistant.answering.comparison import ProductComparison, describe_price_age
 from shopassist.assistant.answering.near_misses import (
+    Catalog,
+    apply_corrections,
+    correct_context,
     describe_misses,
+    find_corrections,
     find_near_misses,
     find_unknown_terms,
     merge_near_misses,
+    search_catalog,
 )
 from shopassist.assistant.answering.summary import OFF_TOPIC_ANSWER, SummaryInput, build_empty_summary, build_summary
-from shopassist.assistant.answering.wording import select_facts, to_product_criteria
+from shopassist.assistant.answering.wording import (
+    ProductComparison,
+    describe_price_age,
+    select_facts,
+    to_product_criteria,
+)
 from shopassist.assistant.follow_ups import FollowUpReader
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, name_alternatives
-from shopassist.assistant.parsing.lexicon import PRODUCT_LINES
-from shopassist.assistant.parsing.phrases import is_model_name
-from shopassist.assistant.parsing.spelling import (
-    Corrections,
-    apply_corrections,
-    correct_context,
-    describe_corrections,
-    find_corrections,
-)
-from shopassist.assistant.parsing.vocabulary import DEVICE_NOUNS, VocabularyIndex
+from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS, PRODUCT_LINES
+from shopassist.assistant.parsing.phrases import VocabularyIndex, is_model_name
 from shopassist.assistant.ranking import is_accessory, is_keyword_search, rank_products
-from shopassist.catalog.criteria import Criteria, SortOrder
-from shopassist.catalog.models import Product, words_of
-from shopassist.catalog.ports import CatalogReader
+from shopassist.catalog.models import Criteria, Product, SortOrder, words_of
 from shopassist.query.models import Answer, ConversationContext, NearMiss, Recommendation
 from shopassist.settings import AssistantSettings
 
@@ -62,7 +61,7 @@ class CatalogAssistant:
     """Answers questions from the catalogue alone; `monotonic` returns seconds. Caches the catalogue's vocabulary."""
 
     def __init__(
-        self, catalog: CatalogReader, settings: AssistantSettings, monotonic: Callable[[], float] = time.monotonic
+        self, catalog: Catalog, settings: AssistantSettings, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._catalog = catalog
         self._currency = settings.market_currency
@@ -75,13 +74,13 @@ class CatalogAssistant:
         """Return the best three products that meet every criterion, or the reason why there are none."""
         names = await self._get_names()
         question, result = await self._parse_and_search(query, context, names)
-        corrections: Corrections = {}
+        note = ""
         if not result.products and not question.is_unanswerable:
             corrections = await find_corrections(self._catalog, question.criteria, names)
-        if corrections:
-            query, context = apply_corrections(query, corrections), correct_context(context, corrections)
-            question, result = await self._parse_and_search(query, context, names)
-        note = describe_corrections(corrections)
+            if corrections:
+                query, context = apply_corrections(query, corrections), correct_context(context, corrections)
+                question, result = await self._parse_and_search(query, context, names)
+                note = f"I read {' and '.join(f'“{written}” as {meant}' for written, meant in corrections.items())}."
         if result.products:
             return self._build_answer(result, question, names, note)
         if question.is_unanswerable or not (question.is_understood or await self._knows_terms(question.criteria)):
@@ -91,7 +90,8 @@ class CatalogAssistant:
     async def _get_names(self) -> VocabularyIndex:
         now = self._monotonic()
         if self._names is None or now >= self._names_until:
-            self._names = VocabularyIndex(await self._catalog.get_vocabulary(), self._currency)
+            vocabulary = await self._catalog.run(lambda work: work.catalog.get_vocabulary(), repeatable=True)
+            self._names = VocabularyIndex(vocabulary, self._currency)
             self._names_until = now + VOCABULARY_LIFETIME_SECONDS
         return self._names
 
@@ -133,7 +133,8 @@ class CatalogAssistant:
         # A noun without a category is a feature. As a preference it also orders the text matches.
         nouns = tuple(feature.name for feature in criteria.features[:1]) if not criteria.categories else ()
         preferences = (*criteria.preferences, *nouns)
-        products = await self._catalog.search(criteria.model_copy(update={"preferences": preferences}), MAX_CANDIDATES)
+        wanted = criteria.model_copy(update={"preferences": preferences})
+        products = await search_catalog(self._catalog, wanted, MAX_CANDIDATES)
         device_words = get_device_words(criteria)
         fitting = [
             product
@@ -154,15 +155,14 @@ class CatalogAssistant:
             return None
         if not (question.is_understood or len(dropped) < len(criteria.terms)):
             return None
-        for term in dropped:
-            if not await self._catalog.search(Criteria(terms=(term,)), 1):
-                return None
+        if await find_unknown_terms(self._catalog, dropped):
+            return None
         kept = tuple(term for term in criteria.terms if term not in dropped)
         return criteria.model_copy(update={"terms": kept, "preferences": (*criteria.preferences, *dropped)})
 
     async def _knows_terms(self, criteria: Criteria) -> bool:
         """Return whether the catalogue knows every term, or at least the name of a model."""
-        unknown = await find_unknown_terms(self._catalog, criteria)
+        unknown = await find_unknown_terms(self._catalog, criteria.terms)
         known = [term for term in criteria.terms if term not in unknown]
         return bool(known) and (not unknown or any(is_model_name(term) for term in known))
 
@@ -177,17 +177,15 @@ class CatalogAssistant:
         ]
         note = " ".join([note, *(f"Nothing fits “{name}”." for name in result.unmatched_names)]).strip()
         count = f"at least {len(fitting)}" if result.is_truncated else str(len(fitting))
-        noun_text = question.noun_text
-        understood = SummaryInput(criteria, noun_text, names, question.criteria, note)
+        understood = SummaryInput(question, criteria, names, note)
         return Answer(
             products=recommendations,
             recommendations_summary=build_summary(understood, best, recommendations, count),
-            criteria=to_product_criteria(criteria, noun_text, names),
+            criteria=to_product_criteria(criteria, question.noun_text, names),
         )
 
     async def _build_empty_answer(self, question: ParsedQuestion, names: VocabularyIndex, note: str) -> Answer:
-        criteria, noun_text = question.criteria, question.noun_text
-        searched = question.alternatives or (criteria,)
+        searched = question.alternatives or (question.criteria,)
         results = [await find_near_misses(self._catalog, one, names, get_device_words(one)) for one in searched]
         rows = ([(product, one) for product in near.products] for one, near in zip(searched, results, strict=True))
         turns = [pair for turn in itertools.zip_longest(*rows) for pair in turn if pair is not None]
@@ -201,13 +199,11 @@ class CatalogAssistant:
             # Products that meet everything were shown before.
             if product.price is not None and product.currency and one.find_unmet(product)
         ][:MAX_RECOMMENDATIONS]
-        excludes_shown = bool(question.excluded_products)
-        understood = SummaryInput(criteria, noun_text, names, criteria, note, excludes_shown=excludes_shown)
         near = results[0] if len(results) == 1 else merge_near_misses(results)
         return Answer(
-            recommendations_summary=build_empty_summary(understood, near),
+            recommendations_summary=build_empty_summary(SummaryInput(question, question.criteria, names, note), near),
             near_misses=near_misses,
-            criteria=to_product_criteria(criteria, noun_text, names),
+            criteria=to_product_criteria(question.criteria, question.noun_text, names),
         )
 
     def _build_recommendation(

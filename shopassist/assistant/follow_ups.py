@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.catalog.attributes import FOLLOW_UPS
-from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder, get_numeric_value
-from shopassist.catalog.models import Product
+from shopassist.catalog.models import Bound, Criteria, Product, SortOrder, get_number
 from shopassist.query.models import ConversationContext, ProductCriteria
 
 CENT = Decimal("0.01")
@@ -26,26 +25,19 @@ OTHERS_PATTERN = re.compile(
     r"(?:one|option|choice|suggestion|result|recommendation|alternative)s?|"
     r"(?:show|see|give|tell)(?: me)? (?:some |any )?(?:more|others?|another)(?= please|[.!?]|$))"
 )
+COMPARISON_PATTERNS = (CHEAPER_PATTERN, MORE_EXPENSIVE_PATTERN, *(row[0] for row in FOLLOW_UPS), OTHERS_PATTERN)
 
 
 def remove_comparisons(text: str) -> str:
     """Remove comparisons from a follow-up, so that the battery of "bigger battery" is not read as the product."""
-    for pattern in (
-        CHEAPER_PATTERN,
-        MORE_EXPENSIVE_PATTERN,
-        *(pattern for pattern, _, _ in FOLLOW_UPS),
-        OTHERS_PATTERN,
-    ):
+    for pattern in COMPARISON_PATTERNS:
         text = pattern.sub(" ", text)
     return text
 
 
 def is_comparison(text: str) -> bool:
     """Return whether the meaning of a follow-up depends on the products that were shown."""
-    compared = any(pattern.search(text) for pattern, _, _ in FOLLOW_UPS)
-    return (
-        compared or asks_for_others(text) or bool(CHEAPER_PATTERN.search(text) or MORE_EXPENSIVE_PATTERN.search(text))
-    )
+    return any(pattern.search(text) for pattern in COMPARISON_PATTERNS) or _asks_for_better(text)
 
 
 def asks_for_others(text: str) -> bool:
@@ -81,12 +73,12 @@ def _limit_price(criteria: Criteria, fresh: Criteria, shown: list[Product], *, c
     if not priced:
         return criteria.model_copy(update={"sort_order": SortOrder.CHEAPEST if cheaper else SortOrder.MOST_EXPENSIVE})
     price, currency = (min if cheaper else max)(priced, key=lambda pair: pair[0])
-    low, high = (
-        (fresh.price_min, price - _price_step(price)) if cheaper else (price + _price_step(price), fresh.price_max)
-    )
-    if (fresh.price_max if cheaper else fresh.price_min) is not None or fresh.currency not in {None, currency}:
+    if fresh.currency not in {None, currency}:
         return criteria
-    if low is not None and high is not None and low > high:
+    step = _price_step(price)
+    low, high = (fresh.price_min, price - step) if cheaper else (price + step, fresh.price_max)
+    is_stated = (fresh.price_max if cheaper else fresh.price_min) is not None
+    if is_stated or (low is not None and high is not None and low > high):
         return criteria
     return criteria.model_copy(update={"price_min": low, "price_max": high, "currency": currency})
 
@@ -108,8 +100,7 @@ def _price_step(price: Decimal) -> Decimal:
 def _require_more(criteria: Criteria, shown: list[Product], keys: tuple[str, ...], sign: int) -> Criteria:
     """Require more (or less) than all shown products have, by the first of the attributes that they state."""
     for key in keys:
-        numbers = [get_numeric_value(product, key) for product in shown]
-        values = [Decimal(str(n)) for n in numbers if isinstance(n, int | float | Decimal) and not isinstance(n, bool)]
+        values = [number for product in shown if (number := get_number(product, key)) is not None]
         if values:
             limit = {"minimum": max(values)} if sign > 0 else {"maximum": min(values)}
             bound = Bound(name=key, exclusive=True, **limit)
@@ -127,8 +118,6 @@ FOLLOW_UP_PATTERN = re.compile(
     r"too expensive|(?:big|bett|larg|light|small|fast|long|high|low)[a-z]{0,3}er)\b"
 )
 ADDING_PATTERN = re.compile(r"\b(?:also|too|as well)\b|^or\b")
-FindShownProducts = Callable[[ParsedQuestion], Awaitable[list[Product]]]
-"""Finds the products that were recommended for an earlier question."""
 
 
 def _has_model_term(criteria: Criteria) -> bool:
@@ -151,19 +140,16 @@ def _keep_terms(before: ParsedQuestion, fresh: Criteria) -> tuple[str, ...]:
     return terms
 
 
-def _remove_features(kept: tuple[Feature, ...], removed: tuple[Feature, ...]) -> tuple[Feature, ...]:
-    return tuple(feature for feature in kept if feature not in removed)
-
-
 def _merge_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
     """Return the new limits; an old one stays if it is in the same currency and does not contradict them."""
-    low, high = fresh.price_min, fresh.price_max
-    if low is None and high is None:
+    if not fresh.has_price_limit:
         return {"price_min": old.price_min, "price_max": old.price_max, "currency": old.currency}
-    if old.currency == fresh.currency and low is None and old.price_min is not None and old.price_min <= (high or 0):
-        low = old.price_min
-    if old.currency == fresh.currency and high is None and old.price_max is not None and old.price_max >= (low or 0):
-        high = old.price_max
+    low, high = fresh.price_min, fresh.price_max
+    if old.currency == fresh.currency:
+        if low is None and old.price_min is not None and old.price_min <= (high or 0):
+            low = old.price_min
+        if high is None and old.price_max is not None and old.price_max >= (low or 0):
+            high = old.price_max
     return {"price_min": low, "price_max": high, "currency": fresh.currency}
 
 
@@ -172,7 +158,7 @@ class FollowUpReader:
     """Reads a question after earlier ones; `find_shown` finds the products that an earlier question recommended."""
 
     names: VocabularyIndex
-    find_shown: FindShownProducts
+    find_shown: Callable[[ParsedQuestion], Awaitable[list[Product]]]
 
     async def read_follow_up(self, context: ConversationContext, question: str) -> ParsedQuestion:
         """Parse a question as a continuation of the conversation."""
@@ -219,32 +205,26 @@ class FollowUpReader:
 
 def restore_question(sent: ProductCriteria, names: VocabularyIndex) -> ParsedQuestion:
     """Restore a question from the criteria that a client sent back."""
-    parts = [sent.category or "", *sent.features]
-    text = ", ".join(part for part in [f"{sent.brand or ''} {parts[0]}".strip(), *parts[1:]] if part)
-    question = parse_question(text, names)
+    parts = [f"{sent.brand or ''} {sent.category or ''}".strip(), *sent.features]
+    question = parse_question(", ".join(filter(None, parts)), names)
     update: dict[str, object] = {"marketplace": sent.marketplace or question.criteria.marketplace}
-    if sent.price_range is not None and (sent.price_range.min is not None or sent.price_range.max is not None):
-        low, high = sent.price_range.min, sent.price_range.max
-        update |= {
-            "price_min": Decimal(str(low)) if low is not None else None,
-            "price_max": Decimal(str(high)) if high is not None else None,
-            "currency": names.currency,
-        }
+    if sent.price_range is not None:
+        low, high = (
+            None if limit is None else Decimal(str(limit)) for limit in (sent.price_range.min, sent.price_range.max)
+        )
+        if low is not None or high is not None:
+            update |= {"price_min": low, "price_max": high, "currency": names.currency}
     return replace(question, criteria=question.criteria.model_copy(update=update))
 
 
 def _is_follow_up(new: ParsedQuestion) -> bool:
     if new.off_topic and new.noun is None:
         return False
-    marked = FOLLOW_UP_PATTERN.search(new.text) is not None or asks_for_others(new.text)
-    if new.noun is not None or _has_model_term(new.criteria):
-        return marked
-    return (
-        marked
-        or new.is_understood
-        or bool(new.criteria.preferences)
-        or new.criteria.sort_order is not SortOrder.RELEVANCE
-    )
+    criteria = new.criteria
+    is_marked = FOLLOW_UP_PATTERN.search(new.text) is not None or asks_for_others(new.text)
+    is_sorted = criteria.sort_order is not SortOrder.RELEVANCE
+    names_product = new.noun is not None or _has_model_term(criteria)
+    return is_marked or (not names_product and (new.is_understood or bool(criteria.preferences) or is_sorted))
 
 
 def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
@@ -258,12 +238,14 @@ def merge_criteria(before: ParsedQuestion, new: ParsedQuestion) -> Criteria:
     adding = ADDING_PATTERN.search(new.text) is not None
     brands = (fresh.brands and (old.brands + fresh.brands if adding else fresh.brands)) or old.brands
     terms = (old.terms if adding else _keep_terms(before, fresh)) + fresh.terms
+    features = tuple(f for f in old.features if f not in fresh.excluded_features)
+    excluded_features = tuple(f for f in old.excluded_features if f not in fresh.features)
     update |= {
         "brands": tuple(b for b in dict.fromkeys(brands) if b not in fresh.excluded_brands),
         "excluded_brands": tuple(b for b in excluded if b not in fresh.brands),
         "bounds": tuple(b for b in old.bounds if b.name not in {f.name for f in fresh.bounds}) + fresh.bounds,
-        "features": _remove_features(old.features, fresh.excluded_features) + fresh.features,
-        "excluded_features": _remove_features(old.excluded_features, fresh.features) + fresh.excluded_features,
+        "features": features + fresh.features,
+        "excluded_features": excluded_features + fresh.excluded_features,
         "excluded_categories": tuple(dict.fromkeys([*old.excluded_categories, *fresh.excluded_categories])),
         "marketplace": fresh.marketplace or old.marketplace,
         "terms": tuple(dict.fromkeys(terms)),

@@ -5,10 +5,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from shopassist.assistant.parsing.vocabulary import ACCESSORY_NOUNS
+from shopassist.assistant.parsing.lexicon import ACCESSORY_WORDS
 from shopassist.catalog.attributes import PREFERENCES, RANKED_KEYS
-from shopassist.catalog.criteria import Criteria, SortOrder
-from shopassist.catalog.models import Product, words_of
+from shopassist.catalog.models import Criteria, Product, SortOrder, words_of
 
 ASKED_WEIGHT = 2.0
 PREFERRED_WEIGHT = 6.0
@@ -23,6 +22,7 @@ MIN_DEVICE_ATTRIBUTES = 15
 
 VARIANT_SUFFIX = re.compile(r"\s*[(\[][^)\]]*[)\]]")
 Score = Callable[[Product], float]
+_cached_words = functools.lru_cache(maxsize=4096)(words_of)
 
 
 def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Product]:
@@ -135,9 +135,7 @@ def _move_variants_back(products: Sequence[Product]) -> list[Product]:
     return [*first, *rest]
 
 
-_ACCESSORY_PHRASES = [words_of(phrase) for phrases in ACCESSORY_NOUNS.values() for phrase in phrases]
-_AMBIGUOUS_WORDS = frozenset({"part", "button", "remote", "stylus", "accessory"})
-_ACCESSORY_WORDS = frozenset(words[-1] for words in _ACCESSORY_PHRASES) - _AMBIGUOUS_WORDS
+_UNAMBIGUOUS_ACCESSORY_WORDS = ACCESSORY_WORDS - {"part", "button", "remote", "stylus", "accessory"}
 
 
 def is_accessory(product: Product, device_words: frozenset[str] | None) -> bool:
@@ -145,9 +143,4 @@ def is_accessory(product: Product, device_words: frozenset[str] | None) -> bool:
     if device_words is None:
         return False
     named = _cached_words(product.category)[-1:] if product.category else _cached_words(product.title)
-    return any(word in _ACCESSORY_WORDS and word not in device_words for word in named)
-
-
-@functools.lru_cache(maxsize=4096)
-def _cached_words(text: str) -> list[str]:
-    return words_of(text)
+    return any(word in _UNAMBIGUOUS_ACCESSORY_WORDS and word not in device_words for word in named)

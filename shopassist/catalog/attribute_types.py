@@ -4,18 +4,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 Limits = tuple[Decimal | None, Decimal | None]
 """Minimum and maximum."""
 
 LARGE_SCREEN_INCHES = 20
-LARGE_SCREEN_TOLERANCE, SMALL_SCREEN_TOLERANCE, SCREEN_CLASS_TOLERANCE = (
-    Decimal("0.5"),
-    Decimal("0.15"),
-    Decimal("0.65"),
-)
-DIAGONAL_IN_TITLE = re.compile(r'\((\d{1,3}(?:\.\d+)?)"\)')
+LARGE_SCREEN_TOLERANCE, SMALL_SCREEN_TOLERANCE, SCREEN_CLASS_TOLERANCE = map(Decimal, ("0.5", "0.15", "0.65"))
 
 
 def at_least(value: Decimal) -> Limits:
@@ -36,39 +31,28 @@ def near_screen_size(value: Decimal) -> Limits:
     return value - SMALL_SCREEN_TOLERANCE, value + (SCREEN_CLASS_TOLERANCE if whole else SMALL_SCREEN_TOLERANCE)
 
 
-IcecatValues = Mapping[str, Any]
-IcecatReader = Callable[[IcecatValues, Sequence[str], str], Any]
-"""Reads a value from some columns of an ICEcat row; the last argument is the title."""
+IcecatReader = Callable[[Mapping[str, Any], Sequence[str]], Any]
+"""Reads a value from some columns of an ICEcat row."""
 
 
-def read_number(values: IcecatValues, columns: Sequence[str], title: str = "") -> float | None:
+def read_number(values: Mapping[str, Any], columns: Sequence[str]) -> float | None:
     """Return the first positive number."""
-    del title
     numbers = (values.get(column) for column in columns)
     return next((n for n in numbers if isinstance(n, int | float) and not isinstance(n, bool) and n > 0), None)
 
 
-def read_value(values: IcecatValues, columns: Sequence[str], title: str = "") -> Any:
+def read_value(values: Mapping[str, Any], columns: Sequence[str]) -> Any:
     """Return the first value."""
-    del title
     return next((values[column] for column in columns if values.get(column) is not None), None)
 
 
-def read_text(values: IcecatValues, columns: Sequence[str], title: str = "") -> str | None:
+def read_text(values: Mapping[str, Any], columns: Sequence[str]) -> str | None:
     """Return all texts joined by a space."""
-    del title
     return " ".join(str(values[column]) for column in columns if values.get(column)) or None
 
 
-def read_screen_size(values: IcecatValues, columns: Sequence[str], title: str = "") -> float | None:
-    """Return the first positive number, or the inches that the title gives in brackets."""
-    in_title = DIAGONAL_IN_TITLE.search(title)
-    return read_number(values, columns) or (float(in_title[1]) if in_title else None)
-
-
-def read_wireless(values: IcecatValues, columns: Sequence[str], title: str = "") -> bool | None:
+def read_wireless(values: Mapping[str, Any], columns: Sequence[str]) -> bool | None:
     """Return whether a device is wireless by its connectivity and its interface, the two `columns`."""
-    del title
     connectivity, interface = (str(values.get(column, "")).lower() for column in columns)
     if "wireless" in connectivity or "rf wireless" in interface:
         return True
@@ -90,8 +74,7 @@ class Unit:
     base: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(NamedTuple):
     """How products are compared by an attribute; comparisons are listed by `rank`.
 
     `drawback` has a place for the difference; `fact` shows the value if the wording of the attribute does not.
@@ -103,8 +86,7 @@ class Comparison:
     fact: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUp:
+class FollowUp(NamedTuple):
     """A phrase (a regular expression) that asks for more (`direction` 1) or less (-1) than was shown.
 
     Phrases are applied by `rank`. Of the attributes that share one, the first by rank that a shown product has counts.
@@ -115,8 +97,7 @@ class FollowUp:
     rank: int
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureWords:
+class FeatureWords(NamedTuple):
     """The words for a yes/no feature: its name, words of shoppers, more words of catalogues (`|` separates)."""
 
     name: str
@@ -124,8 +105,7 @@ class FeatureWords:
     stated: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FastFrom:
+class FastFrom(NamedTuple):
     """In products of these kinds the feature `feature` means at least `minimum` of the attribute."""
 
     feature: str
@@ -133,17 +113,18 @@ class FastFrom:
     kinds: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class IcecatSource:
+class IcecatSource(NamedTuple):
     """The ICEcat columns that hold an attribute in products of these groups (all products if empty).
 
-    Columns are removed if `replaced`, else they stay beside the attribute.
+    Without a value in the columns, `in_title` finds a number in the title. Columns are removed if `replaced`, else they
+    stay beside the attribute.
     """
 
     columns: str
     groups: frozenset[str] = frozenset()
     read: IcecatReader = read_number
     replaced: bool = False
+    in_title: re.Pattern[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 A new attribute needs one row here and one example in its test.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -17,7 +18,6 @@ from shopassist.catalog.attribute_types import (
     Unit,
     at_most,
     near_screen_size,
-    read_screen_size,
     read_text,
     read_value,
     read_wireless,
@@ -30,6 +30,7 @@ COMPUTERS = frozenset({"computers"})
 """Laptops, desktop computers and workstations; a group of ICEcat rows, no category."""
 
 GB = Unit("gb", r"(?:gb|gigs?|gigabytes?)(?![a-z])")
+DIAGONAL_IN_TITLE = re.compile(r'\((\d{1,3}(?:\.\d+)?)"\)')
 MAH = Unit("mah", r"(?:mah|milliamp[ -]hours?)(?![a-z])")
 WATTS = Unit("watts", r"(?:w|watts?)(?![a-z])")
 BIGGER_BATTERY = r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery\b"
@@ -111,7 +112,7 @@ ATTRIBUTES = (
             FollowUp(r"\b(?:bigger|larger) (?:screen|display|one)s?\b|^bigger$", 1, rank=7),
             FollowUp(r"\bsmaller (?:screen|display|one)s?\b|^smaller$", -1, rank=8),
         ),
-        icecat=(IcecatSource("display_diagonal", WITH_SCREEN | COMPUTERS, read_screen_size),),
+        icecat=(IcecatSource("display_diagonal", WITH_SCREEN | COMPUTERS, in_title=DIAGONAL_IN_TITLE),),
     ),
     Attribute("processor", "{}", icecat=(IcecatSource("processor_family processor_model", read=read_text),)),
     Attribute(
@@ -258,47 +259,30 @@ COMPARED = tuple(
 def find_attribute(unit: str, kinds: Sequence[str], amount: int) -> Attribute | None:
     """Return the attribute that an amount in `unit` limits in products of these kinds."""
     rows = [row for row in ATTRIBUTES if row.limit and any(unit in {u.name, u.base} for u in row.units)]
-    for kind in kinds:
-        for row in rows:
-            if kind in row.kinds:
-                return row
-    for row in rows:
-        if row.in_other_kinds and (row.shared_max is None or len(rows) == 1 or amount <= row.shared_max):
-            return row
-    return None
+    of_kind = [row for kind in kinds for row in rows if kind in row.kinds]
+    of_others = [
+        row
+        for row in rows
+        if row.in_other_kinds and (row.shared_max is None or len(rows) == 1 or amount <= row.shared_max)
+    ]
+    return next(iter(of_kind + of_others), None)
 
 
-def _collect_preferences() -> dict[str, tuple[tuple[str, int], ...]]:
+def _collect_preferences() -> dict[str, list[tuple[str, int]]]:
     found: dict[str, list[tuple[str, int]]] = {}
     for row in ATTRIBUTES:
         for words, direction in ((row.preferences, 1), (row.preferences_less, -1)):
             for word in words.split():
                 found.setdefault(word, []).append((row.key, direction))
-    return {word: tuple(pairs) for word, pairs in found.items()}
-
-
-def _collect_follow_ups() -> tuple[tuple[re.Pattern[str], tuple[str, ...], int], ...]:
-    found: dict[tuple[str, int], list[tuple[int, str]]] = {}
-    for row in ATTRIBUTES:
-        for one in row.follow_ups:
-            found.setdefault((one.pattern, one.direction), []).append((one.rank, row.key))
-    ordered = sorted((sorted(ranked), pattern, direction) for (pattern, direction), ranked in found.items())
-    return tuple((re.compile(pattern), tuple(key for _, key in ranked), sign) for ranked, pattern, sign in ordered)
+    return found
 
 
 PREFERENCES = _collect_preferences()
 """Attributes that a wish is about, and whether more (1) or less (-1) of them is better."""
 
-FOLLOW_UPS = _collect_follow_ups()
+_PHRASES = sorted((one.rank, one.pattern, one.direction, row.key) for row in ATTRIBUTES for one in row.follow_ups)
+FOLLOW_UPS = tuple(
+    (re.compile(pattern), tuple(phrase[-1] for phrase in phrases), direction)
+    for (pattern, direction), phrases in itertools.groupby(_PHRASES, key=lambda phrase: phrase[1:3])
+)
 """Patterns of phrases that compare with what was shown, the attributes meant by rank, and the direction."""
-
-
-def build_unit_pattern(units: Sequence[Unit] = UNITS) -> str:
-    """Return a pattern of all units with a named group for each."""
-    return "|".join(f"(?P<{unit.name}>{unit.pattern})" for unit in units)
-
-
-def build_subject_pattern(price_words: str) -> str:
-    """Return a pattern of the words before a number that say what it is about, with a named group per subject."""
-    subjects = [(row.subject, row.subject_pattern) for row in ATTRIBUTES if row.subject_pattern]
-    return "|".join(f"(?P<{name}>{pattern})" for name, pattern in [*subjects, ("price", price_words)])

@@ -2,13 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
 
-from shopassist.catalog.criteria import Criteria, SortOrder
-from shopassist.catalog.models import Product, UpsertCount, Vocabulary, find_nearest_word, is_correctable, words_of
+from shopassist.catalog.models import (
+    STORED_FIELDS,
+    Criteria,
+    Product,
+    SortOrder,
+    UpsertCount,
+    Vocabulary,
+    find_nearest_word,
+    is_correctable,
+    words_of,
+)
 from shopassist.db.memory import MemoryRepository, copy_row
-
-UNCOMPARED_FIELDS = frozenset({"id", "search", "created_at", "updated_at"})
 
 
 class MemoryCatalogRepository(MemoryRepository):
@@ -33,7 +39,7 @@ class MemoryCatalogRepository(MemoryRepository):
             if stored is None:
                 count.inserted += 1
                 self.session.put(stored_products, key, copy_row(product, id=len(stored_products) + 1))
-            elif _get_compared_fields(stored) != _get_compared_fields(product):
+            elif any(getattr(stored, name) != getattr(product, name) for name in STORED_FIELDS):
                 count.updated += 1
                 kept = {"id": stored.id, "created_at": stored.created_at, "updated_at": self.store.now()}
                 self.session.put(stored_products, key, copy_row(product, **kept))
@@ -51,10 +57,6 @@ class MemoryCatalogRepository(MemoryRepository):
             brands=_list_spellings(product.brand for product in products),
             currencies=_list_spellings(product.currency for product in products),
         )
-
-
-def _get_compared_fields(product: Product) -> dict[str, Any]:
-    return {name: getattr(product, name) for name in Product.model_fields if name not in UNCOMPARED_FIELDS}
 
 
 def _count_missing_phrases(product: Product, phrases: list[frozenset[str]]) -> tuple[int, int]:

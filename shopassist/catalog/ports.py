@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from shopassist.catalog.criteria import Criteria
-from shopassist.catalog.models import Product, UpsertCount, Vocabulary
+from shopassist.catalog.models import Criteria, Product, UpsertCount, Vocabulary
 
 
-class CatalogReader(Protocol):
-    """Finds products and names in the catalogue."""
+class CatalogRepository(Protocol):
+    """The table of products, within one unit of work."""
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
         """Return products that meet every hard criterion (`find_unmet` is empty), the best text match first."""
@@ -17,10 +16,6 @@ class CatalogReader(Protocol):
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         """Return the nearest word of a title for those of `words` that no product has and that may be misspelt."""
-
-
-class CatalogRepository(CatalogReader, Protocol):
-    """The table of products, within one unit of work."""
 
     async def upsert(self, products: Sequence[Product]) -> UpsertCount:
         """Insert or update by `(source, source_id)`."""

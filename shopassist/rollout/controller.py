@@ -13,8 +13,7 @@ from uuid import uuid4
 import structlog
 
 from shopassist.audit.models import READ_ROLLOUT, TURN_ROLLOUT, AdminAct
-from shopassist.catalog.criteria import Criteria
-from shopassist.catalog.models import Product
+from shopassist.catalog.models import Criteria, Product
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.resilience import limit_time
 from shopassist.errors import NoRolloutError, ShopAssistError, StartupError, StorageUnavailableError

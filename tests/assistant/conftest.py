@@ -1,18 +1,18 @@
 """Fixtures of the assistant: a catalogue in a list, filtered by `Criteria.find_unmet`."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from shopassist.assistant.assistant import CatalogAssistant
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.criteria import Criteria
-from shopassist.catalog.models import Product, Vocabulary, build_product_words, find_nearest_word
+from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.catalog.models import Criteria, Product, Vocabulary, build_product_words, find_nearest_word
+from shopassist.db.ports import Result
 from shopassist.query.models import Answer, ConversationContext, ConversationMessage
 from shopassist.settings import AssistantSettings
 
@@ -21,12 +21,23 @@ FIELDS = ("rating", "rating_count", "price_as_of")
 
 
 class ListCatalog:
-    """Implements `CatalogReader`, and counts its calls."""
+    """Implements the reading part of `CatalogRepository` and the transactions around it, and counts its calls."""
 
     def __init__(self, products: Iterable[Product]) -> None:
         self.products = list(products)
         self.searches = 0
         self.vocabularies = 0
+
+    @property
+    def catalog(self) -> Self:
+        """Itself, as the only repository."""
+        return self
+
+    async def run(
+        self, body: Callable[[Any], Awaitable[Result]], happened: Any = None, repeatable: bool = False
+    ) -> Result:
+        """Run `body` without a transaction."""
+        return await body(self)
 
     async def search(self, criteria: Criteria, limit: int = 60) -> list[Product]:
         self.searches += 1

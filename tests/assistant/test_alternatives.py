@@ -9,7 +9,7 @@ from shopassist.assistant.answering.wording import to_product_criteria
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.follow_ups import restore_question
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.query.models import ConversationContext
 
 NOTHING_BEFORE = ConversationContext()

@@ -8,7 +8,7 @@ import pytest
 
 from shopassist.assistant.assistant import VOCABULARY_LIFETIME_SECONDS, CatalogAssistant
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.query.models import Answer, ConversationContext
 from shopassist.settings import AssistantSettings
 

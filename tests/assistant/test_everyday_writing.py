@@ -3,8 +3,8 @@
 import pytest
 
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.criteria import SortOrder
+from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.catalog.models import SortOrder
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from shopassist.assistant.answering.comparison import ProductComparison
-from shopassist.assistant.answering.wording import describe_attribute, select_facts
+from shopassist.assistant.answering.wording import ProductComparison, describe_attribute, select_facts
 from shopassist.catalog.attributes import COMPARED
-from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.currencies import format_money
-from shopassist.catalog.models import Product
+from shopassist.catalog.models import Criteria, Product
 
 ANYTHING = Criteria()
 

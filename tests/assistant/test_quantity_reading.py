@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 
 PRICES = [
     ("phone under ₹12,000", None, 12000, "INR"),

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from shopassist.assistant.parsing.grammar import ParsedQuestion, parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.criteria import SortOrder
-from shopassist.catalog.models import Vocabulary
+from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.catalog.models import SortOrder, Vocabulary
 
 PHONES, CASES = ("smartphones",), ("phone cases",)
 

@@ -8,18 +8,17 @@ from typing import Any
 
 import pytest
 
-from shopassist.assistant.answering.comparison import ProductComparison
-from shopassist.assistant.answering.wording import describe_attribute, describe_bound
+from shopassist.assistant.answering.wording import ProductComparison, describe_attribute, describe_bound
 from shopassist.assistant.follow_ups import apply_comparison
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import DEVICE_NOUNS, VocabularyIndex
+from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.assistant.ranking import rank_products
 from shopassist.catalog.attribute_types import Attribute
 from shopassist.catalog.attributes import ATTRIBUTES, COLUMN_KEYS, OTHER_UNITS, UNITS
-from shopassist.catalog.criteria import Bound, Criteria
 from shopassist.catalog.currencies import SIGNS
-from shopassist.catalog.importer.icecat import normalise_attributes
-from shopassist.catalog.models import Product, Vocabulary
+from shopassist.catalog.importer.rows import normalise_icecat_attributes
+from shopassist.catalog.models import Bound, Criteria, Product, Vocabulary
 
 FOLLOW_UP_PHRASES = {
     "ram_gb": ["more ram"],
@@ -148,7 +147,7 @@ def test_a_value_is_imported_from_icecat(row: Attribute) -> None:
             values = {"product_type": types.get(group, ""), column: 7}
             if group == "tablets":
                 values["form_factor"] = "slate"
-            _, attributes = normalise_attributes(values, titles.get(group, ""))
+            _, attributes = normalise_icecat_attributes(values, titles.get(group, ""))
             assert attributes[row.key] == 7
         assert source.columns
 

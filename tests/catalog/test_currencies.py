@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from shopassist.assistant.parsing.grammar import parse_question
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.catalog.currencies import CODE_BY_MARK, CODES_BY_SIGN, CURRENCIES, Currency, find_currency, format_money
 from shopassist.catalog.importer.values import build_store_link, parse_price
 from shopassist.catalog.models import Vocabulary

@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shopassist.catalog.criteria import Bound, Criteria, Feature, SortOrder
 from shopassist.catalog.importer.rows import ProductBuilder
 from shopassist.catalog.importer.values import InvalidRowError
+from shopassist.catalog.models import Bound, Criteria, Feature, SortOrder
 from shopassist.catalog.ports import CatalogRepository
 from tests.support.catalog_examples import product
 

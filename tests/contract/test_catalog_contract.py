@@ -3,8 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from shopassist.catalog.criteria import Bound, Criteria, SortOrder
-from shopassist.catalog.models import UpsertCount
+from shopassist.catalog.models import Bound, Criteria, SortOrder, UpsertCount
 from shopassist.catalog.ports import CatalogRepository
 from tests.support.catalog_examples import product
 

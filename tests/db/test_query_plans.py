@@ -14,7 +14,7 @@ from sqlalchemy import event
 from containers import Container
 from shopassist.audit.models import AdminAct
 from shopassist.cache.models import QueryCache, StoredAnswer
-from shopassist.catalog.criteria import Bound, Criteria, Feature
+from shopassist.catalog.models import Bound, Criteria, Feature
 from shopassist.consent.models import ConsentEvent, ConsentSubject, UserConsent
 from shopassist.credits.models import CreditTransaction, TransactionType
 from shopassist.credits.ports import Adjustment, HistoryFilter, HoldRequest, Settlement

@@ -17,7 +17,7 @@ from shopassist.settings import Settings
 PACKAGE = Path(shopassist.__file__).parent
 GUEST = {"X-Session-ID": "way"}
 WARM_UP, QUESTION = "phone with 6 GB RAM", "best 5G phone under ₹12,000 with 8GB RAM"
-MAX_FILES_OF_A_MISS = 42
+MAX_FILES_OF_A_MISS = 40
 MAX_FILES_OF_A_HIT = 20
 
 

@@ -1,8 +1,11 @@
-"""Relax criteria when nothing fits, find the nearest products and describe what they miss."""
+"""When nothing fits: correct the spelling, relax criteria, and describe what the nearest products miss."""
 
-from collections.abc import Iterable, Sequence
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from difflib import SequenceMatcher, get_close_matches
 
 from shopassist.assistant.answering.wording import (
     describe_attribute,
@@ -10,18 +13,24 @@ from shopassist.assistant.answering.wording import (
     describe_price_limits,
     format_number,
 )
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.parsing import lexicon
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.assistant.ranking import is_accessory, rank_products
-from shopassist.catalog.attributes import BY_KEY, COLUMN_KEYS
-from shopassist.catalog.criteria import Bound, Criteria, get_numeric_value
+from shopassist.catalog.attributes import BY_KEY, COLUMN_KEYS, PREFERENCES
 from shopassist.catalog.currencies import format_money
-from shopassist.catalog.models import Product
-from shopassist.catalog.ports import CatalogReader
+from shopassist.catalog.models import Bound, Criteria, Product, get_number, words_of
+from shopassist.catalog.ports import CatalogRepositories
+from shopassist.db.ports import Transactions
+from shopassist.query.models import ConversationContext
+
+Catalog = Transactions[CatalogRepositories]
+"""Each search is a transaction of its own, so that no connection is held in between."""
 
 MAX_COUNTED_PRODUCTS = 100
 # One relaxation drops all limits on columns of products together.
 RATING_OBSTACLE = "ratings"
 Relaxation = tuple[str, str, dict[str, object]]
+"""The name of an obstacle, its description, and the criteria without it."""
 MAX_RELAXATIONS = 12
 MAX_TERM_LOOKUPS = 8
 MAX_NEAR_MISSES = 3
@@ -51,33 +60,39 @@ class NearMissResult:
     unknown_terms: list[str] = field(default_factory=list)
 
 
-async def find_unknown_terms(catalog: CatalogReader, criteria: Criteria) -> list[str]:
-    """Return the terms that no product of the catalogue has."""
-    return [term for term in criteria.terms[:MAX_TERM_LOOKUPS] if not await catalog.search(Criteria(terms=(term,)), 1)]
+async def search_catalog(catalog: Catalog, criteria: Criteria, limit: int) -> list[Product]:
+    """Return products that meet the criteria."""
+    return await catalog.run(lambda work: work.catalog.search(criteria, limit), repeatable=True)
+
+
+async def find_unknown_terms(catalog: Catalog, terms: Sequence[str]) -> list[str]:
+    """Return those of the first terms that no product of the catalogue has."""
+    return [t for t in terms[:MAX_TERM_LOOKUPS] if not await search_catalog(catalog, Criteria(terms=(t,)), 1)]
 
 
 async def find_near_misses(
-    catalog: CatalogReader, criteria: Criteria, names: VocabularyIndex, device_words: frozenset[str] | None
+    catalog: Catalog, criteria: Criteria, names: VocabularyIndex, device_words: frozenset[str] | None
 ) -> NearMissResult:
     """Find products that fit without one criterion; else without all numbers; else of the same category only."""
-    found = NearMissResult(unknown_terms=await find_unknown_terms(catalog, criteria))
+
+    async def search(relaxed: Criteria) -> dict[tuple[str, str], Product]:
+        products = await search_catalog(catalog, relaxed, MAX_COUNTED_PRODUCTS)
+        return {product.key: product for product in products if not is_accessory(product, device_words)}
+
+    found = NearMissResult(unknown_terms=await find_unknown_terms(catalog, criteria.terms))
     pool: dict[tuple[str, str], Product] = {}
     strict = criteria.model_copy(update={"category_words": None})
-    for name, words, relaxed in _build_relaxations(strict, names, found.unknown_terms)[:MAX_RELAXATIONS]:
-        products = [p for p in await catalog.search(relaxed, MAX_COUNTED_PRODUCTS) if not is_accessory(p, device_words)]
-        if products:
-            found.obstacles.append(Obstacle(name, words, tuple(products)))
-            pool |= {p.key: p for p in products}
+    relaxations = (*_relax_numbers(strict), *_relax_names(strict, names, found.unknown_terms))
+    for name, description, update in relaxations[:MAX_RELAXATIONS]:
+        if products := await search(strict.model_copy(update=update)):
+            found.obstacles.append(Obstacle(name, description, tuple(products.values())))
+            pool |= products
     for relaxed in (*_build_fallbacks(strict), *_build_fallbacks(criteria)):
-        if pool:
-            break
-        products = await catalog.search(relaxed, MAX_COUNTED_PRODUCTS)
-        pool = {p.key: p for p in products if not is_accessory(p, device_words)}
-    order = {id(p): place for place, p in enumerate(rank_products(list(pool.values()), criteria))}
-    by_distance = sorted(
-        pool.values(), key=lambda p: (len(criteria.find_unmet(p)), _measure_distance(p, criteria), order[id(p)])
-    )
-    found.products = by_distance[:MAX_NEAR_MISSES]
+        pool = pool or await search(relaxed)
+    # The sort is stable, so that equally near products stay ranked.
+    ranked = rank_products(list(pool.values()), criteria)
+    ranked.sort(key=lambda product: (len(criteria.find_unmet(product)), _measure_distance(product, criteria)))
+    found.products = ranked[:MAX_NEAR_MISSES]
     return found
 
 
@@ -96,56 +111,35 @@ def merge_near_misses(nears: Sequence[NearMissResult]) -> NearMissResult:
     return merged
 
 
-def _build_relaxations(
-    criteria: Criteria, names: VocabularyIndex, unknown: list[str]
-) -> list[tuple[str, str, Criteria]]:
-    """Return each hard criterion but the category: its name, its description, the criteria without it."""
-    relaxations = [*_relax_numbers(criteria), *_relax_names(criteria, names, unknown)]
-    return [(name, words, criteria.model_copy(update=update)) for name, words, update in relaxations]
-
-
-def _relax_numbers(criteria: Criteria) -> list[Relaxation]:
-    relaxations: list[Relaxation] = []
-    rest: dict[str, object]
-    if describe_price_limits(criteria):
-        relaxations.append(
-            ("price", f"the price {describe_price_limits(criteria)}", {"price_min": None, "price_max": None})
-        )
+def _relax_numbers(criteria: Criteria) -> Iterator[Relaxation]:
+    if price := describe_price_limits(criteria):
+        yield "price", f"the price {price}", {"price_min": None, "price_max": None}
     rated = [bound for bound in criteria.bounds if bound.name in COLUMN_KEYS]
+    others = tuple(bound for bound in criteria.bounds if bound not in rated)
     if rated:
-        rest = {"bounds": tuple(bound for bound in criteria.bounds if bound not in rated)}
-        relaxations.append((RATING_OBSTACLE, " and ".join(describe_bound(bound) for bound in rated), rest))
-    for bound in criteria.bounds:
-        if bound not in rated:
-            rest = {"bounds": tuple(other for other in criteria.bounds if other is not bound)}
-            relaxations.append((bound.name, describe_bound(bound), rest))
-    return relaxations
+        yield RATING_OBSTACLE, " and ".join(map(describe_bound, rated)), {"bounds": others}
+    for bound in others:
+        yield bound.name, describe_bound(bound), {"bounds": tuple(b for b in criteria.bounds if b is not bound)}
 
 
-def _relax_names(criteria: Criteria, names: VocabularyIndex, unknown: list[str]) -> list[Relaxation]:
-    relaxations: list[Relaxation] = []
-    rest: dict[str, object]
+def _relax_names(criteria: Criteria, names: VocabularyIndex, unknown: list[str]) -> Iterator[Relaxation]:
     if criteria.brands:
-        brands = names.spell_brands(criteria.brands)
-        relaxations.append(("brand", f"the brand {brands}", {"brands": ()}))
+        yield "brand", f"the brand {names.spell_brands(criteria.brands)}", {"brands": ()}
     for feature in criteria.features[0 if criteria.categories else 1 :]:
-        rest = {"features": tuple(other for other in criteria.features if other is not feature)}
-        relaxations.append((feature.name, feature.name, rest))
-    if criteria.excluded_brands or criteria.excluded_features:
-        excluded = [names.spell_brand(brand) for brand in criteria.excluded_brands]
-        excluded += [feature.name for feature in criteria.excluded_features]
-        rest = {"excluded_brands": (), "excluded_features": ()}
-        relaxations.append(("without", f"leaving out {' and '.join(excluded)}", rest))
+        yield feature.name, feature.name, {"features": tuple(f for f in criteria.features if f is not feature)}
+    excluded = [*map(names.spell_brand, criteria.excluded_brands), *(f.name for f in criteria.excluded_features)]
+    if excluded:
+        rest: dict[str, object] = {"excluded_brands": (), "excluded_features": ()}
+        yield "without", f"leaving out {' and '.join(excluded)}", rest
     if criteria.marketplace:
-        relaxations.append(("marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}))
+        yield "marketplace", f"the shop {criteria.marketplace}", {"marketplace": None}
     kept = tuple(term for term in criteria.terms if term not in unknown) if unknown else ()
     if criteria.terms and (criteria.categories or criteria.brands or kept):
         gone = [term for term in criteria.terms if term not in kept]
-        relaxations.append(("terms", f"“{' '.join(gone)}”", {"terms": kept}))
-    return relaxations
+        yield "terms", f"“{' '.join(gone)}”", {"terms": kept}
 
 
-def _build_fallbacks(criteria: Criteria) -> Iterable[Criteria]:
+def _build_fallbacks(criteria: Criteria) -> Iterator[Criteria]:
     """Yield ever weaker criteria: without numbers, without features, with nothing but the category."""
     figures: dict[str, object] = {"price_min": None, "price_max": None, "bounds": ()}
     yield criteria.model_copy(update=figures)
@@ -160,56 +154,53 @@ def _build_fallbacks(criteria: Criteria) -> Iterable[Criteria]:
 def _measure_distance(product: Product, criteria: Criteria) -> Decimal:
     """Return the sum of the relative distances from the limits; every other unmet criterion counts 1."""
     total = Decimal(0)
-    if criteria.price_min is not None or criteria.price_max is not None:
-        same = product.currency == criteria.currency
+    if criteria.has_price_limit:
         price = Bound(name="price", minimum=criteria.price_min, maximum=criteria.price_max)
-        total += _relative_miss(product.price, price) if same else Decimal(1)
+        total += _relative_miss(product.price if product.currency == criteria.currency else None, price)
     for bound in criteria.bounds:
-        total += _relative_miss(get_numeric_value(product, bound.name), bound)
+        total += _relative_miss(get_number(product, bound.name), bound)
     figures = {"price", "currency", *(bound.name for bound in criteria.bounds)}
     return total + sum(name not in figures for name in criteria.find_unmet(product))
 
 
-def _relative_miss(value: object, bound: Bound) -> Decimal:
-    if bound.is_met_by(value):
+def _relative_miss(number: Decimal | None, bound: Bound) -> Decimal:
+    if bound.is_met_by(number):
         return Decimal(0)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if number is None:
         return Decimal(1)
-    amount = Decimal(str(value))
-    limit = bound.minimum if bound.minimum is not None and amount <= bound.minimum else bound.maximum
-    return abs(amount - limit) / limit if limit else Decimal(1)
+    limit = bound.minimum if bound.minimum is not None and number <= bound.minimum else bound.maximum
+    return abs(number - limit) / limit if limit else Decimal(1)
 
 
 def describe_misses(product: Product, criteria: Criteria, names: VocabularyIndex) -> list[str]:
-    """Describe every criterion that a product does not meet."""
-    bounds = {
-        bound.name: bound for bound in criteria.bounds if not bound.is_met_by(get_numeric_value(product, bound.name))
-    }
-    words = []
-    for name in dict.fromkeys(criteria.find_unmet(product)):
-        if name == "price" and product.currency != criteria.currency:
-            continue
-        if name in bounds:
-            words.append(_describe_bound_miss(product, bounds[name]))
-        else:
-            words.append(_describe_other_miss(product, criteria, name, names))
-    return words
+    """Describe every criterion that a product, which has a price, does not meet."""
+    bounds = {b.name: b for b in criteria.bounds if not b.is_met_by(get_number(product, b.name))}
+    return [
+        _describe_bound_miss(product, bounds[name])
+        if name in bounds
+        else _describe_other_miss(product, criteria, name, names)
+        for name in dict.fromkeys(criteria.find_unmet(product))
+        if name != "price" or product.currency == criteria.currency
+    ]
 
 
 def _describe_bound_miss(product: Product, bound: Bound) -> str:
-    value = get_numeric_value(product, bound.name)
-    if value is None or isinstance(value, bool | str):
-        row = BY_KEY.get(bound.name)
+    value, row = get_number(product, bound.name), BY_KEY.get(bound.name)
+    if value is None:
         return (row and row.unknown) or f"{describe_bound(bound)} is not confirmed in its data"
     shown = format_number(value) if bound.name in COLUMN_KEYS else describe_attribute(bound.name, value)
     return f"{shown} instead of {describe_bound(bound)}"
 
 
 def _describe_other_miss(product: Product, criteria: Criteria, name: str, names: VocabularyIndex) -> str:
-    wanted = names.spell_brands(criteria.brands)
+    amount, currency = product.price or Decimal(0), product.currency or ""
+    price, wanted = format_money(amount, currency), names.spell_brands(criteria.brands)
+    over = criteria.price_max is not None and amount > criteria.price_max
+    limit = (criteria.price_max if over else criteria.price_min) or Decimal(0)
+    gap = f"{format_money(abs(amount - limit), currency)} {'over the limit' if over else 'below the range'}"
     known = {
-        "price": _describe_price_miss(product, criteria),
-        "currency": f"{_describe_price(product)}, which is not compared with {describe_price_limits(criteria)}",
+        "price": f"{price}, which is {gap}",
+        "currency": f"priced in {currency} ({price}), which is not compared with {describe_price_limits(criteria)}",
         "brand": f"made by {product.brand or 'an unnamed maker'}" + (f" instead of {wanted}" if wanted else ""),
         "category": f"it is filed under {product.category or 'no category'}",
         "marketplace": f"not sold on {criteria.marketplace}",
@@ -219,18 +210,54 @@ def _describe_other_miss(product: Product, criteria: Criteria, name: str, names:
     return known.get(name, f"{name} is not stated")
 
 
-def _describe_price(product: Product) -> str:
-    if product.price is None or product.currency is None:
-        return "price is not known"
-    return f"priced in {product.currency} ({format_money(product.price, product.currency)})"
+MIN_WORD_LENGTH = 4
+MIN_SIMILARITY = 0.82
+MAX_LOOKUPS = 6
+"""Unknown words that are looked up."""
+
+_NOUNS = (phrase for phrases in (lexicon.DEVICE_NOUNS | lexicon.ACCESSORY_NOUNS).values() for phrase in phrases)
+_PHRASES = (*_NOUNS, *lexicon.AMBIGUOUS_NOUNS, *lexicon.FEATURE_BY_PHRASE, *PREFERENCES, *lexicon.LIMIT_WORDS)
+KNOWN_WORDS = frozenset(words_of(" ".join(_PHRASES)))
+"""Words of the grammar for products, features and limits."""
+
+Corrections = Mapping[str, str]
+"""Words as written, and their corrections in the spelling of the catalogue."""
 
 
-def _describe_price_miss(product: Product, criteria: Criteria) -> str:
-    if product.price is None or product.currency is None:
-        return "price is not known"
-    price = format_money(product.price, product.currency)
-    if criteria.price_max is not None and product.price > criteria.price_max:
-        return f"{price}, which is {format_money(product.price - criteria.price_max, product.currency)} over the limit"
-    if criteria.price_min is not None and product.price < criteria.price_min:
-        return f"{price}, which is {format_money(criteria.price_min - product.price, product.currency)} below the range"
-    return f"{price} does not fit"
+async def find_corrections(catalog: Catalog, criteria: Criteria, names: VocabularyIndex) -> Corrections:
+    """Return the terms that may be misspelt and the nearest known word for each."""
+    written = {word: part for term in criteria.terms for part in term.split() for word in words_of(part)[:1]}
+    known = KNOWN_WORDS | lexicon.STOP_WORDS
+    unknown = [word for word in written if word.isalpha() and len(word) >= MIN_WORD_LENGTH and word not in known]
+    unknown = await find_unknown_terms(catalog, unknown[:MAX_LOOKUPS])
+    if not unknown:
+        return {}
+    nearest = await catalog.run(lambda work: work.catalog.find_corrections(unknown), repeatable=True)
+    found = {}
+    for word in unknown:
+        candidates = sorted({*get_close_matches(word, KNOWN_WORDS), nearest.get(word, word)} - {word})
+        ranks = {candidate: _rank_candidate(word, candidate) for candidate in candidates}
+        best = max(candidates, key=ranks.__getitem__, default=word)
+        if best != word and ranks[best][0] >= MIN_SIMILARITY:
+            found[written[word]] = names.spell_brand(best)
+    return found
+
+
+def _rank_candidate(word: str, candidate: str) -> tuple[float, int]:
+    """Return the sort key of a candidate: similarity, then equal first letters, which are rarely misspelt."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(word, candidate, strict=False))
+    return SequenceMatcher(None, word, candidate).ratio(), sum(1 for _ in same)
+
+
+def apply_corrections(text: str, corrected: Corrections) -> str:
+    """Replace misspelt words in a text."""
+    for written, meant in corrected.items():
+        text = re.sub(rf"\b{re.escape(written)}\b", meant, text, flags=re.IGNORECASE)
+    return text
+
+
+def correct_context(context: ConversationContext, corrected: Corrections) -> ConversationContext:
+    """Replace misspelt words in the earlier messages."""
+    messages = [m.model_copy(update={"text": apply_corrections(m.text, corrected)}) for m in context.messages]
+    last = apply_corrections(context.last_query, corrected) if context.last_query else None
+    return context.model_copy(update={"messages": messages, "last_query": last})

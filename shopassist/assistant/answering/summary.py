@@ -1,15 +1,15 @@
 """The answer in sentences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shopassist.assistant.answering.near_misses import RATING_OBSTACLE, NearMissResult
-from shopassist.assistant.answering.wording import describe_hard_criteria, describe_noun, describe_price_limits
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
+from shopassist.assistant.answering.wording import describe_features, describe_price_limits
+from shopassist.assistant.parsing.grammar import ParsedQuestion
+from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.catalog.attributes import COLUMN_KEYS
-from shopassist.catalog.criteria import Criteria, SortOrder, get_numeric_value
 from shopassist.catalog.currencies import find_currency, format_money
-from shopassist.catalog.models import Product
+from shopassist.catalog.models import Criteria, Product, SortOrder, get_number
 from shopassist.query.models import Recommendation
 
 OFF_TOPIC_ANSWER = (
@@ -21,19 +21,13 @@ OFF_TOPIC_ANSWER = (
 SORT_REASONS = {SortOrder.CHEAPEST: "it has the lowest price", SortOrder.MOST_EXPENSIVE: "it is the most expensive"}
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryInput:
-    """What was understood: the criteria that products meet, the shopper's noun, the criteria with all terms.
+class SummaryInput(NamedTuple):
+    """What was understood: the question, and the criteria that products meet. `note` describes corrected spelling."""
 
-    `note` describes corrections of spelling. `excludes_shown`: products that were shown before are excluded.
-    """
-
+    question: ParsedQuestion
     criteria: Criteria
-    noun_text: str | None
     names: VocabularyIndex
-    stated_criteria: Criteria
-    note: str = ""
-    excludes_shown: bool = False
+    note: str
 
 
 def build_summary(
@@ -41,61 +35,65 @@ def build_summary(
 ) -> str:
     """Summarise an answer: what was understood, how many fit, the first and why, the others, the age of prices."""
     criteria = understood.criteria
-    sentences = [understood.note] if understood.note else []
-    sentences.append(f"{_describe_question(understood)}: {count} product{' fits' if count == '1' else 's fit'}.")
-    dropped = [term for term in understood.stated_criteria.terms if term not in criteria.terms]
+    fits = "product fits" if count == "1" else "products fit"
+    sentences = [understood.note, f"{_describe_question(understood)}: {count} {fits}."]
+    dropped = [term for term in understood.question.criteria.terms if term not in criteria.terms]
     if dropped:
         sentences.append(f"None is described as “{' '.join(dropped)}”, so that only moved products up.")
-    first = shown[0]
-    sentences.append(f"My first pick is {_with_price(first)}: {_describe_reason(first, criteria)}.")
-    if len(shown) > 1:
-        sentences.append(f"{'An alternative is' if len(shown) == 2 else 'Alternatives are'} {_list_others(shown[1:])}.")  # noqa: PLR2004
+    reason = SORT_REASONS.get(criteria.sort_order) or " and ".join(map(_to_clause, shown[0].pros[:2]))
+    sentences.append(f"My first pick is {_with_price(shown[0])}: {reason}.")
+    others = " and ".join(f"{_with_price(product)} ({_to_clause(product.pros[0])})" for product in shown[1:])
+    if others:
+        sentences.append(f"{'Alternatives are' if shown[2:] else 'An alternative is'} {others}.")
     dated = [product.price_as_of for product in products if product.price_as_of is not None]
     if dated:
         sentences.append(f"Prices are indicative, the oldest as of {min(dated):%B %Y}: check the shop before buying.")
     if criteria.sort_order is SortOrder.BEST_RATED and all(product.rating is None for product in products):
         sentences.append("The catalogue has no ratings for these, so they are ordered by what they offer instead.")
-    return " ".join(sentences)
+    return " ".join(filter(None, sentences))
 
 
 def build_empty_summary(understood: SummaryInput, near: NearMissResult) -> str:
     """Explain why nothing fits."""
-    what = "nothing else" if understood.excludes_shown else "nothing"
+    what = "nothing else" if understood.question.excluded_products else "nothing"
     sentences = [
         understood.note,
         f"{_describe_question(understood)}: {what} in the catalogue fits.",
-        *_describe_obstacles(understood.criteria, near),
+        _describe_obstacles(understood.criteria, near),
     ]
     if near.products:
         sentences.append("The nearest products are listed with what each of them misses; nothing was charged.")
-    return " ".join(sentence for sentence in sentences if sentence)
+    return " ".join(filter(None, sentences))
 
 
 def _describe_question(understood: SummaryInput) -> str:
-    criteria = understood.criteria
-    parts = describe_hard_criteria(criteria, understood.names)
-    price = describe_price_limits(criteria)
-    if price:
-        parts.append(price)
-    if criteria.marketplace:
-        parts.append(f"sold on {criteria.marketplace}")
-    noun = describe_noun(criteria, understood.noun_text)
-    return f"You asked for {noun}" + (f" ({', '.join(parts)})" if parts else "")
+    criteria, noun = understood.criteria, understood.question.noun_text
+    if criteria.categories:
+        noun = " or ".join(criteria.categories).replace("-", " ")
+    else:
+        noun = f"products called “{noun}”" if noun else "products"
+    parts = [
+        understood.names.spell_brands(criteria.brands),
+        *describe_features(criteria, understood.names),
+        describe_price_limits(criteria),
+        f"sold on {criteria.marketplace}" if criteria.marketplace else "",
+    ]
+    stated = ", ".join(filter(None, parts))
+    return f"You asked for {noun}" + (f" ({stated})" if stated else "")
 
 
-def _describe_obstacles(criteria: Criteria, near: NearMissResult) -> list[str]:
+def _describe_obstacles(criteria: Criteria, near: NearMissResult) -> str:
     """Describe what prevents an answer: contradicting limits, unknown words, or other obstacles."""
     low, high = criteria.price_min, criteria.price_max
     if low is not None and high is not None and low > high:
-        return [f"The limits contradict each other: no price is both {describe_price_limits(criteria)}."]
+        return f"The limits contradict each other: no price is both {describe_price_limits(criteria)}."
     if not near.unknown_terms:
-        return [_describe_obstacle(criteria, near)]
+        return _describe_obstacle(criteria, near)
     words = " or ".join(f"“{term}”" for term in near.unknown_terms)
-    obstacle = next((obstacle for obstacle in near.obstacles if obstacle.name == "terms"), None)
-    outcome = (
-        f": without {'it' if len(near.unknown_terms) == 1 else 'them'} {obstacle.count} would fit" if obstacle else ""
-    )
-    return [f"No product in the catalogue states {words}{outcome}."]
+    them = "it" if len(near.unknown_terms) == 1 else "them"
+    counts = [obstacle.count for obstacle in near.obstacles if obstacle.name == "terms"]
+    outcome = f": without {them} {counts[0]} would fit" if counts else ""
+    return f"No product in the catalogue states {words}{outcome}."
 
 
 def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
@@ -105,18 +103,16 @@ def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
         asked = find_currency(criteria.currency).name or criteria.currency
         return f"The obstacle is the currency: prices here are in {stored}, and I do not compare them with {asked}."
     if not near.obstacles:
-        return (
-            "Several criteria together stand in the way."
-            if near.products
-            else "The catalogue has nothing of that kind."
-        )
+        several = "Several criteria together stand in the way."
+        return several if near.products else "The catalogue has nothing of that kind."
+    rated = [bound.name for bound in criteria.bounds if bound.name in COLUMN_KEYS]
     for obstacle in near.obstacles:
-        rated = [b.name for b in criteria.bounds if b.name in COLUMN_KEYS]
-        values = (get_numeric_value(product, name) for product in obstacle.products for name in rated)
+        values = (get_number(product, name) for product in obstacle.products for name in rated)
         if obstacle.name == RATING_OBSTACLE and all(value is None for value in values):
+            products = "product" if obstacle.count == "1" else "products"
             return (
                 f"The obstacle is {obstacle.description}: the rating is not known for the {obstacle.count} "
-                f"otherwise fitting product{'' if obstacle.count == '1' else 's'}."
+                f"otherwise fitting {products}."
             )
     words = [obstacle.description for obstacle in near.obstacles]
     if len(words) == 1:
@@ -126,16 +122,6 @@ def _describe_obstacle(criteria: Criteria, near: NearMissResult) -> str:
 
 def _with_price(product: Recommendation) -> str:
     return f"{product.title} at {format_money(product.price, product.currency)}"
-
-
-def _describe_reason(product: Recommendation, criteria: Criteria) -> str:
-    if criteria.sort_order in SORT_REASONS:
-        return SORT_REASONS[criteria.sort_order]
-    return " and ".join(_to_clause(pro) for pro in product.pros[:2])
-
-
-def _list_others(products: Sequence[Recommendation]) -> str:
-    return " and ".join(f"{_with_price(p)} ({_to_clause(p.pros[0])})" for p in products)
 
 
 def _to_clause(sentence: str) -> str:

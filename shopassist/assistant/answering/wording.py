@@ -1,13 +1,22 @@
-"""Attributes, limits and criteria in words."""
+"""Attributes, limits, criteria, advantages and drawbacks in words."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from shopassist.assistant.parsing.lexicon import WISH_WORDS
-from shopassist.assistant.parsing.vocabulary import VocabularyIndex
-from shopassist.catalog.attributes import BY_KEY, FACT_KEYS, HIDDEN_WORDS, PREFERENCES, QUALIFIER_KEYS, UNIT_SUFFIXES
-from shopassist.catalog.criteria import Bound, Criteria, SortOrder
-from shopassist.catalog.currencies import format_money
-from shopassist.catalog.models import ABSENT_VALUES, Product, words_of
+from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.catalog.attribute_types import Attribute, Comparison
+from shopassist.catalog.attributes import (
+    BY_KEY,
+    COMPARED,
+    FACT_KEYS,
+    HIDDEN_WORDS,
+    PREFERENCES,
+    QUALIFIER_KEYS,
+    UNIT_SUFFIXES,
+)
+from shopassist.catalog.currencies import find_currency, format_money
+from shopassist.catalog.models import ABSENT_VALUES, Bound, Criteria, Product, SortOrder, get_number, words_of
 from shopassist.query.models import PriceRange, ProductCriteria
 
 MAX_FACTS = 5
@@ -32,23 +41,20 @@ def describe_attribute(key: str, value: object, qualifier: object = None) -> str
         return ""
     if value is True:
         return _capitalise(key.replace("_", " "))
-    text = format_number(value) if isinstance(value, int | float | Decimal) else str(value).strip()
+    is_number = isinstance(value, int | float | Decimal)
+    text = format_number(value) if is_number else str(value).strip()
     row = BY_KEY.get(key)
     if row is None or not row.fact:
-        return _describe_unlisted_attribute(key, text, numeric=isinstance(value, int | float))
+        name, _, unit = key.rpartition("_")
+        if is_number and name and unit in UNIT_SUFFIXES:
+            key, text = name, f"{text} {UNIT_SUFFIXES[unit]}"
+        return f"{_capitalise(key.replace('_', ' ').strip())}: {text}"
     if qualifier:
         return row.qualified_fact.format(text, qualifier)
-    if row.large and isinstance(value, int | float) and value >= row.large[0]:
-        return row.large[1].format(format_number(Decimal(str(value)) / row.large[0]))
+    if row.large and is_number and (amount := Decimal(str(value))) >= row.large[0]:
+        return row.large[1].format(format_number(amount / row.large[0]))
     fact = row.fact.format(text)
     return _capitalise(fact) if row.capitalised else fact
-
-
-def _describe_unlisted_attribute(key: str, text: str, *, numeric: bool) -> str:
-    name, _, unit = key.rpartition("_")
-    if numeric and name and unit in UNIT_SUFFIXES:
-        return f"{_capitalise(name.replace('_', ' '))}: {text} {UNIT_SUFFIXES[unit]}"
-    return f"{_capitalise(key.replace('_', ' ').strip())}: {text}"
 
 
 def select_facts(product: Product, criteria: Criteria) -> list[str]:
@@ -71,12 +77,10 @@ def select_facts(product: Product, criteria: Criteria) -> list[str]:
             qualifiers = (attributes.get(qualifier) for qualifier in (row.qualifiers if row else ()))
             facts.append(describe_attribute(key, attributes[key], next(filter(None, qualifiers), None)))
     facts = list(dict.fromkeys(fact for fact in facts if fact and len(fact) <= MAX_FACT_LENGTH))[:MAX_FACTS]
-    return facts or [sentence for sentence in [_first_sentence(product.description)] if sentence]
-
-
-def _first_sentence(description: str | None) -> str:
-    sentence = (description or "").strip().split(". ")[0].rstrip(".")
-    return sentence if len(sentence) <= MAX_FACT_LENGTH else f"{sentence[: MAX_FACT_LENGTH - 1].rstrip()}…"
+    sentence = (product.description or "").strip().split(". ")[0].rstrip(".")
+    if len(sentence) > MAX_FACT_LENGTH:
+        sentence = f"{sentence[: MAX_FACT_LENGTH - 1].rstrip()}…"
+    return facts or list(filter(None, [sentence]))
 
 
 def _capitalise(text: str) -> str:
@@ -107,42 +111,30 @@ def describe_price_limits(criteria: Criteria) -> str:
     return f"from {format_money(low, currency)}" if low is not None else ""
 
 
-def describe_hard_criteria(criteria: Criteria, names: VocabularyIndex) -> list[str]:
-    """Describe every hard criterion but the category, the price and the shop."""
-    brands = names.spell_brands(criteria.brands)
-    return [*([brands] if brands else []), *_describe_features(criteria, names)]
-
-
-def describe_noun(criteria: Criteria, noun_text: str | None) -> str:
-    """Return the plural noun for the products in a sentence."""
-    if criteria.categories:
-        return " or ".join(criteria.categories).replace("-", " ")
-    return f"products called “{noun_text}”" if noun_text else "products"
-
-
 def to_product_criteria(criteria: Criteria, noun_text: str | None, names: VocabularyIndex) -> ProductCriteria:
     """Convert criteria to those of the HTTP API, where a price in another than the market's currency is a feature."""
-    in_market_currency = criteria.currency in {None, names.currency}
-    low, high = criteria.price_min, criteria.price_max
-    features = _describe_features(criteria, names)
-    if not in_market_currency:
+    features = describe_features(criteria, names)
+    price_range = None
+    if criteria.currency not in {None, names.currency}:
         features.append(describe_price_limits(criteria))
+    elif criteria.price_min or criteria.price_max:
+        low, high = (None if limit is None else float(limit) for limit in (criteria.price_min, criteria.price_max))
+        price_range = PriceRange(min=low, max=high)
     if criteria.sort_order in SORT_WORDS:
         features.append(SORT_WORDS[criteria.sort_order])
     # Only wishes that are read as wishes in any sentence can be sent back by a client.
     features += [wish for wish in criteria.preferences if set(words_of(wish)) <= WISH_WORDS | PREFERENCES.keys()]
     return ProductCriteria(
         category=_truncate(noun_text or " or ".join(criteria.categories)),
-        price_range=PriceRange(min=_to_float(low), max=_to_float(high))
-        if in_market_currency and (low or high)
-        else None,
+        price_range=price_range,
         features=[text for feature in features if (text := _truncate(feature))],
         brand=_truncate(names.spell_brands(criteria.brands)),
         marketplace=criteria.marketplace,
     )
 
 
-def _describe_features(criteria: Criteria, names: VocabularyIndex) -> list[str]:
+def describe_features(criteria: Criteria, names: VocabularyIndex) -> list[str]:
+    """Describe every hard criterion but the brand, the category, the price and the shop."""
     kind = criteria.category_words.name if criteria.category_words else None
     return [
         *([" ".join(criteria.terms)] if criteria.terms else []),
@@ -158,5 +150,83 @@ def _truncate(text: str) -> str | None:
     return text[:MAX_TEXT_LENGTH] or None
 
 
-def _to_float(value: Decimal | None) -> float | None:
-    return float(value) if value is not None else None
+MAX_SENTENCES = 3
+SHARED_BEST_MARK = "compared has"
+NOTABLE_SAVING = Decimal("0.03")
+
+
+class ProductComparison:
+    """Compares the recommended products `shown` with each other and with all products `fitting` the criteria."""
+
+    def __init__(self, fitting: Sequence[Product], shown: Sequence[Product], criteria: Criteria) -> None:
+        limited = {bound.name for bound in criteria.bounds}
+        self._compared = sorted(COMPARED, key=lambda compared: compared[0].key not in limited)
+        self._fitting = fitting
+        self._shown = shown
+        self._values = {
+            row.key: [value for product in fitting if (value := get_number(product, row.key)) is not None]
+            for row, _ in COMPARED
+        }
+
+    def list_pros(self, product: Product) -> list[str]:
+        """Return one to three advantages over the other products that fit."""
+        pros = [text for row, comparison in self._compared if (text := self._describe_pro(product, row, comparison))]
+        pros.sort(key=lambda text: SHARED_BEST_MARK in text)
+        only = len(self._fitting) == 1
+        return [*self._list_price_pros(product), *pros][:MAX_SENTENCES] or [
+            "The only product in the catalogue that fits" if only else "Meets everything you asked for"
+        ]
+
+    def list_cons(self, product: Product) -> list[str]:
+        """Return one to three drawbacks beside the other recommended products and all that fit."""
+        cons = self._list_price_cons(product)
+        cons += [text for row, comparison in self._compared if (text := self._describe_con(product, row, comparison))]
+        cons = cons[: MAX_SENTENCES - 1]
+        cons += describe_price_age(product)
+        if not cons and product.rating is None:
+            cons.append("No customer rating is known")
+        return cons or ["No drawback stands out in its data"]
+
+    def _describe_pro(self, product: Product, row: Attribute, comparison: Comparison) -> str:
+        value, values = get_number(product, row.key), self._values[row.key]
+        if value is None or len(set(values)) <= 1 or value != (max if row.direction > 0 else min)(values):
+            return ""
+        fact = comparison.fact.format(format_number(value)) or describe_attribute(row.key, value)
+        if values.count(value) == 1:
+            return f"{comparison.advantage} of the {len(values)} compared ({fact})"
+        return f"{fact}: none of the {len(values)} {SHARED_BEST_MARK} {'more' if row.direction > 0 else 'less'}"
+
+    def _describe_con(self, product: Product, row: Attribute, comparison: Comparison) -> str:
+        value = get_number(product, row.key)
+        others = [(number, other) for other in self._shown if (number := get_number(other, row.key)) is not None]
+        if value is None or not others:
+            return ""
+        best, other = max(others, key=lambda pair: pair[0] * row.direction)
+        lead = (best - value) * row.direction
+        return f"{comparison.drawback.format(format_number(lead))} than {other.title}" if lead > 0 else ""
+
+    def _get_comparable_prices(self, product: Product) -> list[Decimal]:
+        return [p.price for p in self._fitting if p.price is not None and p.currency == product.currency]
+
+    def _list_price_pros(self, product: Product) -> list[str]:
+        prices = self._get_comparable_prices(product)
+        if product.price is None or product.currency is None or len(set(prices)) <= 1:
+            return []
+        if product.price == min(prices):
+            return [f"Lowest price of the {len(prices)} compared"]
+        average = sum(prices, Decimal(0)) / len(prices)
+        saving = (average - product.price).quantize(find_currency(product.currency).smallest_unit)
+        if saving < average * NOTABLE_SAVING:
+            return []
+        return [f"{format_money(saving, product.currency)} below the average of the {len(prices)} compared"]
+
+    def _list_price_cons(self, product: Product) -> list[str]:
+        lowest = min(self._get_comparable_prices(product), default=product.price)
+        if product.price is None or product.currency is None or lowest is None or product.price <= lowest:
+            return []
+        return [f"{format_money(product.price - lowest, product.currency)} more than the cheapest that fits"]
+
+
+def describe_price_age(product: Product) -> list[str]:
+    """Return the drawback that a price is old; it holds whether or not a product meets the criteria."""
+    return [f"Price is indicative, as of {product.price_as_of:%B %Y}"] if product.price_as_of is not None else []

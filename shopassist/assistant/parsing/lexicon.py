@@ -1,12 +1,82 @@
-"""Word lists and patterns of the grammar: stop words, connectives, negations, features."""
+"""Word lists and patterns of the grammar: kinds of products, features, stop words, connectives, negations."""
 
 import re
 
 from shopassist.catalog import attributes
 from shopassist.catalog.attribute_types import FeatureWords
-from shopassist.catalog.criteria import Feature
 from shopassist.catalog.currencies import FILLER_WORDS
-from shopassist.catalog.models import words_of
+from shopassist.catalog.models import Feature, words_of
+
+DEVICE_NOUNS: dict[str, tuple[str, ...]] = {
+    "smartphones": (
+        "smartphone", "smart phone", "phone", "mobile", "mobile phone", "cell phone", "cellphone", "handset",
+        "android phone",
+    ),
+    "feature phones": (
+        "feature phone", "keypad phone", "keypad mobile", "basic phone", "flip phone", "button phone", "dumb phone",
+    ),
+    "laptops": ("laptop", "notebook", "ultrabook", "laptop computer", "notebook computer"),
+    "tablets": ("tablet", "tab", "tablet pc"),
+    "headphones": ("headphone", "head phone", "headset", "head set"),
+    "earbuds": ("earbud", "ear bud", "tws", "neckband", "bud"),
+    "smartwatches": ("smartwatch", "smart watch", "watch", "fitness band", "fitness tracker", "smart band"),
+    "televisions": ("television", "tv", "smart tv", "smart television"),
+    "monitors": ("monitor", "computer monitor", "gaming monitor"),
+    "cameras": ("camera", "digital camera", "dslr", "mirrorless camera", "action camera", "video camera", "camcorder"),
+    "speakers": ("speaker", "soundbar", "sound bar", "loudspeaker"),
+    "power banks": ("power bank", "powerbank", "portable charger", "battery pack"),
+    "printers": ("printer",),
+    "routers": ("router", "wifi router", "wi fi router"),
+    "storage": (
+        "ssd", "hard drive", "hard disk", "external hard drive", "external hard disk", "pen drive", "pendrive",
+        "flash drive", "memory card", "sd card", "microsd card", "micro sd card", "hdd",
+    ),
+    "keyboards": ("keyboard",),
+    "mice": ("mouse", "mice"),
+    "gaming consoles": ("gaming console", "game console", "console"),
+    "air fryers": ("air fryer", "airfryer"),
+    "fragrances": ("fragrance", "perfume", "cologne"),
+    "sunglasses": ("sunglasses", "shades"),
+}  # fmt: skip
+"""Kinds of devices and the words for them."""
+
+ACCESSORY_NOUNS: dict[str, tuple[str, ...]] = {
+    "phone cases": (
+        "case", "cover", "back cover", "phone case", "phone cover", "bumper", "mobile cover", "mobile case",
+    ),
+    "screen protectors": ("screen protector", "tempered glass", "glass screen protector", "screen guard"),
+    "straps": ("watch band", "band", "strap", "watch strap"),
+    "chargers": (
+        "charger", "charging station", "wireless charging station", "wireless charging pad", "wireless charger",
+        "power adapter", "charging dock", "wall charger",
+    ),
+    "cables": ("cable", "cord", "charging cable", "extension cord"),
+    "holders": (
+        "holder", "phone holder", "mount", "stand", "phone stand", "ring holder", "tripod", "grip", "popsocket",
+    ),
+    "bags": ("bag", "sleeve", "backpack", "pouch", "holster", "laptop bag", "briefcase"),
+    "adapters": ("adapter", "adaptor", "dongle", "hub", "dock", "docking station"),
+    "supplies": ("toner", "cartridge", "ink", "toner cartridge", "ink cartridge"),
+    "batteries": ("battery", "batterie"),
+    "parts": ("replacement", "back glass", "spare", "part", "panel", "hinge", "fan", "drum", "lamp", "bulb"),
+    "game controllers": ("controller", "game pad", "gamepad", "joystick"),
+    "furnishings": ("desk", "rack", "mouse pad", "mousepad", "skin", "sticker", "label", "remote", "stylus", "button"),
+    "accessories": ("accessory",),
+}  # fmt: skip
+"""Kinds of accessories and the words for them; other words in the question name the device."""
+
+ACCESSORY_WORDS = frozenset(words_of(phrase)[-1] for phrases in ACCESSORY_NOUNS.values() for phrase in phrases)
+
+AMBIGUOUS_NOUNS: dict[str, tuple[str, ...]] = {
+    "earphone": ("earbuds", "headphones"),
+    "ear phone": ("earbuds", "headphones"),
+    "in ear": ("earbuds", "headphones"),
+    "bud": ("earbuds",),
+}
+"""Words for products that catalogues list in more than one category."""
+
+VAGUE_NOUNS = frozenset({"phone", "mobile", "tab", "bud", "watch", "shades", "console", "battery pack"})
+"""Nouns that descriptions of other products mention. They are a wording of a kind only if the shopper used them."""
 
 TEXT_FEATURES = (
     FeatureWords("5G", "5g"),

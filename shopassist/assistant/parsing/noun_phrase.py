@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from shopassist.assistant.parsing import lexicon
-from shopassist.assistant.parsing.phrases import Phrase
-from shopassist.assistant.parsing.vocabulary import ProductNoun
+from shopassist.assistant.parsing.phrases import Phrase, ProductNoun
 from shopassist.catalog.attributes import PREFERENCES
-from shopassist.catalog.criteria import Feature
+from shopassist.catalog.models import Feature
 
 SEGMENT_OPENERS = lexicon.CONNECTIVES | lexicon.COMPATIBILITY_WORDS
 
@@ -25,44 +25,44 @@ class RequestedProduct:
     droppable_terms: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Segment:
-    """The phrases between two connectives or punctuation marks, and the connective before them.
-
-    `models` holds the ids (`id()`) of phrases that are part of the name of a model.
-    """
+    """The phrases between two connectives or punctuation marks, and the connective before them."""
 
     opening: str
     phrases: tuple[Phrase, ...]
-    models: frozenset[int]
+
+    @cached_property
+    def models(self) -> frozenset[int]:
+        """The ids of unknown words in one run with a number or a product line ("Note 10 Plus")."""
+        may_belong = [p.is_unknown and not p.is_filler and p.word not in lexicon.WISH_WORDS for p in self.phrases]
+        runs = itertools.groupby(zip(self.phrases, may_belong, strict=True), key=lambda pair: pair[1])
+        names = ([phrase for phrase, _ in run] for belongs, run in runs if belongs)
+        return frozenset(id(p) for name in names if any(p.is_model_name for p in name) for p in name)
 
 
 def find_requested_product(phrases: Sequence[Phrase]) -> RequestedProduct:
     """Return the product that the phrases ask for."""
     segments = _split_segments(phrases)
-    result = RequestedProduct()
     head = _find_head(segments)
+    noun = head.noun if head else None
     other = _find_alternative_head(segments, head)
-    result.noun = head.noun if head else None
-    if result.noun and other:
-        result.noun = _merge_nouns(result.noun, other.noun)
+    merged = _merge_nouns(noun, other.noun if other else None)
+    heads = (head, other) if merged else (head,)
+    result = RequestedProduct(noun=merged or noun)
     reached = False
     last: Phrase | None = None
     for segment in segments:
         for place, phrase in enumerate(segment.phrases):
-            following = segment.phrases[place + 1 :]
             before, last = last, phrase
-            if (
-                place == 0
-                and segment.opening in lexicon.OR_WORDS
-                and _merge_alternative_feature(before, phrase, result)
-            ):
+            is_alternative = place == 0 and segment.opening in lexicon.OR_WORDS
+            if is_alternative and _merge_alternative_feature(before, phrase, result):
                 continue
-            if phrase is head or phrase is other:
+            if any(phrase is one for one in heads):
                 reached = True
-                _add_head_feature(phrase, result)
+                result.features += [phrase.feature] if phrase.feature else []
             elif phrase.brand:
-                _assign_brand(phrase, following, segment, result)
+                _assign_brand(phrase, segment.phrases[place + 1 :], segment, result)
             elif not phrase.is_filler:
                 _assign_phrase(phrase, segment, result, after_head=reached and segment.opening != "")
     _name_unknown_product(segments, result)
@@ -90,16 +90,14 @@ def _split_segments(phrases: Sequence[Phrase]) -> list[Segment]:
     for phrase in phrases:
         connective = phrase.is_unknown and phrase.word in SEGMENT_OPENERS
         if (connective or phrase.follows_punctuation) and current:
-            segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
+            segments.append(Segment(opening, tuple(current)))
             # A punctuation mark ends the role of the connective.
             current, opening = [], "" if phrase.follows_punctuation else opening
         if connective:
             opening = phrase.word
         else:
             current.append(phrase)
-    if current:
-        segments.append(Segment(opening, tuple(current), _find_model_phrases(current)))
-    return segments
+    return [*segments, Segment(opening, tuple(current))] if current else segments
 
 
 def _find_head(segments: Sequence[Segment]) -> Phrase | None:
@@ -128,18 +126,14 @@ def _find_alternative_head(segments: Sequence[Segment], head: Phrase | None) -> 
     """Return the second noun of "headphones or earbuds"."""
     for segment, following in itertools.pairwise(segments):
         if segment.phrases[-1] is head and following.opening in lexicon.OR_WORDS:
-            other = _find_head([following])
-            one, two = head.noun if head else None, other.noun if other else None
-            alike = (
-                one and two and not (one.accessory or two.accessory) and bool(one.categories) == bool(two.categories)
-            )
-            return other if alike else None
+            return _find_head([following])
     return None
 
 
-def _merge_nouns(one: ProductNoun, two: ProductNoun | None) -> ProductNoun:
-    if two is None:
-        return one
+def _merge_nouns(one: ProductNoun | None, two: ProductNoun | None) -> ProductNoun | None:
+    """Return a noun for both; None if they are not alike."""
+    if one is None or two is None or one.accessory or two.accessory or bool(one.categories) != bool(two.categories):
+        return None
     kinds, categories = (*one.kinds, *two.kinds), (*one.categories, *two.categories)
     return ProductNoun(f"{one.text} or {two.text}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
 
@@ -149,26 +143,17 @@ def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
     return phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
 
 
-def _add_head_feature(phrase: Phrase, result: RequestedProduct) -> None:
-    if phrase.feature:
-        result.features.append(phrase.feature)
-
-
 def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, result: RequestedProduct) -> None:
     """Add a brand; it becomes a term if it is that of the device of an accessory or of a component."""
     brand = phrase.brand or ""
-    noun = result.noun
-    accessory = noun is not None and noun.accessory
-    names_device = bool(following) and (
-        following[0].is_model_name
-        or following[0].words[0] in lexicon.PRODUCT_LINES
-        or (following[0].noun is not None and not following[0].noun.accessory)
+    noun, after = result.noun, following[0] if following else None
+    names_device = after is not None and (
+        after.is_model_name
+        or after.words[0] in lexicon.PRODUCT_LINES
+        or (after.noun is not None and not after.noun.accessory)
     )
-    if (
-        segment.opening in lexicon.COMPATIBILITY_WORDS
-        or (accessory and names_device)
-        or (brand in lexicon.CHIP_MAKERS and noun is not None and not accessory)
-    ):
+    is_part = noun is not None and (names_device if noun.accessory else brand in lexicon.CHIP_MAKERS)
+    if is_part or segment.opening in lexicon.COMPATIBILITY_WORDS:
         result.terms.append(phrase.text)
     elif brand not in result.brands:
         result.brands.append(brand)
@@ -199,25 +184,15 @@ def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
     return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
 
 
-def _find_model_phrases(phrases: Sequence[Phrase]) -> frozenset[int]:
-    """Return the ids of unknown words in one run with a number or a product line ("Note 10 Plus")."""
-    runs = [list(run) for continues, run in itertools.groupby(phrases, _may_belong_to_model) if continues]
-    return frozenset(id(phrase) for run in runs if any(other.is_model_name for other in run) for phrase in run)
-
-
-def _may_belong_to_model(phrase: Phrase) -> bool:
-    return phrase.is_unknown and not phrase.is_filler and phrase.word not in lexicon.WISH_WORDS
-
-
 def _name_unknown_product(segments: Sequence[Segment], result: RequestedProduct) -> None:
     """Without a known noun, require the last word of the first segment, even if it could be a preference."""
     if result.noun is not None:
         return
-    first = next((s for s in segments if any(not p.is_filler for p in s.phrases)), None)
-    meaningful = [phrase for phrase in first.phrases if not phrase.is_filler] if first else []
-    last = meaningful[-1] if meaningful else None
-    if last is None or not last.is_unknown:
+    named = ([phrase for phrase in segment.phrases if not phrase.is_filler] for segment in segments)
+    meaningful = next(filter(None, named), None)
+    if meaningful is None or not meaningful[-1].is_unknown:
         return
+    last = meaningful[-1]
     if last.text in result.preferences and len(meaningful) > 1:
         result.preferences.remove(last.text)
         result.terms.append(last.text)

@@ -6,15 +6,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
-from shopassist.assistant.parsing.vocabulary import NUMBER_PLACEHOLDER
-from shopassist.catalog.attributes import (
-    ATTRIBUTE_BY_SUBJECT,
-    FILLER_WORDS,
-    UNIT_BY_NAME,
-    UNITS,
-    build_subject_pattern,
-    build_unit_pattern,
-)
+from shopassist.assistant.parsing.phrases import NUMBER_PLACEHOLDER
+from shopassist.catalog.attributes import ATTRIBUTE_BY_SUBJECT, ATTRIBUTES, FILLER_WORDS, UNIT_BY_NAME, UNITS
 from shopassist.catalog.currencies import CODE_BY_MARK, SIGNS, build_mark_pattern
 
 MULTIPLES = {
@@ -31,7 +24,7 @@ NUMBER_WORDS = {
     "pandrah": "15", "bees": "20", "pachees": "25", "tees": "30", "chalis": "40", "pachas": "50",
 }  # fmt: skip
 
-UNIT_PATTERN = re.compile(build_unit_pattern())
+UNIT_PATTERN = re.compile("|".join(f"(?P<{unit.name}>{unit.pattern})" for unit in UNITS))
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{2,3}){1,4}|\d{1,12})(?:\.\d{1,4})?(?![\d])"
 _BEFORE = build_mark_pattern("before")
@@ -111,8 +104,11 @@ COMPOUND = re.compile(
     r"(?<![\w.])(?P<many>\d{1,3}) (?P<large>thousand|hazaar|hazar|hajar|lakhs?|lacs?|crores?) (?:and )?"
     r"(?P<few>\d{1,2}) (?P<small>hundred|thousand|hazaar|hazar|hajar|lakhs?|lacs?)\b"
 )
+_SUBJECTS = {row.subject: row.subject_pattern for row in ATTRIBUTES if row.subject_pattern} | {
+    "price": r"pric(?:e|ed|es|ing)|cost(?:s|ing)?|budget"
+}
 SUBJECT_PATTERN = re.compile(
-    rf"\b(?:{build_subject_pattern(r'pric(?:e|ed|es|ing)|cost(?:s|ing)?|budget')})"
+    rf"\b(?:{'|'.join(f'(?P<{name}>{pattern})' for name, pattern in _SUBJECTS.items())})"
     r"(?: ?(?:is|are|of|should|be|must|it|has|by|the|a|an|with|from|at|range|ranging|size|capacity|:|\(|,)){0,4} ?$"
 )
 
@@ -138,10 +134,15 @@ class Quantity:
 def extract_quantities(text: str) -> tuple[str, list[Quantity]]:
     """Return a normalised text with placeholders for all quantities, and the quantities."""
     found: list[Quantity] = []
-    if not any(c.isdigit() for c in text) and not WORDED_NUMBER.search(text):
+    text = WORDED_NUMBER.sub(
+        lambda m: str(Decimal(NUMBER_WORDS[m[1]]) + Decimal(NUMBER_WORDS.get(m[2] or "", "0"))), text
+    )
+    if not any(c.isdigit() for c in text):
         return text, found
-    text = WORDED_NUMBER.sub(lambda m: _word_to_digits(m[1], m[2]), text)
-    text = COMPOUND.sub(_add_compound, text)
+    # One number for "1 lakh 20 thousand".
+    text = COMPOUND.sub(
+        lambda m: str(int(m["many"]) * MULTIPLES[m["large"]] + int(m["few"]) * MULTIPLES[m["small"]]), text
+    )
 
     def replace_quantities(read: Callable[[re.Match[str]], list[Quantity]], match: re.Match[str]) -> str:
         quantities = read(match)
@@ -152,24 +153,10 @@ def extract_quantities(text: str) -> tuple[str, list[Quantity]]:
         kept = match.groupdict().get("budget") if quantities[0].subject != "price" else None
         return f"{kept or ''} {NUMBER_PLACEHOLDER}"
 
-    for pattern, read in (
-        (PAIR, _read_pair),
-        (BARE_PAIR, _read_pair),
-        (BETWEEN, _read_range),
-        (SPAN, _read_range),
-        (SINGLE, _read_single),
-    ):
+    readers = {PAIR: _read_pair, BARE_PAIR: _read_pair, BETWEEN: _read_range, SPAN: _read_range, SINGLE: _read_single}
+    for pattern, read in readers.items():
         text = pattern.sub(partial(replace_quantities, read), text)
     return text, found
-
-
-def _word_to_digits(tens: str, ones: str | None) -> str:
-    return str(Decimal(NUMBER_WORDS[tens]) + Decimal(NUMBER_WORDS.get(ones or "", "0")))
-
-
-def _add_compound(match: re.Match[str]) -> str:
-    """Return one number for "1 lakh 20 thousand"."""
-    return str(int(match["many"]) * MULTIPLES[match["large"]] + int(match["few"]) * MULTIPLES[match["small"]])
 
 
 def _read_pair(match: re.Match[str]) -> list[Quantity]:
@@ -190,12 +177,6 @@ def _read_currency(match: re.Match[str], *ends: str) -> str | None:
 def _unit_name(unit: str | None) -> str | None:
     matched = UNIT_PATTERN.fullmatch(unit) if unit else None
     return matched.lastgroup if matched else None
-
-
-def _find_subject_before(match: re.Match[str]) -> str | None:
-    before = match.string[max(0, match.start() - LOOK_BACK_CHARACTERS) : match.start()]
-    subject = SUBJECT_PATTERN.search(before)
-    return subject.lastgroup if subject else None
 
 
 def _read_range(match: re.Match[str]) -> list[Quantity]:
@@ -243,7 +224,8 @@ def _find_subject(match: re.Match[str], currency: str | None, unit: str | None, 
         return None
     if unit:
         return unit
-    subject = _find_subject_before(match)
+    stated = SUBJECT_PATTERN.search(match.string[max(0, match.start() - LOOK_BACK_CHARACTERS) : match.start()])
+    subject = stated.lastgroup if stated else None
     groups = match.groupdict()
     number = Decimal((groups.get("number") or groups.get("number2") or "0").replace(",", ""))
     multiple = groups.get("multiple") or groups.get("multiple2")

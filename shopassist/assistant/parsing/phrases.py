@@ -1,17 +1,172 @@
-"""Group tokens into phrases (brand, noun, feature or plain word) and separate excluded ones."""
+"""Tokens of a question, the names that the catalogue knows, and the phrases that the tokens form."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from shopassist.assistant.parsing import lexicon
-from shopassist.assistant.parsing.lexicon import FEATURE_BY_PHRASE
-from shopassist.assistant.parsing.vocabulary import PhraseTable, ProductNoun, Token, VocabularyIndex
-from shopassist.catalog.criteria import Feature
+from shopassist.assistant.parsing.lexicon import ACCESSORY_NOUNS, ACCESSORY_WORDS, AMBIGUOUS_NOUNS, DEVICE_NOUNS
+from shopassist.catalog.models import WORD, Feature, Vocabulary, words_of
+
+T = TypeVar("T")
+
+# Placeholders of what was understood keep the words around it from becoming adjacent.
+NUMBER_MARK = "¦"
+NUMBER_PLACEHOLDER = f" {NUMBER_MARK} "
+PHRASE_PLACEHOLDER = " · "
+
+MAX_QUESTION_LENGTH = 2000
+APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+_PUNCTUATION = re.compile(r"[.,;:?!()\[\]{}\"“”]")
+
+
+@dataclass(slots=True)
+class Token:
+    """A word of a question: `word` as in `Product.words`, `text` as written.
+
+    `is_adjacent`: only a space or a hyphen separates it from the previous word. `beside_number`: it is next to a number
+    that was understood.
+    """
+
+    word: str
+    text: str
+    is_adjacent: bool
+    follows_punctuation: bool
+    beside_number: bool
+
+
+def normalise_question(question: str) -> str:
+    """Return a question in lower case, without accents, with plain quotes and single spaces, cut to 2,000 letters."""
+    plain = unicodedata.normalize(
+        "NFKD", question[:MAX_QUESTION_LENGTH].replace("″", '"').replace(APOSTROPHE, "'")
+    ).casefold()
+    bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
+    return " ".join(bare.replace(NUMBER_MARK, " ").split())[:MAX_QUESTION_LENGTH]
+
+
+def _tokenise(text: str) -> list[Token]:
+    """Split a normalised text into tokens; possessives lose their apostrophe."""
+    text = text.replace("'", "")
+    tokens: list[Token] = []
+    end = 0
+    for match in WORD.finditer(text):
+        between = text[end : match.start()]
+        joined = bool(tokens) and between.strip(" -/&+") == ""
+        beside_blank = (
+            between.rstrip(" ").endswith(NUMBER_MARK) or text[match.end() : match.end() + 2].lstrip(" ") == NUMBER_MARK
+        )
+        punctuated = bool(_PUNCTUATION.search(between))
+        tokens += [Token(word, match[0], joined, punctuated, beside_blank) for word in words_of(match[0])]
+        end = match.end()
+    return tokens
+
+
+class PhraseTable(Generic[T]):
+    """Finds the longest known phrase at a position of a question. Phrases are compared by their `words_of`."""
+
+    def __init__(self, phrases: Mapping[str, T]) -> None:
+        self._table = {tuple(words_of(phrase)): value for phrase, value in phrases.items()}
+        self._table.pop((), None)
+        self._longest = max((len(key) for key in self._table), default=0)
+
+    def match_at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
+        """Return the length of the longest phrase that starts at `place`, and its value."""
+        words = [tokens[place].word]
+        for token in tokens[place + 1 : place + self._longest]:
+            if not token.is_adjacent:
+                break
+            words.append(token.word)
+        for length in range(len(words), 0, -1):
+            value = self._table.get(tuple(words[:length]))
+            if value is not None:
+                return length, value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class ProductNoun:
+    """A noun for products: the kinds that it means, and the catalogue's categories for them."""
+
+    text: str
+    kinds: tuple[str, ...]
+    categories: tuple[str, ...]
+    accessory: bool
+
+    def to_feature(self) -> Feature:
+        """Return the feature that a product without a category must state to be meant."""
+        kinds = () if self.accessory else self.kinds
+        phrases = [
+            phrase for kind in kinds for phrase in DEVICE_NOUNS.get(kind, ()) if phrase not in lexicon.VAGUE_NOUNS
+        ]
+        return Feature(name=self.text, wordings=tuple(dict.fromkeys([self.text, *phrases])))
+
+
+class VocabularyIndex:
+    """Index of the brands, categories and currencies of the catalogue.
+
+    `market_currency` is that of prices without a mark, unless the catalogue has only one other currency.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, market_currency: str) -> None:
+        self.brands = PhraseTable({brand: brand.lower() for brand in vocabulary.brands})
+        self.joined_brands = {"".join(words_of(brand)): brand.lower() for brand in vocabulary.brands}
+        self.spelling = {brand.lower(): brand for brand in vocabulary.brands}
+        self.currencies = frozenset(vocabulary.currencies)
+        sole = next(iter(self.currencies)) if len(self.currencies) == 1 else None
+        self.currency = sole if sole is not None and market_currency not in self.currencies else market_currency
+        self.nouns = PhraseTable(_index_nouns(vocabulary.categories))
+
+    def spell_brand(self, brand: str) -> str:
+        """Return a brand as the catalogue spells it."""
+        return self.spelling.get(brand, brand)
+
+    def spell_brands(self, brands: Iterable[str]) -> str:
+        """Return alternative brands as the catalogue spells them, joined by "or"."""
+        return " or ".join(map(self.spell_brand, brands))
+
+
+def _fold(phrase: str) -> str:
+    return " ".join(words_of(phrase))
+
+
+def _index_nouns(categories: tuple[str, ...]) -> dict[str, ProductNoun]:
+    """Return all nouns for kinds of products: those of the lexicon and the catalogue's categories."""
+    named, own = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for category in categories:
+        words = words_of(category)
+        named[" ".join(words)].add(category.lower())
+        for phrase in {" ".join(words), words[-1]} if words else ():
+            own[phrase].add(category.lower())
+    phrases_by_kind = DEVICE_NOUNS | ACCESSORY_NOUNS
+    by_kind = {
+        kind: tuple(sorted({category for phrase in (kind, *phrases) for category in named.get(_fold(phrase), ())}))
+        for kind, phrases in phrases_by_kind.items()
+    }
+    nouns = {
+        phrase: ProductNoun(phrase, (), tuple(sorted(found)), words_of(phrase)[-1] in ACCESSORY_WORDS)
+        for phrase, found in own.items()
+    }
+    meanings = [
+        *((phrase, (kind,)) for kind, phrases in phrases_by_kind.items() for phrase in (*phrases, kind)),
+        *AMBIGUOUS_NOUNS.items(),
+    ]
+    for phrase, kinds in meanings:
+        folded = _fold(phrase)
+        found = tuple(category for kind in kinds for category in by_kind[kind])
+        if not found and phrase not in AMBIGUOUS_NOUNS:
+            found = tuple(sorted(own.get(folded, ())))
+        if phrase not in kinds or folded not in nouns:
+            nouns[folded] = ProductNoun(phrase, kinds, found, kinds[0] in ACCESSORY_NOUNS)
+    return nouns
+
 
 NEGATION_MARKER = "xexcludedx"
 """Replaces every wording of a negation."""
 
-_FEATURE_PHRASES = PhraseTable(FEATURE_BY_PHRASE)
+_FEATURE_PHRASES = PhraseTable(lexicon.FEATURE_BY_PHRASE)
 MAX_BRAND_WORDS = 3
 
 
@@ -56,17 +211,20 @@ def is_model_name(word: str) -> bool:
     return word in lexicon.PRODUCT_LINES or any(c.isdigit() for c in word)
 
 
-def parse_phrases(tokens: Sequence[Token], names: VocabularyIndex) -> list[Phrase]:
-    """Return the phrases of a question in order: at each position the longest known one."""
-    phrases, place = [], 0
+def read_phrases(text: str, names: VocabularyIndex) -> tuple[list[Phrase], dict[str, object]]:
+    """Return the phrases of a normalised text in order, and the criteria for what the shopper excluded.
+
+    At each position the longest known phrase is taken.
+    """
+    tokens = _tokenise(text)
+    phrases, place = list[Phrase](), 0
     while place < len(tokens):
-        phrase = _parse_phrase(tokens, place, names)
-        phrases.append(phrase)
-        place += len(phrase.words)
-    return phrases
+        phrases.append(_read_phrase(tokens, place, names))
+        place += len(phrases[-1].words)
+    return _extract_exclusions(phrases)
 
 
-def _parse_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> Phrase:
+def _read_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -> Phrase:
     token = tokens[place]
     # The second word of "T-Mobile" is not the noun.
     initial = place > 0 and token.is_adjacent and len(tokens[place - 1].word) == 1 and tokens[place - 1].word.isalpha()
@@ -75,29 +233,18 @@ def _parse_phrase(tokens: Sequence[Token], place: int, names: VocabularyIndex) -
     brand = _find_brand(tokens, place, names)
     length = max((found[0] for found in (noun, feature, brand) if found), default=1)
     part = tokens[place : place + length]
-    if length == 1 and token.beside_number and token.word in lexicon.MEASURE_WORDS:
-        return _join_tokens(part)
-    if brand and brand[0] == length:
-        return _join_tokens(part, brand=brand[1])
-    return _join_tokens(
-        part,
-        noun=noun[1] if noun and noun[0] == length else None,
-        feature=feature[1] if feature and feature[0] == length else None,
-    )
-
-
-def _join_tokens(
-    part: Sequence[Token], noun: ProductNoun | None = None, feature: Feature | None = None, brand: str | None = None
-) -> Phrase:
+    known = not (length == 1 and token.beside_number and token.word in lexicon.MEASURE_WORDS)
+    is_brand = known and brand is not None and brand[0] == length
+    is_other = known and not is_brand
     return Phrase(
         text=" ".join(token.text for token in part),
         words=tuple(token.word for token in part),
-        is_adjacent=part[0].is_adjacent,
-        follows_punctuation=part[0].follows_punctuation,
+        is_adjacent=token.is_adjacent,
+        follows_punctuation=token.follows_punctuation,
         beside_number=any(token.beside_number for token in part),
-        noun=noun,
-        feature=feature,
-        brand=brand,
+        noun=noun[1] if is_other and noun and noun[0] == length else None,
+        feature=feature[1] if is_other and feature and feature[0] == length else None,
+        brand=brand[1] if is_brand and brand else None,
     )
 
 
@@ -127,50 +274,43 @@ MAX_UNKNOWN_WORDS = 3
 EXCLUSION_JOINERS = frozenset({"or", "and", "nor"})
 
 
-@dataclass(frozen=True, slots=True)
-class Exclusions:
-    """What the shopper excluded, in the types of `Criteria`."""
-
-    categories: tuple[str, ...] = ()
-    brands: tuple[str, ...] = ()
-    features: tuple[Feature, ...] = ()
-
-
-def extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], Exclusions]:
-    """Split the phrases into those that are asked for and the exclusions."""
+def _extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], dict[str, object]]:
+    """Split the phrases into those that are asked for and the criteria for the excluded ones."""
     kept: list[Phrase] = []
     excluded: list[list[Phrase]] = []
     place = 0
     while place < len(phrases):
-        if phrases[place].word != NEGATION_MARKER:
+        if phrases[place].word == NEGATION_MARKER:
+            place = _read_excluded(phrases, place + 1, excluded)
+        else:
             kept.append(phrases[place])
             place += 1
-            continue
-        group, place = _read_excluded(phrases, place + 1)
-        excluded += group
     return kept, _build_exclusions(excluded)
 
 
-def _read_excluded(phrases: list[Phrase], place: int) -> tuple[list[list[Phrase]], int]:
-    """Return what follows a negation: one item, or several of one type joined by "or", "and" or a comma."""
-    items: list[list[Phrase]] = []
-    while place < len(phrases):
-        length = _count_excluded_phrases(phrases, place)
-        if length == 0 or (items and bool(items[0][0].brand) != bool(phrases[place].brand)):
+def _read_excluded(phrases: list[Phrase], place: int, excluded: list[list[Phrase]]) -> int:
+    """Read what follows a negation into `excluded` and return the next place.
+
+    It is one item, or several of one type joined by "or", "and" or a comma.
+    """
+    is_brand: bool | None = None
+    while length := _count_excluded_phrases(phrases, place):
+        if is_brand is None:
+            is_brand = phrases[place].brand is not None
+        elif is_brand != (phrases[place].brand is not None):
             break
-        items.append(phrases[place : place + length])
+        excluded.append(phrases[place : place + length])
         place += length
-        if (
-            place < len(phrases)
-            and phrases[place].word in EXCLUSION_JOINERS
-            and _count_excluded_phrases(phrases, place + 1)
-        ):
-            if items[0][0].brand and not phrases[place + 1].brand:
+        following = phrases[place] if place < len(phrases) else None
+        if following is None:
+            break
+        if following.word in EXCLUSION_JOINERS and _count_excluded_phrases(phrases, place + 1):
+            if is_brand and not phrases[place + 1].brand:
                 break
             place += 1
-        elif not (place < len(phrases) and phrases[place].brand and phrases[place].follows_punctuation):
+        elif not (following.brand and following.follows_punctuation):
             break
-    return items, place
+    return place
 
 
 def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
@@ -193,19 +333,16 @@ def _ends_exclusion(phrase: Phrase) -> bool:
     return phrase.is_unknown and (phrase.word in silent or phrase.word == NEGATION_MARKER)
 
 
-def _build_exclusions(items: list[list[Phrase]]) -> Exclusions:
-    categories: list[str] = []
-    brands: list[str] = []
-    features: list[Feature] = []
-    for item in items:
-        first = item[0]
+def _build_exclusions(items: list[list[Phrase]]) -> dict[str, object]:
+    found: dict[str, list[str | Feature]] = {"excluded_categories": [], "excluded_brands": [], "excluded_features": []}
+    for first, *others in items:
         if first.brand:
-            brands.append(first.brand)
+            found["excluded_brands"].append(first.brand)
         elif first.feature:
-            features.append(first.feature)
+            found["excluded_features"].append(first.feature)
         elif first.noun and first.noun.categories:
-            categories += first.noun.categories
+            found["excluded_categories"] += first.noun.categories
         else:
-            text = " ".join(phrase.text for phrase in item)
-            features.append(Feature(name=text, wordings=(text,)))
-    return Exclusions(tuple(dict.fromkeys(categories)), tuple(dict.fromkeys(brands)), tuple(dict.fromkeys(features)))
+            text = " ".join(phrase.text for phrase in (first, *others))
+            found["excluded_features"].append(Feature(name=text, wordings=(text,)))
+    return {name: tuple(dict.fromkeys(values)) for name, values in found.items()}

@@ -9,14 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from shopassist.catalog.criteria import Criteria
 from shopassist.catalog.importer.readers import CatalogFile, FileRow
 from shopassist.catalog.importer.rows import (
     COLUMN_SYNONYMS,
+    LAYOUTS,
     MAX_FIELD_LENGTHS,
     FileLayout,
     ProductBuilder,
-    detect_layout,
     map_columns,
 )
 from shopassist.catalog.importer.values import (
@@ -26,7 +25,7 @@ from shopassist.catalog.importer.values import (
     parse_link,
     parse_text,
 )
-from shopassist.catalog.models import Product
+from shopassist.catalog.models import Criteria, Product, UpsertCount
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
@@ -64,13 +63,10 @@ class ImportPlan:
 
 
 @dataclass(slots=True)
-class ImportReport:
+class ImportReport(UpsertCount):
     """Counts of the rows so far. `bytes_read` is the position in the file, which may be compressed."""
 
     read: int = 0
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
     repeated: int = 0
     rejected: int = 0
     bytes_read: int = 0
@@ -88,15 +84,17 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
     if not rows:
         raise InvalidInputError(f"{path} holds no row that can be read as {file.format}.")
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    layout = detect_layout(columns)
+    layout = next((layout for layout in LAYOUTS if layout.signature.issubset(columns)), None)
     mapping = map_columns(columns, options.columns)
     in_minor_units = options.in_minor_units
+    if in_minor_units is None:
+        in_minor_units = layout is not None and layout.in_minor_units
     builder = ProductBuilder(
         source=_choose_source(path, options.source),
         mapping=mapping,
         layout=layout,
         currency=_choose_currency(rows, mapping, layout, options.currency),
-        in_minor_units=bool(layout and layout.in_minor_units) if in_minor_units is None else in_minor_units,
+        in_minor_units=in_minor_units,
         link_template=_check_link_template(options.link_template),
     )
     rejects = options.rejects or path.with_name(f"{path.name}.rejects.jsonl")
@@ -152,13 +150,9 @@ def _describe_plan(builder: ProductBuilder, columns: Iterable[str]) -> list[tupl
         "currency": f"{builder.currency} where a row names none{shape}" if builder.currency else "",
         "link": "" if "link" in mapping else "a search in a store for brand and title",
     }
-    fields = [name for name in COLUMN_SYNONYMS if name != "attributes"]
     others = sum(name not in mapping.values() for name in columns)
-    remark = f"{others} other columns seen so far; without links, pictures and nested records"
-    return [
-        *((name, mapping.get(name, "-"), remarks.get(name, "")) for name in fields),
-        ("attributes", mapping.get("attributes") or "-", remark),
-    ]
+    remarks["attributes"] = f"{others} other columns seen so far; without links, pictures and nested records"
+    return [(name, mapping.get(name, "-"), remarks.get(name, "")) for name in COLUMN_SYNONYMS]
 
 
 RejectRow = Callable[[FileRow, str], None]

@@ -1,14 +1,18 @@
-"""Map the columns of a catalogue file to product fields and build one product from each row."""
+"""Map the columns of a catalogue file to product fields and build one product from each row.
+
+ICEcat attributes get the catalogue's keys and units, and a category where it is certain.
+"""
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from shopassist.catalog.importer import icecat
+from shopassist.catalog.attribute_types import read_number
+from shopassist.catalog.attributes import ATTRIBUTES, COMPUTERS
 from shopassist.catalog.importer.values import (
     CENT,
     InvalidRowError,
@@ -47,8 +51,7 @@ COLUMN_SYNONYMS = {
 MAX_LISTED_COLUMNS = 12
 
 
-@dataclass(frozen=True, slots=True)
-class FileLayout:
+class FileLayout(NamedTuple):
     """A known kind of file, recognised by the columns `signature`; the currency and the unit of its prices."""
 
     name: str
@@ -62,11 +65,6 @@ ICECAT = FileLayout(
 )
 DUMMYJSON = FileLayout("DummyJSON", frozenset({"discountPercentage", "availabilityStatus", "thumbnail"}), "USD")
 LAYOUTS = (ICECAT, DUMMYJSON)
-
-
-def detect_layout(columns: Mapping[str, Any] | Sequence[str]) -> FileLayout | None:
-    """Return the known layout that has these columns."""
-    return next((layout for layout in LAYOUTS if layout.signature.issubset(columns)), None)
 
 
 @lru_cache(maxsize=10_000)
@@ -116,22 +114,101 @@ STARS_SUFFIX = re.compile(r"\s*(?:out of 5.*|/\s*5|stars?)\s*$", re.IGNORECASE)
 MAX_RATING_COUNT = 2**31 - 1
 
 
-def _scalar_pairs(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Names with the scalar values that say something to a reader: no addresses, no nested records."""
-    pairs: list[tuple[str, Any]] = []
+def _iterate_scalars(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield names with the scalar values that say something to a reader: no addresses, no nested records."""
     for name, value in values.items():
         if isinstance(value, dict):
-            pairs += _scalar_pairs(value) if name in FLATTENED_COLUMNS else []
+            yield from _iterate_scalars(value) if name in FLATTENED_COLUMNS else ()
         elif isinstance(value, list):
-            scalars = [str(entry) for entry in value if isinstance(entry, str | int | float) and not _is_url(entry)]
-            pairs.append((name, ", ".join(scalars)))
+            yield name, ", ".join(str(v) for v in value if isinstance(v, str | int | float) and not _is_url(v))
         elif not _is_url(value):
-            pairs.append((name, value))
-    return pairs
+            yield name, value
 
 
 def _is_url(value: Any) -> bool:
     return isinstance(value, str) and URL_PATTERN.fullmatch(value.strip()) is not None
+
+
+ICECAT_PREFIX = re.compile(r"attr_[ntb]_")
+LAPTOP_TYPES = frozenset({"notebook", "chromebook", "netbook", "hybrid (2-in-1)", "mobile workstation"})
+COMPUTER_TYPES = LAPTOP_TYPES | {"pc", "workstation", "all-in-one pc", "mini pc (<= 3l)"}
+CATEGORY_BY_TYPE = {
+    **dict.fromkeys(LAPTOP_TYPES, "laptops"),
+    **dict.fromkeys(("headphones", "headset"), "headphones"),
+    **dict.fromkeys(("stereo portable speaker", "mono portable speaker"), "speakers"),
+    **dict.fromkeys(("tabletop router", "portable router"), "routers"),
+    "kids digital camera": "cameras",
+}
+CATEGORY_BY_TITLE = (
+    (re.compile(r"\bsmartwatch\b"), "smartwatches"),
+    (re.compile(r"\bsmartphone\b"), "smartphones"),
+    (re.compile(r"\b(?:computer|lcd|flat panel|widescreen lcd|touch screen) monitor\b"), "monitors"),
+    (re.compile(r"\b(?:wireless|wired) router\b"), "routers"),
+    (re.compile(r"\b(?:laser|inkjet|photo|label|dot matrix|large format) printer\b"), "printers"),
+    (re.compile(r"\b(?:headphones|headset|headphone)\b"), "headphones"),
+    (re.compile(r"\b(?:compact|slr|bridge|mirrorless|digital) camera\b"), "cameras"),
+    (re.compile(r"\b(?:docking speaker|speaker set|multimedia speakers?|portable speaker)\b"), "speakers"),
+    (re.compile(r"\bpower bank\b"), "power banks"),
+    (re.compile(r"\b(?:external hard drive|internal hard drive|usb flash drive|memory card)\b"), "storage"),
+    (re.compile(r"\bkeyboard (?:usb|ps/2|rf wireless|bluetooth)\b"), "keyboards"),
+    (re.compile(r"\bmouse (?:usb|ps/2|rf wireless|bluetooth)\b"), "mice"),
+    (re.compile(r"\b(?:lcd|plasma|flat|led|smart) tv\b|\btv \d+(?:\.\d+)? cm\b"), "televisions"),
+    (re.compile(r"\b(?:portable game|game|gaming) console\b"), "gaming consoles"),
+)
+ACCESSORY_IN_TITLE = re.compile(
+    r"\b(?:cables?|adapters?|cases?|covers?|bags?|sleeves?|backpacks?|stands?|mounts?|brackets?|holders?|docks?|docking"
+    r"|docking station|cradles?|chargers?|batter(?:y|ies)|lamps?|lens|filters?|protectors?|locks?|readers?|enclosures?"
+    r"|cabinet|shelf|trays?|drums?|toners?|cartridges?|ribbons?|memory module|printer memory|kit|pads?|rests?"
+    r"|remote control|antenna|splitters?|extenders?|switch(?:es)?|converters?|spare part|server|warranty"
+    r"|service|svc|care pack|pillow|paper|labels?|skin|arm|wire|outlets?|ups|for)\b"
+)
+NOT_AN_ACCESSORY = re.compile(r"\b(?:label printer|docking speaker|camera kit|without dock)\b")
+MIN_SMARTPHONE_INCHES = 4.5
+REPLACED_COLUMNS = frozenset(
+    column for row in ATTRIBUTES for source in row.icecat if source.replaced for column in source.columns.split()
+)
+
+
+def normalise_icecat_attributes(values: dict[str, Any], title: str) -> tuple[str | None, dict[str, Any]]:
+    """Return the category, None if it is uncertain, and the attributes under the catalogue's keys.
+
+    `values` are the columns of a row without ICEcat's prefixes. Columns that were not understood stay.
+    """
+    product_type = str(values.get("product_type", "")).lower()
+    category = _find_category(values, product_type, title.lower())
+    groups = {category, *COMPUTERS} if product_type in COMPUTER_TYPES or category == "laptops" else {category}
+    attributes = {key: value for key, value in values.items() if key not in REPLACED_COLUMNS}
+    for row in ATTRIBUTES:
+        source = next((source for source in row.icecat if not source.groups or groups & source.groups), None)
+        value = source.read(values, source.columns.split()) if source else None
+        if value is None and source and source.in_title and (in_title := source.in_title.search(title)):
+            value = float(in_title[1])
+        if value is not None:
+            attributes[row.key] = value
+    return category, attributes
+
+
+def _find_category(values: dict[str, Any], product_type: str, title: str) -> str | None:
+    if product_type == "headphones" and ("in-ear" in str(values.get("wearing_style", "")).lower() or "in-ear" in title):
+        return "earbuds"
+    if product_type in CATEGORY_BY_TYPE:
+        return CATEGORY_BY_TYPE[product_type]
+    if ACCESSORY_IN_TITLE.search(NOT_AN_ACCESSORY.sub("", title)):
+        return None
+    return _find_category_by_attributes(values) or next(
+        (category for noun, category in CATEGORY_BY_TITLE if noun.search(title)), None
+    )
+
+
+def _find_category_by_attributes(values: dict[str, Any]) -> str | None:
+    form = str(values.get("form_factor", "")).lower()
+    if form == "slate":
+        return "tablets"
+    if form == "bar" and (read_number(values, ("display_diagonal",)) or 0) >= MIN_SMARTPHONE_INCHES:
+        return "smartphones"
+    if form == "clamshell" and {"processor_family", "internal_memory"} <= values.keys():
+        return "laptops"
+    return "printers" if any(name.startswith("print_speed_") for name in values) else None
 
 
 @dataclass(frozen=True)
@@ -153,7 +230,7 @@ class ProductBuilder:
         brand, category, description = (self._get_text(row, name) for name in ("brand", "category", "description"))
         attributes = self._get_attributes(row)
         if self.layout is ICECAT:
-            derived, attributes = icecat.normalise_attributes(attributes, title)
+            derived, attributes = normalise_icecat_attributes(attributes, title)
             category = category or derived
         price, currency = self._get_price(row)
         link = parse_link(self._get_value(row, "link"), MAX_FIELD_LENGTHS["link"])
@@ -216,8 +293,8 @@ class ProductBuilder:
         given = self._get_value(row, "attributes")
         columns = {name: value for name, value in row.items() if name not in mapped and value is not given}
         attributes: dict[str, Any] = {}
-        for name, value in [*_scalar_pairs(columns), *_scalar_pairs(given if isinstance(given, dict) else {})]:
-            key = to_snake_case(icecat.COLUMN_PREFIX.sub("", name) if self.layout is ICECAT else name)
+        for name, value in (*_iterate_scalars(columns), *_iterate_scalars(given if isinstance(given, dict) else {})):
+            key = to_snake_case(ICECAT_PREFIX.sub("", name) if self.layout is ICECAT else name)
             attribute = parse_attribute_value(abbreviate(key), value, MAX_ATTRIBUTE_LENGTH)
             if key and attribute is not None:
                 attributes[parse_text("the name of a column", key, MAX_FIELD_LENGTHS["brand"]) or key] = attribute
