@@ -47,12 +47,10 @@ class AdminAct(SQLModel, table=True):
     request_id: str | None = Field(default=None, max_length=REQUEST_ID_LENGTH)
 
 
-AccessReason = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH),
-    AfterValidator(validate_text),
-    PydanticField(description="Why you look; kept in the audit."),
+Reason = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH), AfterValidator(validate_text)
 ]
+AccessReason = Annotated[Reason, PydanticField(description="Why you look; kept in the audit.")]
 
 
 class AdminAudit(Protocol):

@@ -1,14 +1,14 @@
 """Credit ledger in memory."""
 
-import time
 from datetime import UTC, timedelta
 from uuid import UUID
 
 from shopassist.audit.models import ADJUST_CREDITS, AdminAct
 from shopassist.cache.memory import keep_answer
 from shopassist.cache.models import QueryCache
-from shopassist.credits.memory_rows import store_response
+from shopassist.credits.memory_rows import find_response, store_response
 from shopassist.credits.models import (
+    MAX_CREDITS,
     CreditHold,
     CreditPolicy,
     CreditTransaction,
@@ -16,10 +16,9 @@ from shopassist.credits.models import (
     Erasure,
     ErasureHistory,
     GuestNetwork,
-    IdempotentAnswer,
     TransactionType,
     UserCredits,
-    compute_initial_balance,
+    build_account,
 )
 from shopassist.credits.ports import (
     Adjustment,
@@ -64,7 +63,7 @@ class MemoryCreditLedger:
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         async with self._store.lock:
             account = self._get_or_create(user_id, is_guest)
-            granted = _can_take(account, is_guest, amount)
+            granted = amount <= account.available_credits and (account.is_guest or not is_guest)
             if granted and amount:
                 account.available_credits -= amount
                 self._record(account, TransactionType.DEDUCT, -amount, description)
@@ -75,7 +74,7 @@ class MemoryCreditLedger:
             account = self._get_or_create(request.user_id, request.is_guest, request.network)
             if self._is_answered(request):
                 return Grant(False, copy_row(account), already_answered=True)
-            if not _can_take(account, request.is_guest, request.amount):
+            if request.amount > account.available_credits or (request.is_guest and not account.is_guest):
                 return self._counters.record(Grant(False, copy_row(account)), is_hold=True)
             if self._find_open_holds(request.user_id, request.question_hash, request.idempotency_key):
                 return Grant(False, copy_row(account), is_in_progress=True)
@@ -130,15 +129,16 @@ class MemoryCreditLedger:
             if account is None:
                 return None
             balance = account.available_credits + adjustment.amount
-            if not 0 <= balance <= self._policy.largest_amount - account.held_credits:
+            if not 0 <= balance <= MAX_CREDITS - account.held_credits:
                 return None
-            if adjustment.idempotency_key is not None:
-                stored = self._store.table(IdempotentAnswer).get((adjustment.actor, adjustment.idempotency_key))
-                if stored is not None and stored.expires_at >= self._store.now():
-                    return None
-                record = _build_adjustment_record(adjustment, adjustment.idempotency_key, balance, account.max_credits)
-                store_response(self._store, self._policy, record)
+            key = adjustment.idempotency_key
+            if key is not None and find_response(self._store, adjustment.actor, key):
+                return None
             account.available_credits = balance
+            if key is not None:
+                response = adjustment.build_response(account).model_dump()
+                record = IdempotencyRecord(adjustment.actor, key, adjustment.request_hash, response)
+                store_response(self._store, self._policy, record)
             row = self._record(
                 account, TransactionType.ADJUST, adjustment.amount, adjustment.reason, adjustment.operation_id
             )
@@ -184,22 +184,11 @@ class MemoryCreditLedger:
         return account
 
     def _create(self, user_id: str, is_guest: bool, network: str | None) -> UserCredits:
-        request_age = timedelta(seconds=time.monotonic() - get_request_start())
         history = get_erasure_history(self._store, self._hash_user(user_id))
-        initial = compute_initial_balance(is_guest, history, self._policy, request_age)
+        account = build_account(user_id, is_guest, history, self._policy, get_request_start())
         if is_guest and network is not None:
             self._count_guest(network)
-        now = self._store.now()
-        account = self._store.table(UserCredits)[user_id] = UserCredits(
-            user_id=user_id,
-            is_guest=is_guest,
-            available_credits=initial.available_credits,
-            held_credits=0,
-            max_credits=initial.max_credits,
-            last_reset_timestamp=initial.last_reset or now,
-            created_at=now,
-            updated_at=now,
-        )
+        self._store.table(UserCredits)[user_id] = account
         if account.available_credits:
             self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
         return account
@@ -260,8 +249,9 @@ class MemoryCreditLedger:
 
     def _is_answered(self, request: HoldRequest) -> bool:
         answer = self._store.table(QueryCache).get(request.question_hash or "")
-        response = self._store.table(IdempotentAnswer).get((request.user_id, request.idempotency_key or ""))
-        return any(row is not None and row.expires_at >= self._store.now() for row in (answer, response))
+        if answer is not None and answer.expires_at >= self._store.now():
+            return True
+        return find_response(self._store, request.user_id, request.idempotency_key or "") is not None
 
     def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
         hold = self._store.table(CreditHold).get(hold_id)
@@ -276,24 +266,6 @@ class MemoryCreditLedger:
         if hold is not None:
             self._store.table(UserCredits)[user_id].available_credits += hold.amount
         return hold is not None
-
-
-def _can_take(account: UserCredits, is_guest: bool, amount: int) -> bool:
-    return amount <= account.available_credits and (account.is_guest or not is_guest)
-
-
-def _build_adjustment_record(
-    adjustment: Adjustment, idempotency_key: str, available_credits: int, max_credits: int
-) -> IdempotencyRecord:
-    response = {
-        "user_id": adjustment.user_id,
-        "amount": adjustment.amount,
-        "reason": adjustment.reason,
-        "actor": adjustment.actor,
-        "available_credits": available_credits,
-        "max_credits": max_credits,
-    }
-    return IdempotencyRecord(adjustment.actor, idempotency_key, adjustment.request_hash, response)
 
 
 def find_last_erasure(store: MemoryStore, subject_hash: str) -> Erasure | None:

@@ -1,19 +1,19 @@
 """Credits in memory: rows of the ledger, reconciliation and idempotent responses."""
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from shopassist.credits.models import (
-    AccountReconciliation,
     CreditHold,
     CreditPolicy,
     CreditTransaction,
+    Drift,
     Erasure,
     IdempotentAnswer,
     ReconciliationPage,
     TransactionType,
     UserCredits,
+    find_drifts,
 )
 from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord, compact_all
 from shopassist.db.memory import MemoryRepository, MemoryStore, copy_row
@@ -52,7 +52,7 @@ class MemoryCreditRepository(MemoryRepository):
     ) -> list[CreditTransaction]:
         rows = sorted(self.store.user_rows(CreditTransaction, user_id).items(), reverse=True)
         older = [row for key, row in rows if before_id is None or key < before_id]
-        return [copy_row(row) for row in older if filter_.matches(row)][:limit]
+        return [copy_row(row) for row in older if all(filter_.build_conditions(row))][:limit]
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         return await compact_all(self, days)
@@ -110,34 +110,31 @@ class MemoryLedgerReconciliation:
             )
             in_range = {name for name in owners if name > after_user_id and (last is None or name <= last)}
             erasing = {
-                e.user_id: e.pseudonym for e in self._store.table(Erasure).values() if e.had_account and e.user_id
+                row.pseudonym: row.user_id
+                for row in self._store.table(Erasure).values()
+                if row.had_account and row.pseudonym and row.user_id
             }
-            results = self._reconcile(in_range.union(accounts) - set(erasing) - set(erasing.values()), {})
+            settled = in_range.union(accounts).difference(erasing, erasing.values())
+            drifts = [drift for user_id in sorted(settled) for drift in self._find_drifts(user_id)]
             if last is None:
-                results += self._reconcile({name for name in erasing.values() if name}, erasing)
-        return ReconciliationPage(len(accounts), tuple(drift for one in results for drift in one.find_drifts()), last)
+                for pseudonym in sorted(erasing):
+                    drifts += self._find_drifts(pseudonym, erasing[pseudonym])
+        return ReconciliationPage(len(accounts), tuple(drifts), last)
 
-    def _reconcile(self, user_ids: set[str], pseudonyms: Mapping[str, str | None]) -> list[AccountReconciliation]:
-        """Reconcile each account. Transactions of a user being erased count for the pseudonym."""
-        totals, holds = dict.fromkeys(user_ids, 0), dict.fromkeys(user_ids, 0)
-        last_balances = dict.fromkeys(user_ids, 0)
-        for _, row in sorted(self._store.table(CreditTransaction).items()):
-            owner = pseudonyms.get(row.user_id, row.user_id)
-            if owner in user_ids:
-                totals[owner] += row.amount
-                last_balances[owner] = row.balance_after
-        for hold in self._store.table(CreditHold).values():
-            if hold.user_id in user_ids:
-                holds[hold.user_id] += hold.amount
-        results = []
-        for user_id in sorted(user_ids):
-            account = self._store.table(UserCredits).get(user_id)
-            balance = None if account is None else account.available_credits + account.held_credits
-            held = 0 if account is None else account.held_credits
-            results.append(
-                AccountReconciliation(user_id, balance, held, totals[user_id], last_balances[user_id], holds[user_id])
-            )
-        return results
+    def _find_drifts(self, user_id: str, former_id: str | None = None) -> list[Drift]:
+        """Reconcile an account. Its transactions include those of `former_id`, the user whose data is being erased."""
+        account = self._store.table(UserCredits).get(user_id)
+        rows = {**self._store.user_rows(CreditTransaction, user_id)}
+        if former_id is not None:
+            rows |= self._store.user_rows(CreditTransaction, former_id)
+        return find_drifts(
+            user_id,
+            balance=None if account is None else account.available_credits + account.held_credits,
+            held=0 if account is None else account.held_credits,
+            ledger=sum(row.amount for row in rows.values()),
+            last_balance=rows[max(rows)].balance_after if rows else None,
+            open_holds=sum(hold.amount for hold in self._store.user_rows(CreditHold, user_id).values()),
+        )
 
 
 class MemoryIdempotencyStore:
@@ -149,14 +146,12 @@ class MemoryIdempotencyStore:
         self._policy = policy
 
     async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
-        row = self._store.table(IdempotentAnswer).get((user_id, idempotency_key))
-        if row is None or row.expires_at < self._store.now():
-            return None
-        return IdempotencyRecord(row.user_id, row.idempotency_key, row.request_hash, row.response)
+        row = find_response(self._store, user_id, idempotency_key)
+        return IdempotencyRecord(user_id, idempotency_key, row.request_hash, row.response) if row else None
 
     async def store(self, record: IdempotencyRecord) -> None:
         has_account = record.user_id in self._store.table(UserCredits)
-        if has_account and await self.get(record.user_id, record.idempotency_key) is None:
+        if has_account and not find_response(self._store, record.user_id, record.idempotency_key):
             store_response(self._store, self._policy, record)
 
     async def delete_expired(self, limit: int = 1000) -> int:
@@ -165,6 +160,12 @@ class MemoryIdempotencyStore:
         for key in expired:
             del self._store.table(IdempotentAnswer)[key]
         return len(expired)
+
+
+def find_response(store: MemoryStore, user_id: str, idempotency_key: str) -> IdempotentAnswer | None:
+    """Return the stored response for a key, unless it has expired."""
+    row = store.table(IdempotentAnswer).get((user_id, idempotency_key))
+    return row if row is not None and row.expires_at >= store.now() else None
 
 
 def store_response(store: MemoryStore, policy: CreditPolicy, record: IdempotencyRecord) -> None:

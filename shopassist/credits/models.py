@@ -1,22 +1,23 @@
 """Credit tables, policy, request and response models, and results of reconciliation."""
 
 import datetime as dt
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 from uuid import UUID, uuid4
 
-from pydantic import AfterValidator, StrictInt, StringConstraints, field_validator
 from pydantic import Field as PydanticField
+from pydantic import StrictInt, field_validator
 from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from shopassist.audit.models import REASON_LENGTH
+from shopassist.audit.models import Reason
 from shopassist.db.columns import Timestamp, private_timestamp_column, timestamp_column
 from shopassist.errors import AccountErasedError, SessionRefusedError
-from shopassist.text import HASH_LENGTH, IDEMPOTENCY_KEY_LENGTH, USER_ID_LENGTH, validate_text
+from shopassist.text import HASH_LENGTH, IDEMPOTENCY_KEY_LENGTH, USER_ID_LENGTH
 
 
 class TransactionType(StrEnum):
@@ -153,11 +154,8 @@ class UserCreditStatus(CreditStatus):
     user_id: str
 
 
-MAX_ADJUSTMENT = 2**31 - 1
-
-AdjustmentReason = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=REASON_LENGTH), AfterValidator(validate_text)
-]
+MAX_CREDITS = 2**31 - 1
+"""Largest balance and adjustment that PostgreSQL's `integer` holds."""
 
 
 class CreditAdjustment(SQLModel):
@@ -165,11 +163,9 @@ class CreditAdjustment(SQLModel):
 
     amount: Annotated[
         StrictInt,
-        PydanticField(ge=-MAX_ADJUSTMENT, le=MAX_ADJUSTMENT, description="Whole credits, not 0.", examples=[-5]),
+        PydanticField(ge=-MAX_CREDITS, le=MAX_CREDITS, description="Whole credits, not 0.", examples=[-5]),
     ]
-    reason: Annotated[
-        AdjustmentReason, PydanticField(description="Kept in the ledger.", examples=["Refund of a wrong answer"])
-    ]
+    reason: Annotated[Reason, PydanticField(description="Kept in the ledger.", examples=["Refund of a wrong answer"])]
 
     @field_validator("amount")
     @classmethod
@@ -226,32 +222,23 @@ class Drift:
     found: int
 
 
-@dataclass(frozen=True, slots=True)
-class AccountReconciliation:
-    """All stored amounts of one user's credits, read at the same instant.
+def find_drifts(
+    user_id: str, balance: int | None, held: int, ledger: int, last_balance: int | None, open_holds: int
+) -> list[Drift]:
+    """Return every disagreement between the stored amounts of one user's credits, read at the same instant.
 
     `balance` is the sum of available and held credits (None: no account), `ledger` the sum of the transactions,
     `last_balance` the balance after the newest transaction (None: no transaction), and `open_holds` the sum of the
     open holds.
     """
-
-    user_id: str
-    balance: int | None
-    held: int
-    ledger: int
-    last_balance: int | None
-    open_holds: int
-
-    def find_drifts(self) -> list[Drift]:
-        """Return every disagreement between the amounts."""
-        if self.balance is None:
-            return [Drift(self.user_id, DriftKind.NO_ACCOUNT, 0, self.ledger + self.open_holds)]
-        pairs = [
-            (DriftKind.BALANCE, self.ledger, self.balance),
-            (DriftKind.HELD, self.open_holds, self.held),
-            (DriftKind.BALANCE_AFTER, self.ledger, self.ledger if self.last_balance is None else self.last_balance),
-        ]
-        return [Drift(self.user_id, kind, expected, found) for kind, expected, found in pairs if expected != found]
+    if balance is None:
+        return [Drift(user_id, DriftKind.NO_ACCOUNT, 0, ledger + open_holds)]
+    pairs = [
+        (DriftKind.BALANCE, ledger, balance),
+        (DriftKind.HELD, open_holds, held),
+        (DriftKind.BALANCE_AFTER, ledger, ledger if last_balance is None else last_balance),
+    ]
+    return [Drift(user_id, kind, expected, found) for kind, expected, found in pairs if expected != found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +273,6 @@ class CreditPolicy:
     replay_lifetime: timedelta = timedelta(hours=24)
     guest_accounts_per_network: int = 50
     retention_days: int = 90
-    largest_amount: int = 2**31 - 1
 
     def max_credits(self, is_guest: bool) -> int:
         """Return the credits of a full account."""
@@ -352,29 +338,31 @@ class ErasureHistory:
     balance: ErasedBalance | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InitialBalance:
-    """Credits of a new account, and when its reset interval began (None: now)."""
-
-    available_credits: int
-    max_credits: int
-    last_reset: datetime | None = None
-
-
-def compute_initial_balance(
-    is_guest: bool, history: ErasureHistory, policy: CreditPolicy, request_age: timedelta
-) -> InitialBalance:
-    """Return the initial balance of an account for a request received `request_age` ago.
+def build_account(
+    user_id: str, is_guest: bool, history: ErasureHistory, policy: CreditPolicy, started_at: float
+) -> UserCredits:
+    """Return a new account for a request received at `started_at`, by `time.monotonic()`.
 
     Raises `AccountErasedError` if the request was received before an erasure of the account or during one, and
     `SessionRefusedError` if a guest names an account that belonged to a registered user.
     """
+    request_age = timedelta(seconds=time.monotonic() - started_at)
     if history.is_erasing or (history.erased_at is not None and history.erased_at > history.now - request_age):
         raise AccountErasedError
     max_credits = policy.max_credits(is_guest)
-    balance = history.balance
-    if balance is None or (balance.is_guest and not is_guest):
-        return InitialBalance(max_credits, max_credits)
-    if is_guest and not balance.is_guest:
-        raise SessionRefusedError
-    return InitialBalance(balance.available_credits, max_credits, balance.last_reset_timestamp)
+    available, last_reset = max_credits, history.now
+    erased = history.balance
+    if erased is not None and (is_guest or not erased.is_guest):
+        if is_guest and not erased.is_guest:
+            raise SessionRefusedError
+        available, last_reset = erased.available_credits, erased.last_reset_timestamp
+    return UserCredits(
+        user_id=user_id,
+        is_guest=is_guest,
+        available_credits=available,
+        held_credits=0,
+        max_credits=max_credits,
+        last_reset_timestamp=last_reset,
+        created_at=history.now,
+        updated_at=history.now,
+    )

@@ -2,33 +2,17 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from shopassist.cache.models import StoredAnswer
-from shopassist.credits.models import CreditTransaction, ReconciliationPage, TransactionType, UserCredits
-
-
-@dataclass(slots=True)
-class LedgerCounters:
-    """Counts, in one process, of holds placed and how they ended, deductions, and refusals for lack of credits."""
-
-    held: int = 0
-    settled: int = 0
-    voided: int = 0
-    expired: int = 0
-    deducted: int = 0
-    refused: int = 0
-
-    def record(self, grant: "Grant", is_hold: bool) -> "Grant":
-        """Count the outcome of a request for credits, and return it."""
-        if not grant.granted:
-            self.refused += not (grant.is_in_progress or grant.already_answered)
-        elif is_hold:
-            self.held += 1
-        else:
-            self.deducted += 1
-        return grant
+from shopassist.credits.models import (
+    CreditAdjusted,
+    CreditTransaction,
+    ReconciliationPage,
+    TransactionType,
+    UserCredits,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +46,29 @@ class Grant:
     already_answered: bool | None = False
 
 
-@dataclass(frozen=True, slots=True)
-class OpenHold:
+@dataclass(slots=True)
+class LedgerCounters:
+    """Counts, in one process, of holds placed and how they ended, deductions, and refusals for lack of credits."""
+
+    held: int = 0
+    settled: int = 0
+    voided: int = 0
+    expired: int = 0
+    deducted: int = 0
+    refused: int = 0
+
+    def record(self, grant: Grant, is_hold: bool) -> Grant:
+        """Count the outcome of a request for credits, and return it."""
+        if not grant.granted:
+            self.refused += not (grant.is_in_progress or grant.already_answered)
+        elif is_hold:
+            self.held += 1
+        else:
+            self.deducted += 1
+        return grant
+
+
+class OpenHold(NamedTuple):
     """The question and key of an open hold."""
 
     question_hash: str | None
@@ -104,6 +109,17 @@ class Adjustment:
     request_hash: str = ""
     request_id: str | None = None
 
+    def build_response(self, account: UserCredits) -> CreditAdjusted:
+        """Return the response; `account` is the account after the adjustment."""
+        return CreditAdjusted(
+            user_id=self.user_id,
+            amount=self.amount,
+            reason=self.reason,
+            actor=self.actor,
+            available_credits=account.available_credits,
+            max_credits=account.max_credits,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class HistoryFilter:
@@ -113,13 +129,16 @@ class HistoryFilter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def matches(self, row: CreditTransaction) -> bool:
-        """Return whether the filter selects `row`."""
-        return (
-            (self.transaction_type is None or row.transaction_type == self.transaction_type)
-            and (self.since is None or row.timestamp >= self.since)
-            and (self.until is None or row.timestamp < self.until)
-        )
+    def build_conditions(self, row: Any) -> list[Any]:
+        """Return the conditions on a transaction as booleans, or as SQL if `row` is the class itself."""
+        conditions = []
+        if self.transaction_type is not None:
+            conditions.append(row.transaction_type == self.transaction_type.value)
+        if self.since is not None:
+            conditions.append(row.timestamp >= self.since)
+        if self.until is not None:
+            conditions.append(row.timestamp < self.until)
+        return conditions
 
 
 UNFILTERED = HistoryFilter()
@@ -229,13 +248,12 @@ class CreditRepository(Protocol):
 
 async def compact_all(repository: CreditRepository, days: int) -> int:
     """Run all batches of `cleanup_old_transactions`; return the number of transactions compacted."""
-    compacted, last_id = 0, 0
-    while True:
+    compacted = 0
+    last_id: int | None = 0
+    while last_id is not None:
         batch = await repository.compact_transactions(days, last_id)
-        compacted += batch.compacted
-        if batch.last_id is None:
-            return compacted
-        last_id = batch.last_id
+        compacted, last_id = compacted + batch.compacted, batch.last_id
+    return compacted
 
 
 class CreditRepositories(Protocol):

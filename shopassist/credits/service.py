@@ -12,6 +12,7 @@ from uuid import uuid4
 import structlog
 
 from shopassist.credits.models import (
+    MAX_CREDITS,
     CreditAdjusted,
     CreditAdjustment,
     CreditPolicy,
@@ -81,17 +82,17 @@ class CreditService:
         if amount < 0:
             return False
         account = validate_user_id(user_id)
-        if amount == 0 or amount > self._policy.largest_amount:
+        if amount == 0 or amount > MAX_CREDITS:
             await self._ledger.get_or_create_account(account, is_guest)
             return amount == 0
         return (await self._ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
 
     async def reset_credits(self, user_id: str | None = None) -> None:
         """Refill one registered user now, or all registered users due for a reset. Never lower a balance."""
-        if user_id is not None:
+        if user_id is None:
+            await run_in_batches(self._ledger.reset_due_accounts, seconds=inf)
+        else:
             await self._ledger.reset(validate_user_id(user_id))
-            return
-        await run_in_batches(self._ledger.reset_due_accounts, seconds=inf)
 
     async def get_credit_status(self, user_id: str, is_guest: bool = False) -> CreditStatus:
         """Return the available credits and the time of the next reset."""
@@ -172,34 +173,14 @@ class AdjustmentService:
             request_hash=hash_adjustment(user_id, change),
             request_id=request_id,
         )
-        earlier = await self._find_earlier(adjustment)
-        if earlier is not None:
-            return earlier, True
         account = await self._ledger.adjust(adjustment)
-        if account is None:
-            # A concurrent call with the same key may have committed first.
-            earlier = await self._find_earlier(adjustment)
-            if earlier is None:
-                raise await self._explain_refusal(adjustment.user_id)
-            return earlier, True
-        adjusted = CreditAdjusted(
-            **change.model_dump(),
-            user_id=account.user_id,
-            actor=actor,
-            available_credits=account.available_credits,
-            max_credits=account.max_credits,
-        )
-        return adjusted, False
-
-    async def _find_earlier(self, adjustment: Adjustment) -> CreditAdjusted | None:
-        response = await find_response(
-            self._replays, adjustment.actor, adjustment.idempotency_key, adjustment.request_hash
-        )
-        return None if response is None else CreditAdjusted.model_validate(response)
-
-    async def _explain_refusal(self, user_id: str) -> NotFoundError | OverdrawError:
-        account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
-        return NotFoundError("There is no credit account of this user.") if account is None else OverdrawError()
+        if account is not None:
+            return adjustment.build_response(account), False
+        earlier = await find_response(self._replays, actor, idempotency_key, adjustment.request_hash)
+        if earlier is None:
+            account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
+            raise OverdrawError() if account else NotFoundError("There is no credit account of this user.")
+        return CreditAdjusted.model_validate(earlier), True
 
 
 async def find_response(
@@ -267,9 +248,7 @@ class LedgerReconciliationService:
 
     async def verify(self) -> ReconciliationReport | None:
         """Reconcile all accounts and log the number that drift."""
-        async for _ in self.iterate_pages():
-            pass
-        self._log_drift()
+        await self.verify_within(inf)
         return self.last_report
 
     async def verify_within(self, seconds: float) -> JobResult:
@@ -283,14 +262,11 @@ class LedgerReconciliationService:
             if page.last_user_id is not None and time.monotonic() >= give_up_at:
                 self._iteration = iteration
                 return JobResult.incomplete(accounts)
-        drifting = self._log_drift()
-        return JobResult(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`" if drifting else None)
-
-    def _log_drift(self) -> int:
-        drifting = self.last_report.drifting_accounts if self.last_report is not None else 0
-        if drifting:
-            logger.error("ledger_drift", count=drifting)
-        return drifting
+        if self.last_report is None or not self.last_report.drifting_accounts:
+            return JobResult(accounts)
+        drifting = self.last_report.drifting_accounts
+        logger.error("ledger_drift", count=drifting)
+        return JobResult(accounts, note=f"{drifting} accounts drift: `shopassist credits verify`")
 
     def build_status(self) -> dict[str, str | int]:
         """Return the last result for the health report."""

@@ -27,7 +27,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from shopassist.credits.models import CreditHold, Erasure, IdempotentAnswer, UserCredits
-from shopassist.credits.postgres.account_sql import LOCK_SUBJECTS
+from shopassist.credits.postgres.statements import LOCK_SUBJECTS
 from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock, UserHashFunction
 from shopassist.errors import AccountErasedError

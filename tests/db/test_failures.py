@@ -16,7 +16,6 @@ from sqlalchemy import text
 from containers import Container
 from shopassist.consent.models import UserConsentCreate
 from shopassist.credits.ports import Adjustment
-from shopassist.credits.postgres.requests import CreditRequestHandler
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.failures import BusyError, ReadOnlyError, ServerProcess
@@ -217,9 +216,7 @@ async def test_a_crowded_pool_answers_in_time_and_others_are_served(database_url
 async def test_only_the_backend_that_is_meant_is_ended(container: Container, database_url: str) -> None:
     """After a restart or a promotion another backend with its number and another start time is not ended."""
     await container.credit_ledger().get_or_create_account("a", is_guest=False)
-    takes = CreditRequestHandler(
-        container.database_manager(), container.credit_policy(), container.clock(), container.user_hasher()
-    )
+    takes = container.credit_ledger()
     innocent = await asyncpg.connect(database_url)
     query = "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
     pid, began = await innocent.fetchrow(query)

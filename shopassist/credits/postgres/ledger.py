@@ -1,22 +1,81 @@
 """Credit ledger in PostgreSQL: batched, guarded statements, each its own transaction."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic_core import to_json
 from sqlalchemy import TextClause
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import class_mapper
 
 from shopassist.audit.models import ADJUST_CREDITS
-from shopassist.credits.models import CreditPolicy, UserCredits
+from shopassist.credits.models import CreditPolicy, ErasedBalance, ErasureHistory, UserCredits, build_account
 from shopassist.credits.ports import Adjustment, Grant, HoldRequest, LedgerCounters, OpenHold, Settlement
-from shopassist.credits.postgres import account_sql, ledger_sql
-from shopassist.credits.postgres.requests import CreditRequest, CreditRequestHandler, HoldRelease, row_to_account
+from shopassist.credits.postgres import statements
 from shopassist.db.batcher import Batcher
 from shopassist.db.database import DatabaseManager
-from shopassist.db.failures import ConnectionLostError
+from shopassist.db.failures import ConnectionLostError, ServerProcess
 from shopassist.db.ports import Clock, UserHashFunction
+from shopassist.db.resilience import get_request_start
 from shopassist.db.statements import fetch, fetch_without_deadline
+from shopassist.errors import AccountErasedError, GuestLimitError, ShopAssistError, StorageUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRequest:
+    """A request to hold or deduct credits. An amount of 0 only reads the account, after a reset that is due.
+
+    `started_at` is when the caller's request was received, by `time.monotonic()`.
+    """
+
+    user_id: str
+    is_guest: bool
+    amount: int
+    operation_id: UUID
+    is_hold: bool = False
+    description: str | None = None
+    question_hash: str | None = None
+    idempotency_key: str | None = None
+    network: str | None = None
+    started_at: float = field(default_factory=get_request_start)
+
+    @property
+    def group(self) -> tuple[str, tuple[int, bool]]:
+        """The user, and what requests of one user in a batch must share so that SQL can count their grants."""
+        return self.user_id, (self.amount, self.is_guest)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRelease:
+    """The end of a hold: settled, or voided if there is no settlement."""
+
+    hold_id: UUID
+    user_id: str
+    settlement: Settlement | None = None
+
+
+REQUEST_FIELDS = tuple(CreditRequest.__dataclass_fields__)
+ACCOUNT_COLUMNS = tuple(column.key for column in class_mapper(UserCredits).column_attrs)
+create_account_instance = class_mapper(UserCredits).class_manager.new_instance
+
+
+def build_arrays(rows: Sequence[Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Return an array for each field, as the statements for batches bind them."""
+    return {name: [getattr(row, name) for row in rows] for name in fields}
+
+
+def row_to_account(row: Any) -> UserCredits:
+    """Return the account in a row with all columns. Like the ORM, skip validation."""
+    account: UserCredits = create_account_instance()
+    account.__dict__.update({column: row[column] for column in ACCOUNT_COLUMNS})
+    return account
+
+
+GrantsByOperation = dict[UUID, Grant | Exception]
+RequestStep = Callable[[Sequence[CreditRequest]], Awaitable[GrantsByOperation]]
 
 
 class PostgresCreditLedger:
@@ -34,12 +93,12 @@ class PostgresCreditLedger:
         self._manager = manager
         self._policy = policy
         self._clock = clock
+        self._hash_user = hash_user
         self._counters = counters
         observe = manager.counters.batches.observe
         self._account_reads = Batcher(self._read, on_batch=lambda size: observe(size, "account"))
-        self._handler = CreditRequestHandler(manager, policy, clock, hash_user)
         self._credit_requests = Batcher(
-            self._handler.execute, group_of=self._handler.group_key, on_batch=lambda size: observe(size, "take")
+            self._execute, group_of=lambda request: request.group, on_batch=lambda size: observe(size, "take")
         )
         # Two releases of one hold never share a statement: its result could not tell which of them closed it.
         self._hold_releases = Batcher(
@@ -57,7 +116,7 @@ class PostgresCreditLedger:
 
     async def register_guest(self, user_id: str) -> UserCredits:
         credits_ = self._policy.max_registered_credits
-        await self._run_idempotent(account_sql.REGISTER_ACCOUNT, user_id=user_id, credits=credits_)
+        await self._run(statements.REGISTER_ACCOUNT, repeatable=True, user_id=user_id, credits=credits_)
         return await self.get_or_create_account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
@@ -78,10 +137,8 @@ class PostgresCreditLedger:
         return self._counters.record(await self._credit_requests.submit(hold), is_hold=True)
 
     async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
-        rows = await self._run_idempotent(
-            ledger_sql.SELECT_OPEN_HOLDS, user_id=user_id, question_hash=question_hash, key=idempotency_key
-        )
-        return [OpenHold(row["question_hash"], row["idempotency_key"]) for row in rows]
+        parameters = {"user_id": user_id, "question_hash": question_hash, "key": idempotency_key}
+        return [OpenHold(*row) for row in await self._run(statements.SELECT_OPEN_HOLDS, repeatable=True, **parameters)]
 
     async def settle(self, settlement: Settlement) -> bool:
         settled = await self._hold_releases.submit(HoldRelease(settlement.hold_id, settlement.user_id, settlement))
@@ -94,8 +151,8 @@ class PostgresCreditLedger:
         return voided
 
     async def void_expired(self, limit: int = 1000) -> int:
-        rows = await self._run_idempotent(ledger_sql.SELECT_EXPIRED_HOLDS, limit=limit)
-        expired = sum(await self._close([HoldRelease(row["hold_id"], row["user_id"]) for row in rows])) if rows else 0
+        rows = await self._run(statements.SELECT_EXPIRED_HOLDS, repeatable=True, limit=limit)
+        expired = sum(await self._close([HoldRelease(*row) for row in rows])) if rows else 0
         self._counters.expired += expired
         return expired
 
@@ -103,66 +160,80 @@ class PostgresCreditLedger:
         try:
             return await self._adjust_once(adjustment)
         except ConnectionLostError as lost:
-            if not await self._handler.find_committed({adjustment.operation_id: adjustment.user_id}, lost.backend):
+            if not await self.find_committed({adjustment.operation_id: adjustment.user_id}, lost.backend):
                 return await self._adjust_once(adjustment)
         return await self.get_or_create_account(adjustment.user_id, is_guest=False)
 
     async def reset(self, user_id: str) -> None:
-        await self._run_idempotent(account_sql.RESET_ACCOUNT, user_id=user_id)
+        await self._run(statements.RESET_ACCOUNT, repeatable=True, user_id=user_id)
 
     async def reset_due_accounts(self, limit: int = 1000) -> int:
         interval = self._policy.reset_interval
-        [row] = await self._run_idempotent(account_sql.RESET_DUE_ACCOUNTS, interval=interval, limit=limit)
+        [row] = await self._run(statements.RESET_DUE_ACCOUNTS, repeatable=True, interval=interval, limit=limit)
         return int(row[0])
 
     async def delete_old_guest_counts(self, limit: int = 1000) -> int:
-        [row] = await fetch_without_deadline(
-            self._manager, account_sql.DELETE_OLD_GUEST_COUNTS, limit=limit, instant=self._clock.instant()
-        )
-        return int(row[0])
+        instant = self._clock.instant()
+        statement = statements.DELETE_OLD_GUEST_COUNTS
+        return len(await fetch_without_deadline(self._manager, statement, limit=limit, instant=instant))
+
+    async def find_committed(self, operations: dict[UUID, str], backend: ServerProcess | None) -> set[UUID]:
+        """Return which operations, by id and user id, were granted or settled.
+
+        `backend` executed the statement and may still do so: it is terminated first. Where that is not possible
+        (PgBouncer hides the process ids), the locks wait for a statement that still runs.
+        """
+        parameters = {"user_ids": list(operations.values()), "operation_ids": list(operations)}
+        if backend is not None:
+            await self._run(statements.TERMINATE_BACKEND, repeatable=True, pid=backend.pid, began=backend.started_at)
+
+        async def read() -> set[UUID]:
+            async with self._manager.session() as session:
+                await session.execute(statements.LOCK_ACCOUNTS, parameters)
+                return set((await session.execute(statements.SELECT_COMMITTED_OPERATIONS, parameters)).scalars())
+
+        return await self._manager.resilience.run(read, repeatable=True)
 
     async def _adjust_once(self, adjustment: Adjustment) -> UserCredits | None:
         rows = await self._run(
-            account_sql.ADJUST_ACCOUNT,
-            user_id=adjustment.user_id,
-            amount=adjustment.amount,
-            reason=adjustment.reason,
-            actor=adjustment.actor,
+            statements.ADJUST_ACCOUNT,
             act=ADJUST_CREDITS,
-            request_id=adjustment.request_id,
-            operation_id=adjustment.operation_id,
-            idempotency_key=adjustment.idempotency_key,
-            request_hash=adjustment.request_hash,
             replay_lifetime=self._policy.replay_lifetime,
+            **asdict(adjustment),
         )
         return row_to_account(rows[0]) if rows else None
 
+    async def _fetch_accounts(self, user_ids: Sequence[str]) -> dict[str, Any]:
+        """Return the rows of accounts by user id, with `due` for those due for a reset."""
+        parameters = {"user_ids": list(set(user_ids)), "interval": self._policy.reset_interval}
+        rows = await self._run(statements.SELECT_ACCOUNTS, repeatable=True, **parameters)
+        return {row["user_id"]: row for row in rows}
+
     async def _read(self, user_ids: Sequence[str]) -> list[UserCredits | None]:
         """Return each account, or None if it is missing or due for a reset."""
-        interval = self._policy.reset_interval
-        rows = await self._run_idempotent(ledger_sql.SELECT_ACCOUNTS, user_ids=list(set(user_ids)), interval=interval)
-        found = {row["user_id"]: row for row in rows if not row["due"]}
-        return [row_to_account(found[user_id]) if user_id in found else None for user_id in user_ids]
+        rows = await self._fetch_accounts(user_ids)
+        found = [rows.get(user_id) for user_id in user_ids]
+        return [None if row is None or row["due"] else row_to_account(row) for row in found]
 
-    async def _close(self, requests: Sequence[HoldRelease]) -> list[bool]:
+    async def _close(self, releases: Sequence[HoldRelease]) -> list[bool]:
         """Close holds; return which were closed by this call. Safe to repeat, so it is after a lost connection."""
         try:
-            closed = await self._close_once(requests)
+            closed = await self._close_once(releases)
         except ConnectionLostError:
-            closed = await self._close_once(requests)
-            unsure = [request for request in requests if request.hold_id not in closed]
-            settled = await self._handler.find_committed({request.hold_id: request.user_id for request in unsure}, None)
+            closed = await self._close_once(releases)
+            unsure = [release for release in releases if release.hold_id not in closed]
+            settled = await self.find_committed({release.hold_id: release.user_id for release in unsure}, None)
             closed |= {r.hold_id for r in unsure if (r.hold_id in settled) == (r.settlement is not None)}
-        return [request.hold_id in closed for request in requests]
+        return [release.hold_id in closed for release in releases]
 
-    async def _close_once(self, requests: Sequence[HoldRelease]) -> set[UUID]:
-        settlements = [request.settlement for request in requests]
+    async def _close_once(self, releases: Sequence[HoldRelease]) -> set[UUID]:
+        settlements = [release.settlement for release in releases]
         answers = [settlement and settlement.answer for settlement in settlements]
         replays = [settlement and settlement.replay for settlement in settlements]
         rows = await self._run(
-            ledger_sql.CLOSE_HOLDS,
-            hold_ids=[request.hold_id for request in requests],
-            user_ids=[request.user_id for request in requests],
+            statements.CLOSE_HOLDS,
+            hold_ids=[release.hold_id for release in releases],
+            user_ids=[release.user_id for release in releases],
             settled=[settlement is not None for settlement in settlements],
             descriptions=[settlement and settlement.description for settlement in settlements],
             hashes=[answer and answer.query_hash for answer in answers],
@@ -175,8 +246,153 @@ class PostgresCreditLedger:
         )
         return {row["hold_id"] for row in rows}
 
-    async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-        return await fetch(self._manager, statement, instant=self._clock.instant(), **parameters)
+    async def _execute(self, requests: Sequence[CreditRequest]) -> list[Grant | Exception]:
+        """Return a grant or an error for each request. Raise only if nothing has been committed."""
+        grants: GrantsByOperation = {}
+        for step in (self._deduct, self._take, self._create_and_take):
+            rest = [request for request in requests if request.operation_id not in grants]
+            if rest:
+                try:
+                    grants |= await self._execute_idempotently(step, rest)
+                except Exception as error:
+                    if not grants:
+                        raise
+                    # The other requests are committed, and their callers must get the grants.
+                    grants |= await self._execute_singly(rest, error)
+        return [grants[request.operation_id] for request in requests]
 
-    async def _run_idempotent(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-        return await fetch(self._manager, statement, repeatable=True, instant=self._clock.instant(), **parameters)
+    async def _execute_singly(self, requests: Sequence[CreditRequest], error: Exception) -> GrantsByOperation:
+        """Execute each request alone after a batch failed, so that a faulty request fails alone."""
+        if len(requests) == 1 or isinstance(error, StorageUnavailableError):
+            return {request.operation_id: error for request in requests}
+        grants: GrantsByOperation = {}
+        for request in requests:
+            try:
+                [grants[request.operation_id]] = await self._execute([request])
+            except Exception as own:  # noqa: BLE001 - each caller gets the error of their own request
+                grants[request.operation_id] = own
+        return grants
+
+    async def _execute_idempotently(self, step: RequestStep, requests: Sequence[CreditRequest]) -> GrantsByOperation:
+        """Execute a step. If the connection is lost, find what was committed before executing the rest."""
+        try:
+            return await step(requests)
+        except ConnectionLostError as lost:
+            operations = {request.operation_id: request.user_id for request in requests}
+            committed = await self.find_committed(operations, lost.backend)
+        accounts = await self._fetch_accounts([operations[operation_id] for operation_id in committed])
+        grants: GrantsByOperation = {
+            operation_id: Grant(True, row_to_account(accounts[operations[operation_id]]), already_answered=None)
+            for operation_id in committed
+        }
+        rest = [request for request in requests if request.operation_id not in committed]
+        return grants | (await step(rest) if rest else {})
+
+    async def _deduct(self, requests: Sequence[CreditRequest]) -> GrantsByOperation:
+        """Execute a batch that only deducts, for accounts that exist and are not due for a reset."""
+        if any(request.is_hold or not request.amount for request in requests):
+            return {}
+        counts: Counter[str] = Counter()
+        turns = []
+        for request in requests:
+            counts[request.user_id] += 1
+            turns.append(counts[request.user_id])
+        arrays = build_arrays(requests, REQUEST_FIELDS)
+        rows = await self._run(statements.DEDUCT_CREDITS, turn=turns, interval=self._policy.reset_interval, **arrays)
+        accounts = {row["user_id"]: row for row in rows}
+        grants: GrantsByOperation = {}
+        for request, turn in zip(requests, turns, strict=True):
+            row = accounts.get(request.user_id)
+            if row is not None:
+                account = row_to_account(row)
+                may_deduct = account.is_guest or not request.is_guest
+                affordable = account.available_credits // request.amount if may_deduct else 0
+                granted = min(counts[request.user_id], affordable)
+                account.__dict__["available_credits"] -= granted * request.amount
+                if granted:
+                    account.__dict__["updated_at"] = row["instant"]
+                grants[request.operation_id] = Grant(turn <= granted, account)
+        return grants
+
+    async def _take(self, requests: Sequence[CreditRequest]) -> GrantsByOperation:
+        """Execute a batch of holds, deductions and reads, for accounts that exist."""
+        rows = await self._run(
+            statements.TAKE_CREDITS,
+            interval=self._policy.reset_interval,
+            lifetime=self._policy.hold_lifetime,
+            **build_arrays(requests, REQUEST_FIELDS),
+        )
+        return {
+            requests[row["position"] - 1].operation_id: Grant(
+                row["granted"], row_to_account(row), row["is_in_progress"], row["already_answered"]
+            )
+            for row in rows
+        }
+
+    async def _create_and_take(self, requests: Sequence[CreditRequest]) -> GrantsByOperation:
+        async def create() -> dict[str, ShopAssistError]:
+            async with self._manager.session() as session:
+                return await self._create_accounts(session, requests)
+
+        refused = await self._manager.resilience.run(create, repeatable=True)
+        grants: GrantsByOperation = {
+            request.operation_id: refused[request.user_id] for request in requests if request.user_id in refused
+        }
+        created = [request for request in requests if request.user_id not in refused]
+        if created:
+            grants |= await self._take(created)
+        # An account that is missing now was erased between the two steps.
+        return {request.operation_id: AccountErasedError() for request in created} | grants
+
+    async def _create_accounts(
+        self, session: AsyncSession, requests: Sequence[CreditRequest]
+    ) -> dict[str, ShopAssistError]:
+        """Create the missing accounts that are allowed; return the errors of refused ones by user id."""
+        hashes = {request.user_id: self._hash_user(request.user_id) for request in requests}
+        histories = await self._read_erasure_histories(session, list(hashes.values()))
+        new: dict[str, tuple[UserCredits, str | None]] = {}
+        refused: dict[str, ShopAssistError] = {}
+        for request in requests:
+            user_id, is_guest, history = request.user_id, request.is_guest, histories[hashes[request.user_id]]
+            try:
+                account = build_account(user_id, is_guest, history, self._policy, request.started_at)
+            except ShopAssistError as error:
+                refused[user_id] = error
+            else:
+                new.setdefault(user_id, (account, request.network if is_guest else None))
+        existing = await self._insert_accounts(session, new) if new else set()
+        refused |= {user_id: GuestLimitError() for user_id in new.keys() - existing}
+        # Of several requests of one user, one may be refused and another create the account.
+        return {user_id: error for user_id, error in refused.items() if user_id not in existing}
+
+    async def _read_erasure_histories(self, session: AsyncSession, hashes: list[str]) -> dict[str, ErasureHistory]:
+        parameters = {"subjects": hashes, "instant": self._clock.instant()}
+        await session.execute(statements.LOCK_SUBJECTS_SHARED, parameters)
+        histories = {}
+        for row in (await session.execute(statements.SELECT_ERASURE_HISTORY, parameters)).mappings():
+            columns = {name: row[name] for name in ErasedBalance.model_fields}
+            balance = None if row["forget_at"] is None else ErasedBalance(**columns)
+            history = ErasureHistory(row["instant"], row["is_erasing"], row["erased_at"], balance)
+            histories[row["subject_hash"]] = history
+        return histories
+
+    async def _insert_accounts(
+        self, session: AsyncSession, new: Mapping[str, tuple[UserCredits, str | None]]
+    ) -> set[str]:
+        """Insert the accounts that are missing and allowed, given with the networks of guests.
+
+        Return the user ids that have an account afterwards.
+        """
+        accounts, networks = zip(*new.values(), strict=True)
+        parameters = build_arrays(accounts, ACCOUNT_COLUMNS) | {
+            "network": networks,
+            "guests_per_network": self._policy.guest_accounts_per_network,
+            "instant": self._clock.instant(),
+        }
+        for spare in (await session.execute(statements.INSERT_ACCOUNTS, parameters)).mappings().all():
+            await session.execute(statements.DECREMENT_GUEST_COUNT, dict(spare))
+        existing = await session.execute(statements.SELECT_EXISTING_ACCOUNTS, {"user_ids": list(new)})
+        return set(existing.scalars())
+
+    async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
+        return await fetch(self._manager, statement, repeatable=repeatable, instant=self._clock.instant(), **parameters)

@@ -8,18 +8,52 @@ from typing import Any
 from sqlalchemy import TextClause, text, update
 from sqlmodel import col, select
 
-from shopassist.credits.models import (
-    AccountReconciliation,
-    CreditPolicy,
-    CreditTransaction,
-    ReconciliationPage,
-    UserCredits,
-)
+from shopassist.credits.models import CreditPolicy, CreditTransaction, ReconciliationPage, UserCredits, find_drifts
 from shopassist.credits.ports import UNFILTERED, CompactionBatch, HistoryFilter, IdempotencyRecord, compact_all
-from shopassist.credits.postgres.account_sql import ALLOW_COMPACTION, COMPACT_TRANSACTIONS
+from shopassist.credits.postgres.statements import DELETE_EXPIRED_IDEMPOTENT_ANSWERS
 from shopassist.db.database import BaseRepository, DatabaseManager
 from shopassist.db.ports import Clock
 from shopassist.db.statements import fetch, fetch_without_deadline
+
+# The ledger's trigger allows changes in a transaction with this setting. The lock admits one compaction at a time: two
+# of the same rows would deadlock. Transactions that only add rows do not wait for it.
+ALLOW_COMPACTION = text("""
+SELECT set_config('shopassist.ledger_maintenance', 'on', true),
+       pg_advisory_xact_lock(hashtextextended('shopassist.ledger_maintenance', 0))
+""")
+
+# A user's newest row that is old enough becomes the opening row of all rows up to it. Its amount is their sum rather
+# than its own balance_after, so that the sum of the ledger does not change even if a balance_after is wrong. The join
+# reads a few users through (user_id, id), never the whole table. A lone opening row is not compacted again.
+COMPACT_TRANSACTIONS = text("""
+WITH batch AS MATERIALIZED (
+    SELECT id, user_id,
+           "timestamp" < COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:age AS interval) AS is_old
+    FROM credit_transactions WHERE id > CAST(:after_id AS bigint) ORDER BY id LIMIT CAST(:limit AS bigint)
+), last_old AS MATERIALIZED (
+    SELECT user_id, max(id) AS id FROM batch WHERE is_old GROUP BY user_id
+), compacted AS MATERIALIZED (
+    SELECT n.id, before.*
+    FROM last_old n CROSS JOIN LATERAL (
+        SELECT array_agg(t.id) AS ids, sum(t.amount) AS total,
+               count(*) FILTER (WHERE t.transaction_type <> 'opening') AS rows
+        FROM credit_transactions t WHERE t.user_id = n.user_id AND t.id <= n.id
+    ) AS before
+    WHERE before.rows > 0
+), opened AS (
+    UPDATE credit_transactions t
+    SET transaction_type = 'opening', amount = c.total, description = 'Balance of older transactions',
+        operation_id = NULL, actor = NULL
+    FROM compacted c WHERE t.id = c.id AND c.total <> 0
+), removed AS (
+    DELETE FROM credit_transactions t
+    WHERE t.id = ANY(ARRAY(
+        SELECT u.id FROM compacted c, unnest(c.ids) AS u(id) WHERE u.id <> c.id OR c.total = 0
+    ))
+)
+SELECT (SELECT COALESCE(sum(rows), 0) FROM compacted) AS compacted,
+       (SELECT max(id) FROM batch HAVING bool_or(is_old)) AS last_id
+""")
 
 
 class PostgresCreditRepository(BaseRepository):
@@ -58,27 +92,16 @@ class PostgresCreditRepository(BaseRepository):
         statement = select(row).where(col(row.user_id) == user_id).order_by(col(row.id).desc()).limit(limit)
         if before_id is not None:
             statement = statement.where(col(row.id) < before_id)
-        if filter_.transaction_type is not None:
-            statement = statement.where(col(row.transaction_type) == filter_.transaction_type.value)
-        if filter_.since is not None:
-            statement = statement.where(col(row.timestamp) >= filter_.since)
-        if filter_.until is not None:
-            statement = statement.where(col(row.timestamp) < filter_.until)
-        return list((await self.session.execute(statement)).scalars())
+        return list((await self.session.execute(statement.where(*filter_.build_conditions(row)))).scalars())
 
     async def cleanup_old_transactions(self, days: int = 90) -> int:
         return await compact_all(self, days)
 
     async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
         await self.session.execute(ALLOW_COMPACTION)
-        parameters = {
-            "instant": self.clock.instant(),
-            "age": timedelta(days=days),
-            "after_id": after_id,
-            "limit": limit,
-        }
-        row = (await self.session.execute(COMPACT_TRANSACTIONS, parameters)).one()
-        return CompactionBatch(row.compacted, row.last_id)
+        age, instant = timedelta(days=days), self.clock.instant()
+        parameters = {"instant": instant, "age": age, "after_id": after_id, "limit": limit}
+        return CompactionBatch(*(await self.session.execute(COMPACT_TRANSACTIONS, parameters)).one())
 
 
 SELECT_ACCOUNT_PAGE = text("""
@@ -87,7 +110,7 @@ FROM (SELECT user_id FROM user_credits WHERE user_id > CAST(:after AS text) ORDE
 """)
 
 # One statement reads one snapshot, which has each debit, settlement or compaction completely or not at all. The rules
-# are in `AccountReconciliation.find_drifts`; the last condition only avoids sending accounts that satisfy them.
+# are in `find_drifts`; the last condition only avoids sending accounts that satisfy them.
 RECONCILE_ACCOUNTS = text("""
 WITH account AS (
     SELECT user_id, CAST(available_credits AS bigint) + held_credits AS balance, held_credits AS held
@@ -146,19 +169,7 @@ class PostgresLedgerReconciliation:
         rows = list(await fetch_without_deadline(self._manager, RECONCILE_ACCOUNTS, after=after_user_id, last=last))
         if last is None:
             rows += await fetch_without_deadline(self._manager, RECONCILE_ERASING_ACCOUNTS)
-        results = [
-            AccountReconciliation(
-                user_id=row["user_id"],
-                balance=row["balance"],
-                held=row["held"],
-                ledger=int(row["ledger"]),
-                last_balance=row["last_balance"],
-                open_holds=int(row["open_holds"]),
-            )
-            for row in rows
-        ]
-        drifts = tuple(drift for result in results for drift in result.find_drifts())
-        return ReconciliationPage(page["accounts"], drifts, last)
+        return ReconciliationPage(page["accounts"], tuple(drift for row in rows for drift in find_drifts(*row)), last)
 
 
 SELECT_IDEMPOTENT_ANSWER = text("""
@@ -178,13 +189,6 @@ SET request_hash = excluded.request_hash, response = excluded.response, expires_
 WHERE a.expires_at < COALESCE(CAST(:instant AS timestamptz), now())
 """)
 
-DELETE_EXPIRED_IDEMPOTENT_ANSWERS = text("""
-DELETE FROM idempotent_answers WHERE ctid = ANY(ARRAY(
-    SELECT ctid FROM idempotent_answers
-    WHERE expires_at < COALESCE(CAST(:instant AS timestamptz), now()) ORDER BY expires_at LIMIT :limit
-)) RETURNING true
-""")
-
 
 class PostgresIdempotencyStore:
     """Implements `IdempotencyStore`."""
@@ -197,7 +201,7 @@ class PostgresIdempotencyStore:
 
     async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         rows = await self._run(SELECT_IDEMPOTENT_ANSWER, user_id=user_id, idempotency_key=idempotency_key)
-        return IdempotencyRecord(*rows[0].values()) if rows else None
+        return IdempotencyRecord(*rows[0]) if rows else None
 
     async def store(self, record: IdempotencyRecord) -> None:
         await self._run(
