@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -142,24 +143,19 @@ RETRY_SECONDS = 30
 MIN_RSA_BITS = 2048
 
 
-def build_jwks_fetcher(issuer: str) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Return a function that fetches the JWKS of `issuer` (with its trailing slash).
+async def fetch_jwks(issuer: str) -> dict[str, Any]:
+    """Return the JWKS of `issuer` (with its trailing slash), from Auth0's path or the one that its discovery names.
 
-    It tries the path that Auth0 uses, then the one in the discovery document. It raises `httpx.HTTPError` or
-    `ValueError` when there is no valid document.
+    Raises `httpx.HTTPError` or `ValueError` when there is no valid document.
     """
-
-    async def fetch() -> dict[str, Any]:
-        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False) as client:
-            try:
-                return await fetch_document(client, f"{issuer}{JWKS_PATH}")
-            except (httpx.HTTPStatusError, json.JSONDecodeError):
-                discovery = await fetch_document(client, f"{issuer}{DISCOVERY_PATH}")
-            if str(discovery.get("issuer")).rstrip("/") != issuer.rstrip("/"):
-                raise ValueError("The document is another issuer's (OpenID Connect Discovery, section 4.3).")
-            return await fetch_document(client, str(discovery.get("jwks_uri")))
-
-    return fetch
+    async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS, follow_redirects=False) as client:
+        try:
+            return await fetch_document(client, f"{issuer}{JWKS_PATH}")
+        except (httpx.HTTPStatusError, json.JSONDecodeError):
+            discovery = await fetch_document(client, f"{issuer}{DISCOVERY_PATH}")
+        if str(discovery.get("issuer")).rstrip("/") != issuer.rstrip("/"):
+            raise ValueError("The document is another issuer's (OpenID Connect Discovery, section 4.3).")
+        return await fetch_document(client, str(discovery.get("jwks_uri")))
 
 
 async def fetch_document(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
@@ -316,7 +312,7 @@ def token_verifier(settings: Settings) -> TokenVerifier:
     issuers = []
     identity = settings.identity
     if identity.issuer and identity.audience:
-        keys = IssuerKeys(build_jwks_fetcher(identity.issuer))
+        keys = IssuerKeys(partial(fetch_jwks, identity.issuer))
         issuers.append(Issuer(identity.issuer_names, identity.audience, keys.get))
     if is_for_local_use(settings):
         own = DevelopmentIssuer(settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -59,29 +59,19 @@ class Assistant(Protocol):
         """Return the answer to `query`. Raises a `ShopAssistError` when there is none."""
 
 
+@dataclass(slots=True)
 class QueryService:
-    """Answers shoppers' questions and charges for the answers."""
+    """Answers shoppers' questions and charges for the answers; `flights` and `stale` are shared by the process."""
 
-    def __init__(
-        self,
-        cache: QueryCacheService,
-        credits_: CreditService,
-        ledger: CreditLedger,
-        replays: IdempotencyStore,
-        flights: SingleFlight[WorkOutcome],
-        stale: StaleAnswers,
-        assistant: Assistant,
-        timeout_seconds: float,
-    ) -> None:
-        """Let the assistant work for at most `timeout_seconds`; `flights` and `stale` are shared by the process."""
-        self._cache = cache
-        self._credits = credits_
-        self._ledger = ledger
-        self._replays = replays
-        self._flights = flights
-        self._stale = stale
-        self._assistant = assistant
-        self._timeout_seconds = timeout_seconds
+    cache: QueryCacheService
+    credits_: CreditService
+    ledger: CreditLedger
+    replays: IdempotencyStore
+    flights: SingleFlight[WorkOutcome]
+    stale: StaleAnswers
+    assistant: Assistant
+    timeout_seconds: float
+    """Time limit of the assistant."""
 
     async def answer(
         self,
@@ -104,7 +94,7 @@ class QueryService:
         account), `KeyReusedError`, `KeyInFlightError` and `ClientGoneError`.
         """
         context = request.build_context()
-        query_hash = self._cache.generate_query_hash(request.query, context.serialize())
+        query_hash = self.cache.generate_query_hash(request.query, context.serialize())
         question = Question(user_id, is_guest, request.query, context, query_hash, idempotency_key, network)
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -116,7 +106,7 @@ class QueryService:
                     quota = None
                 cached = await self._find_cached(question)
             except StorageUnavailableError:
-                stale = self._stale.find(query_hash)
+                stale = self.stale.find(query_hash)
                 if stale is None:
                     raise
                 outcome = QueryOutcome(Answer.model_validate_json(stale), account=None, cached=True)
@@ -129,29 +119,29 @@ class QueryService:
 
     async def _find_replay(self, question: Question) -> QueryResponse | None:
         key = question.idempotency_key
-        response = await find_response(self._replays, question.user_id, key, question.query_hash)
+        response = await find_response(self.replays, question.user_id, key, question.query_hash)
         return None if response is None else QueryResponse.model_validate(response)
 
     async def _consume_quota(self, question: Question, quota: RequestQuota) -> None:
         """Count the question, unless it joins running work of the caller in this or another process."""
-        if self._flights.get(question.flight_key):
+        if self.flights.get(question.flight_key):
             return
         try:
             quota.consume()
         except RateLimitedError:
             with suppress(StorageUnavailableError):
                 key = question.idempotency_key
-                if await self._ledger.list_open_holds(question.user_id, question.query_hash, key):
+                if await self.ledger.list_open_holds(question.user_id, question.query_hash, key):
                     return
             raise
 
     async def _find_cached(self, question: Question) -> QueryResponse | None:
-        epoch = self._stale.epoch
-        stored = await self._cache.get_cached_result(question.query_hash)
+        epoch = self.stale.epoch
+        stored = await self.cache.get_cached_result(question.query_hash)
         if stored is None:
             return None
         answer = Answer.model_validate(stored)
-        self._stale.add_found(question.query_hash, answer, epoch)
+        self.stale.add_found(question.query_hash, answer, epoch)
         return await self._store_replay(question, QueryOutcome(answer, await self._get_account(question), cached=True))
 
     async def _work_or_join(
@@ -159,11 +149,11 @@ class QueryService:
     ) -> QueryResponse | None:
         """Work on the question, or join running work on it by the same caller. None: look for its answer again."""
         key = question.idempotency_key
-        if key is not None and self._flights.get(question.flight_key):
+        if key is not None and self.flights.get(question.flight_key):
             await self._is_held(question)
-        flight = joined = self._flights.get(question.flight_key)
+        flight = joined = self.flights.get(question.flight_key)
         if flight is None:
-            flight = self._flights.start(question.flight_key, lambda abandoned: self._work(question, abandoned), key)
+            flight = self.flights.start(question.flight_key, lambda abandoned: self._work(question, abandoned), key)
         elif key is not None and flight.idempotency_key == key:
             raise KeyInFlightError
         try:
@@ -189,7 +179,7 @@ class QueryService:
             idempotency_key=question.idempotency_key,
             network=question.network,
         )
-        grant = await self._ledger.place_hold(hold)
+        grant = await self.ledger.place_hold(hold)
         if grant.already_answered:
             return None
         if not grant.granted:
@@ -198,16 +188,16 @@ class QueryService:
         try:
             if grant.already_answered is None and await self._is_answered(question):
                 with suppress(ShopAssistError):
-                    await self._ledger.void(hold.hold_id, hold.user_id)
+                    await self.ledger.void(hold.hold_id, hold.user_id)
                 return None
             answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return QueryOutcome(answer, grant.account, charged=QUESTION_COST)
         except BaseException:
             with suppress(ShopAssistError):
-                await self._ledger.void(hold.hold_id, hold.user_id)
+                await self.ledger.void(hold.hold_id, hold.user_id)
             raise
-        await self._ledger.void(hold.hold_id, hold.user_id)
+        await self.ledger.void(hold.hold_id, hold.user_id)
         grant.account.available_credits += QUESTION_COST
         return QueryOutcome(answer or FAILED_ANSWER, grant.account, error=None if answer else ASSISTANT_FAILED)
 
@@ -226,22 +216,22 @@ class QueryService:
 
         Raises `KeyInFlightError` when one is open under the question's key, `KeyReusedError` if for another question.
         """
-        holds = await self._ledger.list_open_holds(question.user_id, question.query_hash, question.idempotency_key)
+        holds = await self.ledger.list_open_holds(question.user_id, question.query_hash, question.idempotency_key)
         for hold in holds:
             if hold.idempotency_key is not None and hold.idempotency_key == question.idempotency_key:
                 raise KeyInFlightError if hold.question_hash == question.query_hash else KeyReusedError
         return bool(holds)
 
     async def _is_answered(self, question: Question) -> bool:
-        return await self._find_replay(question) is not None or await self._cache.is_cached(question.query_hash)
+        return await self._find_replay(question) is not None or await self.cache.is_cached(question.query_hash)
 
     async def _ask(self, question: Question, abandoned: asyncio.Future[None]) -> Answer | None:
         """Return the assistant's answer; None when it failed, timed out or no caller waits any more."""
         with span("assistant"):
-            task = asyncio.ensure_future(self._assistant.answer(question.query, question.context))
+            task = asyncio.ensure_future(self.assistant.answer(question.query, question.context))
             ends: list[asyncio.Future[Any]] = [task, abandoned]
             try:
-                await asyncio.wait(ends, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(ends, timeout=self.timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
                 if abandoned.done():
                     return None
                 if not task.done() or task.cancelled():
@@ -257,30 +247,30 @@ class QueryService:
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         """Settle the hold and store the answer in one commit; return False when the hold has expired."""
         response = self._build_response(question, QueryOutcome(answer, account, charged=QUESTION_COST))
-        stored = self._cache.to_store(question.query_hash, answer.to_json())
-        epoch = self._stale.epoch
+        stored = self.cache.to_store(question.query_hash, answer.to_json())
+        epoch = self.stale.epoch
         replay = build_replay(question, response)
-        settled = await self._ledger.settle(
+        settled = await self.ledger.settle(
             Settlement(hold.hold_id, hold.user_id, DEDUCTION_DESCRIPTION, stored, replay)
         )
         if settled:
-            self._stale.add_new(stored, epoch)
+            self.stale.add_new(stored, epoch)
         return settled
 
     async def _store_replay(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
         """Return the response, stored under the question's key."""
         response = self._build_response(question, outcome)
         if replay := build_replay(question, response):
-            await self._replays.store(replay)
+            await self.replays.store(replay)
         return response
 
     async def _get_account(self, question: Question) -> UserCredits:
-        return await self._credits.get_caller_account(question.user_id, question.is_guest, question.network)
+        return await self.credits_.get_caller_account(question.user_id, question.is_guest, question.network)
 
     def _build_response(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
         """Return the response with the caller's credits after the outcome."""
         answer, account = outcome.answer, outcome.account
-        credits_ = UNKNOWN_CREDITS if account is None else self._credits.build_status(account).__dict__
+        credits_ = UNKNOWN_CREDITS if account is None else self.credits_.build_status(account).__dict__
         metadata = QueryMetadata(
             cached=outcome.cached,
             cache_hit=outcome.cached,
@@ -302,20 +292,15 @@ class QueryService:
 
     def _build_exhausted_error(self, account: UserCredits) -> CreditsExhaustedError:
         """Return the error, which tells the caller how to get credits."""
-        status = self._credits.build_status(account)
+        status = self.credits_.build_status(account)
         when = status.next_reset_time
         description = (
             "You have used all your guest credits. Log in to get more."
             if when is None
             else f"You have used all your credits. They come back at {when:%Y-%m-%d %H:%M} UTC."
         )
-        return CreditsExhaustedError(
-            description,
-            available_credits=status.available_credits,
-            max_credits=status.max_credits,
-            is_guest=status.is_guest,
-            error_description=description,
-        )
+        shown = status.model_dump(include={"available_credits", "max_credits", "is_guest"})
+        return CreditsExhaustedError(description, **shown, error_description=description)
 
 
 def build_replay(question: Question, response: QueryResponse) -> IdempotencyRecord | None:

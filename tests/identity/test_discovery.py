@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shopassist.identity.tokens import MAX_DOCUMENT_BYTES, build_jwks_fetcher, is_trusted_url
+from shopassist.identity.tokens import MAX_DOCUMENT_BYTES, fetch_jwks, is_trusted_url
 from shopassist.settings import IdentitySettings, Settings
 
 Site = Callable[[dict[str, Any]], str]
@@ -64,7 +64,7 @@ DISCOVERED = {"issuer": "HERE/realms/shop", "jwks_uri": "HERE/certs"}
 )
 async def test_keys_are_found(site: Site, documents: dict[str, Any]) -> None:
     """Where Auth0 has them, else where the issuer's discovery document says."""
-    assert await build_jwks_fetcher(f"{site(documents)}/realms/shop/")() == KEYS
+    assert await fetch_jwks(f"{site(documents)}/realms/shop/") == KEYS
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,19 @@ async def test_a_document_that_cannot_be_believed_is_not(site: Site, discovery: 
     """Another issuer's, and keys over anything but HTTPS."""
     documents = {"/realms/shop/.well-known/openid-configuration": discovery, "/certs": KEYS}
     with pytest.raises(ValueError, match=r"issuer|HTTPS"):
-        await build_jwks_fetcher(f"{site(documents)}/realms/shop/")()
+        await fetch_jwks(f"{site(documents)}/realms/shop/")
 
 
 async def test_a_document_without_end_is_not_read_whole(site: Site) -> None:
     """It would fill the memory."""
     with pytest.raises(ValueError, match="too large"):
-        await build_jwks_fetcher(f"{site({'/.well-known/jwks.json': b' ' * (MAX_DOCUMENT_BYTES + 1)})}/")()
+        await fetch_jwks(f"{site({'/.well-known/jwks.json': b' ' * (MAX_DOCUMENT_BYTES + 1)})}/")
 
 
 async def test_an_issuer_that_is_away_is_an_error_of_http() -> None:
     """Which the keeper of keys takes for what it is."""
     with pytest.raises(httpx.HTTPError):
-        await build_jwks_fetcher("http://127.0.0.1:1/")()
+        await fetch_jwks("http://127.0.0.1:1/")
 
 
 def test_only_https_and_this_machine_are_trusted() -> None:
