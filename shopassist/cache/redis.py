@@ -16,8 +16,8 @@ import structlog
 from shopassist.cache.models import CachedAnswer
 from shopassist.cache.postgres import ObservedEpoch, PostgresCachedAnswers
 from shopassist.db.batcher import Batcher
+from shopassist.db.circuit_breaker import BreakerState, CircuitBreaker
 from shopassist.db.ports import Clock
-from shopassist.db.resilience import BreakerState, CircuitBreaker
 from shopassist.errors import StorageUnavailableError
 from shopassist.identity.key_derivation import derive_key
 from shopassist.settings import Settings

@@ -18,7 +18,7 @@ from shopassist.db.dsn import apply_tls_settings, normalise_dsn
 from shopassist.db.failures import BusyError, ConnectionLostError, ConnectTimeoutError, ReadOnlyError, translate_errors
 from shopassist.db.host_selection import HostSelector
 from shopassist.db.ports import Clock, Repositories, Result, SystemClock, TransactionBody
-from shopassist.db.resilience import Resilience
+from shopassist.db.resilience import Resilience, ResilienceLimits
 from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.metrics import DURATION_BOUNDS, SIZE_BOUNDS, Histogram
 from shopassist.settings.database import DatabaseConfig, PoolMode
@@ -26,9 +26,11 @@ from shopassist.tracing import trace_statements
 
 PRIMARY_SETTING, REPLICA_SETTING = "DATABASE_URL", "DATABASE_REPLICA_URL"
 APPLICATION_NAME = "shopassist"
-DIRECT_LOCK_SHARE = 0.8
+DIRECT_LOCK_SHARE = 0.9
 ISOLATION_SETTINGS = {"default_transaction_isolation": "read committed"}
 """All statements are written for this level, whatever the default of the database."""
+
+PROCESSES_AT_WORK_QUERY = "SELECT pid FROM pg_stat_activity WHERE usename = current_user AND state <> 'idle'"
 
 MIN_INVALIDATION_INTERVAL_SECONDS = 1.0
 """Minimum time between two invalidations of all connections."""
@@ -54,11 +56,8 @@ def get_role_settings(config: DatabaseConfig) -> dict[str, str]:
 
 
 def get_direct_lock_timeout(config: DatabaseConfig) -> float:
-    """Return the lock time-out of direct statements in seconds.
-
-    It is shorter than their own time limit, so that a locked row is not mistaken for a lost server.
-    """
-    return min(config.lock_timeout, DIRECT_LOCK_SHARE * config.hot_timeout)
+    """Return the lock time-out of direct statements in seconds, which is shorter than their own time limit."""
+    return min(config.lock_timeout, DIRECT_LOCK_SHARE * ResilienceLimits.from_settings(config).work_seconds)
 
 
 class DatabaseCounters:
@@ -87,15 +86,17 @@ class DatabaseManager:
         self.dependants: list[DatabaseManager] = []
         self.servers = HostSelector(self.url)
         self.resilience.breaker.on_suspicion = self._invalidate_connections
+        self.resilience.ask_server = self._ask_server
+        self.resilience.on_lost = self._discard_connections
         self._generation = 0
         self._invalidated_at = -MIN_INVALIDATION_INTERVAL_SECONDS
         self.engine = self._build_engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
         direct_size = min(config.pool_size, DIRECT_CONNECTIONS)
         direct = config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
         self.direct_engine = self._build_engine(direct, pool_size=direct_size, max_overflow=0)
-        has_sessions = config.pool_mode is PoolMode.SESSION
+        self._has_sessions = config.pool_mode is PoolMode.SESSION
         self.direct_pool = DirectPool(
-            self.direct_engine, direct_size, config.pool_recycle, has_sessions, self._observe_direct_wait
+            self.direct_engine, direct_size, config.pool_recycle, self._has_sessions, self._observe_direct_wait
         )
         self._pool_timeout = config.pool_timeout
         self._max_connections = config.pool_size + config.max_overflow
@@ -136,9 +137,12 @@ class DatabaseManager:
 
     def _invalidate_connections(self, error: StorageUnavailableError) -> None:
         """Invalidate all connections when another server may have become the primary."""
+        if isinstance(error, ReadOnlyError) or self.servers.has_several_hosts:
+            self._discard_connections()
+
+    def _discard_connections(self) -> None:
         now = time.monotonic()
-        is_likely = isinstance(error, ReadOnlyError) or self.servers.has_several_hosts
-        if is_likely and now - self._invalidated_at >= MIN_INVALIDATION_INTERVAL_SECONDS:
+        if now - self._invalidated_at >= MIN_INVALIDATION_INTERVAL_SECONDS:
             self._invalidated_at = now
             self._generation += 1
             self.direct_pool.invalidate()
@@ -154,7 +158,8 @@ class DatabaseManager:
         async with self.session_factory() as session:
             connection = await self._connect_session(session)
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            with self.resilience.limit_unit(driver.terminate):
+            pid = driver.get_server_pid() if self._has_sessions else None
+            with self.resilience.limit_unit(driver.terminate, pid):
                 yield session
                 await session.commit()
 
@@ -191,8 +196,22 @@ class DatabaseManager:
 
     async def fetch_value(self, query: str) -> Any:
         """Return the value of a query in one round trip, without retries. Raises the driver's errors."""
-        async with asyncio.timeout(self.resilience.limits.statement_seconds), self.direct_connection() as connection:
+        async with asyncio.timeout(self.resilience.limits.work_seconds), self.direct_connection() as connection:
             return await connection.fetchval(query)
+
+    async def _ask_server(self) -> frozenset[int] | None:
+        """Return the ids of the server processes at work for this role, None behind a pooler, which hides them.
+
+        Uses a connection of its own. Raises the driver's errors.
+        """
+        connection = await self.servers.connect()
+        try:
+            if not self._has_sessions:
+                await connection.execute("SELECT 1")
+                return None
+            return frozenset(row["pid"] for row in await connection.fetch(PROCESSES_AT_WORK_QUERY))
+        finally:
+            connection.terminate()
 
     async def ping(self) -> None:
         """Make one round trip. Raises `StorageUnavailableError`."""

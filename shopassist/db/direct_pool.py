@@ -34,6 +34,11 @@ class PooledConnection:
         self.driver: Any = pooled.driver_connection
         self.server_process: ServerProcess | None = pooled.info.get("server_process")
 
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the server process, None behind a pooler."""
+        return None if self.server_process is None else self.server_process.pid
+
     def is_expired(self, recycle_seconds: int) -> bool:
         """Return whether it was closed while idle, or is older than `recycle_seconds`."""
         return self.driver.is_closed() or 0 <= recycle_seconds < time.monotonic() - self._opened_at
@@ -95,6 +100,11 @@ class DirectPool:
     def get_status(self) -> dict[str, int]:
         """Return the number of connections, in the terms of SQLAlchemy's pools."""
         return {"size": self.size, "checked_out": self._in_use, "idle": len(self._idle), "overflow": 0}
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether all connections are in use."""
+        return self._slots.locked()
 
     def invalidate(self) -> None:
         """Do not reuse connections that were opened until now."""

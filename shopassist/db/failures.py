@@ -89,8 +89,8 @@ class ConnectionLostError(StorageUnavailableError):
         self.backend = backend
 
 
-class UnresponsiveError(ConnectionLostError):
-    """The server received the statement and does not answer."""
+class SlowError(ConnectionLostError):
+    """The work took too long, although the server answers others: it was given up, and its outcome is unknown."""
 
 
 ERRORS_BY_STATE: dict[tuple[str, ...], type[StorageUnavailableError]] = {
@@ -103,11 +103,10 @@ ERRORS_BY_STATE: dict[tuple[str, ...], type[StorageUnavailableError]] = {
 
 @contextmanager
 def detect_lost_connection(backend: ServerProcess | None = None) -> Iterator[None]:
-    """Raise `ConnectionLostError` when the connection breaks or time runs out in this block."""
+    """Raise `ConnectionLostError` when the connection breaks in this block."""
     try:
         yield
     except (
-        TimeoutError,
         OSError,
         asyncpg.InterfaceError,
         asyncpg.PostgresError,
@@ -118,7 +117,7 @@ def detect_lost_connection(backend: ServerProcess | None = None) -> Iterator[Non
             raise
         if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ERRORS):
             raise
-        raise (UnresponsiveError if isinstance(error, TimeoutError) else ConnectionLostError)(backend) from error
+        raise ConnectionLostError(backend) from error
 
 
 @contextmanager

@@ -80,9 +80,7 @@ class ReplicationLag:
 
 POLL_SECONDS = 0.2
 
-REPLICA_LIMITS = ResilienceLimits(
-    attempts=1, retry_seconds=0.7, statement_seconds=0.5, unit_seconds=0.7, wait_seconds=0.5
-)
+REPLICA_LIMITS = ResilienceLimits(attempts=1, retry_seconds=0.7, probe_seconds=0.5, work_seconds=0.7, wait_seconds=0.5)
 """No retries and short waits, because the primary can answer instead."""
 
 # The primary flushes before it acknowledges a commit, and sends replicas what is flushed.
@@ -257,5 +255,5 @@ class PostgresReplicaReads(Generic[Repositories]):
         return result
 
     async def _read_replica(self, manager: DatabaseManager, body: TransactionBody[Repositories, Result]) -> Result:
-        with limit_time(manager.resilience.limits.unit_seconds):
+        with limit_time(manager.resilience.limits.work_seconds):
             return await PostgresUnitOfWork(manager, self._repositories).run(body, repeatable=True)

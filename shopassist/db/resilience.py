@@ -1,4 +1,4 @@
-"""Circuit breaker, retries, time limits and deadlines for all access to the database."""
+"""Retries, time limits and deadlines for all access to the database."""
 
 import asyncio
 import random
@@ -8,120 +8,25 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import structlog
 
+from shopassist.db.circuit_breaker import BreakerState, CircuitBreaker
 from shopassist.db.failures import (
-    BusyError,
     ConnectionLostError,
     NotSentError,
     ReadOnlyError,
     RolledBackError,
-    UnresponsiveError,
+    SlowError,
     translate_errors,
 )
 from shopassist.errors import StorageUnavailableError
+from shopassist.settings.database import DatabaseConfig
 
 logger = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
-
-FAILURE_THRESHOLD = 3
-"""Consecutive failures that open the breaker."""
-
-OPEN_SECONDS = 0.5
-"""Short, so that the service recovers soon after the database does."""
-
-
-class BreakerState(StrEnum):
-    """Closed lets all calls through, open none, half-open one: the probe."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class CircuitBreaker:
-    """Shared by all callers of a process. Only an unavailable database counts as failure, not a refused statement."""
-
-    def __init__(
-        self,
-        on_open: Callable[[], None] = lambda: None,
-        monotonic: Callable[[], float] = time.monotonic,
-        open_seconds: float = OPEN_SECONDS,
-    ) -> None:
-        """Call `on_open` when the breaker opens; it then stays open for `open_seconds`.
-
-        `on_suspicion` is called with errors which suggest that another server has become the primary.
-        """
-        self.on_suspicion: Callable[[StorageUnavailableError], None] = lambda _: None
-        self._on_open = on_open
-        self._monotonic = monotonic
-        self._open_seconds = open_seconds
-        self._failures = 0
-        self._open_until = 0.0
-        self._probing = False
-        self.times_opened = 0
-
-    @property
-    def state(self) -> BreakerState:
-        """Return the state that the next caller finds."""
-        if self._failures < FAILURE_THRESHOLD:
-            return BreakerState.CLOSED
-        return BreakerState.OPEN if self._probing or self._monotonic() < self._open_until else BreakerState.HALF_OPEN
-
-    @contextmanager
-    def guard(self) -> Iterator[None]:
-        """Run the block and record how it ends. Raises `StorageUnavailableError` instead while open."""
-        probing = False
-        if self._failures >= FAILURE_THRESHOLD:
-            if self._probing or self._monotonic() < self._open_until:
-                raise StorageUnavailableError
-            self._probing = probing = True
-        try:
-            yield
-        except ReadOnlyError as error:
-            self._record_success()
-            self.on_suspicion(error)
-            raise
-        except (BusyError, RolledBackError):
-            self._record_success()
-            raise
-        except UnresponsiveError as error:
-            self._record_failure(FAILURE_THRESHOLD)  # every further caller would wait as long
-            self.on_suspicion(error)
-            raise
-        except StorageUnavailableError:
-            self._record_failure()
-            raise
-        except Exception:
-            self._record_success()
-            raise
-        else:
-            self._record_success()
-        finally:
-            # After a cancelled probe the next caller probes.
-            if probing:
-                self._probing = False
-
-    def _record_success(self) -> None:
-        if self._failures >= FAILURE_THRESHOLD:
-            logger.debug("breaker_closed")
-        self._failures = 0
-
-    def _record_failure(self, weight: int = 1) -> None:
-        was_closed = self._failures < FAILURE_THRESHOLD
-        self._failures += weight
-        if self._failures < FAILURE_THRESHOLD:
-            return
-        self._open_until = self._monotonic() + self._open_seconds
-        if was_closed:
-            self.times_opened += 1
-            logger.debug("breaker_opened")
-            self._on_open()
-
 
 MIN_RETRY_PAUSE_SECONDS = 0.02
 MAX_RETRY_PAUSE_SECONDS = 0.5
@@ -129,6 +34,9 @@ MAX_RETRY_PAUSE_SECONDS = 0.5
 RETRY_BUDGET_SHARE = 0.1
 """Retries that each request adds to the budget: retries add at most a tenth to the load."""
 MAX_RETRY_BUDGET = 10.0
+
+PATIENCE_SECONDS = 1.0
+"""How much longer than `DB_HOT_TIMEOUT` a statement may take while the server answers probes."""
 
 GRACE_SECONDS = 0.2
 """Time left for units of work in progress when the breaker opens."""
@@ -197,13 +105,27 @@ def note_stale(as_of: datetime | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ResilienceLimits:
-    """Number of attempts, and seconds for: all attempts, a direct statement, a unit of work, a connection."""
+    """Number of attempts, and time limits in seconds.
+
+    `retry_seconds` is for all attempts together. A statement or unit of work that takes `probe_seconds` causes a probe
+    of the server, which has as long to answer; after `work_seconds` it is given up. `wait_seconds` is for a connection.
+    """
 
     attempts: int = 3
     retry_seconds: float = 2.0
-    statement_seconds: float = 0.8
-    unit_seconds: float = 1.8
+    probe_seconds: float = 0.8
+    work_seconds: float = 1.8
     wait_seconds: float = 1.0
+
+    @classmethod
+    def from_settings(cls, config: DatabaseConfig) -> "ResilienceLimits":
+        """Return the limits for the primary."""
+        return cls(
+            attempts=config.retry_attempts,
+            retry_seconds=config.retry_timeout,
+            probe_seconds=config.hot_timeout,
+            work_seconds=config.hot_timeout + PATIENCE_SECONDS,
+        )
 
 
 @dataclass(slots=True)
@@ -222,14 +144,21 @@ class Resilience:
     def __init__(
         self, limits: ResilienceLimits = ResilienceLimits(), pause: Callable[[float, float], float] = random.uniform
     ) -> None:
-        """`pause` draws the seconds between two attempts, from 0 to a limit that doubles (full jitter)."""
+        """`pause` draws the seconds between two attempts, from 0 to a limit that doubles (full jitter).
+
+        `ask_server` asks the server, on a new connection, which of its processes are at work. `on_lost` is
+        called when one has disappeared.
+        """
         self.limits = limits
         self._pause = pause
         self._budget = MAX_RETRY_BUDGET
-        self._units: set[Callable[[], None]] = set()
+        self._watches: set[Watch] = set()
+        self._probe: asyncio.Task[frozenset[int] | None] | None = None
         self._saturated_until = 0.0
         self._counters = ResilienceCounters()
         self.breaker = CircuitBreaker(self._schedule_cut)
+        self.on_lost: Callable[[], None] = lambda: None
+        self.ask_server: Callable[[], Awaitable[frozenset[int] | None]] = _ask_no_server
 
     async def run(self, operation: Callable[[], Awaitable[Result]], repeatable: bool = False) -> Result:
         """Return `operation`'s result; retry it after failures that are known to have had no effect.
@@ -245,7 +174,7 @@ class Resilience:
             except (NotSentError, RolledBackError, ReadOnlyError, ConnectionLostError) as error:
                 if isinstance(error, ConnectionLostError):
                     self._counters.lost += 1
-                    if not repeatable:
+                    if not repeatable or isinstance(error, SlowError):
                         raise
                 pause = self._pause(0, min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2**attempt))
                 if attempt >= self.limits.attempts or time.monotonic() + pause > give_up_at:
@@ -277,8 +206,27 @@ class Resilience:
             self._saturated_until = 0.0
 
     @contextmanager
-    def limit_unit(self, cut: Callable[[], None]) -> Iterator[None]:
-        """Call `cut`, which closes the connection, if the block takes longer than a request's unit of work may.
+    def watch(self, cut: Callable[[], None], seconds: float | None = None) -> Iterator["Watch"]:
+        """Call `cut`, which must end the block with an error, when the block has waited for the server long enough.
+
+        That is after `work_seconds` or the given `seconds`: then `SlowError` is raised. It is earlier if the server
+        answers no probe, or does not know of the work any more: then `ConnectionLostError` is raised.
+        """
+        watch = Watch(self, cut, self.limits.work_seconds if seconds is None else seconds)
+        self._watches.add(watch)
+        try:
+            yield watch
+        except Exception as error:
+            if watch.failure is None:
+                raise
+            raise watch.failure() from error
+        finally:
+            watch.end()
+            self._watches.discard(watch)
+
+    @contextmanager
+    def limit_unit(self, cut: Callable[[], None], pid: int | None = None) -> Iterator[None]:
+        """Watch a unit of work that the server process `pid` does. `cut` must close its connection.
 
         Cancelling is not enough: a cancelled driver first waits for the server. Work outside a request has no limit.
         """
@@ -286,14 +234,29 @@ class Resilience:
         if deadline is None:
             yield
             return
-        seconds = min(self.limits.unit_seconds, max(0.0, deadline - time.monotonic()))
-        timer = asyncio.get_running_loop().call_later(seconds, cut)
-        self._units.add(cut)
-        try:
+        with self.watch(cut, min(self.limits.work_seconds, max(0.0, deadline - time.monotonic()))) as watch:
+            watch.pid = pid
             yield
-        finally:
-            timer.cancel()
-            self._units.discard(cut)
+
+    async def probe_server(self) -> frozenset[int] | None:
+        """Return the ids of the server processes at work, or None if the server does not tell; callers share a probe.
+
+        Raises `StorageUnavailableError` if there is no answer; then the breaker is open.
+        """
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._probe_once())
+        return await asyncio.shield(self._probe)
+
+    async def _probe_once(self) -> frozenset[int] | None:
+        try:
+            async with asyncio.timeout(self.limits.probe_seconds):
+                return await self.ask_server()
+        except (TimeoutError, OSError, StorageUnavailableError) as error:
+            self.breaker.open()
+            raise StorageUnavailableError from error
+        except Exception as error:  # noqa: BLE001 - a refusal is an answer
+            logger.debug("probe_refused", error=type(error).__name__)
+            return None
 
     def get_counters(self) -> dict[str, Any]:
         """Return the breaker's state, how often it opened, and the counters."""
@@ -313,10 +276,61 @@ class Resilience:
         return True
 
     def _schedule_cut(self) -> None:
-        # Requests must not wait for units of work that an unavailable database will not finish.
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_units)
+        # Requests must not wait for what an unavailable database will not finish.
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._cut_watched)
 
-    def _cut_units(self) -> None:
+    def _cut_watched(self) -> None:
         if not self.is_available:
-            for cut in list(self._units):
-                cut()
+            for watch in list(self._watches):
+                watch.fail(ConnectionLostError)
+
+
+async def _ask_no_server() -> None:
+    """Answer in place of a server, for tests of the policy alone."""
+
+
+class Watch:
+    """Work in progress on the server: when to probe the server, and when to give the work up.
+
+    `pid` is the server process that does it, if known.
+    """
+
+    __slots__ = ("_cut", "_ends_at", "_policy", "_timer", "failure", "pid")
+
+    def __init__(self, policy: Resilience, cut: Callable[[], None], seconds: float) -> None:
+        self._policy = policy
+        self._cut = cut
+        self.pid: int | None = None
+        self.failure: type[ConnectionLostError] | None = None
+        loop = asyncio.get_running_loop()
+        self._ends_at = loop.time() + seconds
+        if seconds > policy.limits.probe_seconds:
+            self._timer = loop.call_later(policy.limits.probe_seconds, self._start_probe)
+        else:
+            self._timer = loop.call_later(seconds, self.fail, SlowError)
+
+    def fail(self, failure: type[ConnectionLostError]) -> None:
+        """Cut the work, and let it fail with this error, unless it has ended."""
+        if self.failure is None and not self._timer.cancelled():
+            self._timer.cancel()
+            self.failure = failure
+            self._cut()
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _start_probe(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(self._ends_at, self.fail, SlowError)
+        loop.create_task(self._policy.probe_server()).add_done_callback(self._finish_probe)
+
+    def _finish_probe(self, probe: "asyncio.Task[frozenset[int] | None]") -> None:
+        if probe.cancelled():
+            return
+        if probe.exception():
+            self.fail(ConnectionLostError)
+        elif self.pid and (at_work := probe.result()) is not None and self.pid not in at_work:
+            # The server lost the connection without our noticing, and others with it.
+            self._policy.on_lost()
+            self.fail(ConnectionLostError)

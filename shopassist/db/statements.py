@@ -10,7 +10,14 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from shopassist.db.database import DatabaseManager
-from shopassist.db.failures import BROKEN_CONNECTION_ERROR, detect_lost_connection
+from shopassist.db.direct_pool import PooledConnection
+from shopassist.db.failures import (
+    BROKEN_CONNECTION_ERROR,
+    BusyError,
+    ConnectionLostError,
+    ConnectTimeoutError,
+    detect_lost_connection,
+)
 from shopassist.tracing import statement_span
 
 
@@ -21,50 +28,56 @@ async def fetch(
 
     Raises `ConnectionLostError` when the outcome is unknown; a `repeatable` statement is retried instead.
     """
-    return await _fetch(manager, statement, manager.resilience.limits.statement_seconds, repeatable, parameters)
+    return await _fetch(manager, statement, True, repeatable, parameters)
 
 
 async def fetch_without_deadline(manager: DatabaseManager, statement: TextClause, **parameters: Any) -> Sequence[Any]:
     """Do the same for a repeatable statement that may take longer; only the server's time-out limits it."""
-    return await _fetch(manager, statement, None, True, parameters)
+    return await _fetch(manager, statement, False, True, parameters)
 
 
 async def _fetch(
     manager: DatabaseManager,
     statement: TextClause,
-    seconds: float | None,
+    is_watched: bool,
     repeatable: bool,
     parameters: Mapping[str, Any],
 ) -> Sequence[Any]:
     query, names = compile_positional(statement)
     arguments = [parameters[name] for name in names]
-    return await manager.resilience.run(lambda: _fetch_once(manager, query, arguments, seconds), repeatable)
+    fetch_once = _fetch_watched if is_watched else _fetch_once
+    return await manager.resilience.run(lambda: fetch_once(manager, query, arguments), repeatable)
 
 
-async def _fetch_once(
-    manager: DatabaseManager, query: str, arguments: Sequence[Any], seconds: float | None
-) -> Sequence[Any]:
-    """Raise `TimeoutError` when no connection is free in time, `ConnectionLostError` after sending the statement."""
-    is_sent, server_process = False, None
+async def _fetch_watched(manager: DatabaseManager, query: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    """Raise `BusyError` or `ConnectTimeoutError` when there is no connection in time, and nothing was sent."""
+    limit = asyncio.timeout(None)
+    pooled: PooledConnection | None = None
     try:
-        async with asyncio.timeout(seconds), manager.direct_pool.acquire() as pooled:
-            is_sent, server_process = True, pooled.server_process
-            with statement_span(query), detect_lost_connection(server_process):
-                return await _fetch_rows(pooled.driver, query, arguments)
-    except TimeoutError:
-        if not is_sent:
-            raise
-        with detect_lost_connection(server_process):
-            raise
-
-
-async def _fetch_rows(connection: Any, query: str, arguments: Sequence[Any]) -> Sequence[Any]:
-    try:
-        rows: Sequence[Any] = await connection.fetch(query, *arguments)
-    except BROKEN_CONNECTION_ERROR:
-        connection.terminate()
+        with manager.resilience.watch(lambda: limit.reschedule(0)) as watch:
+            async with limit, manager.direct_pool.acquire() as pooled:
+                watch.pid = pooled.pid
+                return await _fetch_rows(pooled, query, arguments)
+    except ConnectionLostError as error:
+        if pooled is None:
+            raise (BusyError if manager.direct_pool.is_full else ConnectTimeoutError) from error
+        error.backend = pooled.server_process
         raise
-    return rows
+
+
+async def _fetch_once(manager: DatabaseManager, query: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    async with manager.direct_pool.acquire() as pooled:
+        return await _fetch_rows(pooled, query, arguments)
+
+
+async def _fetch_rows(pooled: PooledConnection, query: str, arguments: Sequence[Any]) -> Sequence[Any]:
+    with statement_span(query), detect_lost_connection(pooled.server_process):
+        try:
+            rows: Sequence[Any] = await pooled.driver.fetch(query, *arguments)
+        except BROKEN_CONNECTION_ERROR:
+            pooled.driver.terminate()
+            raise
+        return rows
 
 
 @cache

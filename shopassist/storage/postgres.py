@@ -38,12 +38,7 @@ class PostgresStorage(containers.DeclarativeContainer):
     common = providers.DependenciesContainer()
     ledger_figures: providers.Provider[LedgerCounters] = providers.Dependency(instance_of=LedgerCounters)
 
-    limits = providers.Singleton(
-        ResilienceLimits,
-        attempts=common.settings.provided.database.retry_attempts,
-        retry_seconds=common.settings.provided.database.retry_timeout,
-        statement_seconds=common.settings.provided.database.hot_timeout,
-    )
+    limits = providers.Singleton(ResilienceLimits.from_settings, common.settings.provided.database)
     resilience = providers.Singleton(Resilience, limits=limits)
     database_manager = providers.Singleton(
         DatabaseManager, config=common.settings.provided.database, resilience=resilience

@@ -96,7 +96,7 @@ async def test_time_limits_and_isolation_are_the_roles(container: Container) -> 
     async with manager.session() as session, manager.direct_connection() as driver:
         through_session = [(await session.execute(text(f"SHOW {name}"))).scalar_one() for name in LIMITS]
         assert through_session == [await driver.fetchval(f"SHOW {name}") for name in LIMITS]
-        assert through_session == ["30s", "640ms", "1min", "read committed"]
+        assert through_session == ["30s", "1500ms", "1min", "read committed"]
 
 
 async def test_debits_holds_and_consents_side_by_side(patient_container: Container, pooled: Pooled, tell: Tell) -> None:

@@ -6,17 +6,9 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 import pytest
 
-from shopassist.db.failures import BusyError, ConnectionLostError, NotSentError, RolledBackError
-from shopassist.db.resilience import (
-    FAILURE_THRESHOLD,
-    MAX_RETRY_BUDGET,
-    OPEN_SECONDS,
-    BreakerState,
-    CircuitBreaker,
-    Resilience,
-    ResilienceLimits,
-    limit_time,
-)
+from shopassist.db.circuit_breaker import FAILURE_THRESHOLD, OPEN_SECONDS, BreakerState, CircuitBreaker
+from shopassist.db.failures import BusyError, ConnectionLostError, NotSentError, RolledBackError, SlowError
+from shopassist.db.resilience import MAX_RETRY_BUDGET, Resilience, ResilienceLimits, limit_time
 from shopassist.errors import IntegrityError, StorageUnavailableError
 
 Operation = Callable[[], Awaitable[str]]
@@ -232,3 +224,90 @@ async def test_units_of_requests_are_cut_short_when_the_database_goes() -> None:
     fail(policy.breaker, NotSentError(), FAILURE_THRESHOLD)
     await asyncio.gather(*tasks)
     assert ended == ["request"]
+
+
+LIMITS = ResilienceLimits(probe_seconds=0.05, work_seconds=0.15)
+
+
+def build_policy(answer: Callable[[], Awaitable[frozenset[int] | None]]) -> Resilience:
+    """Return a policy whose server gives this answer to probes."""
+    policy = Resilience(LIMITS)
+    policy.ask_server = answer
+    return policy
+
+
+async def work(policy: Resilience, seconds: float, pid: int | None = None) -> None:
+    """Wait for the server as long, in the way of a statement."""
+    limit = asyncio.timeout(None)
+    with policy.breaker.guard(), policy.watch(lambda: limit.reschedule(0)) as watch:
+        watch.pid = pid
+        async with limit:
+            await asyncio.sleep(seconds)
+
+
+async def at_work() -> frozenset[int]:
+    """Answer that the server process 7 is at work."""
+    return frozenset({7})
+
+
+async def silent() -> None:
+    """Do not answer."""
+    await asyncio.sleep(60)
+
+
+async def gone() -> None:
+    """Refuse connections, as a server does that was stopped."""
+    raise ConnectionRefusedError
+
+
+async def full() -> None:
+    """Refuse the connection as one too many."""
+    raise asyncpg.TooManyConnectionsError
+
+
+@pytest.mark.parametrize("answer", [at_work, full])
+async def test_slow_work_is_no_outage(answer: Callable[[], Awaitable[frozenset[int] | None]]) -> None:
+    """While the server answers, work may take longer; what takes too long fails alone, however often."""
+    policy = build_policy(answer)
+    await work(policy, 0.1, 7)
+    for _ in range(FAILURE_THRESHOLD):
+        with pytest.raises(SlowError):
+            await work(policy, 60, 7)
+    assert policy.is_available
+
+
+@pytest.mark.parametrize("answer", [silent, gone])
+async def test_an_unanswered_probe_is_an_outage(answer: Callable[[], Awaitable[frozenset[int] | None]]) -> None:
+    """The first one opens the breaker, and ends all work that waits for the server."""
+    policy = build_policy(answer)
+    tasks = [asyncio.create_task(work(policy, 60)) for _ in range(5)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(result) for result in results} == {ConnectionLostError}
+    assert policy.breaker.state is BreakerState.OPEN
+    assert policy.breaker.times_opened == 1
+
+
+async def test_callers_share_a_probe() -> None:
+    """The server gets one question, however many wait for it."""
+    asked = 0
+
+    async def answer() -> frozenset[int]:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0.02)
+        return frozenset({7})
+
+    policy = build_policy(answer)
+    await asyncio.gather(*(work(policy, 0.1, 7) for _ in range(20)))
+    assert asked == 1
+
+
+async def test_work_that_the_server_does_not_know_is_lost() -> None:
+    """The connection broke without a sign: its work fails at once, and other connections are not trusted either."""
+    policy, lost = build_policy(at_work), []
+    policy.on_lost = lambda: lost.append(True)
+    with pytest.raises(ConnectionLostError) as caught:
+        await work(policy, 60, 8)
+    assert type(caught.value) is ConnectionLostError
+    assert lost
+    assert policy.is_available

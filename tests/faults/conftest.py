@@ -24,6 +24,7 @@ TEMPLATE = "shop"
 TOKEN_AGE = timedelta(minutes=15)
 """Age of tokens: more than the error of any clock."""
 
+NewServer = Callable[..., TestServer]
 Trials = Callable[..., AbstractAsyncContextManager[Trial]]
 
 
@@ -55,26 +56,48 @@ async def database(postgres_server: PostgresServer) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-def trial(
-    request: pytest.FixtureRequest, database: str, identity: IdentityProvider, tmp_path: Path
-) -> Iterator[Trials]:
-    """Return a function that starts a named trial: a server under load on `database`, optionally through a proxy."""
+def new_server(database: str, identity: IdentityProvider, tmp_path: Path) -> Iterator[NewServer]:
+    """Return a function that starts a server on `database`, optionally through a proxy."""
     servers: list[TestServer] = []
-    issued = datetime.now(UTC) - TOKEN_AGE
 
-    def token(subject: str) -> str:
-        return identity.token(subject, identity.curve_key, {"kid": "k2"}, "ES256", iat=issued)
-
-    def begin(name: str, port: int | None = None, **environment: str) -> AbstractAsyncContextManager[Trial]:
+    def start(port: int | None = None, **environment: str) -> TestServer:
         link = database if port is None else replace_port(database, port)
         believed = {"AUTH0_ISSUER": identity.issuer, "AUTH0_API_AUDIENCE": AUDIENCE}
-        server = TestServer(tmp_path, link, **HOLDS, **believed, **environment)
-        servers.append(server)
-        return run_trial(name, request.config.stash.setdefault(FIGURES, []).append, server, database, token)
+        servers.append(TestServer(tmp_path, link, **HOLDS, **believed, **environment))
+        return servers[-1]
 
-    yield begin
+    yield start
     for server in servers:
         server.kill()
+
+
+@pytest.fixture
+def create_token(identity: IdentityProvider) -> Callable[[str], str]:
+    """Return a function that creates a registered user's access token."""
+    issued = datetime.now(UTC) - TOKEN_AGE
+
+    def create(subject: str) -> str:
+        return identity.token(subject, identity.curve_key, {"kid": "k2"}, "ES256", iat=issued)
+
+    return create
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[Figure], None]:
+    """Return a function that records a figure for the table."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+@pytest.fixture
+def trial(
+    database: str, new_server: NewServer, create_token: Callable[[str], str], record: Callable[[Figure], None]
+) -> Trials:
+    """Return a function that starts a named trial: a server under load on `database`, optionally through a proxy."""
+
+    def begin(name: str, port: int | None = None, **environment: str) -> AbstractAsyncContextManager[Trial]:
+        return run_trial(name, record, new_server(port, **environment), database, create_token)
+
+    return begin
 
 
 def pytest_terminal_summary(config: pytest.Config) -> None:

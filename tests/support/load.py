@@ -139,11 +139,11 @@ class Load:
     async def know(self) -> None:
         """Create all accounts and cache all questions that are to be cached."""
         for number in range(KNOWN):
-            await self._send(Kind.CACHED, number)
+            await self.send(Kind.CACHED, number)
 
     async def again(self, number: int) -> Heard:
         """Repeat a new question."""
-        return await self._send(Kind.NEW, number)
+        return await self.send(Kind.NEW, number)
 
     async def ask(self, who: str, question: str) -> Heard:
         """Ask a question that is not recorded in `heard`."""
@@ -153,7 +153,7 @@ class Load:
         began, first = time.monotonic(), self._number
         async with asyncio.TaskGroup() as sending:
             while not stop.is_set():
-                sending.create_task(self._send(*self._next()))
+                sending.create_task(self.send(*self._next()))
                 await asyncio.sleep(began + (self._number - first) / self._rate - time.monotonic())
 
     def _next(self) -> tuple[Kind, int]:
@@ -164,7 +164,8 @@ class Load:
             return Kind.CHANGE, number - CHANGED_AFTER - len(MIX)
         return kind, number
 
-    async def _send(self, kind: Kind, number: int) -> Heard:
+    async def send(self, kind: Kind, number: int) -> Heard:
+        """Send a request and record it in `heard`."""
         who, line, body = self._request(kind, number)
         heard = await self._ask(kind, number, who, line, body)
         self.heard.append(heard)
