@@ -32,8 +32,7 @@ from shopassist.privacy.service import ErasureService, ExportService, GuestMerge
 from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
-from shopassist.rollout.container import RolloutStorage
-from shopassist.rollout.controller import RolloutService
+from shopassist.rollout.routed_ports import RolloutStorage
 from shopassist.settings import Settings
 from shopassist.storage.common import CommonParts
 from shopassist.storage.memory import MemoryStorage
@@ -68,11 +67,8 @@ class Container(containers.DeclarativeContainer):
 
     # Storage: two containers with the same attributes, a rollout over both, and one selector.
     memory = providers.Container(MemoryStorage, common=common, ledger_figures=ledger_figures)
-    mirror = providers.Container(MemoryStorage, common=common, ledger_figures=providers.Singleton(LedgerCounters))
     postgres = providers.Container(PostgresStorage, common=common, ledger_figures=ledger_figures)
-    rollout_storage = providers.Container(
-        RolloutStorage, settings=settings, memory=memory, mirror=mirror, postgres=postgres
-    )
+    rollout_storage = providers.Container(RolloutStorage, settings=settings, memory=memory, postgres=postgres)
     storage = providers.Selector(
         config.storage.storage.value, memory=memory, postgres=postgres, rollout=rollout_storage
     )
@@ -126,7 +122,6 @@ class Container(containers.DeclarativeContainer):
     export_service = providers.Factory(ExportService, personal_data, unit_of_work, clock)
     erasure_service = providers.Factory(ErasureService, erasures, personal_data, user_hasher, erasure_counters)
     guest_merge_service = providers.Factory(GuestMergeService, unit_of_work)
-    rollout_service = providers.Factory(RolloutService, rollout, unit_of_work)
 
     # Stored answers: the process's own copies, the tier in Redis, the database.
     shared_answers = providers.Singleton(build_redis_answers, settings, cached_answers, clock)

@@ -12,18 +12,15 @@ from uuid import uuid4
 
 import structlog
 
-from shopassist.audit.models import READ_ROLLOUT, TURN_ROLLOUT, AdminAct
 from shopassist.catalog.models import Criteria, Product
-from shopassist.db.ports import UnitOfWork
 from shopassist.db.resilience import limit_time
-from shopassist.errors import NoRolloutError, ShopAssistError, StartupError, StorageUnavailableError
+from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.maintenance.models import Leases
-from shopassist.metrics import Labels, MetricFamily, SampleValue, counter, gauge
+from shopassist.metrics import MetricFamily, counter, gauge
 from shopassist.rollout.models import RolloutSide, RolloutStatus, Unmirrored
-from shopassist.rollout.placement import UnmovableError
-from shopassist.rollout.router import Router
+from shopassist.rollout.router import Router, UnmovableError
+from shopassist.rollout.rows import get_values
 from shopassist.settings import Storage
-from shopassist.storage.repositories import Repositories
 
 logger = structlog.get_logger(__name__)
 
@@ -32,26 +29,24 @@ LEASE, LEASE_LIFETIME, LEASE_PATIENCE_SECONDS = "rollout", timedelta(seconds=15)
 TICK_SECONDS = 1.0
 NOTICES_TICKS, CACHE_TICKS = 5, 60
 PAGE = 500
-STEP_SECONDS = 2.0
-"""Time limit of PostgreSQL for a step of the periodic work."""
+STEP_SECONDS = 2.0  # time limit of PostgreSQL for a step of the periodic work
 CONCURRENT_MIGRATIONS = 8
-BACK_BATCH_USERS, BACK_PAUSE_SECONDS = 100, 0.01
-"""Users who are sent back at a time, and the pause after them, in which requests are served."""
-BACK_SECONDS = 3.0
-"""How long `migrate_all_back` waits for calls in progress; the users that they are about follow later."""
-SCAN_SECONDS = 10.0
-"""How often all users are checked when the percentage did not change."""
-MIGRATIONS_PER_COLLECTION = 1_000
-MAX_PRODUCTS = 20_000
-"""Limit of the copy of the catalogue in memory: each question looks through all products."""
-
-COPIED_PRODUCT_FIELDS = tuple(name for name in Product.model_fields if name not in {"id", "search"})
-"""The fields that PostgreSQL does not compute itself."""
+BATCHES_PER_COLLECTION = 125
+SCAN_SECONDS = 10.0  # how often all users are checked when the percentage did not change
+BACK_BATCH_USERS, BACK_PAUSE_SECONDS = 100, 0.01  # sent back at a time; then requests are served
+BACK_SECONDS = 3.0  # how long `back` waits for calls in progress; the users that they are about follow later
+MAX_PRODUCTS = 20_000  # in the copy of the catalogue in memory: each question looks through all products
 
 OTHER_SERVER_MESSAGE = (
     "Another server runs with STORAGE=rollout on this database. The in-memory side is one process's own: stop the "
     "other one, or wait 15 seconds if it has just been killed."
 )
+COUNTERS_BY_SIDE = {
+    "asked": "What was asked about users, by the side that answered.",
+    "failed": "What was asked and found no answer, by side.",
+    "moves": "Users moved, by the storage that they were moved to.",
+    "move_failures": "Moves that did not succeed, by the side that they were to go to.",
+}
 
 
 def freeze_garbage_collection() -> None:
@@ -64,86 +59,6 @@ def freeze_garbage_collection() -> None:
     gc.freeze()
 
 
-class BackgroundMigration:
-    """Migrates users to their assigned storage."""
-
-    def __init__(self, router: Router) -> None:
-        """Nothing is to be done yet."""
-        self._router = router
-        self._placement = router.placement
-        self._is_unfinished = False
-        self._next_scan = 0.0
-        self._migrations = 0
-
-    def request_scan(self) -> None:
-        """Check all users at the next turn."""
-        self._is_unfinished = True
-
-    async def migrate_all_back(self) -> None:
-        """Migrate all users to memory, except those of calls that take long."""
-        self.request_scan()
-        late: set[asyncio.Task[bool]] = set()
-        users = iter(list(self._placement.in_postgres))
-        while batch := list(islice(users, BACK_BATCH_USERS)):
-            tasks = [asyncio.create_task(self._migrate(user_id)) for user_id in batch]
-            late |= (await asyncio.wait(tasks, timeout=BACK_PAUSE_SECONDS))[1]
-            self._count_migrations(len(batch))
-        if late:
-            _, later = await asyncio.wait(late, timeout=BACK_SECONDS)
-            for task in later:
-                task.cancel()
-
-    async def migrate_misplaced(self) -> None:
-        """Migrate all users who are not in their assigned storage, until PostgreSQL is found unavailable."""
-        now = time.monotonic()
-        if not self._is_unfinished and now < self._next_scan:
-            return
-        self._next_scan, self._is_unfinished = now + SCAN_SECONDS, False
-        misplaced = self.find_misplaced(await self._placement.memory.rows.list_owners())
-        while batch := list(islice(misplaced, CONCURRENT_MIGRATIONS)):
-            if not all(await asyncio.gather(*map(self._migrate, batch))):
-                self._is_unfinished = True
-                if not self._placement.assignment.is_back:
-                    return
-            self._count_migrations(len(batch))
-
-    async def refresh_mirrors(self) -> None:
-        """Refresh the mirror of all users in `unmirrored`, until PostgreSQL is found unavailable."""
-        for user_id in list(self._placement.unmirrored):
-            async with self._router.hold(user_id):
-                if user_id in self._placement.in_postgres:
-                    await self._placement.refresh_mirror(user_id)
-                    if user_id in self._placement.unmirrored:
-                        return
-
-    def find_misplaced(self, users_in_memory: Iterable[str]) -> Iterator[str]:
-        """Yield the users to migrate, of those in PostgreSQL and those in memory."""
-        assignment, in_postgres = self._placement.assignment, self._placement.in_postgres
-        for user_id in list(in_postgres):
-            if assignment.get_storage(user_id) is Storage.MEMORY and not self._placement.pinned[user_id]:
-                yield user_id
-        for user_id in {*users_in_memory, *self._placement.unmirrored}:
-            if assignment.get_storage(user_id) is Storage.POSTGRES and user_id not in in_postgres:
-                yield user_id
-
-    def _count_migrations(self, count: int) -> None:
-        self._migrations += count
-        if self._migrations >= MIGRATIONS_PER_COLLECTION:
-            self._migrations = 0
-            freeze_garbage_collection()
-
-    async def _migrate(self, user_id: str) -> bool:
-        """Migrate a user to the assigned storage; return False when PostgreSQL is unavailable."""
-        async with self._router.hold(user_id):
-            try:
-                await self._placement.migrate(user_id, self._placement.assignment.get_storage(user_id))
-            except UnmovableError:
-                return True
-            except StorageUnavailableError:
-                return False
-        return True
-
-
 class Rollout:
     """A rollout of this process. `begin` it once before the first request."""
 
@@ -151,15 +66,15 @@ class Rollout:
         """`leases`, in PostgreSQL, keep other processes from running a rollout at the same time."""
         self.router = router
         self._placement = router.placement
-        self._migration = BackgroundMigration(router)
         self._leases = leases
         self._holder = uuid4().hex
         self.is_overtaken = False
         """Whether another server runs a rollout on the same database."""
         self._percent_changed = asyncio.Event()
+        self._next_scan = 0.0
 
     async def begin(self) -> None:
-        """Copy what PostgreSQL has to the mirror. Raises `StartupError` and `StorageUnavailableError`."""
+        """Copy what PostgreSQL has to memory. Raises `StartupError` and `StorageUnavailableError`."""
         give_up_at = time.monotonic() + LEASE_PATIENCE_SECONDS
         while not await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME):
             if time.monotonic() > give_up_at:
@@ -168,7 +83,7 @@ class Rollout:
         await self._placement.sync_erasures()
         await self._placement.copy_notices()
         await self._copy_catalogue()
-        postgres, after = self._placement.postgres.rows, ""
+        postgres, after = self._placement.postgres_rows, ""
         while page := await postgres.list_owners(PAGE, after):
             for user_id, rows in (await postgres.read(page)).items():
                 await self._placement.adopt(user_id, rows)
@@ -196,9 +111,9 @@ class Rollout:
         """Set the percentage; users migrate with their next call, or soon after without one."""
         assignment = self._placement.assignment
         if assignment.is_back:  # meanwhile PostgreSQL was not kept up to date
-            self._placement.shadowed.clear()
+            self._placement.copied.clear()
         assignment.percent, assignment.is_back = percent, False
-        self._migration.request_scan()
+        self._next_scan = 0.0
         self._percent_changed.set()
 
     async def back(self) -> None:
@@ -208,20 +123,28 @@ class Rollout:
         """
         assignment = self._placement.assignment
         assignment.percent, assignment.is_back = 0.0, True
-        await self._migration.migrate_all_back()
+        self._next_scan = 0.0
+        late: set[asyncio.Task[bool]] = set()
+        users = iter(list(self._placement.in_postgres))
+        while batch := list(islice(users, BACK_BATCH_USERS)):
+            tasks = [asyncio.create_task(self._migrate(user_id)) for user_id in batch]
+            late |= (await asyncio.wait(tasks, timeout=BACK_PAUSE_SECONDS))[1]
+        if late:
+            for task in (await asyncio.wait(late, timeout=BACK_SECONDS))[1]:
+                task.cancel()
 
     async def get_status(self) -> RolloutStatus:
         """Return the state of the rollout."""
-        placement, counters = self._placement, self._placement.counters
-        in_memory = await placement.memory.rows.list_owners()
-        users = {Storage.MEMORY: len(in_memory), Storage.POSTGRES: len(placement.in_postgres)}
+        placement, counts = self._placement, self._placement.counts
+        owners = set(await placement.memory_rows.list_owners())
+        users = {"memory": len(owners - placement.in_postgres), "postgres": len(placement.in_postgres)}
         memory, postgres = (
             RolloutSide(
                 users=users[storage],
-                asked=counters.asked[storage],
-                failed=counters.failed[storage],
-                moved_here=counters.moved[storage],
-                moves_failed=counters.move_failures[storage],
+                asked=counts["asked", storage],
+                failed=counts["failed", storage],
+                moved_here=counts["moves", storage],
+                moves_failed=counts["move_failures", storage],
             )
             for storage in STORAGES
         )
@@ -232,16 +155,16 @@ class Rollout:
             is_overtaken=self.is_overtaken,
             memory=memory,
             postgres=postgres,
-            to_move=sum(1 for _ in self._migration.find_misplaced(in_memory)),
-            compared=counters.compared.total(),
-            differences=dict(counters.differences),
-            shadow_failures=counters.shadow_failures,
+            to_move=sum(1 for _ in self._find_misplaced(owners)),
+            compared=sum(self._get_by_operation("compared").values()),
+            differences=self._get_by_operation("differences"),
+            shadow_failures=counts["shadow_failures", ""],
             unmirrored=[Unmirrored(user_id=user_id, since=since) for user_id, since in placement.unmirrored.items()],
         )
 
     def collect_metrics(self) -> Iterator[MetricFamily]:
         """Yield the metrics of the rollout."""
-        placement, counters = self._placement, self._placement.counters
+        placement, counts = self._placement, self._placement.counts
         for name, help_, value in (
             ("percent", "Share of users that the dial sends to PostgreSQL.", placement.assignment.percent),
             ("users_in_postgres", "Users who are there.", len(placement.in_postgres)),
@@ -249,28 +172,66 @@ class Rollout:
             ("overtaken", "1 when another server runs one as well.", int(self.is_overtaken)),
         ):
             yield gauge(f"shopassist_rollout_{name}", help_, value)
-        for name, help_, counted in (
-            ("asked", "What was asked about users, by the side that answered.", counters.asked),
-            ("failed", "What was asked and found no answer, by side.", counters.failed),
-            ("moves", "Users moved, by the storage that they were moved to.", counters.moved),
-            (
-                "move_failures",
-                "Moves that did not succeed, by the side that they were to go to.",
-                counters.move_failures,
-            ),
+        for name, help_ in COUNTERS_BY_SIDE.items():
+            by_side = {storage.value: float(counts[name, storage]) for storage in STORAGES}
+            yield counter(f"shopassist_rollout_{name}", help_, by_side, "side")
+        compared = self._get_by_operation("compared")
+        differences = {operation: float(counts["differences", operation]) for operation in compared}
+        for name, help_, samples, *labels in (
+            ("compared", "Answers of both sides that were compared.", float(sum(compared.values()))),
+            ("differences", "Answers of the two sides that were not the same.", differences, "operation"),
+            ("shadow_failures", "Questions the other side did not answer.", counts["shadow_failures", ""]),
         ):
-            by_storage: dict[Labels, SampleValue] = {(one.value,): float(counted[one]) for one in STORAGES}
-            yield counter(f"shopassist_rollout_{name}", help_, by_storage, "side")
-        compared, differences = counters.compared, counters.differences
-        by_operation: dict[Labels, SampleValue] = {(name,): float(differences[name]) for name in compared}
-        yield counter("shopassist_rollout_compared", "Answers of both sides that were compared.", compared.total())
-        yield counter(
-            *("shopassist_rollout_differences", "Answers of the two sides that were not the same.", by_operation),
-            "operation",
-        )
-        yield counter(
-            "shopassist_rollout_shadow_failures", "Questions the other side did not answer.", counters.shadow_failures
-        )
+            yield counter(f"shopassist_rollout_{name}", help_, samples, *labels)
+
+    def _get_by_operation(self, name: str) -> dict[str, int]:
+        return {label: number for (one, label), number in self._placement.counts.items() if one == name}
+
+    def _find_misplaced(self, owners: Iterable[str]) -> Iterator[str]:
+        """Yield the users to migrate, of those with rows in memory and all others who are known."""
+        placement = self._placement
+        for user_id in {*owners, *placement.in_postgres, *placement.unmirrored}:
+            is_misplaced = placement.get_storage(user_id) is not placement.assignment.get_storage(user_id)
+            if is_misplaced and not placement.is_pinned(user_id):
+                yield user_id
+
+    async def _migrate(self, user_id: str) -> bool:
+        """Migrate a user to the assigned storage; return False when PostgreSQL is unavailable."""
+        async with self.router.hold(user_id):
+            try:
+                await self._placement.migrate(user_id, self._placement.assignment.get_storage(user_id))
+            except UnmovableError:
+                return True
+            except StorageUnavailableError:
+                return False
+        return True
+
+    async def _migrate_misplaced(self) -> None:
+        """Migrate all users who are not in their assigned storage, until PostgreSQL is found unavailable."""
+        now = time.monotonic()
+        if now < self._next_scan:
+            return
+        self._next_scan = now + SCAN_SECONDS
+        misplaced = self._find_misplaced(await self._placement.memory_rows.list_owners())
+        for number in count(1):
+            batch = list(islice(misplaced, CONCURRENT_MIGRATIONS))
+            if not all(await asyncio.gather(*map(self._migrate, batch))):
+                self._next_scan = 0.0
+                if not self._placement.assignment.is_back:
+                    return
+            if not batch:
+                return
+            if number % BATCHES_PER_COLLECTION == 0:
+                freeze_garbage_collection()
+
+    async def _refresh_mirrors(self) -> None:
+        """Refresh the mirror of all users in `unmirrored`, until PostgreSQL is found unavailable."""
+        for user_id in list(self._placement.unmirrored):
+            async with self.router.hold(user_id):
+                if user_id in self._placement.in_postgres:
+                    await self._placement.refresh_copy(user_id)
+                    if user_id in self._placement.unmirrored:
+                        return
 
     async def _work(self) -> None:
         for tick in count():
@@ -279,8 +240,8 @@ class Rollout:
                 (True, self._placement.flush_audit_entries),
                 (tick % CACHE_TICKS == 0, self._clear_expired_answers),
                 (tick % NOTICES_TICKS == 0, self._placement.copy_notices),
-                (True, self._migration.refresh_mirrors),
-                (True, self._migration.migrate_misplaced),
+                (True, self._refresh_mirrors),
+                (True, self._migrate_misplaced),
             ):
                 if is_due:
                     await self._run_step(step)
@@ -304,53 +265,11 @@ class Rollout:
             logger.error("rollout_lease_lost", reason=OTHER_SERVER_MESSAGE)
 
     async def _clear_expired_answers(self) -> None:
-        await self._placement.memory.get("unit_of_work").run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
+        await self._placement.memory.unit_of_work().run(lambda work: work.cache.cleanup_expired_cache(sys.maxsize))
 
     async def _copy_catalogue(self) -> None:
-        memory, postgres = (
-            backend.get("unit_of_work") for backend in (self._placement.memory, self._placement.postgres)
-        )
+        memory, postgres = self._placement.memory.unit_of_work(), self._placement.postgres.unit_of_work()
         products = await postgres.run(lambda work: work.catalog.search(Criteria(), MAX_PRODUCTS), repeatable=True)
-        copies = [Product(**{name: getattr(product, name) for name in COPIED_PRODUCT_FIELDS}) for product in products]
-        await memory.run(lambda work: work.catalog.upsert(copies))
+        await memory.run(lambda work: work.catalog.upsert([Product(**get_values(product)) for product in products]))
         if len(products) == MAX_PRODUCTS:
             logger.warning("rollout_catalogue_cut", count=MAX_PRODUCTS)
-
-
-class RolloutService:
-    """Shows and controls the rollout. Each method raises `NoRolloutError` where the server does not run one."""
-
-    def __init__(self, rollout: Rollout | None, unit_of_work: UnitOfWork[Repositories]) -> None:
-        """Record what administrators do by `unit_of_work`."""
-        self._rollout = rollout
-        self._unit_of_work = unit_of_work
-
-    async def get_status(self, act: AdminAct) -> RolloutStatus:
-        """Return the state. A status that names users is recorded in the audit first, as `act`."""
-        status = await self._get_rollout().get_status()
-        if status.unmirrored:
-            await self._record(act, READ_ROLLOUT, None)
-        return status
-
-    async def set(self, percent: float, act: AdminAct) -> RolloutStatus:
-        """Set the percentage and record it."""
-        rollout = self._get_rollout()
-        rollout.set(percent)
-        await self._record(act, TURN_ROLLOUT, f"{percent:g} %")
-        return await rollout.get_status()
-
-    async def back(self, act: AdminAct) -> RolloutStatus:
-        """Send all users back to memory, then record it, which may take a while without PostgreSQL."""
-        rollout = self._get_rollout()
-        await rollout.back()
-        await self._record(act, TURN_ROLLOUT, "back")
-        return await rollout.get_status()
-
-    def _get_rollout(self) -> Rollout:
-        if self._rollout is None:
-            raise NoRolloutError
-        return self._rollout
-
-    async def _record(self, act: AdminAct, action: str, target: str | None) -> None:
-        act.act, act.target = action, target
-        await self._unit_of_work.run(lambda work: work.admin_audit.record(act), repeatable=True)

@@ -1,23 +1,12 @@
-"""Assignment of users to storages, the rows that migrate with a user, and the models of the rollout API."""
+"""Assignment of users to storages, and the models of the rollout API."""
 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, Field
-from sqlmodel import SQLModel
 
-from shopassist.consent.models import ConsentEvent, UserConsent
-from shopassist.credits.models import (
-    CreditHold,
-    CreditTransaction,
-    ErasedBalance,
-    Erasure,
-    IdempotentAnswer,
-    UserCredits,
-)
-from shopassist.privacy.models import GuestMerge
 from shopassist.settings import Storage
 
 ASSIGNMENT_STEPS = 10_000
@@ -46,23 +35,6 @@ class Assignment:
         step = int.from_bytes(hashlib.sha256(user_id.encode()).digest()[:8], "big") % ASSIGNMENT_STEPS
         is_in = self.uses_postgres and step < self.percent * ASSIGNMENT_STEPS / 100
         return Storage.POSTGRES if is_in else Storage.MEMORY
-
-
-Rows = dict[type[SQLModel], list[Any]]
-"""The rows of a user by table; histories are in the order of their ids."""
-
-USER_TABLES: tuple[type[SQLModel], ...] = (
-    UserCredits,
-    CreditHold,
-    CreditTransaction,
-    UserConsent,
-    ConsentEvent,
-    IdempotentAnswer,
-    GuestMerge,
-)
-"""The tables with rows that migrate with their user. A guest merge belongs to both the guest and the user."""
-
-Erasures = tuple[list[Erasure], list[ErasedBalance]]
 
 
 class RolloutPercent(BaseModel):

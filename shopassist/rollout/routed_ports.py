@@ -1,20 +1,46 @@
-"""Ports over two storages: a table of their methods says where each call goes."""
+"""Ports and units of work over two storages: each call goes to the storage of the users that its arguments name."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from inspect import Signature, signature
+from typing import Any, NoReturn, get_type_hints
+
+from dependency_injector import containers, providers
 
 from shopassist.audit.models import AdminAct
 from shopassist.credits.models import Erasure, ReconciliationPage
+from shopassist.db.ports import Result, TransactionBody
 from shopassist.errors import StorageUnavailableError
-from shopassist.rollout.placement import AnyBackend
-from shopassist.rollout.router import Router
-from shopassist.settings import Storage
+from shopassist.rollout.controller import Rollout
+from shopassist.rollout.models import Assignment
+from shopassist.rollout.router import SHADOW_SECONDS, Router, UserPlacement
+from shopassist.settings import Settings, Storage
+from shopassist.storage.repositories import Repositories
+
+USER_ARGUMENTS = frozenset({"guest_id", "user_id"})
 
 POSTGRES_PAGE = "\0"
 """Starts the key of a reconciliation page once the accounts in memory are done; no user id has it."""
+
+
+@cache
+def get_signature(owner: type, method: str) -> Signature:
+    """Return the signature of a method."""
+    return signature(getattr(owner, method))
+
+
+def find_users(owner: type, method: str, *args: object, **kwargs: object) -> tuple[str, ...]:
+    """Return the users whom the arguments of a method name, by their ids or in a row; the last one's storage counts."""
+    found = []
+    for name, value in get_signature(owner, method).bind_partial(None, *args, **kwargs).arguments.items():
+        row = value[0] if isinstance(value, list) and value else value
+        if name in USER_ARGUMENTS:
+            found.append(value)
+        elif hasattr(row, "user_id"):
+            found.append(row.user_id)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +53,9 @@ class PortCall:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    async def run_on(self, backend: AnyBackend) -> Any:
-        """Make the call on a backend."""
-        return await getattr(backend.get(self.port), self.method)(*self.args, **self.kwargs)
+    async def run_on(self, storage: Any) -> Any:
+        """Make the call on a storage."""
+        return await getattr(getattr(storage, self.port)(), self.method)(*self.args, **self.kwargs)
 
     async def run_in_memory(self) -> Any:
         """Make the call in memory."""
@@ -39,59 +65,41 @@ class PortCall:
         """Make the call in PostgreSQL."""
         return await self.run_on(self.router.placement.postgres)
 
+    async def run_in_both(self) -> int:
+        """Return the sum of both storages: the rows that a job changes are copied by no follow-up."""
+        count: int = await self.run_in_memory() + await self.run_in_postgres()
+        return count
 
-Users = Callable[..., tuple[str, ...]]
-"""Returns the users that a call is about, from its arguments; the assignment of the last one counts."""
-
-Handler = Callable[[PortCall], Awaitable[Any]]
-"""Makes a call where it belongs."""
-
-
-def by_id(user_id: str, *_: object, **__: object) -> tuple[str, ...]:
-    """Return the first argument, a user id."""
-    return (user_id,)
-
-
-def by_owner(row: Any, *_: object, **__: object) -> tuple[str, ...]:
-    """Return the `user_id` of the first argument."""
-    return (row.user_id,)
+    async def run_by_user(self, **how: Any) -> Any:
+        """Make the call where its users are, and `how` as the parameters of `Router.run` say."""
+        port = type(getattr(self.router.placement.memory, self.port)())
+        user_ids = find_users(port, self.method, *self.args, **self.kwargs)
+        return await self.router.run(user_ids, self.method, self.run_on, **how)
 
 
-def no_user(*_: object, **__: object) -> tuple[str, ...]:
-    """Return no user."""
-    return ()
-
-
-def by_user(users: Users, writes: bool = True, is_compared: bool = True) -> Handler:
-    """Make the call in the storage of its users."""
-
-    def handle(call: PortCall) -> Awaitable[Any]:
-        user_ids = users(*call.args, **call.kwargs)
-        return call.router.run(user_ids, call.method, call.run_on, writes, is_compared=is_compared)
-
-    return handle
-
-
-async def sum_both(call: PortCall) -> int:
-    """Make the call in both storages; what follows from time needs no mirror, since it happens there as well."""
-    in_memory: int = await call.run_in_memory()
-    in_postgres: int = await call.run_in_postgres()
-    return in_memory + in_postgres
+async def read(call: PortCall) -> Any:
+    """Make a call that changes no rows."""
+    return await call.run_by_user(writes=False)
 
 
 async def get_account(call: PortCall) -> Any:
     """Get an account; the mirror is refreshed only if it differs."""
-    is_mirrored = call.router.placement.is_mirrored
-    user_ids = by_id(*call.args, **call.kwargs)
-    return await call.router.run(user_ids, call.method, call.run_on, lambda account: not is_mirrored(account))
+    return await call.run_by_user(writes=lambda account: not call.router.placement.memory_rows.has_account(account))
+
+
+async def adjust(call: PortCall) -> Any:
+    """Adjust an account. It is not repeated, since the audit has it once; the response is stored with the actor."""
+    [adjustment] = call.args
+    user_ids = (adjustment.actor, adjustment.user_id)
+    return await call.router.run(user_ids, call.method, call.run_on, is_compared=False)
 
 
 async def settle(call: PortCall) -> Any:
     """Settle a hold and keep the answer in memory, where its buyer finds it after any migration."""
-    settled = await by_user(by_owner)(call)
+    settled = await call.run_by_user()
     [settlement] = call.args
     if settled and settlement.answer is not None:
-        await call.router.placement.memory.rows.keep_answer(settlement.answer)
+        await call.router.placement.memory_rows.keep_answer(settlement.answer)
     return settled
 
 
@@ -106,7 +114,7 @@ async def find_answer(call: PortCall) -> Any:
 
 async def advance_epoch(call: PortCall) -> Any:
     """Clear the answers in memory as well as those in PostgreSQL, which counts."""
-    await call.router.placement.memory.get("unit_of_work").run(lambda work: work.cache.clear_cache())
+    await call.router.placement.memory.unit_of_work().run(lambda work: work.cache.clear_cache())
     return await call.run_in_postgres()
 
 
@@ -126,12 +134,11 @@ async def read_personal_data(call: PortCall) -> Any:
     table, user_id, *_ = call.args
     placement = call.router.placement
     if table.model is not AdminAct and len(table.owner_path) == 1:
-        return await call.run_on(placement.get_backend(user_id))
+        return await call.run_on(placement.get_container(user_id))
     await placement.flush_audit_entries()
-    user_ids = (*placement.list_admins_mentioning(user_id), user_id)
-    return await call.router.run(
-        user_ids, call.method, call.run_on, writes=False, to=Storage.POSTGRES, is_compared=False
-    )
+    user_ids = (*placement.memory_rows.list_admins_mentioning(user_id), user_id)
+    to_postgres: dict[str, Any] = {"to": Storage.POSTGRES, "is_compared": False}
+    return await call.router.run(user_ids, call.method, call.run_on, writes=False, **to_postgres)
 
 
 async def begin_erasure(call: PortCall) -> Erasure | None:
@@ -140,13 +147,12 @@ async def begin_erasure(call: PortCall) -> Erasure | None:
     placement = call.router.placement
     await placement.flush_audit_entries()
     async with call.router.hold(request.user_id):  # calls in progress may add a response to an administrator
-        user_ids = (*placement.list_admins_mentioning(request.user_id), request.user_id)
+        user_ids = (*placement.memory_rows.list_admins_mentioning(request.user_id), request.user_id)
 
-    async def begin(postgres: AnyBackend) -> Erasure | None:
+    async def begin(postgres: Any) -> Erasure | None:
         erasure: Erasure | None = await call.run_on(postgres)
-        if erasure is not None and erasure.finished_at is None and erasure.id not in placement.erasures:
-            placement.erasures[erasure.id] = user_ids
-            placement.pinned.update(user_ids)
+        if erasure is not None and erasure.finished_at is None:
+            placement.erasures.setdefault(erasure.id, user_ids)
         await placement.sync_erasures(request.subject_hash)
         return erasure
 
@@ -160,81 +166,38 @@ async def advance_erasure(call: PortCall) -> Erasure:
     erasure: Erasure = await call.run_in_postgres()
     if erasure.finished_at is not None:
         await placement.sync_erasures(erasure.subject_hash)
-        user_ids = placement.erasures.pop(erasure.id, ())
-        async with call.router.hold(*user_ids):
-            await placement.release_erased(user_ids)
+        async with call.router.hold(*placement.erasures.get(erasure.id, ())):
+            await placement.forget_erased(erasure.id)
     return erasure
 
 
-in_memory, in_postgres = PortCall.run_in_memory, PortCall.run_in_postgres
-
-ROUTES: dict[str, dict[str, Handler]] = {
+by_user, in_memory, in_postgres, in_both = (
+    PortCall.run_by_user,
+    PortCall.run_in_memory,
+    PortCall.run_in_postgres,
+    PortCall.run_in_both,
+)
+ROUTES: dict[str, dict[str, Callable[[PortCall], Awaitable[Any]]]] = {
     "credit_ledger": {
+        **dict.fromkeys(("register_guest", "deduct", "place_hold", "void", "reset"), by_user),
+        **dict.fromkeys(("void_expired", "reset_due_accounts", "delete_old_guest_counts"), in_both),
         "get_or_create_account": get_account,
-        "register_guest": by_user(by_id),
-        "deduct": by_user(by_id),
-        "place_hold": by_user(by_owner),
-        "list_open_holds": by_user(by_id, writes=False),
+        "list_open_holds": read,
         "settle": settle,
-        "void": by_user(lambda hold_id, user_id: (user_id,)),  # noqa: ARG005 - the port's arguments
-        "void_expired": sum_both,
-        # The response to the administrator is stored with the adjustment. It is not repeated: the audit has it once.
-        "adjust": by_user(lambda adjustment: (adjustment.actor, adjustment.user_id), is_compared=False),
-        "reset": by_user(by_id),
-        "reset_due_accounts": sum_both,
-        "delete_old_guest_counts": sum_both,
+        "adjust": adjust,
     },
-    "replays": {"get": by_user(by_id, writes=False), "store": by_user(by_owner), "delete_expired": sum_both},
-    "consent_lookup": {"list_published": in_memory, "get_latest_decision": by_user(by_owner, writes=False)},
+    "replays": {"get": read, "store": by_user, "delete_expired": in_both},
+    "consent_lookup": {"list_published": in_memory, "get_latest_decision": read},
     "personal_data": {"read_page": read_personal_data, "list_owners": in_postgres},
     "erasures": {
+        **dict.fromkeys(("list_unfinished", "list_erasures", "delete_expired"), in_postgres),
         "begin": begin_erasure,
         "advance": advance_erasure,
-        "list_unfinished": in_postgres,
-        "list_erasures": in_postgres,
-        "delete_expired": in_postgres,
     },
     "cached_answers": {"find": find_answer, "read_epoch": in_postgres, "advance_epoch": advance_epoch},
     "audit": {"reconcile_page": reconcile_page},
 }
 """Where the calls of each port go."""
-
-REPOSITORY_USERS: dict[str, dict[str, Users]] = {
-    "credits": {
-        "get_user_credits": by_id,
-        "create_user_credits": by_owner,
-        "update_user_credits": by_id,
-        "create_transaction": by_owner,
-        "get_user_transactions": by_id,
-        "cleanup_old_transactions": no_user,
-        "compact_transactions": no_user,
-    },
-    "consents": {
-        "get_consent": by_id,
-        "create_consent": by_owner,
-        "update_consent": by_id,
-        "list_consents": no_user,
-    },
-    "consent_history": {
-        "lock": by_owner,
-        "get_latest_events": by_owner,
-        "insert_events": lambda events: (events[0].user_id,),
-        "list_events": by_owner,
-    },
-    "notices": dict.fromkeys(("lock", "insert_notice", "get_notice", "get_notices", "list_published"), no_user),
-    "admin_audit": dict.fromkeys(("record", "page"), no_user),
-    "cache": dict.fromkeys(
-        ("get_cached_result", "cache_result", "cleanup_expired_cache", "clear_cache", "contents"), no_user
-    ),
-    "catalog": dict.fromkeys(("search", "upsert", "count", "get_vocabulary", "find_corrections"), no_user),
-    "guest_merges": {
-        "lock": lambda guest_id, user_id: (guest_id, user_id),
-        "find_merge": by_id,
-        "move_answers": lambda guest_id, user_id: (guest_id, user_id),
-        "insert_merge": lambda guest_id, user_id, moved: (guest_id, user_id),  # noqa: ARG005 - the port's arguments
-    },
-}
-"""The users of each repository call: the first call of a unit of work decides where it is done."""
 
 
 class RoutedPort:
@@ -246,5 +209,140 @@ class RoutedPort:
         for method, handler in ROUTES[port].items():
             setattr(self, method, partial(self._run, method, handler))
 
-    async def _run(self, method: str, handler: Handler, *args: Any, **kwargs: Any) -> Any:
+    async def _run(self, method: str, handler: Callable[[PortCall], Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         return await handler(PortCall(self._router, self._port, method, args, kwargs))
+
+
+REPOSITORIES = get_type_hints(Repositories)
+
+
+class FirstCall(BaseException):
+    """Ends the body of a unit of work at its first repository call, which is about `user_ids`."""
+
+    def __init__(self, repository: str, method: str, user_ids: tuple[str, ...]) -> None:
+        self.name, self.user_ids = f"{repository}.{method}", user_ids
+
+
+class WatchedRepositories:
+    """Repositories with `on_call` in place of their methods; it takes the names of repository and method first."""
+
+    def __init__(self, on_call: Callable[..., Any], *names: str) -> None:
+        """Begin at the repositories themselves."""
+        self._on_call, self._names = on_call, names
+
+    def __getattr__(self, name: str) -> Any:
+        names = (*self._names, name)
+        return partial(self._on_call, *names) if self._names else WatchedRepositories(self._on_call, *names)
+
+
+def find_users_of_call(repository: str, method: str, *args: object, **kwargs: object) -> tuple[str, ...]:
+    """Return the users of a repository call."""
+    return find_users(REPOSITORIES[repository], method, *args, **kwargs)
+
+
+async def find_first_call(body: Callable[[Any], Any]) -> FirstCall:
+    """Return the first repository call of a body, without making it."""
+
+    def stop(repository: str, method: str, *args: object, **kwargs: object) -> NoReturn:
+        raise FirstCall(repository, method, find_users_of_call(repository, method, *args, **kwargs))
+
+    try:
+        await body(WatchedRepositories(stop))
+    except FirstCall as call:
+        return call
+    raise TypeError("The body of a unit of work must call a repository.")
+
+
+def refuse_users(work: Repositories) -> Any:
+    """Return repositories that refuse calls about users: the unit of work could be in the wrong storage for them."""
+
+    def call(repository: str, method: str, *args: object, **kwargs: object) -> Any:
+        if find_users_of_call(repository, method, *args, **kwargs):
+            raise TypeError("The first repository call of a unit of work must name its users.")
+        return getattr(getattr(work, repository), method)(*args, **kwargs)
+
+    return WatchedRepositories(call)
+
+
+class RoutedUnitOfWork:
+    """Implements `UnitOfWork`, and `ReplicaReads` with `writes=False`. The first call of a body names its users."""
+
+    def __init__(self, router: Router, writes: bool = True) -> None:
+        """With `writes`, the rows of a user may change."""
+        self._router = router
+        self._placement = router.placement
+        self._writes = writes
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[Repositories]:
+        """Begin one in PostgreSQL."""
+        async with self._placement.postgres.unit_of_work()() as work:
+            yield work
+
+    async def run(
+        self,
+        body: TransactionBody[Any, Result],
+        happened: TransactionBody[Any, Result | None] | None = None,
+        repeatable: bool = False,
+    ) -> Result:
+        first = await find_first_call(body)
+
+        async def run_on(storage: Any, body: TransactionBody[Any, Result] = body) -> Result:
+            result: Result = await storage.unit_of_work().run(body, happened, repeatable)
+            return result
+
+        if first.user_ids:
+            found: Result = await self._router.run(first.user_ids, "unit_of_work", run_on, self._writes)
+            return found
+        if first.name == "consents.list_consents":  # memory has those of all users, once the mirror is up to date
+            await self._router.wait(SHADOW_SECONDS)
+            return await run_on(self._placement.memory)
+        is_catalog_read = first.name.startswith("catalog.") and first.name != "catalog.upsert"
+        if is_catalog_read and not self._placement.assignment.uses_postgres:
+            return await run_on(self._placement.memory)
+        is_publication = first.name == "notices.lock"
+        try:
+            result = await run_on(self._placement.postgres, lambda work: body(refuse_users(work)))
+        except StorageUnavailableError:
+            if is_publication:
+                raise
+            return await run_on(self._placement.memory, lambda work: body(refuse_users(work)))
+        if is_publication:
+            with suppress(StorageUnavailableError):  # it is repeated in the background
+                await self._placement.copy_notices()
+        return result
+
+
+class RolloutStorage(containers.DeclarativeContainer):
+    """Ports that send each user's calls to the storage that has the user's rows."""
+
+    settings: providers.Provider[Settings] = providers.Dependency(instance_of=Settings)
+    memory: providers.Provider[Any] = providers.Dependency()
+    postgres: providers.Provider[Any] = providers.Dependency()
+
+    assignment = providers.Singleton(
+        Assignment,
+        percent=settings.provided.storage.rollout_percent,
+        is_shadowing=settings.provided.storage.rollout_shadow,
+    )
+    placement = providers.Singleton(UserPlacement, assignment, memory, postgres)
+    router = providers.Singleton(Router, placement)
+    rollout = providers.Singleton(Rollout, router, postgres.provided.leases.call())
+    background_services = providers.List(rollout)
+
+    unit_of_work = providers.Singleton(RoutedUnitOfWork, router)
+    lagging_reads = providers.Singleton(RoutedUnitOfWork, router, writes=False)
+    credit_ledger = providers.Singleton(RoutedPort, router, "credit_ledger")
+    replays = providers.Singleton(RoutedPort, router, "replays")
+    consent_lookup = providers.Singleton(RoutedPort, router, "consent_lookup")
+    personal_data = providers.Singleton(RoutedPort, router, "personal_data")
+    erasures = providers.Singleton(RoutedPort, router, "erasures")
+    cached_answers = providers.Singleton(RoutedPort, router, "cached_answers")
+    audit = providers.Singleton(RoutedPort, router, "audit")
+    # The one process of a rollout leads itself, also while PostgreSQL is down.
+    leases = memory.provided.leases.call()
+    maintenance_runs = postgres.provided.maintenance_runs.call()
+    vacuum = postgres.provided.vacuum.call()
+    database = postgres.provided.database.call()
+    replica = memory.provided.replica.call()
+    close = postgres.provided.close.call()

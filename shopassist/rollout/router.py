@@ -1,11 +1,13 @@
-"""Routes each call to the storage of its users, one call at a time per user, and compares the two storages."""
+"""Knows the storage of each user, migrates users, and runs each call in the storage of its users."""
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -13,22 +15,199 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import BaseModel
 
+from shopassist.db.resilience import limit_time
 from shopassist.errors import StorageUnavailableError
-from shopassist.rollout.placement import AnyBackend, UserPlacement
+from shopassist.rollout.models import Assignment
+from shopassist.rollout.rows import MemoryUserRows, PostgresUserRows, Rows
 from shopassist.settings import Storage
 
 logger = structlog.get_logger(__name__)
 
+MIGRATION_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003
+"""Time limit of a migration, during which calls about the user wait."""
+
+READ_SECONDS = 4.0
+"""Time limit of reading the rows of a user."""
+
+RETRY_PAUSE_SECONDS = 5.0
+"""After a failed migration to PostgreSQL no call waits for another one for so long."""
+
 SHADOW_SECONDS = 0.5
-"""Time limit of repeating a call on the other storage, during which further calls about the user wait."""
+"""Time limit of repeating a call on PostgreSQL, during which further calls about the user wait."""
 
 IGNORED_FIELDS = frozenset({"id", "answered"})
 """Fields that may differ between storages, as may instants and UUIDs."""
 
-BackendCall = Callable[[Any], Awaitable[Any]]
-"""A call on a backend; it may be repeated on another one."""
-
 UNAVAILABLE_ERRORS = (StorageUnavailableError, TimeoutError, OSError)
+
+StorageCall = Callable[[Any], Awaitable[Any]]
+"""A call on a storage container; it may be repeated on the other one."""
+
+
+class UnmovableError(StorageUnavailableError):
+    """PostgreSQL does not accept the rows of one user; other users can be migrated."""
+
+
+class UserPlacement:
+    """Maps each user to a storage. Callers of its coroutines about a user hold that user's lock.
+
+    Memory also has a copy of the rows of each user in PostgreSQL, the mirror.
+    """
+
+    def __init__(self, assignment: Assignment, memory: Any, postgres: Any) -> None:
+        """Place users in two storage containers, `memory` and `postgres`."""
+        self.assignment = assignment
+        self.memory, self.postgres = memory, postgres
+        self.memory_rows = MemoryUserRows(memory.memory_store())
+        self.postgres_rows = PostgresUserRows(postgres.database_manager())
+        self.counts = Counter[tuple[str, str]]()
+        """Calls, migrations and comparisons by name, and by storage or operation."""
+        self.in_postgres: set[str] = set()
+        self.copied: set[str] = set()
+        """Users with an exact copy of their rows in the other storage."""
+        self.unmirrored: dict[str, datetime] = {}
+        """Users with a last change in PostgreSQL that the mirror may lack, and since when."""
+        self.erasures: dict[UUID, tuple[str, ...]] = {}
+        """Unfinished erasures and the users who stay in PostgreSQL until their end; the last one is erased."""
+        self._no_migration_until = 0.0
+
+    def get_storage(self, user_id: str) -> Storage:
+        """Return where the rows of a user are."""
+        return Storage.POSTGRES if user_id in self.in_postgres else Storage.MEMORY
+
+    def get_container(self, user_id: str) -> Any:
+        """Return the container of the storage that holds the rows of a user."""
+        return self.postgres if user_id in self.in_postgres else self.memory
+
+    def is_pinned(self, user_id: str) -> bool:
+        """Return whether a user stays in PostgreSQL because of an erasure."""
+        return any(user_id in user_ids for user_ids in self.erasures.values())
+
+    async def place_users(self, user_ids: Sequence[str], to: Storage | None = None) -> Any:
+        """Migrate users to one storage and return its container: `to`, or the assigned one of the last user.
+
+        A user who cannot be migrated stays. Raises `StorageUnavailableError` when the users are not together then, or
+        not where `to` says.
+        """
+        target = to or self.assignment.get_storage(user_ids[-1])
+        try:
+            for user_id in user_ids:
+                await self.migrate(user_id, target)
+        except StorageUnavailableError:
+            if to or len({self.get_storage(user_id) for user_id in user_ids}) > 1:
+                raise
+        return self.get_container(user_ids[-1])
+
+    async def migrate(self, user_id: str, to: Storage) -> None:
+        """Migrate the rows of a user, unless they are there or an erasure needs them.
+
+        Raises `StorageUnavailableError` when PostgreSQL is unavailable, and `UnmovableError` when it refuses the rows.
+        """
+        if self.get_storage(user_id) is to or self.is_pinned(user_id):
+            return
+        try:
+            await (self._to_postgres(user_id) if to is Storage.POSTGRES else self._to_memory(user_id))
+        except Exception as error:
+            self.counts["move_failures", to] += 1
+            if isinstance(error, StorageUnavailableError):
+                raise
+            logger.warning("not_moved", side=to, error=type(error).__name__)
+            raise UnmovableError from error
+        self.counts["moves", to] += self.memory_rows.has_rows(user_id)
+
+    async def adopt(self, user_id: str, rows: Rows) -> None:
+        """Record a user with those rows in PostgreSQL."""
+        await self.memory_rows.write(user_id, rows)
+        self.in_postgres.add(user_id)
+        self.copied.add(user_id)
+
+    async def refresh_copy(self, user_id: str) -> None:
+        """Copy the rows of a user to the other storage.
+
+        Raises `StorageUnavailableError` when PostgreSQL does not take them. When it cannot be read, record that the
+        mirror may lack a change.
+        """
+        self.copied.discard(user_id)
+        if user_id not in self.in_postgres:
+            rows = await _read(self.memory_rows, user_id)
+            await self._write_to_postgres(user_id, rows)
+        else:
+            try:
+                rows = await _read(self.postgres_rows, user_id)
+            except Exception as error:  # noqa: BLE001 - after any failure the copy may be outdated
+                self.unmirrored.setdefault(user_id, datetime.now(UTC))
+                logger.warning("not_mirrored", error=type(error).__name__)
+                return
+            await self.memory_rows.write(user_id, rows)
+            self.unmirrored.pop(user_id, None)
+        if rows:  # a call that creates an account is not repeated: it counts the network's guests
+            self.copied.add(user_id)
+
+    async def sync_erasures(self, subject_hash: str | None = None) -> None:
+        """Copy erasures from PostgreSQL to memory. Raises `StorageUnavailableError`."""
+        await self.memory_rows.apply_erasures(await self.postgres_rows.read_erasures(subject_hash))
+
+    async def forget_erased(self, erasure_id: UUID) -> None:
+        """Release the users of a finished erasure and remove what memory has of the last one, who was erased."""
+        user_ids = self.erasures.pop(erasure_id, ())
+        for user_id in user_ids:
+            await self.refresh_copy(user_id)
+        for user_id in user_ids[-1:]:
+            await self.memory_rows.anonymise_merges(user_id)
+
+    async def flush_audit_entries(self) -> None:
+        """Move audit entries from memory to PostgreSQL. Raises `StorageUnavailableError`."""
+        if entries := self.memory_rows.pop_audit_entries():
+            try:
+                await self.postgres_rows.insert_audit_entries(entries)
+            except BaseException:
+                self.memory_rows.restore_audit_entries(entries)
+                raise
+
+    async def copy_notices(self) -> None:
+        """Copy new notices from PostgreSQL to memory. Raises `StorageUnavailableError`."""
+        known = {notice.id for notice in await self.memory.consent_lookup().list_published()}
+
+        async def read_new(work: Any) -> Any:
+            new = [notice.id for notice in await work.notices.list_published() if notice.id not in known]
+            return await work.notices.get_notices(new) if new else []
+
+        await self.memory_rows.add_notices(await self.postgres.unit_of_work().run(read_new, repeatable=True))
+
+    async def _to_postgres(self, user_id: str) -> None:
+        if rows := await _read(self.memory_rows, user_id):
+            if time.monotonic() < self._no_migration_until:
+                raise StorageUnavailableError
+            try:
+                await self._write_to_postgres(user_id, rows)
+            except StorageUnavailableError:
+                self._no_migration_until = time.monotonic() + RETRY_PAUSE_SECONDS
+                raise
+            self.copied.add(user_id)
+        self.unmirrored.pop(user_id, None)  # the rows in memory replaced those in PostgreSQL
+        self.in_postgres.add(user_id)
+
+    async def _to_memory(self, user_id: str) -> None:
+        if not self.assignment.is_back:
+            try:
+                with limit_time(READ_SECONDS):
+                    rows = await _read(self.postgres_rows, user_id)
+            except StorageUnavailableError:
+                if user_id in self.unmirrored:
+                    raise
+            else:
+                await self.memory_rows.write(user_id, rows)
+                self.unmirrored.pop(user_id, None)
+        self.in_postgres.discard(user_id)
+        self.copied.discard(user_id)
+
+    async def _write_to_postgres(self, user_id: str, rows: Rows) -> None:
+        with limit_time(MIGRATION_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values()))):
+            await self.postgres_rows.write(user_id, rows)
+
+
+async def _read(rows: MemoryUserRows | PostgresUserRows, user_id: str) -> Rows:
+    return (await rows.read([user_id])).get(user_id, {})
 
 
 def normalise_result(value: Any) -> Any:
@@ -56,21 +235,15 @@ class CallResult:
         """Whether the storage answered, by a value or an error of the domain."""
         return not isinstance(self.error, (*UNAVAILABLE_ERRORS, asyncio.CancelledError))
 
-    def get(self) -> Any:
-        """Return the value, or raise the error."""
-        if self.error is not None:
-            raise self.error
-        return self.value
-
     def differs(self, other: "CallResult") -> bool:
         """Return whether two storages gave different results."""
         return (type(self.error), normalise_result(self.value)) != (type(other.error), normalise_result(other.value))
 
 
-async def run_call(call: BackendCall, backend: Any) -> CallResult:
-    """Return the result of a call on a backend."""
+async def run_call(call: StorageCall, storage: Any) -> CallResult:
+    """Return the result of a call on a storage."""
     try:
-        return CallResult(await call(backend))
+        return CallResult(await call(storage))
     except Exception as error:  # noqa: BLE001 - it is raised or compared later
         return CallResult(error=error)
 
@@ -78,7 +251,7 @@ async def run_call(call: BackendCall, backend: Any) -> CallResult:
 class Router:
     """Runs calls where their users are.
 
-    Comparing and mirroring follow in the background, before the next call about the same user.
+    Comparing and copying follow in the background, before the next call about the same user.
     """
 
     def __init__(self, placement: UserPlacement) -> None:
@@ -99,7 +272,7 @@ class Router:
         self,
         user_ids: Sequence[str],
         operation: str,
-        call: BackendCall,
+        call: StorageCall,
         writes: Callable[[Any], bool] | bool = True,
         to: Storage | None = None,
         is_compared: bool = True,
@@ -109,40 +282,41 @@ class Router:
         `operation` is its name in metrics. `writes` tells, by the result, whether rows may have changed; a call that is
         not `is_compared` is never repeated. Raises what `call` raises, and `StorageUnavailableError`.
         """
+        placement = self.placement
         async with AsyncExitStack() as held:
             await held.enter_async_context(self.hold(*user_ids))
             result = CallResult(error=asyncio.CancelledError())
             try:
-                result = await run_call(call, await self.placement.place_users(user_ids, to))
+                result = await run_call(call, await placement.place_users(user_ids, to))
             finally:
-                storage = self._count(user_ids, operation, result)
+                storage = placement.get_storage(user_ids[-1])
+                placement.counts["asked", storage] += 1
+                if isinstance(result.error, UNAVAILABLE_ERRORS):
+                    placement.counts["failed", storage] += 1
+                    logger.debug("rollout_unavailable", operation=operation)
                 # A call that failed or was cancelled may have written.
                 has_changed = result.error is not None or (writes(result.value) if callable(writes) else writes)
-                shadowed = self.placement.assignment.is_shadowing and not self.placement.assignment.is_back
-                if shadowed or (storage is Storage.POSTGRES and has_changed):
-                    compared = result if is_compared and result.is_known else None
-                    self._start_follow_up(
-                        held.pop_all(),
-                        self._mirror(user_ids, operation, call, compared if shadowed else None, has_changed)
-                        if storage is Storage.POSTGRES
-                        else self._shadow(user_ids, operation, call, compared),
-                    )
-        return result.get()
+                is_mirrored = storage is Storage.POSTGRES and has_changed
+                is_shadowed = placement.assignment.is_shadowing and not placement.assignment.is_back
+                if is_mirrored or is_shadowed:
+                    compared = result if is_shadowed and is_compared and result.is_known else None
+                    follow_up = self._follow_up(user_ids, operation, call, compared, is_mirrored)
+                    self._start(held.pop_all(), follow_up)
+        if result.error is not None:
+            raise result.error
+        return result.value
+
+    async def wait(self, seconds: float) -> None:
+        """Wait that long for the follow-ups of calls that have returned."""
+        if self._follow_ups:
+            await asyncio.wait(set(self._follow_ups), timeout=seconds)
 
     async def close(self) -> None:
-        """Wait for the follow-ups."""
+        """Wait for all follow-ups."""
         while self._follow_ups:
             await asyncio.gather(*self._follow_ups, return_exceptions=True)
 
-    def _count(self, user_ids: Sequence[str], operation: str, result: CallResult) -> Storage:
-        storage = self.placement.get_storage(user_ids[-1])
-        self.placement.counters.asked[storage] += 1
-        if isinstance(result.error, UNAVAILABLE_ERRORS):
-            self.placement.counters.failed[storage] += 1
-            logger.debug("rollout_unavailable", operation=operation)
-        return storage
-
-    def _start_follow_up(self, held: AsyncExitStack, work: Awaitable[None]) -> None:
+    def _start(self, held: AsyncExitStack, work: Awaitable[None]) -> None:
         """Do `work` in a task that releases the locks."""
 
         async def follow_up() -> None:
@@ -154,40 +328,34 @@ class Router:
         self._follow_ups.add(task)
         task.add_done_callback(self._follow_ups.discard)
 
-    async def _mirror(
-        self, user_ids: Sequence[str], operation: str, call: BackendCall, result: CallResult | None, has_changed: bool
+    async def _follow_up(
+        self, user_ids: Sequence[str], operation: str, call: StorageCall, result: CallResult | None, is_mirrored: bool
     ) -> None:
-        """Compare a result of PostgreSQL with the mirror's, and bring the mirror up to date."""
-        if result is not None:
-            await self._compare(operation, call, result, self.placement.mirror)
-        for user_id in user_ids if has_changed else ():
-            await self.placement.refresh_mirror(user_id)
-
-    async def _shadow(
-        self, user_ids: Sequence[str], operation: str, call: BackendCall, result: CallResult | None
-    ) -> None:
-        """Compare a result of memory with PostgreSQL's; replace the copy there when it differs or is not exact."""
+        """Compare a result with that of the other storage; renew the copy there when it differs or must be exact."""
         placement = self.placement
+        other = placement.memory
+        seconds = None
+        if placement.get_storage(user_ids[-1]) is Storage.MEMORY:
+            other, seconds = placement.postgres, SHADOW_SECONDS
         try:
-            async with asyncio.timeout(SHADOW_SECONDS):
-                if result is None or not placement.shadowed.issuperset(user_ids):
-                    is_equal = False
-                else:
-                    is_equal = await self._compare(operation, call, result, placement.postgres)
-                for user_id in () if is_equal else user_ids:
-                    await placement.refresh_shadow(user_id)
+            async with asyncio.timeout(seconds):
+                is_equal = False
+                if result is not None and placement.copied.issuperset(user_ids):
+                    is_equal = await self._compare(operation, call, result, other)
+                for user_id in user_ids if is_mirrored or not is_equal else ():
+                    await placement.refresh_copy(user_id)
         except (StorageUnavailableError, TimeoutError):
-            placement.shadowed.difference_update(user_ids)
-            placement.counters.shadow_failures += 1
+            placement.copied.difference_update(user_ids)
+            placement.counts["shadow_failures", ""] += 1
 
-    async def _compare(self, operation: str, call: BackendCall, result: CallResult, other: AnyBackend) -> bool:
+    async def _compare(self, operation: str, call: StorageCall, result: CallResult, other: Any) -> bool:
         """Return whether the other storage gives the same result. Raises `StorageUnavailableError` if it gives none."""
         repeated = await run_call(call, other)
         if not repeated.is_known:
             raise StorageUnavailableError
-        self.placement.counters.compared[operation] += 1
+        self.placement.counts["compared", operation] += 1
         if not result.differs(repeated):
             return True
-        self.placement.counters.differences[operation] += 1
+        self.placement.counts["differences", operation] += 1
         logger.warning("rollout_difference", operation=operation)
         return False

@@ -16,9 +16,7 @@ from shopassist.consent.models import (
 from shopassist.credits.models import CreditTransaction
 from shopassist.credits.ports import HoldRequest, IdempotencyRecord
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
-from shopassist.rollout.memory import MemoryUserRows
-from shopassist.rollout.models import USER_TABLES, Rows
-from shopassist.rollout.postgres import PostgresUserRows
+from shopassist.rollout.rows import USER_TABLES, MemoryUserRows, PostgresUserRows, Rows
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.support.helpers import postgres_settings
 
@@ -30,13 +28,9 @@ UserRows = MemoryUserRows | PostgresUserRows
 
 def get_rows(container: Container) -> UserRows:
     """Return the rows of the storage that a container uses."""
-    backend = (
-        container.rollout_storage().memory_backend()
-        if container.settings().storage.storage is Storage.MEMORY
-        else container.rollout_storage().postgres_backend()
-    )
-    rows: UserRows = backend.rows
-    return rows
+    if container.settings().storage.storage is Storage.MEMORY:
+        return MemoryUserRows(container.memory_store())
+    return PostgresUserRows(container.database_manager())
 
 
 @pytest.fixture

@@ -236,12 +236,9 @@ async def test_an_erasure_includes_rows_left_in_postgresql(begin: Begin, databas
     assert set((await get_balances(container)).values()) == {45}
     receipt = await container.erasure_service().erase(USERS[0], False)
     assert receipt.erased["account"] == 1
-    for backend in (
-        container.rollout_storage().memory_backend(),
-        container.rollout_storage().mirror_backend(),
-        container.rollout_storage().postgres_backend(),
-    ):
-        assert await backend.rows.read([USERS[0]]) == {}
+    placement = container.rollout_storage().placement()
+    for rows in (placement.memory_rows, placement.postgres_rows):
+        assert await rows.read([USERS[0]]) == {}
     assert await container.credit_service().check_credits(USERS[0]) == 45
 
 
@@ -305,7 +302,7 @@ async def test_the_mirror_is_refreshed_without_a_call(begin: Begin, server: Post
     await container.credit_service().get_user_credits(USERS[0])
     await container.rollout_storage().router().close()
     account = await container.credit_service().get_user_credits(USERS[0])
-    assert container.rollout_storage().placement().is_mirrored(account)
+    assert container.rollout_storage().placement().memory_rows.has_account(account)
 
 
 async def test_back_does_not_wait_for_hanging_calls(

@@ -19,10 +19,9 @@ from shopassist.consent.models import (
 )
 from shopassist.credits.models import CreditAdjustment
 from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
-from shopassist.rollout import placement, router
-from shopassist.rollout.memory import MemoryUserRows
-from shopassist.rollout.postgres import PostgresUserRows
+from shopassist.rollout import router
 from shopassist.rollout.router import CallResult, normalise_result, run_call
+from shopassist.rollout.rows import MemoryUserRows, PostgresUserRows
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.support.helpers import FixedClock, postgres_settings, relax_time_limits
 
@@ -105,7 +104,7 @@ async def worlds(
 ) -> AsyncIterator[tuple[Container, Container]]:
     """Yield a rollout with long time limits, and memory alone."""
     monkeypatch.setattr(router, "SHADOW_SECONDS", 60.0)
-    monkeypatch.setattr(placement, "MIGRATION_SECONDS", 60.0)
+    monkeypatch.setattr(router, "MIGRATION_SECONDS", 60.0)
     both = relax_time_limits(postgres_settings(database_url)).model_copy(
         update={"storage": StorageSettings(storage=Storage.ROLLOUT, rollout_shadow=True)}
     )
@@ -160,11 +159,10 @@ async def test_percentages_change_no_result(worlds: tuple[Container, Container],
     assert (status.differences, status.unmirrored, status.shadow_failures) == ({}, [], 0)
     assert status.compared > 20
     for user_id in GUESTS + USERS:
-        there = rollout.rollout_storage().placement().get_backend(user_id).rows
-        mine, same = (
-            await read_rows(there, user_id),
-            await read_rows(alone.rollout_storage().memory_backend().rows, user_id),
-        )
+        place = rollout.rollout_storage().placement()
+        there = place.postgres_rows if user_id in place.in_postgres else place.memory_rows
+        mine = await read_rows(there, user_id)
+        same = await read_rows(MemoryUserRows(alone.memory_store()), user_id)
         for table in {*mine, *same}:
             assert mine.get(table) == same.get(table), (user_id, table)
     report = await rollout.ledger_audit().verify()
