@@ -22,7 +22,7 @@ from shopassist.credits.service import AdjustmentService, CreditService, LedgerC
 from shopassist.db.ports import SystemClock
 from shopassist.identity.caller import ClientNetworks, GuestSessions
 from shopassist.identity.key_derivation import derive_key
-from shopassist.identity.rate_limits import RateCounters, RateLimits
+from shopassist.identity.rate_limits import RateLimits
 from shopassist.identity.tokens import token_verifier
 from shopassist.maintenance.jobs import build_jobs
 from shopassist.maintenance.scheduler import JobScheduler
@@ -97,10 +97,8 @@ class Container(containers.DeclarativeContainer):
     networks = providers.Singleton(ClientNetworks, network_key, config.server.trusted_proxies, config.server.production)
     session_key = providers.Callable(derive_key, settings, "guest session")
     guest_sessions = providers.Singleton(GuestSessions, session_key, config.guests.only_signed)
-    rate_counters = providers.Singleton(RateCounters)
     rate_limits = providers.Singleton(
         RateLimits,
-        rate_counters,
         config.limits.questions_per_minute,
         config.limits.reads_per_minute,
         config.limits.network_factor,

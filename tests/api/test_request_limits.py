@@ -18,7 +18,7 @@ from shopassist.app import create_app
 from shopassist.credits.ports import HoldRequest
 from shopassist.errors import RateLimitedError
 from shopassist.identity.caller import Caller
-from shopassist.identity.rate_limits import RateCounters, RateLimitKind, RateLimits, RequestQuota
+from shopassist.identity.rate_limits import RateLimitKind, RateLimits, RequestQuota
 from shopassist.query.models import QueryRequest
 from shopassist.settings import ServerSettings
 from tests.support.http_fixtures import TestAssistant
@@ -260,7 +260,7 @@ async def test_a_join_in_another_process_is_not_refused(container: Container, as
     """A question that another process works on is not refused by the rate limit."""
     container.assistant.override(assistant)
     service = container.query_service()
-    limits = RateLimits(RateCounters(), questions=0, reads=0, network_factor=1)
+    limits = RateLimits(questions=0, reads=0, network_factor=1)
     quotas = [RequestQuota(limits, RateLimitKind.QUESTIONS, Caller("g2wsht", is_guest=True)) for _ in range(2)]
     request = QueryRequest(query="elsewhere")
     with pytest.raises(RateLimitedError):

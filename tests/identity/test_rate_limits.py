@@ -3,7 +3,7 @@
 import time
 
 from shopassist.identity.caller import Caller
-from shopassist.identity.rate_limits import Quota, RateCounters, RateLimitKind, RateLimits
+from shopassist.identity.rate_limits import Quota, RateLimitKind, RateLimits
 
 
 class Seconds:
@@ -18,7 +18,7 @@ class Seconds:
 
 def limits(clock: Seconds, questions: int = 3, reads: int = 5, factor: int = 2) -> RateLimits:
     """Small ones."""
-    return RateLimits(RateCounters(clock), questions, reads, factor)
+    return RateLimits(questions, reads, factor, clock)
 
 
 def guest(name: str, network: str | None = None) -> Caller:
@@ -76,23 +76,22 @@ async def test_who_is_refused_uses_up_nothing_of_their_neighbours() -> None:
 async def test_invented_names_do_not_pile_up() -> None:
     """However many there were, what is kept is bounded, and a window that is still open is not lost by a turn."""
     clock = Seconds()
-    counters = RateCounters(clock, max_callers=1000)
-    counters.hit([("mine", 3)])
+    some = RateLimits(3, 3, 2, clock, max_callers=1000)
+    some.consume(RateLimitKind.READS, guest("mine"))
     for number in range(1010):
-        counters.hit([(number, 3)])
-    [count] = counters.hit([("mine", 3)])
-    assert count.left == 1
+        some.consume(RateLimitKind.READS, guest(f"one-{number}"))
+    assert some.consume(RateLimitKind.READS, guest("mine")).left == 1
     for number in range(3000):
-        counters.hit([(str(number), 3)])
-    assert len(counters._recent) + len(counters._previous) <= 2000  # noqa: SLF001 - memory is the point
+        some.consume(RateLimitKind.READS, guest(f"other-{number}"))
+    assert len(some._recent) + len(some._previous) <= 2000  # noqa: SLF001 - memory is the point
 
 
 async def test_a_hit_costs_the_same_however_many_are_counted() -> None:
     """With 50,000 callers in the window a hit takes no more than 100 µs on average, also on a busy machine."""
-    counters = RateCounters()
+    some = RateLimits(300, 300, 10**7)
     for number in range(50_000):
-        counters.hit([(number, 300)])
+        some.consume(RateLimitKind.READS, guest(str(number)))
     began = time.process_time()
     for number in range(10_000):
-        counters.hit([(number, 300), ("network", 10**9)])
+        some.consume(RateLimitKind.READS, guest(str(number), "network"))
     assert (time.process_time() - began) / 10_000 < 100e-6
