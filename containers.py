@@ -13,8 +13,7 @@ from dependency_injector import containers, providers
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.cache.redis import RedisAnswers, build_redis_answers
 from shopassist.cache.service import QueryCacheService, StaleAnswers
-from shopassist.consent.gate import ConsentGate
-from shopassist.consent.notices import NoticeService, PublishedNoticeCache
+from shopassist.consent.notices import ConsentGate, NoticeService, PublishedNoticeCache
 from shopassist.consent.ports import ConsentCounters
 from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.credits.ports import LedgerCounters

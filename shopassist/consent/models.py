@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -91,6 +92,22 @@ class PublishedNotice(NoticeBase):
     """A notice without its text. `is_binding`: agreements to earlier versions are no longer enough."""
 
     is_binding: bool
+
+
+def notice_to_reference(notice: PublishedNotice) -> NoticeReference:
+    """Return the reference of a notice."""
+    return NoticeReference(**notice.model_dump(include=set(NoticeReference.model_fields)))
+
+
+def get_current_notices(notices: Iterable[PublishedNotice]) -> dict[str, list[PublishedNotice]]:
+    """Return the newest version of each purpose in all its languages, the first published first."""
+    found: dict[str, list[PublishedNotice]] = {}
+    for notice in notices:
+        others = found.setdefault(notice.purpose, [])
+        if others and others[0].version < notice.version:
+            others.clear()
+        others.append(notice)
+    return found
 
 
 class NoticePublication(SQLModel):

@@ -1,19 +1,36 @@
-"""Publish notices and select the current ones."""
+"""Publish notices, select the current ones, and refuse callers who must agree to the terms first."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+from cachetools import TTLCache
 
 from shopassist.audit.models import PUBLISH_NOTICE, AdminAct
-from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice, compute_sha256
-from shopassist.consent.ports import ConsentRepositories
+from shopassist.consent.models import (
+    TERMS,
+    ConsentNotice,
+    ConsentProvenance,
+    ConsentSubject,
+    NoticePublication,
+    PublishedNotice,
+    compute_sha256,
+    get_current_notices,
+    notice_to_reference,
+)
+from shopassist.consent.ports import ConsentLookup, ConsentRepositories
+from shopassist.consent.service import SIGNAL_PURPOSE, ConsentHistoryService
 from shopassist.db.columns import utc_now
 from shopassist.db.ports import UnitOfWork
-from shopassist.errors import InvalidInputError, NotFoundError, NoticeExistsError, NoticeReference
+from shopassist.errors import (
+    ConsentRequiredError,
+    InvalidInputError,
+    NotFoundError,
+    NoticeExistsError,
+    StorageUnavailableError,
+)
 
-
-def notice_to_reference(notice: PublishedNotice) -> NoticeReference:
-    """Return the reference of a notice."""
-    return NoticeReference(**notice.model_dump(include=set(NoticeReference.model_fields)))
+logger = structlog.get_logger(__name__)
 
 
 PUBLISHED_TTL_SECONDS = 2.0
@@ -84,7 +101,10 @@ class NoticeService:
             notice = build_notice(publication, same_purpose)
             for other in same_purpose:
                 if (other.version, other.locale) == (notice.version, notice.locale):
-                    return await _get_identical_notice(work, other, notice)
+                    stored = await work.notices.get_notice(other.id)
+                    if stored is None or stored.sha256 != notice.sha256:
+                        raise NoticeExistsError
+                    return stored
             # The first version is binding at once, since there is no agreement to an earlier one.
             grace = self._grace_hours if publication.grace_hours is None else publication.grace_hours
             stored = await work.notices.insert_notice(notice, grace if notice.version > 1 else 0)
@@ -104,15 +124,11 @@ class NoticeService:
 
     async def get_current(self, locales: Sequence[str]) -> list[ConsentNotice]:
         """Return the newest text for each purpose in the first available of `locales`, or its first language."""
-        chosen = [
-            select_by_locale(notices, locales).id
-            for notices in get_current_notices(await self._published.get()).values()
-        ]
-        return (
-            await self._unit_of_work.run(lambda work: work.notices.get_notices(chosen), repeatable=True)
-            if chosen
-            else []
-        )
+        current = get_current_notices(await self._published.get())
+        chosen = [select_by_locale(notices, locales).id for notices in current.values()]
+        if not chosen:
+            return []
+        return await self._unit_of_work.run(lambda work: work.notices.get_notices(chosen), repeatable=True)
 
     async def get_notice(self, notice_id: int) -> ConsentNotice:
         """Return a notice, current or not. Raises `NotFoundError`."""
@@ -142,26 +158,6 @@ def build_notice(publication: NoticePublication, published: Sequence[PublishedNo
     )
 
 
-async def _get_identical_notice(
-    work: ConsentRepositories, existing: PublishedNotice, notice: ConsentNotice
-) -> ConsentNotice:
-    stored = await work.notices.get_notice(existing.id)
-    if stored is None or stored.sha256 != notice.sha256:
-        raise NoticeExistsError
-    return stored
-
-
-def get_current_notices(notices: Iterable[PublishedNotice]) -> dict[str, list[PublishedNotice]]:
-    """Return the newest version of each purpose in all its languages, the first published first."""
-    found: dict[str, list[PublishedNotice]] = {}
-    for notice in notices:
-        others = found.setdefault(notice.purpose, [])
-        if others and others[0].version < notice.version:
-            others.clear()
-        others.append(notice)
-    return found
-
-
 def select_by_locale(notices: Sequence[PublishedNotice], locales: Sequence[str]) -> PublishedNotice:
     """Return the notice in the most preferred language: `hi` matches `hi-IN`, and any `hi-…` matches `hi`."""
     for locale in locales:
@@ -175,3 +171,75 @@ def select_by_locale(notices: Sequence[PublishedNotice], locales: Sequence[str])
             if notice.locale.lower().startswith(f"{locale.lower()}-"):
                 return notice
     return notices[0]
+
+
+TERMS_NOT_PUBLISHED = (
+    "CONSENT_REQUIRED is set and no terms are published: every question is refused. See docs/consent.md."
+)
+
+SIGNAL_TTL_SECONDS = 60.0
+"""Time during which the signal of a subject is not checked again."""
+MAX_CACHED_SIGNALS = 10_000
+
+
+class ConsentGate:
+    """Refuses callers who must agree to the terms first; without `required` or a signal it reads nothing."""
+
+    def __init__(
+        self,
+        lookup: ConsentLookup,
+        published: PublishedNoticeCache,
+        history: ConsentHistoryService,
+        required: bool,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Share `published` with the other services of this process."""
+        self._lookup = lookup
+        self._published = published
+        self._history = history
+        self._required = required
+        self._has_logged_missing_terms = False
+        self._recent_signals: TTLCache[ConsentSubject, bool] = TTLCache(
+            MAX_CACHED_SIGNALS, SIGNAL_TTL_SECONDS, timer=monotonic
+        )
+
+    async def check(self, subject: ConsentSubject, provenance: ConsentProvenance) -> None:
+        """Apply the privacy signal of the request and, where consent is required, check it.
+
+        Raises `ConsentRequiredError` when the terms are not agreed to, and `StorageUnavailableError` when that cannot
+        be read: a caller who might not have agreed is not served.
+        """
+        if provenance.privacy_signal and subject not in self._recent_signals:
+            await self._apply_signal(subject, provenance)
+        if self._required:
+            await self._require_terms(subject)
+
+    def forget_signal(self, subject: ConsentSubject) -> None:
+        """Check the next signal of the subject again, since it is about to decide."""
+        self._recent_signals.pop(subject, None)
+
+    async def _apply_signal(self, subject: ConsentSubject, provenance: ConsentProvenance) -> None:
+        try:
+            decision = await self._lookup.get_latest_decision(subject, SIGNAL_PURPOSE)
+            if decision is not None and decision.granted:
+                await self._history.apply_privacy_signal(subject, provenance)
+        except StorageUnavailableError:
+            # The next request carries the signal too, and this one may be answered from memory.
+            return
+        self._recent_signals[subject] = True
+
+    async def _require_terms(self, subject: ConsentSubject) -> None:
+        notices = [notice for notice in await self._published.get() if notice.purpose == TERMS]
+        decision = await self._lookup.get_latest_decision(subject, TERMS)
+        if not notices and not self._has_logged_missing_terms:
+            logger.error("terms_not_published", reason=TERMS_NOT_PUBLISHED)
+        self._has_logged_missing_terms = not notices
+        # An agreement to the newest binding version is needed, or to any version while none is binding.
+        needed = max((notice.version for notice in notices if notice.is_binding), default=1)
+        if decision is None or not decision.granted or (decision.version or 0) < needed:
+            current = get_current_notices(notices).get(TERMS, [])
+            raise ConsentRequiredError(
+                notices=[notice_to_reference(notice).model_dump() for notice in current],
+                agree_at="/api/consents",
+                read_at="/api/notices",
+            )

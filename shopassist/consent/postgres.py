@@ -61,8 +61,8 @@ class PostgresNoticeRepository(BaseRepository):
         return list((await self.session.execute(statement)).scalars())
 
     async def list_published(self) -> list[PublishedNotice]:
-        rows = (await self.session.execute(SELECT_PUBLISHED_NOTICES, {"instant": self.clock.instant()})).all()
-        return [PublishedNotice(**row._mapping) for row in rows]  # noqa: SLF001 - SQLAlchemy's name for a public thing
+        rows = await self.session.execute(SELECT_PUBLISHED_NOTICES, {"instant": self.clock.instant()})
+        return [PublishedNotice(**row) for row in rows.mappings()]
 
 
 class PostgresConsentRepository(BaseRepository):
@@ -139,18 +139,17 @@ def _match_subject(subject: ConsentSubject) -> ColumnElement[bool]:
 
 
 SELECT_LATEST_DECISIONS = text("""
-SELECT asked.user_id, asked.is_guest, asked.purpose, newest.granted, n.version
+SELECT newest.granted, n.version
 FROM unnest(CAST(:user_ids AS text[]), CAST(:guests AS boolean[]), CAST(:purposes AS text[]))
-     AS asked (user_id, is_guest, purpose)
-CROSS JOIN LATERAL (
+     WITH ORDINALITY AS asked (user_id, is_guest, purpose, position)
+LEFT JOIN LATERAL (
     SELECT e.granted, e.notice_id FROM consent_events e
     WHERE e.user_id = asked.user_id AND e.is_guest = asked.is_guest AND e.purpose = asked.purpose
     ORDER BY e.id DESC LIMIT 1
-) AS newest
+) AS newest ON true
 LEFT JOIN consent_notices n ON n.id = newest.notice_id
+ORDER BY asked.position
 """)
-
-SubjectAndPurpose = tuple[ConsentSubject, str]
 
 
 class PostgresConsentLookup:
@@ -169,20 +168,13 @@ class PostgresConsentLookup:
     async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
         return await self._decisions.submit((subject, purpose))
 
-    async def _read(self, requests: Sequence[SubjectAndPurpose]) -> list[LatestDecision | None]:
-        distinct = list(set(requests))
+    async def _read(self, requests: Sequence[tuple[ConsentSubject, str]]) -> list[LatestDecision | None]:
         rows = await fetch(
             self._manager,
             SELECT_LATEST_DECISIONS,
             repeatable=True,
-            user_ids=[subject.user_id for subject, _ in distinct],
-            guests=[subject.is_guest for subject, _ in distinct],
-            purposes=[purpose for _, purpose in distinct],
+            user_ids=[subject.user_id for subject, _ in requests],
+            guests=[subject.is_guest for subject, _ in requests],
+            purposes=[purpose for _, purpose in requests],
         )
-        found = {
-            (ConsentSubject(row["user_id"], row["is_guest"]), row["purpose"]): LatestDecision(
-                row["granted"], row["version"]
-            )
-            for row in rows
-        }
-        return [found.get(request) for request in requests]
+        return [None if row["granted"] is None else LatestDecision(*row) for row in rows]

@@ -1,5 +1,6 @@
 """Routes of consent records, decisions and notices, and the dependency that requires consent to the terms."""
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
@@ -12,6 +13,7 @@ from shopassist.api.dependencies import (
     RegisteredDep,
     get_request_id,
     identify_caller,
+    require_registered,
     take_from_container,
 )
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, document_errors
@@ -19,7 +21,6 @@ from shopassist.api.headers import STALE_RESPONSE, parse_languages
 from shopassist.api.pagination import cut_page, decode_cursor, decode_id_cursor
 from shopassist.audit.models import READ_CONSENTS, AccessReason, AdminAct
 from shopassist.audit.routes import admin_router
-from shopassist.consent.gate import ConsentGate
 from shopassist.consent.models import (
     ROUTE_LENGTH,
     ConsentDecisions,
@@ -36,13 +37,10 @@ from shopassist.consent.models import (
     UserConsentCreate,
     UserConsentUpdate,
 )
-from shopassist.consent.notices import NoticeService
+from shopassist.consent.notices import ConsentGate, NoticeService
 from shopassist.consent.service import ConsentHistoryService, UserConsentService
 from shopassist.errors import NotFoundError, NoticeExistsError, NoticeOutdatedError, TermsNotAcceptedError
 from shopassist.identity.caller import Caller
-
-SIGNAL_HEADER = "Sec-GPC"
-"""Header of Global Privacy Control."""
 
 take_consent_gate = take_from_container("consent_gate")
 
@@ -52,15 +50,11 @@ ConsentHistoryDep = Annotated[ConsentHistoryService, Depends(take_from_container
 NoticeServiceDep = Annotated[NoticeService, Depends(take_from_container("notice_service"))]
 
 
-def has_privacy_signal(request: Request) -> bool:
-    """Return whether the request carries the privacy signal."""
-    return request.headers.get(SIGNAL_HEADER) == "1"
-
-
 def build_provenance(request: Request, source: ConsentSource) -> ConsentProvenance:
-    """Build the provenance of a decision that the request makes."""
+    """Build the provenance of a decision that the request makes, with the signal of Global Privacy Control."""
     route = f"{request.method} {getattr(request.scope.get('route'), 'path', request.url.path)}"
-    return ConsentProvenance(source, route[:ROUTE_LENGTH], get_request_id(), has_privacy_signal(request))
+    has_signal = request.headers.get("Sec-GPC") == "1"
+    return ConsentProvenance(source, route[:ROUTE_LENGTH], get_request_id(), has_signal)
 
 
 def caller_to_subject(caller: Caller) -> ConsentSubject:
@@ -72,8 +66,7 @@ async def require_consent(request: Request) -> Caller:
     """Return the caller. Raises `ConsentRequiredError` when the caller must agree to the terms first."""
     caller = await identify_caller(request)
     gate: ConsentGate = await take_consent_gate(request)
-    if gate.required or has_privacy_signal(request):
-        await gate.check(caller_to_subject(caller), build_provenance(request, ConsentSource.CONSENTS))
+    await gate.check(caller_to_subject(caller), build_provenance(request, ConsentSource.CONSENTS))
     return caller
 
 
@@ -91,23 +84,29 @@ async def publish_notice(
     return await service.publish(publication, administrator.user_id, reason, get_request_id())
 
 
-record_router = APIRouter(prefix="/api/consent", tags=["consent"], dependencies=REGISTERED_SECURITY)
+def record_signal(source: ConsentSource) -> Callable[..., Awaitable[ConsentProvenance]]:
+    """Return a dependency that records the privacy signal and returns the provenance of the request's decision."""
 
-
-async def record_signal(
-    request: Request, caller: RegisteredDep, gate: ConsentGateDep, history: ConsentHistoryDep
-) -> ConsentProvenance:
-    """Record the privacy signal of the request, and return the provenance of its decision."""
-    subject, provenance = caller_to_subject(caller), build_provenance(request, ConsentSource.RECORD)
-    gate.forget_signal(subject)
-    if provenance.privacy_signal:
+    async def record(
+        request: Request, caller: CallerDep, gate: ConsentGateDep, history: ConsentHistoryDep
+    ) -> ConsentProvenance:
+        subject, provenance = caller_to_subject(caller), build_provenance(request, source)
+        gate.forget_signal(subject)
         await history.apply_privacy_signal(subject, provenance)
-    return provenance
+        return provenance
+
+    return record
 
 
-RecordProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal)]
+RecordProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal(ConsentSource.RECORD))]
+ProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal(ConsentSource.CONSENTS))]
 
 NO_CONSENT_RECORD = "There is no consent record for this user."
+
+# Guests are refused before their signal would be recorded.
+record_router = APIRouter(
+    prefix="/api/consent", tags=["consent"], dependencies=[*REGISTERED_SECURITY, Depends(require_registered)]
+)
 
 
 @record_router.post("", responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, TermsNotAcceptedError))
@@ -119,10 +118,8 @@ async def create_consent(
     return await service.create_consent(caller.user_id, consent, provenance)
 
 
-@record_router.get(
-    "/me", responses=document_errors(*IDENTITY_ERRORS, NotFoundError), dependencies=[Depends(record_signal)]
-)
-async def read_consent(caller: RegisteredDep, service: ConsentServiceDep) -> UserConsent:
+@record_router.get("/me", responses=document_errors(*IDENTITY_ERRORS, NotFoundError))
+async def read_consent(_: RecordProvenanceDep, caller: RegisteredDep, service: ConsentServiceDep) -> UserConsent:
     """Return the consent record of the caller."""
     return _require_record(await service.get_consent(caller.user_id))
 
@@ -160,71 +157,45 @@ def _require_record(consent: UserConsent | None) -> UserConsent:
 purpose_router = APIRouter(prefix="/api/consents", tags=["consent"], dependencies=CALLER_SECURITY)
 
 
-async def get_subject_and_provenance(
-    request: Request, caller: CallerDep, gate: ConsentGateDep
-) -> tuple[ConsentSubject, ConsentProvenance]:
-    """Return the subject and the provenance of the request; the gate will check the subject's next signal again."""
-    subject = caller_to_subject(caller)
-    gate.forget_signal(subject)
-    return subject, build_provenance(request, ConsentSource.CONSENTS)
-
-
-SubjectAndProvenanceDep = Annotated[tuple[ConsentSubject, ConsentProvenance], Depends(get_subject_and_provenance)]
-
-
-async def get_subject_after_signal(
-    subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
-) -> ConsentSubject:
-    """Record the privacy signal of the request, and return its subject."""
-    subject, provenance = subject_and_provenance
-    if provenance.privacy_signal:
-        await service.apply_privacy_signal(subject, provenance)
-    return subject
-
-
-SubjectDep = Annotated[ConsentSubject, Depends(get_subject_after_signal)]
-
-
 @purpose_router.post("", responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, NoticeOutdatedError))
 async def decide(
-    decisions: ConsentDecisions, subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
+    decisions: ConsentDecisions, provenance: ProvenanceDep, caller: CallerDep, service: ConsentHistoryDep
 ) -> list[ConsentState]:
     """Say yes or no, each purpose for itself: all is recorded or nothing. Returns the state of every purpose.
 
     A yes names the notice that was shown, by its `id` from `/api/notices`. With `Sec-GPC: 1` marketing is turned off,
     and a yes to it is refused.
     """
-    subject, provenance = subject_and_provenance
-    return await service.decide(subject, decisions.consents, provenance)
+    return await service.decide(caller_to_subject(caller), decisions.consents, provenance)
 
 
 @purpose_router.get("", responses=document_errors(*IDENTITY_ERRORS))
-async def read_state(subject: SubjectDep, service: ConsentHistoryDep) -> list[ConsentState]:
+async def read_state(_: ProvenanceDep, caller: CallerDep, service: ConsentHistoryDep) -> list[ConsentState]:
     """List the state of each purpose and its notice. Without a `timestamp` nothing was decided, which counts as no."""
-    return await service.get_states(subject)
+    return await service.get_states(caller_to_subject(caller))
 
 
 @purpose_router.get("/history", responses=document_errors(*IDENTITY_ERRORS))
 async def read_history(
     request: Request,
     response: Response,
-    subject: SubjectDep,
+    _: ProvenanceDep,
+    caller: CallerDep,
     service: ConsentHistoryDep,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=64, description="From the `Link` header.")] = None,
 ) -> list[ConsentHistoryEntry]:
     """List grants and withdrawals, newest first, in pages; the `Link` header has the next page (RFC 8288)."""
-    entries = await service.list_history(subject, limit + 1, decode_id_cursor(cursor))
+    entries = await service.list_history(caller_to_subject(caller), limit + 1, decode_id_cursor(cursor))
     return cut_page(entries, limit, request, response)
 
 
 @purpose_router.delete("/{purpose}", responses=document_errors(*IDENTITY_ERRORS, NotFoundError))
 async def withdraw(
-    purpose: Purpose, subject_and_provenance: SubjectAndProvenanceDep, service: ConsentHistoryDep
+    purpose: Purpose, provenance: ProvenanceDep, caller: CallerDep, service: ConsentHistoryDep
 ) -> ConsentState:
     """Take consent back, at once. Doing it again changes nothing."""
-    subject, provenance = subject_and_provenance
-    return await service.withdraw(subject, purpose, provenance)
+    return await service.withdraw(caller_to_subject(caller), purpose, provenance)
 
 
 GPC_LAST_UPDATE = "2026-11-25"

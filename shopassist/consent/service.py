@@ -19,8 +19,9 @@ from shopassist.consent.models import (
     UserConsent,
     UserConsentCreate,
     UserConsentUpdate,
+    get_current_notices,
+    notice_to_reference,
 )
-from shopassist.consent.notices import get_current_notices, notice_to_reference
 from shopassist.consent.ports import ConsentCounters, ConsentRepositories
 from shopassist.db.ports import ReplicaReads, UnitOfWork
 from shopassist.errors import (
@@ -73,7 +74,17 @@ async def apply_choices(
     events: dict[str, ConsentEvent] = {}
     for choice in choices:
         if is_new_choice(events.get(choice.purpose) or latest.get(choice.purpose), choice):
-            events[choice.purpose] = build_event(subject, choice, provenance)
+            source = ConsentSource.PRIVACY_SIGNAL if choice.by_signal else provenance.source
+            events[choice.purpose] = ConsentEvent(
+                user_id=subject.user_id,
+                is_guest=subject.is_guest,
+                purpose=choice.purpose,
+                granted=choice.granted,
+                notice_id=choice.notice_id,
+                source=source.value,
+                route=provenance.route,
+                request_id=provenance.request_id,
+            )
     if not events:
         return []
     stored = await work.consent_history.insert_events(list(events.values()))
@@ -95,18 +106,9 @@ def is_granted(latest: Mapping[str, ConsentEvent], purpose: str) -> bool:
     return purpose in latest and latest[purpose].granted
 
 
-def build_event(subject: ConsentSubject, choice: ConsentChoice, provenance: ConsentProvenance) -> ConsentEvent:
-    """Build the event of a choice."""
-    return ConsentEvent(
-        user_id=subject.user_id,
-        is_guest=subject.is_guest,
-        purpose=choice.purpose,
-        granted=choice.granted,
-        notice_id=choice.notice_id,
-        source=(ConsentSource.PRIVACY_SIGNAL if choice.by_signal else provenance.source).value,
-        route=provenance.route,
-        request_id=provenance.request_id,
-    )
+def choose_marketing(wanted: bool, provenance: ConsentProvenance) -> ConsentChoice:
+    """Return the choice about marketing, which a privacy signal overrides."""
+    return ConsentChoice(MARKETING, wanted and not provenance.privacy_signal, by_signal=provenance.privacy_signal)
 
 
 class UserConsentService:
@@ -132,7 +134,7 @@ class UserConsentService:
         """
         if not consent.terms_accepted:
             raise TermsNotAcceptedError
-        wants_marketing = consent.marketing_consent and not provenance.privacy_signal
+        marketing = choose_marketing(consent.marketing_consent, provenance)
         subject = ConsentSubject(validate_user_id(user_id), is_guest=False)
         created_at: list[datetime] = []
         """Timestamps of the records that were inserted, whether or not that was committed."""
@@ -143,9 +145,9 @@ class UserConsentService:
             choices = [ConsentChoice(TERMS, granted=True)]
             # That marketing is off by default is no decision, yet it ends an earlier grant.
             if consent.marketing_consent or is_granted(latest, MARKETING):
-                choices.append(ConsentChoice(MARKETING, wants_marketing, by_signal=provenance.privacy_signal))
+                choices.append(marketing)
             new_events[:] = await apply_choices(work, subject, latest, choices, provenance)
-            record = UserConsent(user_id=user_id, terms_accepted=True, marketing_consent=wants_marketing)
+            record = UserConsent(user_id=user_id, terms_accepted=True, marketing_consent=marketing.granted)
             created = await work.consents.create_consent(record)
             created_at.append(created.timestamp)
             return created
@@ -173,8 +175,7 @@ class UserConsentService:
         subject = ConsentSubject(validate_user_id(user_id), is_guest=False)
         if update.marketing_consent is None:
             return await self.get_consent(user_id)
-        wants_marketing = update.marketing_consent and not provenance.privacy_signal
-        choice = ConsentChoice(MARKETING, wants_marketing, by_signal=provenance.privacy_signal)
+        choice = choose_marketing(update.marketing_consent, provenance)
 
         async def change(work: ConsentRepositories) -> tuple[UserConsent | None, list[ConsentEvent]]:
             latest = await lock_latest_events(work, subject)
@@ -248,7 +249,9 @@ class ConsentHistoryService:
         return await self._unit_of_work.run(read, repeatable=True)
 
     async def apply_privacy_signal(self, subject: ConsentSubject, provenance: ConsentProvenance) -> None:
-        """Record what the privacy signal of the request withdraws, if anything."""
+        """Record what the privacy signal of the request withdraws, if it has one and anything is granted."""
+        if not provenance.privacy_signal:
+            return
 
         async def record(work: ConsentRepositories) -> list[ConsentEvent]:
             latest = await lock_latest_events(work, subject)
@@ -265,7 +268,13 @@ class ConsentHistoryService:
         async def read(work: ConsentRepositories) -> list[ConsentHistoryEntry]:
             events = await work.consent_history.list_events(subject, limit, before_id)
             by_id = {notice.id: notice for notice in await work.notices.list_published()}
-            return [build_history_entry(event, by_id) for event in events]
+            return [
+                ConsentHistoryEntry(
+                    **event.model_dump(exclude={"user_id", "is_guest", "notice_id", "request_id"}),
+                    notice=find_notice_reference(event, by_id),
+                )
+                for event in events
+            ]
 
         return await self._unit_of_work.run(read, repeatable=True)
 
@@ -293,12 +302,6 @@ def build_states(latest: Mapping[str, ConsentEvent], notices: Sequence[Published
             state.notice = find_notice_reference(event, by_id)
         states.append(state)
     return states
-
-
-def build_history_entry(event: ConsentEvent, by_id: Mapping[int, PublishedNotice]) -> ConsentHistoryEntry:
-    """Build the entry that the subject sees."""
-    public = event.model_dump(exclude={"user_id", "is_guest", "notice_id", "request_id"})
-    return ConsentHistoryEntry(**public, notice=find_notice_reference(event, by_id))
 
 
 def find_notice_reference(event: ConsentEvent, by_id: Mapping[int, PublishedNotice]) -> NoticeReference | None:

@@ -4,7 +4,6 @@ import pytest
 from dependency_injector import providers
 
 from containers import Container
-from shopassist.consent.gate import ConsentGate
 from shopassist.consent.memory import MemoryConsentLookup
 from shopassist.consent.models import (
     MARKETING,
@@ -17,7 +16,7 @@ from shopassist.consent.models import (
     NoticePublication,
     PublishedNotice,
 )
-from shopassist.consent.notices import PublishedNoticeCache
+from shopassist.consent.notices import ConsentGate, PublishedNoticeCache
 from shopassist.db.memory import MemoryStore
 from shopassist.errors import ConsentRequiredError, StorageUnavailableError
 from shopassist.settings import Settings, Storage, StorageSettings
