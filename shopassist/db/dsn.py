@@ -178,10 +178,11 @@ def require_tls_choice(url: URL, name: str = "DATABASE_URL") -> None:
 
 def is_local_dsn(url: URL) -> bool:
     """Return whether all hosts of a normalised DSN are this machine."""
-    return all(_is_local_host(host.name) for host in get_hosts(url))
+    return all(is_local_host(host.name) for host in get_hosts(url))
 
 
-def _is_local_host(name: str) -> bool:
+def is_local_host(name: str) -> bool:
+    """Return whether a host is this machine: a loopback address or a Unix socket."""
     if name.startswith(("/", "@")) or name == "localhost":
         return True
     try:

@@ -97,13 +97,13 @@ class ClientNetworks:
 
     def get_network(self, peer: str | None, headers: RawHeaders) -> str | None:
         """Return the keyed hash of the client's network; None where networks are not counted."""
-        if not self._trusted or not self._is_trusted(peer):
+        if not self._is_trusted(peer):
             return self._hash_cached(peer, b"", b"")
         return self._hash_cached(peer, join_header(headers, X_FORWARDED_FOR), join_header(headers, FORWARDED))
 
     def is_behind_tls(self, peer: str | None, headers: RawHeaders) -> bool:
         """Return whether a trusted proxy reports that the client used TLS."""
-        if not self._trusted or not self._is_trusted(peer):
+        if not self._is_trusted(peer):
             return False
         headers = list(headers)
         proto = join_header(headers, X_FORWARDED_PROTO).partition(b",")[0].strip().lower()
@@ -143,7 +143,7 @@ class ClientNetworks:
         return client
 
     def _is_trusted(self, peer: str | None) -> bool:
-        address = parse_address(peer or "")
+        address = parse_address(peer or "") if self._trusted else None
         return address is not None and self._is_proxy(address)
 
     def _is_proxy(self, address: IPAddress) -> bool:

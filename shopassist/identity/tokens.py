@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -18,6 +17,7 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from shopassist.db.dsn import is_local_host
 from shopassist.errors import InvalidInputError, InvalidTokenError, IssuerUnavailableError
 from shopassist.identity.caller import Caller
 from shopassist.identity.key_derivation import read_or_create_file
@@ -308,23 +308,17 @@ def generate_private_key() -> bytes:
 
 
 def token_verifier(settings: Settings) -> TokenVerifier:
-    """Build the verifier of the configured identity provider and, for local use only, of the development issuer."""
+    """Build the verifier of the configured identity provider and of the development issuer.
+
+    The latter is trusted for local use only: no production, embedded database, loopback address.
+    """
     issuers = []
     identity = settings.identity
     if identity.issuer and identity.audience:
         keys = IssuerKeys(partial(fetch_jwks, identity.issuer))
         issuers.append(Issuer(identity.issuer_names, identity.audience, keys.get))
-    if is_for_local_use(settings):
+    server = settings.server
+    if settings.embedded_database and not server.production and is_local_host(server.host):
         own = DevelopmentIssuer(settings)
         issuers.append(Issuer((DEVELOPMENT_ISSUER,), DEVELOPMENT_AUDIENCE, own.get))
     return TokenVerifier(issuers)
-
-
-def is_for_local_use(settings: Settings) -> bool:
-    """Return whether the server is for local use: no production, embedded database, loopback address."""
-    host = settings.server.host
-    try:
-        is_loopback = ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost"
-    return not settings.server.production and settings.embedded_database and is_loopback
