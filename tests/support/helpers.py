@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from shopassist.settings import Settings, Storage, StorageSettings
 from shopassist.settings.database import DatabaseConfig
+from shopassist.settings.group import SettingsGroup
 
 
 class FixedClock:
@@ -61,3 +62,8 @@ def postgres_settings(url: str) -> Settings:
     return Settings(
         database=DatabaseConfig(database_url=SecretStr(url)), storage=StorageSettings(storage=Storage.POSTGRES)
     )
+
+
+def get_setting_names() -> set[str]:
+    """Return the environment variables of all settings."""
+    return {str(field.alias) for group in SettingsGroup.__subclasses__() for field in group.model_fields.values()}
