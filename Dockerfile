@@ -1,4 +1,7 @@
-FROM python:3.13-slim-bookworm AS build
+# docs/security.md says how to pin it by digest.
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
 
 # Use requirements/tracing.txt for an image that can send traces.
 ARG REQUIREMENTS=requirements/base.txt
@@ -35,14 +38,22 @@ RUN printf '%s\n' '#!/opt/venv/bin/python' 'from shopassist.__main__ import main
 RUN python -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/venv/lib /app
 
 
-FROM python:3.13-slim-bookworm
+FROM ${PYTHON_IMAGE}
+
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="shopassist" \
+      org.opencontainers.image.description="The backend of an AI shopping assistant" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 
 # The number is fixed because volumes remember it. PostgreSQL refuses a user without a name, and asyncpg looks for
 # certificates in the home, so the home must not be a folder that a mount could make unreadable.
 RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip /usr/local/lib/python3.13/site-packages/* \
     && groupadd --gid 10001 shopassist \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin shopassist \
-    && install -d -o shopassist -g shopassist -m 0700 /var/lib/shopassist
+    && install -d -o shopassist -g shopassist -m 0700 /var/lib/shopassist /backups
 
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app

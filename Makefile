@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help serve test test-slow test-kill test-migrations test-faults test-fuzz test-fuzz-quick matrix check format bench bench-quick \
-  bench-import lock tools test-external clean
+  bench-import lock sbom tools test-external clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -90,6 +90,11 @@ lock: .venv/development  ## Pin the newest versions that pyproject.toml allows
 	  --custom-compile-command "make lock" -c requirements/dev.txt pyproject.toml --group tracing -o requirements/tracing.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command "make lock" -c requirements/base.txt -c requirements/dev.txt --group fuzz -o requirements/fuzz.txt
+
+sbom: .venv/development  ## Write the software bill of materials to build/sbom.cdx.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements requirements/base.txt --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --of JSON -o build/sbom.cdx.json
 
 tools:  ## Install the Debian packages that `make test-external` needs
 	apt-get update -qq

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.compose import compose, services
+from tests.support.helpers import get_setting_names
 from tests.support.servers import PROJECT
 
 PUBLISHED = {"app", "nginx", "grafana"}
@@ -59,6 +60,23 @@ def test_apps_believe_nginx_and_nobody_else() -> None:
         assert app["environment"]["TRUSTED_PROXIES"] == f"{at}/32"
         assert f"server {app['networks']['front']['ipv4_address']}:8000 " in asks
         assert app["networks"]["monitoring"] == {"aliases": ["app"]}
+
+
+def test_apps_get_every_setting() -> None:
+    """What the README lists has an effect from `.env`, but for what the image and the services themselves determine."""
+    fixed = {"API_HOST", "API_PORT", "SHOPASSIST_DATA"}
+    roles = {name for name in get_setting_names() if re.fullmatch(r"DB_(OWNER|APP|READ)_(ROLE|PASSWORD)", name)}
+    for name in ("app", "app-1", "app-2"):
+        passed = part_of(name)["environment"]
+        assert get_setting_names() - passed.keys() == fixed | roles | {"DATABASE_ADMIN_URL"}
+        assert passed.keys() <= get_setting_names()
+
+
+def test_backups_last() -> None:
+    """The folder of backups is a volume, not the memory that a container loses."""
+    for name in ("app", "app-1", "app-2"):
+        assert f"backups:{part_of(name)['environment']['BACKUP_FOLDER']}" in part_of(name)["volumes"]
+    assert "backups" in compose()["volumes"]
 
 
 @pytest.mark.parametrize("name", compose()["services"])

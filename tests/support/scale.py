@@ -74,7 +74,11 @@ class Scale:
     def environment(self, service: str) -> dict[str, str]:
         """Return its environment variables."""
         given = self._part(service)["environment"]
-        return {name: self._replaced(service, interpolate(str(value), VARIABLES)) for name, value in given.items()}
+        return {
+            name: self._replaced(service, interpolate(str(value), VARIABLES))
+            for name, value in given.items()
+            if value is not None  # passed on from .env, which these tests do not have
+        }
 
     def initialise(self) -> None:
         """Initialise an empty volume of `database` as PostgreSQL's image does."""
