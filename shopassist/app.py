@@ -22,7 +22,7 @@ from shopassist.monitoring import metrics as metrics_routes
 from shopassist.privacy import routes as privacy_routes
 from shopassist.query import routes as query_routes
 from shopassist.rollout import routes as rollout_routes
-from shopassist.tracing import is_tracing, stop_tracing
+from shopassist.tracing import stop_tracing
 
 logger = structlog.get_logger(__name__)
 
@@ -132,5 +132,5 @@ def create_app(
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
     app.add_middleware(SecurityHeaders, networks=container.networks())
-    app.add_middleware(RequestContext, figures=container.request_figures(), is_traced=is_tracing())
+    app.add_middleware(RequestContext, figures=container.request_figures())
     return app

@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import Context, copy_context
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, use_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from shopassist.errors import StartupError
 from shopassist.settings import TelemetrySettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span, Tracer
 
 OPENTELEMETRY_MISSING = (
     "OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
@@ -23,7 +26,7 @@ FLUSH_SECONDS = 1.5
 EXPORT_SECONDS = 3.0
 NO_SPAN: AbstractContextManager[None] = nullcontext()
 
-_tracer: "Tracer | None" = None
+_tracer: Tracer | None = None
 _provider: "TracerProvider | None" = None
 
 
@@ -58,30 +61,23 @@ def stop_tracing() -> None:
     flush.join(FLUSH_SECONDS)
 
 
-def is_tracing() -> bool:
-    """Return whether traces are sent."""
-    return _tracer is not None
+# Exceptions are not recorded: their text may contain user input.
+_use_span = partial(use_span, end_on_exit=True, record_exception=False, set_status_on_exception=False)
 
 
-def span(name: str) -> AbstractContextManager["Span | None"]:
+def span(name: str) -> AbstractContextManager[Span | None]:
     """Trace a block of work; `name` is one of a few fixed words."""
-    return NO_SPAN if _tracer is None else _trace_block(_tracer, name)
+    return NO_SPAN if _tracer is None else _trace_block(_tracer.start_span(name))
 
 
-def statement_span(statement: str) -> AbstractContextManager["Span | None"]:
+def statement_span(statement: str) -> AbstractContextManager[Span | None]:
     """Trace a statement for PostgreSQL, which has placeholders instead of parameters."""
-    return NO_SPAN if _tracer is None else _trace_block(_tracer, _get_operation(statement), statement)
+    return NO_SPAN if _tracer is None else _trace_block(_start_statement(_tracer, statement))
 
 
 @contextmanager
-def _trace_block(tracer: "Tracer", name: str, statement: str | None = None) -> Iterator["Span"]:
-    from opentelemetry.trace import SpanKind, use_span  # noqa: PLC0415
-
-    if statement is None:
-        current = tracer.start_span(name, kind=SpanKind.INTERNAL)
-    else:
-        current = _start_statement(tracer, statement)
-    with use_span(current, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+def _trace_block(current: Span) -> Iterator[Span]:
+    with _use_span(current):
         try:
             yield current
         except BaseException as error:
@@ -89,24 +85,16 @@ def _trace_block(tracer: "Tracer", name: str, statement: str | None = None) -> I
             raise
 
 
-def _start_statement(tracer: "Tracer", statement: str) -> "Span":
-    from opentelemetry.trace import SpanKind  # noqa: PLC0415
-
+def _start_statement(tracer: Tracer, statement: str) -> Span:
+    operation = next(iter(statement.split(None, 1)), "statement").upper()
     attributes = {"db.system.name": "postgresql", "db.query.text": statement}
-    return tracer.start_span(_get_operation(statement), kind=SpanKind.CLIENT, attributes=attributes)
+    return tracer.start_span(operation, kind=SpanKind.CLIENT, attributes=attributes)
 
 
-def _mark_failed(current: "Span", error: BaseException | None = None) -> None:
-    """Set the error status, and the type of the error: its text may contain user input."""
-    from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415
-
+def _mark_failed(current: Span, error: BaseException | None = None) -> None:
     if error is not None:
         current.set_attribute("error.type", type(error).__name__)
     current.set_status(Status(StatusCode.ERROR))
-
-
-def _get_operation(statement: str) -> str:
-    return next(iter(statement.split(None, 1)), "statement").upper()
 
 
 def copy_trace_context() -> Context | None:
@@ -114,40 +102,23 @@ def copy_trace_context() -> Context | None:
     return None if _tracer is None else copy_context()
 
 
-class RequestSpan:
-    """The span of an HTTP request."""
-
-    def __init__(self, tracer: "Tracer", headers: list[tuple[bytes, bytes]], request_id: str) -> None:
-        """Start a span in the trace of the client's `traceparent`, or in a new one."""
-        from opentelemetry import trace  # noqa: PLC0415
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415
-
-        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-        parent = TraceContextTextMapPropagator().extract(carrier)
-        self._span = tracer.start_span("request", parent, trace.SpanKind.SERVER, {"shopassist.request_id": request_id})
-        self._current = trace.use_span(
-            self._span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        )
-        self.trace_id = trace.format_trace_id(self._span.get_span_context().trace_id)
-
-    def begin(self) -> None:
-        """Make it the parent of the spans that follow."""
-        self._current.__enter__()
-
-    def end(self, method: str, route: str | None, status: int) -> None:
-        """End the span. `route` is the template, never the path."""
-        self._span.update_name(f"{method} {route}" if route else method)
-        self._span.set_attributes({"http.request.method": method, "http.response.status_code": status})
-        if route:
-            self._span.set_attribute("http.route", route)
-        if status >= 500:  # noqa: PLR2004 - HTTP's server errors
-            _mark_failed(self._span)
-        self._current.__exit__(None, None, None)
+def request_span(headers: list[tuple[bytes, bytes]], request_id: str) -> AbstractContextManager[Span | None]:
+    """Trace an HTTP request as part of the trace in the client's `traceparent`, or of a new one."""
+    if _tracer is None:
+        return NO_SPAN
+    carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    parent = TraceContextTextMapPropagator().extract(carrier)
+    return _use_span(_tracer.start_span("request", parent, SpanKind.SERVER, {"shopassist.request_id": request_id}))
 
 
-def request_span(headers: list[tuple[bytes, bytes]], request_id: str) -> RequestSpan | None:
-    """Start the span of a request, or return None without tracing."""
-    return None if _tracer is None else RequestSpan(_tracer, headers, request_id)
+def describe_request(current: Span, method: str, route: str | None, status: int) -> None:
+    """Name the span of a request and set its attributes. `route` is the template, never the path."""
+    current.update_name(f"{method} {route}" if route else method)
+    current.set_attributes({"http.request.method": method, "http.response.status_code": status})
+    if route:
+        current.set_attribute("http.route", route)
+    if status >= 500:  # noqa: PLR2004 - HTTP's server errors
+        _mark_failed(current)
 
 
 def trace_statements(engine: Any) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from uuid import uuid4
 
 import structlog
+from opentelemetry.trace import format_trace_id
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,7 +21,7 @@ from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowe
 from shopassist.identity.caller import ClientNetworks
 from shopassist.identity.rate_limits import WINDOW_SECONDS, Quota
 from shopassist.metrics import RequestMetrics
-from shopassist.tracing import request_span
+from shopassist.tracing import describe_request, request_span
 
 logger = structlog.get_logger(__name__)
 
@@ -66,11 +67,10 @@ REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Gives each request an id (the client's `X-Request-ID` or a new one), logs, counts and traces it."""
 
-    def __init__(self, app: ASGIApp, figures: RequestMetrics, is_traced: bool) -> None:
+    def __init__(self, app: ASGIApp, figures: RequestMetrics) -> None:
         """Count requests in `figures`."""
         self.app = app
         self.figures = figures
-        self.is_traced = is_traced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,10 +79,6 @@ class RequestContext:
         client_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = client_id.decode() if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        span = request_span(scope["headers"], request_id) if self.is_traced else None
-        if span:
-            span.begin()
-            structlog.contextvars.bind_contextvars(trace_id=span.trace_id)
         self.figures.in_progress += 1
         began, status = time.perf_counter(), 500
 
@@ -95,19 +91,23 @@ class RequestContext:
                     set_stale_headers(MutableHeaders(scope=message), freshness)
             await send(message)
 
-        try:
-            with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as freshness:
-                await self.app(scope, receive, send_with_headers)
-        finally:
-            route = getattr(scope.get("route"), "path", None)
-            seconds = time.perf_counter() - began
-            self.figures.in_progress -= 1
-            self.figures.count_request(scope["method"], route, status, seconds)
-            milliseconds = round(1000 * seconds, 1)
-            logger.info("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds)
+        with request_span(scope["headers"], request_id) as span:
             if span:
-                span.end(scope["method"], route, status)
-            structlog.contextvars.clear_contextvars()
+                trace_id = format_trace_id(span.get_span_context().trace_id)
+                structlog.contextvars.bind_contextvars(trace_id=trace_id)
+            try:
+                with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as freshness:
+                    await self.app(scope, receive, send_with_headers)
+            finally:
+                route = getattr(scope.get("route"), "path", None)
+                seconds = time.perf_counter() - began
+                self.figures.in_progress -= 1
+                self.figures.count_request(scope["method"], route, status, seconds)
+                milliseconds = round(1000 * seconds, 1)
+                logger.info("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds)
+                if span:
+                    describe_request(span, scope["method"], route, status)
+                structlog.contextvars.clear_contextvars()
 
 
 def set_stale_headers(headers: MutableHeaders, freshness: Freshness) -> None:
