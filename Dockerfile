@@ -59,7 +59,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 
 # The base image has no bytecode of the standard library. Importing the server compiles it, and proves that all modules exist.
-RUN PYTHONPATH=/app /opt/venv/bin/python -c 'import containers, http.client, shopassist.__main__, shopassist.server'
+RUN PYTHONPATH=/app /opt/venv/bin/python -c 'import containers, http.client, shopassist.__main__, shopassist.asgi'
 
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONPATH=/app \

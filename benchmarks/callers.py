@@ -12,9 +12,9 @@ from sqlalchemy import text
 from benchmarks.database import build_settings
 from benchmarks.workers import build_sample, run_worker
 from containers import Container
+from shopassist.asgi import freeze_garbage_collector
 from shopassist.db.database import DatabaseManager
 from shopassist.logging import configure_logging
-from shopassist.server import freeze_garbage_collector
 
 WARM_UP_SECONDS = 0.4
 DEBIT = text("""

@@ -13,10 +13,10 @@ from containers import Container
 from shopassist.api.dependencies import CallerDep
 from shopassist.api.fast_route import FastRoute
 from shopassist.app import create_app
+from shopassist.asgi import Server, bind_socket, build_uvicorn_config
 from shopassist.credits.routes import CreditServiceDep
 from shopassist.logging import configure_logging
 from shopassist.query.models import Answer, ConversationContext, Recommendation
-from shopassist.server import Server, bind_socket, build_uvicorn_config
 from shopassist.settings import ServerSettings
 
 GRANTED = b'{"granted":true}'

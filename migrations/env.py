@@ -7,7 +7,7 @@ from sqlalchemy import Connection, pool
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
-import shopassist.tables  # noqa: F401 - registers every table
+import shopassist.storage.postgres  # noqa: F401 - registers every table
 from shopassist.db.database import ISOLATION_SETTINGS
 from shopassist.db.host_selection import HostSelector
 

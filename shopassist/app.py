@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from shopassist import __version__
 from shopassist.api import pages
 from shopassist.api.error_handlers import add_error_handlers
-from shopassist.api.middleware import RATE_LIMIT_HEADERS, AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
+from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
@@ -30,6 +30,36 @@ DESCRIPTION = """Ask for a product in plain words; the answer comes from a real 
 
 A registered user sends `Authorization: Bearer <token>`, a guest `X-Session-ID: <id>`. One answered question costs one
 credit; answers from the cache and questions that could not be answered are free."""
+
+
+# Also the order of the operations in /openapi.json.
+ROUTERS = (
+    query_routes.router,
+    credit_routes.router,
+    pages.router,
+    health.router,
+    credit_routes.history_router,
+    credit_routes.profile_router,
+    credit_routes.guest_router,
+    privacy_routes.router,
+    consent_routes.record_router,
+    consent_routes.purpose_router,
+    consent_routes.notice_router,
+    audit_routes.admin_router,
+    credit_routes.admin_router,
+    rollout_routes.router,
+    metrics_routes.router,
+)
+EXPOSED_HEADERS = [
+    "Idempotent-Replayed",
+    "Link",
+    "RateLimit",
+    "RateLimit-Policy",
+    "Retry-After",
+    "X-Data-As-Of",
+    "X-Data-Stale",
+    "X-Request-ID",
+]
 
 
 @asynccontextmanager
@@ -88,23 +118,7 @@ def create_app(
     app.state.before = before
     app.state.began = began
     app.state.metrics = metrics_routes.MetricsExporter(container, shared)
-    for router in (
-        query_routes.router,
-        credit_routes.router,
-        pages.router,
-        health.router,
-        credit_routes.history_router,
-        credit_routes.profile_router,
-        credit_routes.guest_router,
-        privacy_routes.router,
-        consent_routes.record_router,
-        consent_routes.purpose_router,
-        consent_routes.notice_router,
-        audit_routes.admin_router,
-        credit_routes.admin_router,
-        rollout_routes.router,
-        metrics_routes.router,
-    ):
+    for router in ROUTERS:
         app.include_router(router)
     pages.add_docs(app)
     add_error_handlers(app)
@@ -117,17 +131,7 @@ def create_app(
         allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=[
-            *(
-                "Idempotent-Replayed",
-                "Link",
-                *RATE_LIMIT_HEADERS,
-                "Retry-After",
-                "X-Data-As-Of",
-                "X-Data-Stale",
-            ),
-            "X-Request-ID",
-        ],
+        expose_headers=EXPOSED_HEADERS,
     )
     if "*" not in settings.server.allowed_hosts:
         app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)

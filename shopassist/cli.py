@@ -3,8 +3,8 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -53,7 +53,7 @@ def serve(
     if with_parent:
         die_with_parent()
     from containers import Container  # noqa: PLC0415 - other commands start faster without it
-    from shopassist.server import run_server  # noqa: PLC0415
+    from shopassist.asgi import run_server  # noqa: PLC0415
 
     settings = read_settings()
     configure_logging(settings.server.log_level)
@@ -81,7 +81,7 @@ def doctor() -> None:
             raise typer.Exit(1)
 
 
-async def on_database(settings: Settings, work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
+async def on_database(settings: Settings, work: Callable[[Any], Awaitable[Result]]) -> Result:
     """Run `work` with the services on the database of the settings; return its result."""
     from containers import Container  # noqa: PLC0415 - other commands start faster without it
 
@@ -102,27 +102,13 @@ def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result
 
 def with_prepared_storage(work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
     """Run `work` on the migrated storage of the settings, which may be memory."""
-    from containers import Container  # noqa: PLC0415 - other commands start faster without it
 
-    async def run_prepared(settings: Settings) -> None:
-        container = Container(settings=settings)
-        try:
-            await prepare(settings, container.unit_of_work())
-            await work(container.unit_of_work())
-        finally:
-            await container.shutdown()
+    async def prepare_and_work(container: Any) -> None:
+        await prepare(container.settings(), container.unit_of_work())
+        await work(container.unit_of_work())
 
     with running_database() as settings:
-        asyncio.run(run_prepared(settings))
-
-
-@dataclass(frozen=True, slots=True)
-class CommandContext:
-    """Gives commands of other modules the services on the configured database, or on another one."""
-
-    with_services: Callable[..., Any]
-    on_database: Callable[..., Awaitable[Any]]
-    with_prepared_storage: Callable[..., None]
+        asyncio.run(on_database(settings, prepare_and_work))
 
 
 def print_version(requested: bool) -> None:
@@ -140,7 +126,9 @@ def provide_services(
     ] = False,
 ) -> None:
     """Give the commands of other modules the services."""
-    context.obj = CommandContext(with_services, on_database, with_prepared_storage)
+    context.obj = SimpleNamespace(
+        with_services=with_services, on_database=on_database, with_prepared_storage=with_prepared_storage
+    )
 
 
 def run() -> None:

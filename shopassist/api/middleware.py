@@ -129,9 +129,6 @@ HSTS_HEADER = (b"strict-transport-security", b"max-age=31536000")
 """One year; sent only over TLS, since clients must ignore it over plain HTTP (RFC 6797, section 7.2)."""
 
 
-RATE_LIMIT_HEADERS = ["RateLimit", "RateLimit-Policy"]
-
-
 def build_quota_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
     """Return the headers of a quota: Structured Fields (RFC 9651), each a list of one item."""
     name = quota.name.encode()

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Table, UniqueConstraint
 from sqlmodel import SQLModel
 
-import shopassist.tables  # noqa: F401 - registers every table
+import shopassist.storage.postgres  # noqa: F401 - registers every table
 from shopassist.privacy.personal_data import MOVED_ON_MERGE, PERSONAL_DATA_TABLES, OnErasure
 
 KEY = "user_id"

@@ -26,9 +26,9 @@ def test_only_the_entry_points_import_the_container() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    """Values of the environment enter through `settings`; `asgi.py` and the server only mark worker processes."""
+    """Values of the environment enter through `settings`; `asgi.py` only marks worker processes."""
     readers = {path.relative_to(PROJECT).as_posix() for path in MODULES if "os.environ" in path.read_text()}
-    assert readers <= {"shopassist/asgi.py", "shopassist/server.py", "shopassist/settings/database.py"}
+    assert readers <= {"shopassist/asgi.py", "shopassist/settings/database.py"}
 
 
 def test_modules_stay_short() -> None:

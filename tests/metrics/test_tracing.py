@@ -149,7 +149,7 @@ def test_an_unavailable_receiver_blocks_nothing(tmp_path: Path, database_url: st
 def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
     """OpenTelemetry's SDK and prometheus-client are not imported at startup; FastAPI itself imports the API."""
     program = (
-        "import sys, containers, shopassist.server;"
+        "import sys, containers, shopassist.asgi;"
         "late = ('opentelemetry.sdk', 'opentelemetry.exporter', 'prometheus_client');"
         "print([name for name in sys.modules if name.startswith(late)])"
     )

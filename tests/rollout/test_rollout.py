@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from containers import Container
+from shopassist.asgi import run_server
 from shopassist.audit.models import AdminAct
 from shopassist.audit.routes import read_entries
 from shopassist.cache.models import StoredAnswer
@@ -20,7 +21,6 @@ from shopassist.errors import StartupError, StorageUnavailableError
 from shopassist.privacy.models import AskedBy, ErasureRequest
 from shopassist.rollout import controller
 from shopassist.rollout.models import Assignment
-from shopassist.server import run_server
 from shopassist.settings import ServerSettings, Settings, Storage, StorageSettings
 from shopassist.storage.repositories import Repositories
 from tests.support.databases import PostgresServer, run_postgres

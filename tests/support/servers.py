@@ -26,12 +26,12 @@ from typing import Any, ClassVar
 import time_machine
 
 from containers import Container
+from shopassist.asgi import run_server
 from shopassist.identity.rate_limits import RequestQuota
 from shopassist.logging import configure_logging
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest, Recommendation
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import WaitForDisconnect
-from shopassist.server import run_server
 from shopassist.settings import Settings, read_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
