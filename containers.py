@@ -28,7 +28,6 @@ from shopassist.maintenance.scheduler import JobScheduler
 from shopassist.metrics import RequestMetrics
 from shopassist.monitoring.health import Availability
 from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
-from shopassist.query.models import WorkOutcome
 from shopassist.query.service import QueryService
 from shopassist.query.single_flight import SingleFlight
 from shopassist.rollout.routed_ports import RolloutStorage
@@ -142,7 +141,7 @@ class Container(containers.DeclarativeContainer):
 
     # Questions.
     assistant = providers.Singleton(CatalogAssistant, unit_of_work, config.assistant)
-    flights: providers.Provider[SingleFlight[WorkOutcome]] = providers.Singleton(SingleFlight)
+    flights = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
     question_seconds = providers.Singleton(float, config.assistant.timeout_seconds)
     query_service = providers.Factory(

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache, StoredAnswer
 from shopassist.db.columns import utc_now
@@ -209,9 +210,14 @@ class QueryCacheService:
         if self._shared is not None:
             await self._shared.forget(query_hash)
 
-    def to_store(self, query_hash: str, result: str) -> StoredAnswer:
-        """Prepare an answer (JSON) for the commit of its settlement. Raises `InvalidInputError` if it has a NUL."""
-        return StoredAnswer(query_hash, reject_nul(result), self._validity)
+    def to_store(self, query_hash: str, answer: BaseModel) -> StoredAnswer:
+        """Prepare an answer for the commit of its settlement. Raises `InvalidInputError` if it cannot be stored."""
+        try:
+            text = answer.model_dump_json()
+        except PydanticSerializationError:
+            raise InvalidInputError("result must not contain a lone surrogate.") from None
+        reject_nul(text)
+        return StoredAnswer(query_hash, text, self._validity)
 
     async def clear_expired_cache(self) -> int:
         """Delete all expired answers and return their number."""
@@ -246,8 +252,7 @@ class QueryCacheService:
         }
 
 
-def reject_nul(text: str) -> str:
-    """Return `text`, which is JSON. Raises `InvalidInputError` if a string in it contains NUL."""
+def reject_nul(text: str) -> None:
+    """Raise `InvalidInputError` if a string in this JSON contains NUL."""
     if "\\u0000" in text:
         raise InvalidInputError("result must not contain the NUL character.")
-    return text

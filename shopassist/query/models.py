@@ -3,14 +3,11 @@
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from math import isfinite
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, field_validator
-from pydantic_core import PydanticSerializationError
 
 from shopassist.credits.models import UserCredits
-from shopassist.errors import InvalidInputError
 from shopassist.text import StorableText
 
 MAX_QUERY_LENGTH = 2000
@@ -137,15 +134,6 @@ class Answer(BaseModel):
     def chargeable(self) -> bool:
         """Whether this answer is charged and stored."""
         return bool(self.products) and not self.degraded
-
-    def to_json(self) -> str:
-        """Return the answer as JSON. Raises `InvalidInputError` if it contains what JSON cannot express."""
-        if not all(isfinite(product.price) for product in (*self.products, *self.near_misses)):
-            raise InvalidInputError("result must not contain NaN or infinity.")
-        try:
-            return self.model_dump_json()
-        except PydanticSerializationError:
-            raise InvalidInputError("result must not contain a lone surrogate.") from None
 
 
 class QueryMetadata(BaseModel):

@@ -67,7 +67,7 @@ class QueryService:
     credits_: CreditService
     ledger: CreditLedger
     replays: IdempotencyStore
-    flights: SingleFlight[WorkOutcome]
+    flights: SingleFlight
     stale: StaleAnswers
     assistant: Assistant
     timeout_seconds: float
@@ -247,7 +247,7 @@ class QueryService:
     async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
         """Settle the hold and store the answer in one commit; return False when the hold has expired."""
         response = self._build_response(question, QueryOutcome(answer, account, charged=QUESTION_COST))
-        stored = self.cache.to_store(question.query_hash, answer.to_json())
+        stored = self.cache.to_store(question.query_hash, answer)
         epoch = self.stale.epoch
         replay = build_replay(question, response)
         settled = await self.ledger.settle(

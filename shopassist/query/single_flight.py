@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from shopassist.errors import ClientGoneError
+from shopassist.query.models import WorkOutcome
 
-Outcome = TypeVar("Outcome")
 WaitForDisconnect = Callable[[], Awaitable[object]]
 """Returns once the client has disconnected."""
 
@@ -16,19 +16,19 @@ CLOSE_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class SharedTask(Generic[Outcome]):
+class SharedTask:
     """Running work, its idempotency key, and the number of callers that wait for it.
 
     Work is never cancelled, since it moves credits. It ends by itself when `abandoned` is done, that is, when no caller
     waits any more.
     """
 
-    task: asyncio.Task[Outcome]
+    task: asyncio.Task[WorkOutcome]
     idempotency_key: str | None
     abandoned: asyncio.Future[None]
     waiting: int = 0
 
-    async def wait(self, wait_for_disconnect: WaitForDisconnect | None) -> Outcome:
+    async def wait(self, wait_for_disconnect: WaitForDisconnect | None) -> WorkOutcome:
         """Return the outcome of the work, or raise its error; `ClientGoneError` when the client disconnects first."""
         self.waiting += 1
         watch = [asyncio.ensure_future(wait_for_disconnect())] if wait_for_disconnect else []
@@ -52,13 +52,13 @@ class SharedTask(Generic[Outcome]):
 
 
 @dataclass(slots=True)
-class SingleFlight(Generic[Outcome]):
+class SingleFlight:
     """Running work by key."""
 
-    _by_key: dict[object, SharedTask[Outcome]] = field(default_factory=dict)
-    _all: set[SharedTask[Outcome]] = field(default_factory=set)
+    _by_key: dict[object, SharedTask] = field(default_factory=dict)
+    _all: set[SharedTask] = field(default_factory=set)
 
-    def get(self, key: object) -> SharedTask[Outcome] | None:
+    def get(self, key: object) -> SharedTask | None:
         """Return the running work of `key` that can be joined."""
         shared = self._by_key.get(key)
         return None if shared is None or shared.task.done() or shared.abandoned.done() else shared
@@ -66,9 +66,9 @@ class SingleFlight(Generic[Outcome]):
     def start(
         self,
         key: object,
-        work: Callable[[asyncio.Future[None]], Coroutine[Any, Any, Outcome]],
+        work: Callable[[asyncio.Future[None]], Coroutine[Any, Any, WorkOutcome]],
         idempotency_key: str | None,
-    ) -> SharedTask[Outcome]:
+    ) -> SharedTask:
         """Start `work`, which takes the future `abandoned`."""
         abandoned = asyncio.get_running_loop().create_future()
         shared = SharedTask(asyncio.create_task(work(abandoned)), idempotency_key, abandoned)
@@ -88,7 +88,7 @@ class SingleFlight(Generic[Outcome]):
         for shared in self._all:
             shared.abandon()
 
-    def _remove(self, key: object, shared: SharedTask[Outcome]) -> None:
+    def _remove(self, key: object, shared: SharedTask) -> None:
         consume_exception(shared.task)
         self._all.discard(shared)
         if self._by_key.get(key) is shared:
