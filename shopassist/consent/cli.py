@@ -10,8 +10,7 @@ from rich.console import Console
 
 from shopassist.audit.models import REASON_LENGTH
 from shopassist.audit.postgres import get_operator_name
-from shopassist.consent.models import NoticePublication
-from shopassist.consent.notices import NoticeService
+from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice
 from shopassist.errors import InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
@@ -46,29 +45,9 @@ def build_publication(
         raise InvalidInputError(f"{problem['loc'][0]}: {problem['msg']}.") from None
 
 
-async def publish_notice(service: NoticeService, publication: NoticePublication, reason: str | None) -> None:
-    """Publish the text, and print its version, SHA-256 and times."""
-    if reason is not None and not 0 < len(reason) <= REASON_LENGTH:
-        raise InvalidInputError(f"--reason takes 1 to {REASON_LENGTH} characters.")
-    notice = await service.publish(publication, get_operator_name(), reason)
-    output.print(f"{notice.purpose} version {notice.version} ({notice.locale}), id {notice.id}")
-    output.print(f"sha256 {notice.sha256}")
-    output.print(f"published {format_instant(notice.published_at)}, binding from {format_instant(notice.binding_from)}")
-
-
 def format_instant(instant: datetime) -> str:
     """Format an instant in UTC."""
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-async def print_notices(service: NoticeService) -> None:
-    """Print one line per notice, without wrapping at the width of the terminal."""
-    output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
-    for notice in await service.list_notices():
-        times = format_instant(notice.published_at), format_instant(notice.binding_from)
-        output.print(
-            NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)
-        )
 
 
 @app.command()
@@ -83,10 +62,25 @@ def publish(
 ) -> None:
     """Publish the text in FILE, for good, as what people are shown when they are asked to agree to PURPOSE."""
     publication = build_publication(purpose, file, locale, version, grace_hours)
-    context.obj.with_services(lambda services: publish_notice(services.notice_service(), publication, reason))
+    if reason is not None and not 0 < len(reason) <= REASON_LENGTH:
+        raise InvalidInputError(f"--reason takes 1 to {REASON_LENGTH} characters.")
+    notice: ConsentNotice = context.obj.with_services(
+        lambda services: services.notice_service().publish(publication, get_operator_name(), reason)
+    )
+    output.print(f"{notice.purpose} version {notice.version} ({notice.locale}), id {notice.id}")
+    output.print(f"sha256 {notice.sha256}")
+    output.print(f"published {format_instant(notice.published_at)}, binding from {format_instant(notice.binding_from)}")
 
 
 @app.command()
 def notices(context: typer.Context) -> None:
     """List what is published."""
-    context.obj.with_services(lambda services: print_notices(services.notice_service()))
+    published: list[PublishedNotice] = context.obj.with_services(
+        lambda services: services.notice_service().list_notices()
+    )
+    output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
+    for notice in published:
+        times = format_instant(notice.published_at), format_instant(notice.binding_from)
+        output.print(
+            NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)
+        )

@@ -33,8 +33,8 @@ class MemoryConsentRepository(MemoryRepository):
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
         consent = self.store.table(UserConsent).get(user_id)
-        if consent is None or not updates:
-            return consent and copy_row(consent)
+        if consent is None:
+            return None
         changed = copy_row(consent, **updates, updated_at=self.store.now())
         self.session.put(self.store.table(UserConsent), user_id, changed)
         return copy_row(changed)
@@ -57,7 +57,7 @@ class MemoryConsentHistory(MemoryRepository):
         """Do nothing: units of work run one at a time."""
 
     async def get_latest_events(self, subject: ConsentSubject) -> dict[str, ConsentEvent]:
-        return {purpose: copy_row(event) for purpose, event in get_latest_events(self.store, subject).items()}
+        return {event.purpose: copy_row(event) for event in get_events(self.store, subject)}
 
     async def insert_events(self, events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
         stored = []
@@ -87,16 +87,11 @@ class MemoryConsentLookup:
         return list_published_notices(self._store)
 
     async def get_latest_decision(self, subject: ConsentSubject, purpose: str) -> LatestDecision | None:
-        event = get_latest_events(self._store, subject).get(purpose)
-        if event is None:
+        events = [event for event in get_events(self._store, subject) if event.purpose == purpose]
+        if not events:
             return None
-        notice = self._store.table(ConsentNotice).get(event.notice_id or 0)
-        return LatestDecision(event.granted, notice.version if notice else None)
-
-
-def get_latest_events(store: MemoryStore, subject: ConsentSubject) -> dict[str, ConsentEvent]:
-    """Return the newest event of each purpose."""
-    return {event.purpose: event for event in get_events(store, subject)}
+        notice = self._store.table(ConsentNotice).get(events[-1].notice_id or 0)
+        return LatestDecision(events[-1].granted, notice.version if notice else None)
 
 
 def list_published_notices(store: MemoryStore) -> list[PublishedNotice]:
@@ -133,7 +128,7 @@ class MemoryNoticeRepository(MemoryRepository):
         return notice and copy_row(notice)
 
     async def get_notices(self, notice_ids: Sequence[int]) -> list[ConsentNotice]:
-        rows = [self.store.table(ConsentNotice)[key] for key in notice_ids if key in self.store.table(ConsentNotice)]
+        rows = [row for key, row in self.store.table(ConsentNotice).items() if key in notice_ids]
         return [copy_row(row) for row in sorted(rows, key=lambda notice: (notice.purpose, notice.id))]
 
     async def list_published(self) -> list[PublishedNotice]:

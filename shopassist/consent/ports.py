@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Protocol
 
@@ -82,25 +81,19 @@ class ConsentLookup(Protocol):
         """Return the latest decision of the subject about a purpose, or None."""
 
 
-OTHER_PURPOSE = "other"
-"""Label of all purposes that an operator named, which bounds the number of series."""
-
-DECISION_LABELS = ("granted", "withdrawn")
-
-
-@dataclass(slots=True)
 class ConsentCounters:
-    """Decisions that this process recorded, by purpose and answer."""
+    """Decisions that this process recorded, by purpose and answer; all purposes of an operator are `other`."""
 
-    decisions: Counter[tuple[str, str]] = field(
-        default_factory=lambda: Counter(dict.fromkeys(product((TERMS, MARKETING, OTHER_PURPOSE), DECISION_LABELS), 0))
-    )
+    def __init__(self) -> None:
+        """Start at zero for every purpose and answer."""
+        series = product((TERMS, MARKETING, "other"), ("granted", "withdrawn"))
+        self.decisions = Counter[tuple[str, str]](dict.fromkeys(series, 0))
 
     def count_decisions(self, events: Iterable[ConsentEvent]) -> None:
         """Count decisions, once they are committed."""
         for event in events:
-            purpose = event.purpose if event.purpose in {TERMS, MARKETING} else OTHER_PURPOSE
-            self.decisions[purpose, DECISION_LABELS[not event.granted]] += 1
+            purpose = event.purpose if event.purpose in {TERMS, MARKETING} else "other"
+            self.decisions[purpose, "granted" if event.granted else "withdrawn"] += 1
 
 
 class ConsentRepositories(AuditRepositories, Protocol):

@@ -78,8 +78,6 @@ class PostgresConsentRepository(BaseRepository):
         return (await self.session.execute(statement)).scalar_one()
 
     async def update_consent(self, user_id: str, **updates: Any) -> UserConsent | None:
-        if not updates:
-            return await self.get_consent(user_id)
         statement = (
             update(UserConsent)
             .where(col(UserConsent.user_id) == user_id)

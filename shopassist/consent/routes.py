@@ -101,8 +101,6 @@ def record_signal(source: ConsentSource) -> Callable[..., Awaitable[ConsentProve
 RecordProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal(ConsentSource.RECORD))]
 ProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal(ConsentSource.CONSENTS))]
 
-NO_CONSENT_RECORD = "There is no consent record for this user."
-
 # Guests are refused before their signal would be recorded.
 record_router = APIRouter(
     prefix="/api/consent", tags=["consent"], dependencies=[*REGISTERED_SECURITY, Depends(require_registered)]
@@ -150,7 +148,7 @@ async def list_consents(
 
 def _require_record(consent: UserConsent | None) -> UserConsent:
     if consent is None:
-        raise NotFoundError(NO_CONSENT_RECORD)
+        raise NotFoundError("There is no consent record for this user.")
     return consent
 
 
@@ -198,8 +196,6 @@ async def withdraw(
     return await service.withdraw(caller_to_subject(caller), purpose, provenance)
 
 
-GPC_LAST_UPDATE = "2026-11-25"
-
 notice_router = APIRouter(tags=["consent"])
 
 
@@ -224,4 +220,4 @@ async def read_notice(notice_id: Annotated[int, Path(ge=1, le=2**63 - 1)], servi
 @notice_router.get("/.well-known/gpc.json")
 async def read_privacy_control() -> dict[str, Any]:
     """Declare support for `Sec-GPC: 1` (Global Privacy Control, support resource)."""
-    return {"gpc": True, "lastUpdate": GPC_LAST_UPDATE}
+    return {"gpc": True, "lastUpdate": "2026-11-25"}

@@ -117,13 +117,13 @@ class UserConsentService:
     def __init__(
         self,
         unit_of_work: UnitOfWork[ConsentRepositories],
-        lagging_reads: ReplicaReads[ConsentRepositories] | None = None,
-        counters: ConsentCounters | None = None,
+        lagging_reads: ReplicaReads[ConsentRepositories],
+        counters: ConsentCounters,
     ) -> None:
-        """List records from `lagging_reads` when it is given; count decisions in `counters`."""
-        self._counters = counters or ConsentCounters()
-        self._lagging_reads = lagging_reads or unit_of_work
+        """List records from `lagging_reads`; count decisions in `counters`."""
         self._unit_of_work = unit_of_work
+        self._lagging_reads = lagging_reads
+        self._counters = counters
 
     async def create_consent(
         self, user_id: str, consent: UserConsentCreate, provenance: ConsentProvenance = DEFAULT_PROVENANCE
@@ -203,10 +203,10 @@ class UserConsentService:
 class ConsentHistoryService:
     """Records decisions of registered users and guests for each purpose, and returns their state and history."""
 
-    def __init__(self, unit_of_work: UnitOfWork[ConsentRepositories], counters: ConsentCounters | None = None) -> None:
+    def __init__(self, unit_of_work: UnitOfWork[ConsentRepositories], counters: ConsentCounters) -> None:
         """Count decisions in `counters`."""
         self._unit_of_work = unit_of_work
-        self._counters = counters or ConsentCounters()
+        self._counters = counters
 
     async def decide(
         self, subject: ConsentSubject, decisions: Sequence[ConsentDecision], provenance: ConsentProvenance

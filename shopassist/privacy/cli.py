@@ -133,7 +133,7 @@ def export_list(context: typer.Context, file: ListOutputArgument) -> None:
     """Add the erasures that FILE has not yet. Keep it outside the database: it outlives a restored backup."""
 
     async def append(services: PrivacyServices) -> int:
-        listed = [entry async for entry in services.erasure_service().iterate_list()]
+        listed = await services.erasure_service().list_erasures()
         return append_to_erasure_list(file, listed, services.user_hasher().fingerprint)
 
     typer.echo(f"{context.obj.with_services(append):,} added")

@@ -28,6 +28,8 @@ PAGE_TIMEOUT_SECONDS = 30.0
 EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-export.json"', "Cache-Control": "no-store"}
 
 ExportServiceDep = Annotated[ExportService, Depends(take_from_container("export_service"))]
+ErasureServiceDep = Annotated[ErasureService, Depends(take_from_container("erasure_service"))]
+GuestMergeServiceDep = Annotated[GuestMergeService, Depends(take_from_container("guest_merge_service"))]
 
 
 @router.get(
@@ -40,9 +42,6 @@ async def export(caller: CallerDep, service: ExportServiceDep) -> StreamingRespo
     """Export everything that is held of the caller, as one JSON document."""
     parts = await service.export(caller.user_id, caller.is_guest)
     return StreamingResponse(limit_time_per_part(parts), headers=EXPORT_HEADERS, media_type="application/json")
-
-
-ErasureServiceDep = Annotated[ErasureService, Depends(take_from_container("erasure_service"))]
 
 
 @router.delete(
@@ -60,9 +59,6 @@ async def erase(caller: CallerDep, service: ErasureServiceDep, response: Respons
         response.status_code = 202
     response.headers["Cache-Control"] = "no-store"
     return receipt
-
-
-GuestMergeServiceDep = Annotated[GuestMergeService, Depends(take_from_container("guest_merge_service"))]
 
 
 @router.post(

@@ -144,13 +144,12 @@ class ErasureService:
         """Delete expired balances and erasures; return how many."""
         return await run_in_batches(self._erasures.delete_expired, seconds=seconds)
 
-    async def iterate_list(self) -> AsyncIterator[ErasureListEntry]:
-        """Yield the list of erasures, the oldest first."""
-        last: ErasureListEntry | None = None
-        while page := await self._erasures.list_erasures(ERASURE_PAGE_ROWS, last):
-            for entry in page:
-                yield entry
-            last = page[-1]
+    async def list_erasures(self) -> list[ErasureListEntry]:
+        """Return the list of erasures, the oldest first."""
+        listed: list[ErasureListEntry] = []
+        while page := await self._erasures.list_erasures(ERASURE_PAGE_ROWS, listed[-1] if listed else None):
+            listed += page
+        return listed
 
     async def repeat_listed(self, listed: Mapping[str, ErasureListEntry]) -> list[ErasureReceipt]:
         """Finish erasures that are not finished, then erase the users of a list, by hash, whose data is older.

@@ -172,7 +172,7 @@ async def test_balances_expire_with_their_period(container: Container, clock: Fi
     assert await container.credit_service().check_credits(GUEST, True) == 10
     clock.move(days=365)
     assert (await service.delete_expired()).rows == 3
-    assert [one async for one in service.iterate_list()] == []
+    assert await service.list_erasures() == []
 
 
 async def test_a_request_from_before_the_erasure_creates_no_rows(container: Container, clock: FixedClock) -> None:

@@ -145,7 +145,7 @@ async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatab
 
     async def read(services: PrivacyServices) -> dict[str, ErasureListEntry]:
         # Sorted by time, so the last one of each subject remains.
-        return {one.subject_hash: one async for one in services.erasure_service().iterate_list()}
+        return {one.subject_hash: one for one in await services.erasure_service().list_erasures()}
 
     return await on_database(with_database_url(settings, url), read)
 
