@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shopassist.audit.models import REASON_LENGTH
 from shopassist.audit.postgres import get_operator_name
-from shopassist.consent.models import ConsentNotice, NoticePublication, PublishedNotice
+from shopassist.consent.models import ConsentNotice, NoticePublication
 from shopassist.errors import InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
@@ -75,11 +75,8 @@ def publish(
 @app.command()
 def notices(context: typer.Context) -> None:
     """List what is published."""
-    published: list[PublishedNotice] = context.obj.with_services(
-        lambda services: services.notice_service().list_notices()
-    )
     output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
-    for notice in published:
+    for notice in context.obj.with_services(lambda services: services.notice_service().list_notices()):
         times = format_instant(notice.published_at), format_instant(notice.binding_from)
         output.print(
             NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, StrictBool, StringConstraints, model_validator
 from pydantic import Field as PydanticField
-from sqlalchemy import BigInteger, CheckConstraint, Column, ForeignKey, Identity, Index, Text, UniqueConstraint
+from sqlalchemy import BigInteger, CheckConstraint, Column, Identity, Index, Text, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from shopassist.audit.models import REQUEST_ID_LENGTH
@@ -78,8 +78,7 @@ class ConsentNotice(NoticeBase, table=True):
     __table_args__ = (
         CheckConstraint("version > 0", name="ck_consent_notices_version"),
         CheckConstraint(
-            "sha256 = encode(sha256(convert_to(\"text\", 'UTF8')), 'hex')",
-            name="ck_consent_notices_sha256",
+            "sha256 = encode(sha256(convert_to(\"text\", 'UTF8')), 'hex')", name="ck_consent_notices_sha256"
         ),
         UniqueConstraint("purpose", "version", "locale", name="uq_consent_notices_purpose_version_locale"),
     )
@@ -217,12 +216,7 @@ class ConsentEvent(ConsentEventBase, table=True):
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
     user_id: str = Field(max_length=USER_ID_LENGTH)
     is_guest: bool
-    notice_id: int | None = Field(
-        default=None,
-        sa_column=Column(
-            BigInteger, ForeignKey("consent_notices.id", name="fk_consent_events_notice_id_consent_notices")
-        ),
-    )
+    notice_id: int | None = Field(default=None, foreign_key="consent_notices.id", sa_type=BigInteger)
     request_id: str | None = Field(default=None, max_length=REQUEST_ID_LENGTH)
 
 

@@ -26,8 +26,7 @@ from shopassist.privacy.models import (
     decide_is_guest,
     record_progress,
 )
-from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
-from shopassist.privacy.ports import DataOwner, PersonalDataPage
+from shopassist.privacy.personal_data import DataOwner, PersonalDataPage, PersonalDataTable, get_personal_data_tables
 
 
 def get_owner_id(table: PersonalDataTable, row: Any) -> Any:

@@ -65,12 +65,6 @@ class ErasurePolicy:
     credits: CreditPolicy
     list_lifetime: timedelta
 
-    def get_balance_expiry(self, is_guest: bool, last_reset: datetime, now: datetime) -> datetime:
-        """Return when a balance may be deleted: after its reset period, or a guest's after the ledger's retention."""
-        if is_guest:
-            return now + timedelta(days=self.credits.retention_days)
-        return last_reset + self.credits.reset_interval
-
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
@@ -140,12 +134,15 @@ def close_account(
     """
     now, last_reset = erasure.requested_at, account.last_reset_timestamp
     balance = account.available_credits + account.held_credits
+    # A registered user's balance counts until the period is over. A guest has no period.
+    period_end = last_reset + policy.credits.reset_interval
+    guest_expiry = now + timedelta(days=policy.credits.retention_days)
     kept = ErasedBalance(
         subject_hash=erasure.subject_hash,
         is_guest=account.is_guest,
         available_credits=balance,
         last_reset_timestamp=last_reset,
-        forget_at=policy.get_balance_expiry(account.is_guest, last_reset, now),
+        forget_at=guest_expiry if account.is_guest else period_end,
     )
     closed = UserCredits(
         user_id=erasure.pseudonym or "",

@@ -41,8 +41,7 @@ from shopassist.privacy.models import (
     decide_is_guest,
     record_progress,
 )
-from shopassist.privacy.personal_data import PersonalDataTable, get_personal_data_tables
-from shopassist.privacy.ports import DataOwner, PersonalDataPage
+from shopassist.privacy.personal_data import DataOwner, PersonalDataPage, PersonalDataTable, get_personal_data_tables
 
 SELECT_NOW = text("SELECT COALESCE(CAST(:instant AS timestamptz), now())")
 

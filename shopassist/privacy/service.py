@@ -26,11 +26,13 @@ from shopassist.privacy.models import (
 from shopassist.privacy.personal_data import (
     MOVED_ON_MERGE,
     PERSONAL_DATA_TABLES,
+    ErasureRepository,
     OnErasure,
+    PersonalDataReader,
     PersonalDataTable,
+    PrivacyRepositories,
     get_personal_data_tables,
 )
-from shopassist.privacy.ports import ErasureRepository, PersonalDataReader, PrivacyRepositories
 from shopassist.text import validate_user_id
 
 EXPORT_PAGE_ROWS = 500

@@ -8,7 +8,7 @@ from shopassist.cache.service import CacheRepository
 from shopassist.catalog.ports import CatalogRepository
 from shopassist.consent.ports import ConsentHistory, ConsentRepository, NoticeRepository
 from shopassist.credits.ports import CreditRepository
-from shopassist.privacy.ports import GuestMergeRepository
+from shopassist.privacy.personal_data import GuestMergeRepository
 
 
 class Repositories:

@@ -9,7 +9,7 @@ from shopassist.cache.service import CachedAnswers
 from shopassist.consent.models import ConsentSubject
 from shopassist.consent.ports import ConsentLookup
 from shopassist.credits.ports import CreditLedger, IdempotencyStore, LedgerReconciliation
-from shopassist.privacy.ports import ErasureRepository, PersonalDataReader
+from shopassist.privacy.personal_data import ErasureRepository, PersonalDataReader
 from shopassist.rollout.routed_ports import REPOSITORIES, ROUTES, USER_ARGUMENTS, PortCall, find_first_call, read
 from shopassist.storage.repositories import Repositories
 
