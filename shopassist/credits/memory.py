@@ -22,8 +22,8 @@ from shopassist.credits.models import (
 )
 from shopassist.credits.ports import (
     Adjustment,
+    CreditRequest,
     Grant,
-    HoldRequest,
     IdempotencyRecord,
     LedgerCounters,
     OpenHold,
@@ -69,7 +69,7 @@ class MemoryCreditLedger:
                 self._record(account, TransactionType.DEDUCT, -amount, description)
             return self._counters.record(Grant(granted, copy_row(account)), is_hold=False)
 
-    async def place_hold(self, request: HoldRequest) -> Grant:
+    async def place_hold(self, request: CreditRequest) -> Grant:
         async with self._store.lock:
             account = self._get_or_create(request.user_id, request.is_guest, request.network)
             if self._is_answered(request):
@@ -81,8 +81,8 @@ class MemoryCreditLedger:
             account.available_credits -= request.amount
             account.held_credits += request.amount
             now = self._store.now()
-            self._store.table(CreditHold)[request.hold_id] = CreditHold(
-                hold_id=request.hold_id,
+            self._store.table(CreditHold)[request.operation_id] = CreditHold(
+                hold_id=request.operation_id,
                 user_id=request.user_id,
                 amount=request.amount,
                 created_at=now,
@@ -98,21 +98,13 @@ class MemoryCreditLedger:
 
     async def settle(self, settlement: Settlement) -> bool:
         async with self._store.lock:
-            hold = self._close(settlement.hold_id, settlement.user_id)
-            if hold is None:
-                return False
-            account = self._store.table(UserCredits)[hold.user_id]
-            self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
-            if settlement.answer is not None:
-                keep_answer(self._store, settlement.answer)
-            if settlement.replay is not None:
-                store_response(self._store, self._policy, settlement.replay)
-            self._counters.settled += 1
-            return True
+            settled = self._close(settlement)
+            self._counters.settled += settled
+            return settled
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
         async with self._store.lock:
-            voided = self._void(hold_id, user_id)
+            voided = self._close(Settlement(hold_id, user_id))
             self._counters.voided += voided
             return voided
 
@@ -121,7 +113,7 @@ class MemoryCreditLedger:
             now = self._store.now()
             expired = [hold for hold in self._store.table(CreditHold).values() if hold.expires_at <= now][:limit]
             self._counters.expired += len(expired)
-            return sum(self._void(hold.hold_id, hold.user_id) for hold in expired)
+            return sum(self._close(Settlement(hold.hold_id, hold.user_id)) for hold in expired)
 
     async def adjust(self, adjustment: Adjustment) -> UserCredits | None:
         async with self._store.lock:
@@ -187,19 +179,16 @@ class MemoryCreditLedger:
         history = get_erasure_history(self._store, self._hash_user(user_id))
         account = build_account(user_id, is_guest, history, self._policy, get_request_start())
         if is_guest and network is not None:
-            self._count_guest(network)
+            day = history.now.astimezone(UTC).date()
+            new = GuestNetwork(day=day, network=network, accounts=0)
+            row = self._store.table(GuestNetwork).setdefault((day, network), new)
+            if row.accounts >= self._policy.guest_accounts_per_network:
+                raise GuestLimitError
+            row.accounts += 1
         self._store.table(UserCredits)[user_id] = account
         if account.available_credits:
             self._record(account, TransactionType.ALLOCATE, account.available_credits, "Initial credits")
         return account
-
-    def _count_guest(self, network: str) -> None:
-        day = self._store.now().astimezone(UTC).date()
-        new = GuestNetwork(day=day, network=network, accounts=0)
-        row = self._store.table(GuestNetwork).setdefault((day, network), new)
-        if row.accounts >= self._policy.guest_accounts_per_network:
-            raise GuestLimitError
-        row.accounts += 1
 
     def _is_due(self, account: UserCredits) -> bool:
         since: timedelta = self._store.now() - account.last_reset_timestamp
@@ -247,25 +236,28 @@ class MemoryCreditLedger:
             or (key is not None and hold.idempotency_key == key)
         ]
 
-    def _is_answered(self, request: HoldRequest) -> bool:
+    def _is_answered(self, request: CreditRequest) -> bool:
         answer = self._store.table(QueryCache).get(request.question_hash or "")
         if answer is not None and answer.expires_at >= self._store.now():
             return True
         return find_response(self._store, request.user_id, request.idempotency_key or "") is not None
 
-    def _close(self, hold_id: UUID, user_id: str) -> CreditHold | None:
-        hold = self._store.table(CreditHold).get(hold_id)
-        if hold is None or hold.user_id != user_id:
-            return None
-        del self._store.table(CreditHold)[hold_id]
-        self._store.table(UserCredits)[user_id].held_credits -= hold.amount
-        return hold
-
-    def _void(self, hold_id: UUID, user_id: str) -> bool:
-        hold = self._close(hold_id, user_id)
-        if hold is not None:
-            self._store.table(UserCredits)[user_id].available_credits += hold.amount
-        return hold is not None
+    def _close(self, settlement: Settlement) -> bool:
+        hold = self._store.table(CreditHold).get(settlement.hold_id)
+        if hold is None or hold.user_id != settlement.user_id:
+            return False
+        del self._store.table(CreditHold)[hold.hold_id]
+        account = self._store.table(UserCredits)[hold.user_id]
+        account.held_credits -= hold.amount
+        if settlement.description is None:
+            account.available_credits += hold.amount
+        else:
+            self._record(account, TransactionType.DEDUCT, -hold.amount, settlement.description, hold.hold_id)
+        if settlement.answer is not None:
+            keep_answer(self._store, settlement.answer)
+        if settlement.replay is not None:
+            store_response(self._store, self._policy, settlement.replay)
+        return True
 
 
 def find_last_erasure(store: MemoryStore, subject_hash: str) -> Erasure | None:

@@ -1,6 +1,6 @@
 """Ports of the credit ledger and its repositories, and what they take and return."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -13,23 +13,28 @@ from shopassist.credits.models import (
     TransactionType,
     UserCredits,
 )
+from shopassist.db.resilience import get_request_start
 
 
 @dataclass(frozen=True, slots=True)
-class HoldRequest:
-    """Credits to reserve for answering one question of one user.
+class CreditRequest:
+    """Credits to reserve for answering a question or, if not `is_hold`, to deduct at once.
 
-    `question_hash` and `idempotency_key` are each unique among the user's open holds. `network` is the guest's client
-    network, as in `CreditLedger.get_or_create_account`.
+    `operation_id` becomes the id of the hold. `question_hash` and `idempotency_key` are each unique among the user's
+    open holds. `network` is the guest's client network, as in `CreditLedger.get_or_create_account`. `started_at` is
+    when the caller's request was received, by `time.monotonic()`.
     """
 
-    hold_id: UUID
+    operation_id: UUID
     user_id: str
     is_guest: bool
     amount: int = 1
     question_hash: str | None = None
     idempotency_key: str | None = None
     network: str | None = None
+    is_hold: bool = True
+    description: str | None = None
+    started_at: float = field(default_factory=get_request_start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +92,14 @@ class IdempotencyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a hold after its question was answered, and what to store with it in the same transaction."""
+    """The end of a hold, and what to store with it in the same transaction.
+
+    `description` is that of the deduction; None returns the credits, as `CreditLedger.void` does.
+    """
 
     hold_id: UUID
     user_id: str
-    description: str
+    description: str | None = None
     answer: StoredAnswer | None = None
     replay: IdempotencyRecord | None = None
 
@@ -171,7 +179,7 @@ class CreditLedger(Protocol):
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
         """Deduct `amount` (> 0) credits, or change nothing."""
 
-    async def place_hold(self, request: HoldRequest) -> Grant:
+    async def place_hold(self, request: CreditRequest) -> Grant:
         """Reserve credits until `settle`, `void` or the end of the hold's lifetime.
 
         Not granted if the question is in progress or already answered. If `already_answered` is None, the caller must

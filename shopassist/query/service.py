@@ -10,7 +10,7 @@ import structlog
 
 from shopassist.cache.service import QueryCacheService, StaleAnswers
 from shopassist.credits.models import UserCredits
-from shopassist.credits.ports import CreditLedger, Grant, HoldRequest, IdempotencyRecord, IdempotencyStore, Settlement
+from shopassist.credits.ports import CreditLedger, CreditRequest, Grant, IdempotencyRecord, IdempotencyStore, Settlement
 from shopassist.credits.service import CreditService, find_response
 from shopassist.errors import (
     CreditsExhaustedError,
@@ -170,8 +170,8 @@ class QueryService:
 
     async def _work(self, question: Question, abandoned: asyncio.Future[None]) -> WorkOutcome:
         """Hold a credit, ask the assistant, and settle the hold for an answer or void it."""
-        hold = HoldRequest(
-            hold_id=uuid4(),
+        hold = CreditRequest(
+            operation_id=uuid4(),
             user_id=question.user_id,
             is_guest=question.is_guest,
             amount=QUESTION_COST,
@@ -188,16 +188,16 @@ class QueryService:
         try:
             if grant.already_answered is None and await self._is_answered(question):
                 with suppress(ShopAssistError):
-                    await self.ledger.void(hold.hold_id, hold.user_id)
+                    await self.ledger.void(hold.operation_id, hold.user_id)
                 return None
             answer = await self._ask(question, abandoned)
             if answer is not None and answer.chargeable and await self._settle(question, hold, grant.account, answer):
                 return QueryOutcome(answer, grant.account, charged=QUESTION_COST)
         except BaseException:
             with suppress(ShopAssistError):
-                await self.ledger.void(hold.hold_id, hold.user_id)
+                await self.ledger.void(hold.operation_id, hold.user_id)
             raise
-        await self.ledger.void(hold.hold_id, hold.user_id)
+        await self.ledger.void(hold.operation_id, hold.user_id)
         grant.account.available_credits += QUESTION_COST
         return QueryOutcome(answer or FAILED_ANSWER, grant.account, error=None if answer else ASSISTANT_FAILED)
 
@@ -244,14 +244,14 @@ class QueryService:
                 task.add_done_callback(consume_exception)
                 task.cancel()
 
-    async def _settle(self, question: Question, hold: HoldRequest, account: UserCredits, answer: Answer) -> bool:
+    async def _settle(self, question: Question, hold: CreditRequest, account: UserCredits, answer: Answer) -> bool:
         """Settle the hold and store the answer in one commit; return False when the hold has expired."""
         response = self._build_response(question, QueryOutcome(answer, account, charged=QUESTION_COST))
         stored = self.cache.to_store(question.query_hash, answer)
         epoch = self.stale.epoch
         replay = build_replay(question, response)
         settled = await self.ledger.settle(
-            Settlement(hold.hold_id, hold.user_id, DEDUCTION_DESCRIPTION, stored, replay)
+            Settlement(hold.operation_id, hold.user_id, DEDUCTION_DESCRIPTION, stored, replay)
         )
         if settled:
             self.stale.add_new(stored, epoch)

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from containers import Container
 from shopassist.api.middleware import is_too_deep
 from shopassist.app import create_app
-from shopassist.credits.ports import HoldRequest
+from shopassist.credits.ports import CreditRequest
 from shopassist.errors import RateLimitedError
 from shopassist.identity.caller import Caller
 from shopassist.identity.rate_limits import RateLimitKind, RateLimits, RequestQuota
@@ -267,12 +267,12 @@ async def test_a_join_in_another_process_is_not_refused(container: Container, as
         await service.answer("g2wsht", True, request, quota=quotas[0])
     await container.credit_service().get_user_credits("g2wsht", is_guest=True)
     question_hash = container.query_cache_service().generate_query_hash("elsewhere")
-    hold = HoldRequest(uuid4(), "g2wsht", True, question_hash=question_hash)
+    hold = CreditRequest(uuid4(), "g2wsht", True, question_hash=question_hash)
     assert (await container.credit_ledger().place_hold(hold)).granted
     waiting = asyncio.create_task(service.answer("g2wsht", True, request, quota=quotas[1]))
     await asyncio.sleep(0.2)
     assert not waiting.done()
-    await container.credit_ledger().void(hold.hold_id, hold.user_id)
+    await container.credit_ledger().void(hold.operation_id, hold.user_id)
     assert (await waiting).response.products
     assert [quota.used is not None and quota.used.refused for quota in quotas] == [True, True]
 

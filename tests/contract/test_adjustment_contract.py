@@ -8,7 +8,7 @@ import pytest
 
 from containers import Container
 from shopassist.credits.models import CreditAdjustment, TransactionType
-from shopassist.credits.ports import HistoryFilter, HoldRequest
+from shopassist.credits.ports import CreditRequest, HistoryFilter
 from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError
 from tests.support.helpers import FixedClock
 
@@ -45,7 +45,7 @@ async def test_an_account_is_neither_overdrawn_nor_overfilled(container: Contain
 
 async def test_held_credits_cannot_be_taken(container: Container) -> None:
     """Work in progress keeps its reserved credits."""
-    await container.credit_ledger().place_hold(HoldRequest(uuid4(), USER, is_guest=False, amount=10))
+    await container.credit_ledger().place_hold(CreditRequest(uuid4(), USER, is_guest=False, amount=10))
     with pytest.raises(OverdrawError):
         await container.adjustment_service().adjust(USER, change(-41), ADMIN)
     adjusted, _ = await container.adjustment_service().adjust(USER, change(-40), ADMIN)

@@ -9,7 +9,7 @@ import pytest
 from containers import Container
 from shopassist.cache.models import StoredAnswer
 from shopassist.credits.models import CreditTransaction, TransactionType
-from shopassist.credits.ports import Grant, HoldRequest, IdempotencyRecord, Settlement
+from shopassist.credits.ports import CreditRequest, Grant, IdempotencyRecord, Settlement
 from shopassist.errors import InvalidInputError, SessionRefusedError
 from tests.support.helpers import FixedClock
 
@@ -176,7 +176,7 @@ async def test_holds_settle_void_and_expire(container: Container, clock: FixedCl
     ledger = container.credit_ledger()
     settled, voided, expired = uuid4(), uuid4(), uuid4()
     for hold_id in (settled, voided, expired):
-        assert (await ledger.place_hold(HoldRequest(hold_id, USER, is_guest=False))).granted
+        assert (await ledger.place_hold(CreditRequest(hold_id, USER, is_guest=False))).granted
     assert await balance_of_ledger(container, USER) == 50
     assert await container.credit_service().check_credits(USER) == 47
     assert await ledger.settle(Settlement(settled, USER, "spent"))
@@ -197,13 +197,13 @@ async def test_no_hold_for_answered_questions(container: Container, clock: Fixed
     ledger, replay = container.credit_ledger(), IdempotencyRecord(USER, "k", "q", {"a": 1})
 
     async def hold(user_id: str, question: str | None, key: str | None = None) -> Grant:
-        grant: Grant = await ledger.place_hold(HoldRequest(uuid4(), user_id, False, 1, question, key))
+        grant: Grant = await ledger.place_hold(CreditRequest(uuid4(), user_id, False, 1, question, key))
         return grant
 
-    first = HoldRequest(uuid4(), USER, is_guest=False, question_hash="q", idempotency_key="k")
+    first = CreditRequest(uuid4(), USER, is_guest=False, question_hash="q", idempotency_key="k")
     assert (await ledger.place_hold(first)).granted
     answer = StoredAnswer("q", "{}", timedelta(hours=1))
-    assert await ledger.settle(Settlement(first.hold_id, USER, "spent", answer, replay))
+    assert await ledger.settle(Settlement(first.operation_id, USER, "spent", answer, replay))
     for user_id, question, key in ((USER, "q", None), ("other", "q", None), (USER, "another", "k"), (USER, None, "k")):
         grant = await hold(user_id, question, key)
         assert (grant.granted, grant.is_in_progress, grant.already_answered) == (False, False, True)
@@ -226,7 +226,7 @@ async def test_a_reset_includes_held_credits(container: Container, clock: FixedC
     ledger, service = container.credit_ledger(), container.credit_service()
     hold_id = uuid4()
     await service.deduct_credit(USER, amount=10)
-    await ledger.place_hold(HoldRequest(hold_id, USER, is_guest=False))
+    await ledger.place_hold(CreditRequest(hold_id, USER, is_guest=False))
     clock.move(hours=24)
     assert await service.check_credits(USER) == 49
     await ledger.void(hold_id, USER)
@@ -239,7 +239,7 @@ async def test_a_guest_session_cannot_reach_a_registered_account(container: Cont
     await service.get_user_credits("someone")
     with pytest.raises(SessionRefusedError):
         await service.get_caller_account("someone", is_guest=True)
-    assert not (await container.credit_ledger().place_hold(HoldRequest(uuid4(), "someone", is_guest=True))).granted
+    assert not (await container.credit_ledger().place_hold(CreditRequest(uuid4(), "someone", is_guest=True))).granted
 
 
 async def test_a_registered_user_takes_over_a_guests_account_of_the_same_id(container: Container) -> None:

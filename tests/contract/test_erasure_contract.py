@@ -9,7 +9,7 @@ import pytest
 from containers import Container
 from shopassist.consent.models import UserConsentCreate
 from shopassist.credits.models import CreditAdjustment, TransactionType
-from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
+from shopassist.credits.ports import CreditRequest, IdempotencyRecord, Settlement
 from shopassist.db.resilience import limit_time
 from shopassist.errors import AccountErasedError, NotFoundError, SessionRefusedError
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt, ErasureRequest
@@ -25,7 +25,7 @@ async def use(container: Container, user_id: str = USER, is_guest: bool = False)
     ledger = container.credit_ledger()
     await ledger.get_or_create_account(user_id, is_guest)
     await ledger.deduct(user_id, is_guest, 3, "Credit deducted for message")
-    await ledger.place_hold(HoldRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
+    await ledger.place_hold(CreditRequest(uuid4(), user_id, is_guest, 2, "q" * 64, "key-held"))
     await container.replays().store(IdempotencyRecord(user_id, "key", "h" * 64, {"metadata": {"user_id": user_id}}))
     change = CreditAdjustment(amount=1, reason=f"Sorry, {user_id}")
     await container.adjustment_service().adjust(user_id, change, "auth0|administrator", f"sorry-{user_id}")
@@ -177,13 +177,13 @@ async def test_balances_expire_with_their_period(container: Container, clock: Fi
 
 async def test_a_request_from_before_the_erasure_creates_no_rows(container: Container, clock: FixedClock) -> None:
     """A request from before the erasure leaves no rows and cannot open the account again."""
-    hold = HoldRequest(uuid4(), USER, False, 1, "q" * 64, "key")
+    hold = CreditRequest(uuid4(), USER, False, 1, "q" * 64, "key")
     with limit_time(60):
         await container.credit_ledger().place_hold(hold)
         await erase(container)
         replay = IdempotencyRecord(USER, "key", "q" * 64, {})
-        assert not await container.credit_ledger().settle(Settlement(hold.hold_id, USER, "x", None, replay))
-        assert not await container.credit_ledger().void(hold.hold_id, USER)
+        assert not await container.credit_ledger().settle(Settlement(hold.operation_id, USER, "x", None, replay))
+        assert not await container.credit_ledger().void(hold.operation_id, USER)
         await container.replays().store(replay)
         with pytest.raises(AccountErasedError):
             await container.credit_ledger().get_or_create_account(USER, False)

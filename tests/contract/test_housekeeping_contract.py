@@ -6,7 +6,7 @@ import pytest
 
 from containers import Container
 from shopassist.credits.models import CreditAdjustment
-from shopassist.credits.ports import HoldRequest
+from shopassist.credits.ports import CreditRequest
 from shopassist.db.ports import TIME_LIMIT_NOTE, JobResult, run_in_batches
 from shopassist.maintenance.scheduler import Job
 from tests.support.helpers import FixedClock
@@ -19,7 +19,7 @@ async def fill(container: Container) -> None:
     ledger, cache = container.credit_ledger(), container.query_cache_service()
     await ledger.get_or_create_account(GUEST, True, "network")
     await ledger.deduct(USER, False, 5, "question")
-    await ledger.place_hold(HoldRequest(uuid4(), USER, is_guest=False))
+    await ledger.place_hold(CreditRequest(uuid4(), USER, is_guest=False))
     for letter in "abc":
         await cache.cache_result(letter * 64, {"n": 1})
     change = CreditAdjustment(amount=1, reason="goodwill")

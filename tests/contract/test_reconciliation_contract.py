@@ -9,7 +9,7 @@ import pytest
 
 from containers import Container
 from shopassist.credits.models import CreditTransaction, Drift, DriftKind
-from shopassist.credits.ports import HoldRequest, Settlement
+from shopassist.credits.ports import CreditRequest, Settlement
 from shopassist.storage.repositories import Repositories
 from tests.support.helpers import FixedClock
 
@@ -76,11 +76,11 @@ async def test_each_kind_of_drift_is_found(container: Container, plant: Plant, d
 async def test_ledger_operations_cause_no_drift(container: Container, clock: FixedClock) -> None:
     """Holds, settlements, resets, registration and compaction cause no drift."""
     service, ledger = container.credit_service(), container.credit_ledger()
-    holds = [HoldRequest(uuid4(), "u", is_guest=False, question_hash=f"{number}") for number in range(3)]
+    holds = [CreditRequest(uuid4(), "u", is_guest=False, question_hash=f"{number}") for number in range(3)]
     for hold in holds:
         await ledger.place_hold(hold)
-    await ledger.settle(Settlement(holds[0].hold_id, "u", "spent"))
-    await ledger.void(holds[1].hold_id, "u")
+    await ledger.settle(Settlement(holds[0].operation_id, "u", "spent"))
+    await ledger.void(holds[1].operation_id, "u")
     await service.get_caller_account("g", is_guest=True)
     await service.get_caller_account("g", is_guest=False)
     await service.deduct_credit("s", is_guest=True, amount=10)
@@ -99,9 +99,9 @@ async def test_concurrent_work_causes_no_drift(container: Container, clock: Fixe
     clock.move(days=100)
 
     async def question(user_id: str) -> None:
-        hold = HoldRequest(uuid4(), user_id, is_guest=False)
+        hold = CreditRequest(uuid4(), user_id, is_guest=False)
         await ledger.place_hold(hold)
-        await ledger.settle(Settlement(hold.hold_id, user_id, "spent"))
+        await ledger.settle(Settlement(hold.operation_id, user_id, "spent"))
         await service.deduct_credit(user_id)
 
     async def verify() -> list[Drift]:

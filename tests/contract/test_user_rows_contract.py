@@ -14,7 +14,7 @@ from shopassist.consent.models import (
     UserConsentCreate,
 )
 from shopassist.credits.models import CreditTransaction
-from shopassist.credits.ports import HoldRequest, IdempotencyRecord
+from shopassist.credits.ports import CreditRequest, IdempotencyRecord
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
 from shopassist.rollout.rows import USER_TABLES, MemoryUserRows, PostgresUserRows, Rows
 from shopassist.settings import Settings, Storage, StorageSettings
@@ -50,7 +50,7 @@ async def use(container: Container) -> None:
     ledger = container.credit_ledger()
     await ledger.get_or_create_account(USER, False)
     await ledger.deduct(USER, False, 3, "Credit deducted for message")
-    await ledger.place_hold(HoldRequest(uuid4(), USER, False, 2, "q" * 64, "key-held"))
+    await ledger.place_hold(CreditRequest(uuid4(), USER, False, 2, "q" * 64, "key-held"))
     await container.replays().store(IdempotencyRecord(USER, "key", "h" * 64, {"metadata": {"user_id": USER}}))
     await container.consent_service().create_consent(USER, UserConsentCreate(marketing_consent=True))
     await ledger.get_or_create_account(GUEST, True)

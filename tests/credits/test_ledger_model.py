@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from shopassist.cache.models import StoredAnswer
-from shopassist.credits.ports import Adjustment, HoldRequest, IdempotencyRecord, Settlement
+from shopassist.credits.ports import Adjustment, CreditRequest, IdempotencyRecord, Settlement
 from shopassist.settings import Settings
 from tests.credits.conftest import StoredCredits, World
 from tests.support.helpers import FixedClock, relax_time_limits
@@ -147,7 +147,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def hold(self, user: int, is_guest: bool, amount: int, question: str | None, key: str | None) -> None:
         """Place a hold, unless the question or the key is in progress."""
         user_id = self.users[user]
-        request = HoldRequest(uuid4(), user_id, is_guest, amount, question, key)
+        request = CreditRequest(uuid4(), user_id, is_guest, amount, question, key)
         grant = self.run(self.world.ledger(user).place_hold(request))
         account = self.expected_account(user_id, is_guest)
         affordable = not account.refuses(is_guest, amount)
@@ -158,8 +158,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (grant.granted, grant.is_in_progress) == (affordable and not in_flight, affordable and in_flight)
         if grant.granted:
             account.available -= amount
-            account.holds[request.hold_id] = ModelHold(amount, self.world.clock.time + LIFETIME, question, key)
-            self.known_holds = [*self.known_holds, (request.hold_id, user_id)][-HOLDS_KEPT:]
+            account.holds[request.operation_id] = ModelHold(amount, self.world.clock.time + LIFETIME, question, key)
+            self.known_holds = [*self.known_holds, (request.operation_id, user_id)][-HOLDS_KEPT:]
         assert (grant.account.available_credits, grant.account.held_credits) == (account.available, account.held)
 
     @rule(pick=st.integers(0, HOLDS_KEPT), with_answer=st.booleans(), with_key=st.booleans())
@@ -298,9 +298,9 @@ class LedgerMachine(RuleBasedStateMachine):
         user_id, is_guest = self.users[data.draw(USERS)], data.draw(st.booleans())
         hold_id, owner = self.pick_hold(data.draw(st.integers(0, 2)))
         amount, change = data.draw(AMOUNTS), data.draw(ADJUSTMENTS)
-        request = HoldRequest(uuid4(), user_id, is_guest, amount, data.draw(QUESTIONS), data.draw(KEYS))
+        request = CreditRequest(uuid4(), user_id, is_guest, amount, data.draw(QUESTIONS), data.draw(KEYS))
         if kind == "hold":
-            self.known_holds = [*self.known_holds, (request.hold_id, user_id)][-HOLDS_KEPT:]
+            self.known_holds = [*self.known_holds, (request.operation_id, user_id)][-HOLDS_KEPT:]
         works: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
             "look": lambda: ledger.get_or_create_account(user_id, is_guest),
             "deduct": lambda: ledger.deduct(user_id, is_guest, amount, "spent"),

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from shopassist.cache.models import StoredAnswer
 from shopassist.credits.models import CreditPolicy
-from shopassist.credits.ports import Adjustment, Grant, HoldRequest, LedgerCounters, Settlement
+from shopassist.credits.ports import Adjustment, CreditRequest, Grant, LedgerCounters, Settlement
 from shopassist.credits.postgres.ledger import PostgresCreditLedger
 from shopassist.db import batcher
 from shopassist.db.batcher import Batcher
@@ -307,7 +307,7 @@ async def test_a_hold_and_its_settlement_whose_connections_are_lost_are_done_onc
 ) -> None:
     """The hold is granted once, and the settlement deducts and stores once."""
     await ledgers().get_or_create_account("a", is_guest=False)
-    hold = HoldRequest(uuid4(), "a", is_guest=False, question_hash="hold-cut")
+    hold = CreditRequest(uuid4(), "a", is_guest=False, question_hash="hold-cut")
 
     async def take(ledger: PostgresCreditLedger) -> None:
         assert (await ledger.place_hold(hold)).granted
@@ -317,7 +317,7 @@ async def test_a_hold_and_its_settlement_whose_connections_are_lost_are_done_onc
 
     async def settle(ledger: PostgresCreditLedger) -> None:
         answer = StoredAnswer("c" * 64, '{"a": 1}', timedelta(minutes=1))
-        assert await ledger.settle(Settlement(hold.hold_id, "a", "settle-cut", answer))
+        assert await ledger.settle(Settlement(hold.operation_id, "a", "settle-cut", answer))
 
     await cut("settle-cut", settle)
     assert await balance(database_url, "a") == (49, 0, 49, 1)

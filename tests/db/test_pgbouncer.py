@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from containers import Container
 from shopassist.consent.models import UserConsentCreate
-from shopassist.credits.ports import HoldRequest
+from shopassist.credits.ports import CreditRequest
 from shopassist.db import migrate
 from shopassist.db.database import get_role_settings
 from shopassist.db.dsn import find_session_dsn, normalise_dsn
@@ -111,7 +111,7 @@ async def test_debits_holds_and_consents_side_by_side(patient_container: Contain
             assert await credits_.deduct_credit(user)
             hold = uuid4()
             assert (
-                await ledger.place_hold(HoldRequest(hold, user, is_guest=False, question_hash=f"{turn:064}"))
+                await ledger.place_hold(CreditRequest(hold, user, is_guest=False, question_hash=f"{turn:064}"))
             ).granted
             assert await ledger.void(hold, user)
             assert (await consents.get_consent(user)) is not None

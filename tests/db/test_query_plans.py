@@ -17,7 +17,7 @@ from shopassist.cache.models import QueryCache, StoredAnswer
 from shopassist.catalog.models import Bound, Criteria, Feature
 from shopassist.consent.models import ConsentEvent, ConsentSubject, UserConsent
 from shopassist.credits.models import CreditTransaction, TransactionType
-from shopassist.credits.ports import Adjustment, HistoryFilter, HoldRequest, Settlement
+from shopassist.credits.ports import Adjustment, CreditRequest, HistoryFilter, Settlement
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureRequest
 from shopassist.privacy.personal_data import PERSONAL_DATA_TABLES
 from shopassist.storage.repositories import Repositories
@@ -111,7 +111,7 @@ STEPS = [
     step("deduct", lambda c, _: c.credit_ledger().deduct("user 7", False, 1, "x")),
     step(
         "hold",
-        lambda c, _: c.credit_ledger().place_hold(HoldRequest(uuid4(), "user 7", is_guest=False, question_hash="q")),
+        lambda c, _: c.credit_ledger().place_hold(CreditRequest(uuid4(), "user 7", is_guest=False, question_hash="q")),
     ),
     step(
         "settle",

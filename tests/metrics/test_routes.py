@@ -13,7 +13,7 @@ from containers import Container
 from shopassist.app import create_app
 from shopassist.consent.models import ConsentEvent
 from shopassist.consent.ports import ConsentCounters
-from shopassist.credits.ports import HoldRequest
+from shopassist.credits.ports import CreditRequest
 from shopassist.errors import ShopAssistError
 from shopassist.settings import Settings, TelemetrySettings
 from tests.support.helpers import FixedClock
@@ -105,7 +105,7 @@ async def test_expired_holds_and_deductions_are_counted(
 ) -> None:
     """The job that voids expired holds and deductions without a hold are counted."""
     ledger = container.credit_ledger()
-    await ledger.place_hold(HoldRequest(uuid4(), "g2wsht", True))
+    await ledger.place_hold(CreditRequest(uuid4(), "g2wsht", True))
     clock.move(minutes=2)
     assert await ledger.void_expired() == 1
     await container.credit_service().deduct_credit("g2wsht", True)

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from containers import Container
-from shopassist.credits.ports import Grant, HoldRequest
+from shopassist.credits.ports import CreditRequest, Grant
 from shopassist.errors import KeyInFlightError
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import Settings
@@ -123,7 +123,7 @@ async def test_a_hold_says_when_it_cannot_tell(processes: list[Container], datab
         for change in ("UPDATE user_credits SET updated_at = updated_at", "SELECT FROM user_credits FOR UPDATE"):
             async with connection.transaction():
                 await connection.execute(change)
-                request = HoldRequest(uuid4(), GUEST, is_guest=True, question_hash=change[:9])
+                request = CreditRequest(uuid4(), GUEST, is_guest=True, question_hash=change[:9])
                 holding = asyncio.create_task(processes[0].credit_ledger().place_hold(request))
                 await until(watch, WAITING)
             grants.append(await holding)

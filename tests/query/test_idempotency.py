@@ -22,7 +22,7 @@ from shopassist.app import create_app, lifespan
 from shopassist.cache.memory import MemoryCachedAnswers
 from shopassist.cache.models import CachedAnswer
 from shopassist.cache.postgres import PostgresCachedAnswers
-from shopassist.credits.ports import HoldRequest
+from shopassist.credits.ports import CreditRequest
 from shopassist.errors import ClientGoneError, KeyInFlightError, StartupError
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest
 from shopassist.settings import AssistantSettings, Settings, Storage, read_settings
@@ -497,7 +497,7 @@ async def test_a_hold_whose_process_died_is_waited_for_and_then_replaced(
     assistant = GatedAssistant()
     two[1].assistant.override(assistant)
     service = two[1].query_cache_service()
-    dead = HoldRequest(HOLD_ID, GUEST, is_guest=True, question_hash=service.generate_query_hash(QUESTION))
+    dead = CreditRequest(HOLD_ID, GUEST, is_guest=True, question_hash=service.generate_query_hash(QUESTION))
     assert (await two[0].credit_ledger().place_hold(dead)).granted
     asking = asyncio.create_task(asked(two[1]))
     await asyncio.sleep(0.2)

@@ -14,7 +14,7 @@ from shopassist.audit.routes import read_entries
 from shopassist.cache.models import StoredAnswer
 from shopassist.consent.models import UserConsentCreate
 from shopassist.credits.models import CreditAdjustment
-from shopassist.credits.ports import HoldRequest, Settlement
+from shopassist.credits.ports import CreditRequest, Settlement
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import StartupError, StorageUnavailableError
@@ -74,20 +74,20 @@ async def test_users_migrate_without_a_call(begin: Begin, database_url: str) -> 
     """At 100 % all rows migrate to PostgreSQL, at 0 % back; open holds migrate too."""
     container = await begin(database_url, works=True)
     await spend_credits(container)
-    holds = [HoldRequest(uuid4(), user_id, False, 2) for user_id in USERS]
+    holds = [CreditRequest(uuid4(), user_id, False, 2) for user_id in USERS]
     for hold in holds:
         assert (await container.credit_ledger().place_hold(hold)).granted
     container.rollout().set(100)
     await wait_until_migrated(container)
     assert (await container.rollout().get_status()).postgres.users == len(USERS)
     for hold in holds[:10]:
-        assert await container.credit_ledger().settle(Settlement(hold.hold_id, hold.user_id, "A question"))
+        assert await container.credit_ledger().settle(Settlement(hold.operation_id, hold.user_id, "A question"))
     container.rollout().set(0)
     await wait_until_migrated(container)
     status = await container.rollout().get_status()
     assert (status.memory.users, status.postgres.users) == (len(USERS), 0)
     for hold in holds[10:]:
-        assert await container.credit_ledger().void(hold.hold_id, hold.user_id)
+        assert await container.credit_ledger().void(hold.operation_id, hold.user_id)
     assert set((await get_balances(container)).values()) == {47, 49}
 
 
@@ -95,9 +95,9 @@ async def test_a_paid_answer_is_found_after_migrating(begin: Begin, database_url
     """A user who migrates after an answer does not pay for it again."""
     container = await begin(database_url)
     answer = StoredAnswer("a" * 64, '{"recommendations_summary": "one"}', container.settings().cache.validity)
-    hold = HoldRequest(uuid4(), USERS[0], False)
+    hold = CreditRequest(uuid4(), USERS[0], False)
     await container.credit_ledger().place_hold(hold)
-    await container.credit_ledger().settle(Settlement(hold.hold_id, USERS[0], "A question", answer))
+    await container.credit_ledger().settle(Settlement(hold.operation_id, USERS[0], "A question", answer))
     container.rollout().set(100)
     await container.credit_service().check_credits(USERS[0])
     assert container.rollout_storage().placement().get_storage(USERS[0]) is Storage.POSTGRES

@@ -18,7 +18,7 @@ from shopassist.consent.models import (
     UserConsentUpdate,
 )
 from shopassist.credits.models import CreditAdjustment
-from shopassist.credits.ports import HoldRequest, IdempotencyRecord, Settlement
+from shopassist.credits.ports import CreditRequest, IdempotencyRecord, Settlement
 from shopassist.rollout import router
 from shopassist.rollout.router import CallResult, normalise_result, run_call
 from shopassist.rollout.rows import MemoryUserRows, PostgresUserRows
@@ -82,7 +82,7 @@ class Script:
     def _hold(self, user_id: str, is_guest: bool, number: int) -> Step:
         hold_id = uuid4()
         self.holds.append((hold_id, user_id))
-        request = HoldRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
+        request = CreditRequest(hold_id, user_id, is_guest, number + 1, f"{number}" * 64)
         return lambda world: world.credit_ledger().place_hold(request)
 
     def _any_hold(self) -> tuple[UUID, str]:

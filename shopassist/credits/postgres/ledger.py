@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,49 +13,14 @@ from sqlalchemy.orm import class_mapper
 
 from shopassist.audit.models import ADJUST_CREDITS
 from shopassist.credits.models import CreditPolicy, ErasedBalance, ErasureHistory, UserCredits, build_account
-from shopassist.credits.ports import Adjustment, Grant, HoldRequest, LedgerCounters, OpenHold, Settlement
+from shopassist.credits.ports import Adjustment, CreditRequest, Grant, LedgerCounters, OpenHold, Settlement
 from shopassist.credits.postgres import statements
 from shopassist.db.batcher import Batcher
 from shopassist.db.database import DatabaseManager
 from shopassist.db.failures import ConnectionLostError, ServerProcess
 from shopassist.db.ports import Clock, UserHashFunction
-from shopassist.db.resilience import get_request_start
 from shopassist.db.statements import fetch, fetch_without_deadline
 from shopassist.errors import AccountErasedError, GuestLimitError, ShopAssistError, StorageUnavailableError
-
-
-@dataclass(frozen=True, slots=True)
-class CreditRequest:
-    """A request to hold or deduct credits. An amount of 0 only reads the account, after a reset that is due.
-
-    `started_at` is when the caller's request was received, by `time.monotonic()`.
-    """
-
-    user_id: str
-    is_guest: bool
-    amount: int
-    operation_id: UUID
-    is_hold: bool = False
-    description: str | None = None
-    question_hash: str | None = None
-    idempotency_key: str | None = None
-    network: str | None = None
-    started_at: float = field(default_factory=get_request_start)
-
-    @property
-    def group(self) -> tuple[str, tuple[int, bool]]:
-        """The user, and what requests of one user in a batch must share so that SQL can count their grants."""
-        return self.user_id, (self.amount, self.is_guest)
-
-
-@dataclass(frozen=True, slots=True)
-class HoldRelease:
-    """The end of a hold: settled, or voided if there is no settlement."""
-
-    hold_id: UUID
-    user_id: str
-    settlement: Settlement | None = None
-
 
 REQUEST_FIELDS = tuple(CreditRequest.__dataclass_fields__)
 ACCOUNT_COLUMNS = tuple(column.key for column in class_mapper(UserCredits).column_attrs)
@@ -98,12 +63,15 @@ class PostgresCreditLedger:
         observe = manager.counters.batches.observe
         self._account_reads = Batcher(self._read, on_batch=lambda size: observe(size, "account"))
         self._credit_requests = Batcher(
-            self._execute, group_of=lambda request: request.group, on_batch=lambda size: observe(size, "take")
+            self._execute,
+            # Requests of one user in a statement share these, so that SQL can count how many of them are granted.
+            group_of=lambda request: (request.user_id, (request.amount, request.is_guest)),
+            on_batch=lambda size: observe(size, "take"),
         )
-        # Two releases of one hold never share a statement: its result could not tell which of them closed it.
-        self._hold_releases = Batcher(
+        self._settlements = Batcher(
             self._close,
-            group_of=lambda release: (release.hold_id, object()),
+            # Two ends of one hold never share a statement: its result could not tell which of them closed it.
+            group_of=lambda settlement: (settlement.hold_id, object()),
             on_batch=lambda size: observe(size, "close"),
         )
 
@@ -111,7 +79,7 @@ class PostgresCreditLedger:
         account = await self._account_reads.submit(user_id)
         if account is not None:
             return account
-        request = CreditRequest(user_id, is_guest, 0, uuid4(), network=network)
+        request = CreditRequest(uuid4(), user_id, is_guest, 0, network=network, is_hold=False)
         return (await self._credit_requests.submit(request)).account
 
     async def register_guest(self, user_id: str) -> UserCredits:
@@ -120,39 +88,29 @@ class PostgresCreditLedger:
         return await self.get_or_create_account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
-        request = CreditRequest(user_id, is_guest, amount, uuid4(), description=description)
+        request = CreditRequest(uuid4(), user_id, is_guest, amount, is_hold=False, description=description)
         return self._counters.record(await self._credit_requests.submit(request), is_hold=False)
 
-    async def place_hold(self, request: HoldRequest) -> Grant:
-        hold = CreditRequest(
-            request.user_id,
-            request.is_guest,
-            request.amount,
-            request.hold_id,
-            is_hold=True,
-            question_hash=request.question_hash,
-            idempotency_key=request.idempotency_key,
-            network=request.network,
-        )
-        return self._counters.record(await self._credit_requests.submit(hold), is_hold=True)
+    async def place_hold(self, request: CreditRequest) -> Grant:
+        return self._counters.record(await self._credit_requests.submit(request), is_hold=True)
 
     async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
         parameters = {"user_id": user_id, "question_hash": question_hash, "key": idempotency_key}
         return [OpenHold(*row) for row in await self._run(statements.SELECT_OPEN_HOLDS, repeatable=True, **parameters)]
 
     async def settle(self, settlement: Settlement) -> bool:
-        settled = await self._hold_releases.submit(HoldRelease(settlement.hold_id, settlement.user_id, settlement))
+        settled = await self._settlements.submit(settlement)
         self._counters.settled += settled
         return settled
 
     async def void(self, hold_id: UUID, user_id: str) -> bool:
-        voided = await self._hold_releases.submit(HoldRelease(hold_id, user_id))
+        voided = await self._settlements.submit(Settlement(hold_id, user_id))
         self._counters.voided += voided
         return voided
 
     async def void_expired(self, limit: int = 1000) -> int:
         rows = await self._run(statements.SELECT_EXPIRED_HOLDS, repeatable=True, limit=limit)
-        expired = sum(await self._close([HoldRelease(*row) for row in rows])) if rows else 0
+        expired = sum(await self._close([Settlement(*row) for row in rows])) if rows else 0
         self._counters.expired += expired
         return expired
 
@@ -215,27 +173,26 @@ class PostgresCreditLedger:
         found = [rows.get(user_id) for user_id in user_ids]
         return [None if row is None or row["due"] else row_to_account(row) for row in found]
 
-    async def _close(self, releases: Sequence[HoldRelease]) -> list[bool]:
+    async def _close(self, settlements: Sequence[Settlement]) -> list[bool]:
         """Close holds; return which were closed by this call. Safe to repeat, so it is after a lost connection."""
         try:
-            closed = await self._close_once(releases)
+            closed = await self._close_once(settlements)
         except ConnectionLostError:
-            closed = await self._close_once(releases)
-            unsure = [release for release in releases if release.hold_id not in closed]
-            settled = await self.find_committed({release.hold_id: release.user_id for release in unsure}, None)
-            closed |= {r.hold_id for r in unsure if (r.hold_id in settled) == (r.settlement is not None)}
-        return [release.hold_id in closed for release in releases]
+            closed = await self._close_once(settlements)
+            unsure = [one for one in settlements if one.hold_id not in closed]
+            settled = await self.find_committed({one.hold_id: one.user_id for one in unsure}, None)
+            closed |= {one.hold_id for one in unsure if (one.hold_id in settled) == (one.description is not None)}
+        return [one.hold_id in closed for one in settlements]
 
-    async def _close_once(self, releases: Sequence[HoldRelease]) -> set[UUID]:
-        settlements = [release.settlement for release in releases]
-        answers = [settlement and settlement.answer for settlement in settlements]
-        replays = [settlement and settlement.replay for settlement in settlements]
+    async def _close_once(self, settlements: Sequence[Settlement]) -> set[UUID]:
+        answers = [settlement.answer for settlement in settlements]
+        replays = [settlement.replay for settlement in settlements]
         rows = await self._run(
             statements.CLOSE_HOLDS,
-            hold_ids=[release.hold_id for release in releases],
-            user_ids=[release.user_id for release in releases],
-            settled=[settlement is not None for settlement in settlements],
-            descriptions=[settlement and settlement.description for settlement in settlements],
+            hold_ids=[settlement.hold_id for settlement in settlements],
+            user_ids=[settlement.user_id for settlement in settlements],
+            settled=[settlement.description is not None for settlement in settlements],
+            descriptions=[settlement.description for settlement in settlements],
             hashes=[answer and answer.query_hash for answer in answers],
             results=[answer and answer.result for answer in answers],
             lifetimes=[answer and answer.lifetime for answer in answers],

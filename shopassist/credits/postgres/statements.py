@@ -6,11 +6,9 @@ A batch of requests binds an array for each field, with one element per request.
 from sqlalchemy import text
 
 SELECT_ACCOUNTS = text("""
-SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
-       NOT is_guest AND last_reset_timestamp
-           <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval) AS due
-FROM user_credits
-WHERE user_id = ANY(CAST(:user_ids AS text[]))
+SELECT *, NOT is_guest AND last_reset_timestamp
+              <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval) AS due
+FROM user_credits WHERE user_id = ANY(CAST(:user_ids AS text[]))
 """)
 
 # Deducts from accounts that exist and are not due for a reset; other accounts are not in the result. `turn` numbers the
@@ -39,9 +37,7 @@ WITH locked AS MATERIALIZED (
     SELECT user_id, 'deduct', -amount, instant, description, remaining + held_credits, operation_id
     FROM granted ORDER BY user_id, turn
 )
-SELECT user_id, is_guest, available_credits, held_credits, max_credits, last_reset_timestamp, created_at, updated_at,
-       instant
-FROM locked
+SELECT * FROM locked
 """)
 
 # Requests of one user in one call have the same amount, so that `turn * amount` is the total up to each of them. A hold
