@@ -14,8 +14,7 @@ from shopassist.text import USER_ID_LENGTH, validate_text
 
 admin_router = APIRouter(prefix="/api/admin", tags=["administration"], dependencies=REGISTERED_SECURITY)
 
-AuditUnitOfWork = UnitOfWork[AuditRepositories]
-AuditUnitOfWorkDep = Annotated[AuditUnitOfWork, Depends(take_from_container("unit_of_work"))]
+AuditUnitOfWorkDep = Annotated[UnitOfWork[AuditRepositories], Depends(take_from_container("unit_of_work"))]
 UserId = Annotated[str, StringConstraints(min_length=1, max_length=USER_ID_LENGTH), AfterValidator(validate_text)]
 
 
@@ -45,23 +44,17 @@ async def read_audit(
         reason=query.reason,
         request_id=get_request_id(),
     )
-    cursor = decode_id_cursor(query.cursor)
-    entries = await read_entries(unit_of_work, reading, query.limit + 1, cursor, query.actor, query.target)
-    return cut_page(entries, query.limit, request, response)
+    return cut_page(await read_entries(unit_of_work, query, reading), query.limit, request, response)
 
 
 async def read_entries(
-    unit_of_work: AuditUnitOfWork,
-    reading: AdminAct,
-    limit: int,
-    before_id: int | None = None,
-    actor: str | None = None,
-    target: str | None = None,
+    unit_of_work: UnitOfWork[AuditRepositories], query: AuditQuery, reading: AdminAct
 ) -> list[AdminAct]:
-    """Return entries as `AdminAudit.page`, and record `reading` in the same transaction, for later pages."""
+    """Return a page and the entry after it; in the same transaction, record `reading` for later pages."""
+    before_id = decode_id_cursor(query.cursor)
 
     async def read(work: AuditRepositories) -> list[AdminAct]:
-        entries = await work.admin_audit.page(limit, before_id, actor, target)
+        entries = await work.admin_audit.page(query.limit + 1, before_id, query.actor, query.target)
         await work.admin_audit.record(reading)
         return entries
 

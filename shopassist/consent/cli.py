@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from shopassist.audit.models import REASON_LENGTH
-from shopassist.audit.postgres import get_operator_name
+from shopassist.audit.storages import get_operator_name
 from shopassist.consent.models import ConsentNotice, NoticePublication
 from shopassist.errors import InvalidInputError
 

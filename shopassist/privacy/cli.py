@@ -13,7 +13,7 @@ import typer
 from pydantic import BaseModel
 
 from shopassist.audit.models import ERASE_USER, EXPORT_USER, AdminAct, AuditRepositories
-from shopassist.audit.postgres import get_operator_name
+from shopassist.audit.storages import get_operator_name
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from shopassist.audit.postgres import get_operator_name
+from shopassist.audit.storages import get_operator_name
 from shopassist.errors import StartupError
 from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.rollout.models import RolloutStatus

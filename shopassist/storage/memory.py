@@ -4,7 +4,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from shopassist.audit.memory import MemoryAdminAudit
+from shopassist.audit.storages import MemoryAdminAudit
 from shopassist.cache.memory import MemoryCachedAnswers, MemoryCacheRepository
 from shopassist.catalog.memory import MemoryCatalogRepository
 from shopassist.consent.memory import (

@@ -4,7 +4,7 @@ from typing import Any
 
 from dependency_injector import containers, providers
 
-from shopassist.audit.postgres import PostgresAdminAudit
+from shopassist.audit.storages import PostgresAdminAudit
 from shopassist.cache.postgres import PostgresCachedAnswers, PostgresCacheRepository
 from shopassist.catalog.postgres import PostgresCatalogRepository
 from shopassist.consent.postgres import (

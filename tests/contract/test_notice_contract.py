@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from containers import Container
+from shopassist.api.pagination import encode_cursor
 from shopassist.audit.models import READ_AUDIT, AdminAct
-from shopassist.audit.routes import read_entries
+from shopassist.audit.routes import AuditQuery, read_entries
 from shopassist.consent.models import ConsentNotice, NoticePublication, canonicalize_locale
 from shopassist.consent.notices import PublishedNoticeCache
 from shopassist.credits.models import CreditAdjustment
@@ -30,7 +31,7 @@ async def publish(container: Container, publication: NoticePublication) -> Conse
 
 async def acts(container: Container) -> list[tuple[str, str, str | None, str | None]]:
     """Return actor, action, target and reason of the audit entries, newest first, without this read."""
-    found = await read_entries(container.unit_of_work(), AdminAct(actor="test", act=READ_AUDIT), 100)
+    found = await read_entries(container.unit_of_work(), AuditQuery(limit=100), AdminAct(actor="test", act=READ_AUDIT))
     return [(act.actor, act.act, act.target, act.reason) for act in found if act.actor != "test"]
 
 
@@ -161,7 +162,7 @@ async def test_adjustments_are_in_the_audit(container: Container, clock: FixedCl
         await service.adjust("user", CreditAdjustment(amount=5, reason="a gift"), "auth0|admin", "key", "request-1")
     with pytest.raises(OverdrawError):
         await service.adjust("user", CreditAdjustment(amount=-1000, reason="too much"), "auth0|admin")
-    [act] = await read_entries(container.unit_of_work(), AdminAct(actor="test", act=READ_AUDIT), 10)
+    [act] = await read_entries(container.unit_of_work(), AuditQuery(), AdminAct(actor="test", act=READ_AUDIT))
     assert (act.actor, act.act, act.target, act.reason) == ("auth0|admin", "adjust_credits", "user", "a gift")
     assert (act.timestamp, act.request_id) == (clock.time, "request-1")
 
@@ -179,11 +180,14 @@ async def test_the_audit_in_pages_and_by_user(container: Container) -> None:
     for number in range(5):
         async with container.unit_of_work()() as work:
             await work.admin_audit.record(AdminAct(actor=f"a{number % 2}", act="x", target=f"t{number}"))
-    work = container.unit_of_work()
-    looking = AdminAct(actor="auditor", act=READ_AUDIT)
-    first = await read_entries(work, looking, 3)
-    second = await read_entries(work, looking, 3, before_id=first[-1].id)
+
+    async def read(limit: int = 10, **query: str) -> list[AdminAct]:
+        looking = AdminAct(actor="auditor", act=READ_AUDIT)
+        return (await read_entries(container.unit_of_work(), AuditQuery(limit=limit, **query), looking))[:limit]
+
+    first = await read(3)
+    second = await read(3, cursor=encode_cursor(str(first[-1].id)))
     assert [act.target for act in (*first, *second)] == ["t4", "t3", "t2", "t1", "t0"]
-    assert [act.target for act in await read_entries(work, looking, 10, actor="a1")] == ["t3", "t1"]
-    assert [act.actor for act in await read_entries(work, looking, 10, target="t2")] == ["a0"]
-    assert [act.act for act in await read_entries(work, looking, 10, actor="auditor")] == [READ_AUDIT] * 4
+    assert [act.target for act in await read(actor="a1")] == ["t3", "t1"]
+    assert [act.actor for act in await read(target="t2")] == ["a0"]
+    assert [act.act for act in await read(actor="auditor")] == [READ_AUDIT] * 4

@@ -10,7 +10,7 @@ import pytest
 from containers import Container
 from shopassist.asgi import run_server
 from shopassist.audit.models import AdminAct
-from shopassist.audit.routes import read_entries
+from shopassist.audit.routes import AuditQuery, read_entries
 from shopassist.cache.models import StoredAnswer
 from shopassist.consent.models import UserConsentCreate
 from shopassist.credits.models import CreditAdjustment
@@ -224,7 +224,7 @@ async def test_lists_and_audits_span_both_storages(begin: Begin, database_url: s
         )
     await asyncio.sleep(1.2)
     looking = AdminAct(actor="auth0|admin", act="read_audit")
-    acts = await read_entries(container.unit_of_work(), looking, 100, actor="auth0|admin")
+    acts = await read_entries(container.unit_of_work(), AuditQuery(limit=100, actor="auth0|admin"), looking)
     assert sorted(act.target or "" for act in acts) == sorted(USERS)
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
+from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -29,7 +30,7 @@ create_account_instance = class_mapper(UserCredits).class_manager.new_instance
 
 def build_arrays(rows: Sequence[Any], fields: Sequence[str]) -> dict[str, Any]:
     """Return an array for each field, as the statements for batches bind them."""
-    return {name: [getattr(row, name) for row in rows] for name in fields}
+    return {name: list(map(attrgetter(name), rows)) for name in fields}
 
 
 def row_to_account(row: Any) -> UserCredits:

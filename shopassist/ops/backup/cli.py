@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from sqlalchemy import URL
 
-from shopassist.audit.postgres import insert_operator_entry
+from shopassist.audit.storages import insert_operator_entry
 from shopassist.db.database import get_role_settings
 from shopassist.db.dsn import build_dsn, require_session_dsn
 from shopassist.db.migrate import connect, ensure_current

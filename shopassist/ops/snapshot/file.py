@@ -13,7 +13,7 @@ import asyncpg
 from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import URL
 
-from shopassist.audit.postgres import insert_operator_entry
+from shopassist.audit.storages import insert_operator_entry
 from shopassist.db import statements
 from shopassist.db.migrate import connect, list_known_revisions, require_current
 from shopassist.errors import StateError

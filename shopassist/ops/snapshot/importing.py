@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import URL
 
-from shopassist.audit.postgres import insert_operator_entry
+from shopassist.audit.storages import insert_operator_entry
 from shopassist.db import statements
 from shopassist.db.migrate import require_current
 from shopassist.errors import StateError
