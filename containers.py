@@ -28,8 +28,7 @@ from shopassist.maintenance.scheduler import JobScheduler
 from shopassist.metrics import RequestMetrics
 from shopassist.monitoring.health import Availability
 from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
-from shopassist.query.service import QueryService
-from shopassist.query.single_flight import SingleFlight
+from shopassist.query.service import QueryService, SingleFlight
 from shopassist.rollout.routed_ports import RolloutStorage
 from shopassist.settings import Settings
 from shopassist.storage.common import CommonParts

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 from pydantic import BaseModel
-from pydantic_core import PydanticSerializationError
 
 from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache, StoredAnswer
 from shopassist.db.columns import utc_now
@@ -198,12 +197,7 @@ class QueryCacheService:
 
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
         """Store or replace an answer. Raises `InvalidInputError` if it is not JSON."""
-        try:
-            text = json.dumps(result, allow_nan=False, ensure_ascii=False)
-            text.encode()
-        except (TypeError, ValueError):
-            raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
-        reject_nul(text)
+        dump_answer(result)
         now = self._clock.instant() or utc_now()
         entry = QueryCache(query_hash=query_hash, result=result, cached_at=now, expires_at=now + self._validity)
         await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
@@ -212,12 +206,7 @@ class QueryCacheService:
 
     def to_store(self, query_hash: str, answer: BaseModel) -> StoredAnswer:
         """Prepare an answer for the commit of its settlement. Raises `InvalidInputError` if it cannot be stored."""
-        try:
-            text = answer.model_dump_json()
-        except PydanticSerializationError:
-            raise InvalidInputError("result must not contain a lone surrogate.") from None
-        reject_nul(text)
-        return StoredAnswer(query_hash, text, self._validity)
+        return StoredAnswer(query_hash, dump_answer(answer.model_dump()), self._validity)
 
     async def clear_expired_cache(self) -> int:
         """Delete all expired answers and return their number."""
@@ -241,7 +230,8 @@ class QueryCacheService:
     async def get_cache_stats(self) -> dict[str, Any]:
         """Return hits and misses of this process, and the contents of the store."""
         contents = await self._lagging_reads.run(lambda work: work.cache.contents())
-        hits, misses = (now - before for now, before in zip(self.lookups(), self._lookups_before_clearing, strict=True))
+        earlier_hits, earlier_misses = self._lookups_before_clearing
+        hits, misses = self._hits - earlier_hits, self._misses - earlier_misses
         total = hits + misses
         return {
             "cache_hits": hits,
@@ -252,7 +242,13 @@ class QueryCacheService:
         }
 
 
-def reject_nul(text: str) -> None:
-    """Raise `InvalidInputError` if a string in this JSON contains NUL."""
+def dump_answer(result: dict[str, Any]) -> str:
+    """Return an answer as JSON. Raises `InvalidInputError` if PostgreSQL cannot store it as such."""
+    try:
+        text = json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()
+    except (TypeError, ValueError):
+        raise InvalidInputError("result must be JSON without NaN, infinity, NUL and lone surrogates.") from None
     if "\\u0000" in text:
         raise InvalidInputError("result must not contain the NUL character.")
+    return text

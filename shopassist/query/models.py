@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, field_validator
 
-from shopassist.credits.models import UserCredits
+from shopassist.credits.models import CreditStatus, UserCredits
 from shopassist.text import StorableText
 
 MAX_QUERY_LENGTH = 2000
@@ -184,6 +184,28 @@ class Question:
     def flight_key(self) -> tuple[str, bool, str]:
         """Key of single flight: concurrent questions with the same key share one piece of work."""
         return self.user_id, self.is_guest, self.query_hash
+
+    def build_response(self, outcome: "QueryOutcome", credits_: CreditStatus | None) -> QueryResponse:
+        """Return the response with the caller's credits after the outcome; None while the database is unavailable."""
+        answer = outcome.answer
+        unknown = {"available_credits": None, "max_credits": None, "next_reset_time": None}
+        caller = {"user_id": self.user_id, "is_guest": self.is_guest, "can_reset": not self.is_guest}
+        return QueryResponse(
+            query=self.query,
+            products=answer.products,
+            recommendations_summary=answer.recommendations_summary,
+            error=outcome.error,
+            cached=outcome.cached,
+            metadata=QueryMetadata(
+                cached=outcome.cached,
+                cache_hit=outcome.cached,
+                charged=outcome.charged,
+                **caller | (unknown if credits_ is None else credits_.__dict__),
+                stale=credits_ is None,
+                near_misses=answer.near_misses,
+                criteria=answer.criteria,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)

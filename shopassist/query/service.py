@@ -1,8 +1,12 @@
-"""Answer a question: look in the cache, hold a credit, ask the assistant, settle or void."""
+"""Answer a question: look in the cache, hold a credit, ask the assistant, settle or void.
+
+Concurrent callers with the same question share one piece of work.
+"""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -13,6 +17,7 @@ from shopassist.credits.models import UserCredits
 from shopassist.credits.ports import CreditLedger, CreditRequest, Grant, IdempotencyRecord, IdempotencyStore, Settlement
 from shopassist.credits.service import CreditService, find_response
 from shopassist.errors import (
+    ClientGoneError,
     CreditsExhaustedError,
     KeyInFlightError,
     KeyReusedError,
@@ -24,7 +29,6 @@ from shopassist.identity.rate_limits import RequestQuota
 from shopassist.query.models import (
     Answer,
     ConversationContext,
-    QueryMetadata,
     QueryOutcome,
     QueryReply,
     QueryRequest,
@@ -32,7 +36,6 @@ from shopassist.query.models import (
     Question,
     WorkOutcome,
 )
-from shopassist.query.single_flight import SingleFlight, WaitForDisconnect, consume_exception
 from shopassist.tracing import span
 
 logger = structlog.get_logger(__name__)
@@ -49,7 +52,99 @@ MAX_ATTEMPTS = 3
 ASSISTANT_FAILED = "The assistant could not answer this time. Nothing was charged; please try again."
 FAILED_ANSWER = Answer(recommendations_summary=ASSISTANT_FAILED, degraded=True)
 DEDUCTION_DESCRIPTION = "Credit deducted for message"
-UNKNOWN_CREDITS: dict[str, Any] = {"available_credits": None, "max_credits": None, "next_reset_time": None}
+
+
+WaitForDisconnect = Callable[[], Awaitable[object]]
+"""Returns once the client has disconnected."""
+
+CLOSE_TIMEOUT_SECONDS = 2.0
+"""Time that abandoned work has to end when the process stops."""
+
+
+@dataclass(slots=True, eq=False)
+class SharedTask:
+    """Running work, its idempotency key, and the number of callers that wait for it.
+
+    Work is never cancelled, since it moves credits. It ends by itself when `abandoned` is done, that is, when no caller
+    waits any more.
+    """
+
+    task: asyncio.Task[WorkOutcome]
+    idempotency_key: str | None
+    abandoned: asyncio.Future[None]
+    waiting: int = 0
+
+    async def wait(self, wait_for_disconnect: WaitForDisconnect | None) -> WorkOutcome:
+        """Return the outcome of the work, or raise its error; `ClientGoneError` when the client disconnects first."""
+        self.waiting += 1
+        watch = [asyncio.ensure_future(wait_for_disconnect())] if wait_for_disconnect else []
+        try:
+            await asyncio.wait([self.task, *watch], return_when=asyncio.FIRST_COMPLETED)
+            if not self.task.done():
+                raise ClientGoneError
+            return self.task.result()
+        finally:
+            for task in watch:
+                task.add_done_callback(consume_exception)
+                task.cancel()
+            self.waiting -= 1
+            if not self.waiting:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Tell the work to end."""
+        if not self.abandoned.done():
+            self.abandoned.set_result(None)
+
+
+@dataclass(slots=True)
+class SingleFlight:
+    """Running work by key."""
+
+    _by_key: dict[object, SharedTask] = field(default_factory=dict)
+    _all: set[SharedTask] = field(default_factory=set)
+
+    def get(self, key: object) -> SharedTask | None:
+        """Return the running work of `key` that can be joined."""
+        shared = self._by_key.get(key)
+        return None if shared is None or shared.task.done() or shared.abandoned.done() else shared
+
+    def start(
+        self,
+        key: object,
+        work: Callable[[asyncio.Future[None]], Coroutine[Any, Any, WorkOutcome]],
+        idempotency_key: str | None,
+    ) -> SharedTask:
+        """Start `work`, which takes the future `abandoned`."""
+        abandoned = asyncio.get_running_loop().create_future()
+        shared = SharedTask(asyncio.create_task(work(abandoned)), idempotency_key, abandoned)
+        self._by_key[key] = shared
+        self._all.add(shared)
+        shared.task.add_done_callback(lambda _: self._remove(key, shared))
+        return shared
+
+    async def close(self) -> None:
+        """Abandon all work and wait until it has ended and its credits are returned."""
+        self.abandon()
+        if self._all:
+            await asyncio.wait({shared.task for shared in self._all}, timeout=CLOSE_TIMEOUT_SECONDS)
+
+    def abandon(self) -> None:
+        """Tell all work to end; its callers then get no answer and are not charged."""
+        for shared in self._all:
+            shared.abandon()
+
+    def _remove(self, key: object, shared: SharedTask) -> None:
+        consume_exception(shared.task)
+        self._all.discard(shared)
+        if self._by_key.get(key) is shared:
+            del self._by_key[key]
+
+
+def consume_exception(future: asyncio.Future[Any]) -> None:
+    """Retrieve the exception of a future, so that asyncio does not log it as never retrieved."""
+    if not future.cancelled():
+        future.exception()
 
 
 class Assistant(Protocol):
@@ -268,27 +363,8 @@ class QueryService:
         return await self.credits_.get_caller_account(question.user_id, question.is_guest, question.network)
 
     def _build_response(self, question: Question, outcome: QueryOutcome) -> QueryResponse:
-        """Return the response with the caller's credits after the outcome."""
-        answer, account = outcome.answer, outcome.account
-        credits_ = UNKNOWN_CREDITS if account is None else self.credits_.build_status(account).__dict__
-        metadata = QueryMetadata(
-            cached=outcome.cached,
-            cache_hit=outcome.cached,
-            charged=outcome.charged,
-            user_id=question.user_id,
-            **{"is_guest": question.is_guest, "can_reset": not question.is_guest, **credits_},
-            stale=account is None,
-            near_misses=answer.near_misses,
-            criteria=answer.criteria,
-        )
-        return QueryResponse(
-            query=question.query,
-            products=answer.products,
-            recommendations_summary=answer.recommendations_summary,
-            error=outcome.error,
-            cached=outcome.cached,
-            metadata=metadata,
-        )
+        account = outcome.account
+        return question.build_response(outcome, None if account is None else self.credits_.build_status(account))
 
     def _build_exhausted_error(self, account: UserCredits) -> CreditsExhaustedError:
         """Return the error, which tells the caller how to get credits."""

@@ -30,8 +30,7 @@ from shopassist.asgi import run_server
 from shopassist.identity.rate_limits import RequestQuota
 from shopassist.logging import configure_logging
 from shopassist.query.models import Answer, ConversationContext, QueryReply, QueryRequest, Recommendation
-from shopassist.query.service import QueryService
-from shopassist.query.single_flight import WaitForDisconnect
+from shopassist.query.service import QueryService, WaitForDisconnect
 from shopassist.settings import Settings, read_settings
 
 PROJECT = Path(__file__).resolve().parents[2]
