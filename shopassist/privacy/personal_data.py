@@ -147,7 +147,7 @@ def get_personal_data_tables(is_guest: bool, had_account: bool) -> tuple[Persona
 
 @dataclass(frozen=True, slots=True)
 class PersonalDataPage:
-    """Page of rows, and the key of its last row, after which the next page starts; None when there are no more rows."""
+    """Page of rows, and the key of its last row (a value, or a tuple of several); None when there are no more rows."""
 
     rows: list[dict[str, Any]]
     last: Any

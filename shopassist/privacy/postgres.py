@@ -119,11 +119,12 @@ class PostgresPersonalDataReader:
         statement = select(*columns, *(column.label(f"key_{column.name}") for column in key))
         statement = statement.where(match_owner(table, user_id, is_guest)).order_by(*key).limit(limit)
         if after is not None:
-            is_after = key[0] > after[0] if len(key) == 1 else tuple_(*key) > tuple_(*map(literal, after))
+            is_after = key[0] > after if len(key) == 1 else tuple_(*key) > tuple_(*map(literal, after))
             statement = statement.where(is_after)
         rows = await fetch_all(self._manager, statement)
-        last = tuple(rows[-1][len(columns) :]) if len(rows) == limit else None
-        return PersonalDataPage([dict(zip(table.exported_columns, row, strict=False)) for row in rows], last)
+        keys = [row[-1] if len(key) == 1 else tuple(row[len(columns) :]) for row in rows]
+        page = [dict(zip(table.exported_columns, row, strict=False)) for row in rows]
+        return PersonalDataPage(page, keys[-1] if len(rows) == limit else None)
 
     async def list_owners(self, table: PersonalDataTable, limit: int, after_user_id: str = "") -> list[DataOwner]:
         owner, columns = get_owner_id(table), table.sql_table.c
