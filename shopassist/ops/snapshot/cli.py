@@ -20,7 +20,6 @@ from shopassist.ops.running_database import running_database
 from shopassist.ops.snapshot.compare import TableComparison, compare_snapshot
 from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
 from shopassist.ops.snapshot.importing import import_snapshot
-from shopassist.ops.snapshot.staging import SnapshotProgress
 from shopassist.ops.snapshot.tables import TABLE_SPECS
 from shopassist.settings import Storage, read_settings
 
@@ -46,8 +45,8 @@ def refuse_rollout_storage() -> None:
 @app.command("export")
 def export_(file: ToArgument) -> None:
     """Write all rows to FILE as of one instant. It holds personal data: protect it like a backup."""
-    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
-        rows = asyncio.run(export_snapshot(dsn, file, user_hasher.fingerprint, progress.start_step("rows")))
+    with _open_database() as (dsn, user_hasher), _show_progress() as report:
+        rows = asyncio.run(export_snapshot(dsn, file, user_hasher.fingerprint, report))
     for kind, count in rows.items():
         output.print(f"{kind}: {count:,}")
 
@@ -56,29 +55,26 @@ def export_(file: ToArgument) -> None:
 def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardOption = False) -> None:
     """Add the rows of FILE that are not there yet. If it is interrupted, give the same command again."""
     path = rejects or file.with_name(f"{file.name}.rejects.jsonl")
-    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
-        snapshot = scan_file(file, progress.start_step("checking the file"))
-        report = asyncio.run(
-            import_snapshot(dsn, snapshot, user_hasher, user_hasher.fingerprint, path, progress, discard=discard)
-        )
-    if report.is_resumed:
+    with _open_database() as (dsn, user_hasher), _show_progress() as report:
+        snapshot = scan_file(file, report)
+        result = asyncio.run(import_snapshot(dsn, snapshot, user_hasher, path, report, discard=discard))
+    if result.is_resumed:
         output.print("an import of this file that had not ended was gone on with")
     for spec in TABLE_SPECS:
-        if count := report.inserted[spec.name]:
+        if count := result.inserted[spec.name]:
             output.print(f"{spec.name}: {count:,} added")
-    hint = f" (see {path})" if report.rejected + report.differing else ""
+    hint = f" (see {path})" if result.rejected + result.differing else ""
     output.print(
-        f"{report.rows:,} rows in the file: {sum(report.inserted.values()):,} added, {report.rejected:,} refused, "
-        f"{report.differing:,} there already and different{hint}"
+        f"{result.rows:,} rows in the file: {sum(result.inserted.values()):,} added, {result.rejected:,} refused, "
+        f"{result.differing:,} there already and different{hint}"
     )
 
 
 @app.command()
 def verify(file: FileArgument) -> None:
     """Compare FILE with the database: counts, sums, checksums; exit code 1 when anything differs."""
-    with _open_database() as (dsn, user_hasher), _show_progress() as progress:
-        snapshot = scan_file(file, progress.start_step("checking the file"))
-        comparison = asyncio.run(compare_snapshot(dsn, snapshot, user_hasher, user_hasher.fingerprint, progress))
+    with _open_database() as (dsn, user_hasher), _show_progress() as report:
+        comparison = asyncio.run(compare_snapshot(dsn, scan_file(file, report), user_hasher, report))
     table = Table(Column("kind", no_wrap=True), *TOTALS_HEADINGS, "checksums", box=None)
     for compared in comparison.tables:
         if compared.file.rows or compared.database.rows:
@@ -111,33 +107,22 @@ def _open_database() -> Iterator[tuple[URL, UserHasher]]:
 
 
 @contextmanager
-def _show_progress() -> Iterator[SnapshotProgress]:
+def _show_progress() -> Iterator[ReportProgress]:
     """Show a bar in a terminal, otherwise a line for each step and every ten seconds."""
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     times = TimeElapsedColumn(), TimeRemainingColumn()
-    started_at = time.monotonic()
+    started_at = printed_at = time.monotonic()
+    printed = ""
     with Progress(*columns, *times, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("")
 
-        def print_line(text: str) -> None:
-            if not console.is_terminal:
-                console.print(f"{time.monotonic() - started_at:6.1f} s  {text}", soft_wrap=True, highlight=False)
+        def report(step: str, done: int = 0, total: int = 0) -> None:
+            nonlocal printed, printed_at
+            bar.update(task, description=step, completed=done, total=total or None)
+            now = time.monotonic()
+            if not console.is_terminal and (step != printed or now - printed_at > REPORT_INTERVAL_SECONDS):
+                share = f": {done / total:.0%}" if total and step == printed else ""
+                console.print(f"{now - started_at:6.1f} s  {step}{share}", soft_wrap=True, highlight=False)
+                printed, printed_at = step, now
 
-        def report_step(step: str) -> None:
-            bar.update(task, description=step, total=None)
-            print_line(step)
-
-        def start_step(step: str) -> ReportProgress:
-            report_step(step)
-            printed_at = time.monotonic()
-
-            def report(done: int, total: int) -> None:
-                nonlocal printed_at
-                bar.update(task, completed=done, total=total)
-                if time.monotonic() - printed_at > REPORT_INTERVAL_SECONDS:
-                    printed_at = time.monotonic()
-                    print_line(f"{step}: {done / max(total, 1):.0%}")
-
-            return report
-
-        yield SnapshotProgress(start_step, report_step)
+        yield report

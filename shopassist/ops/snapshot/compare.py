@@ -7,11 +7,11 @@ from sqlalchemy import URL
 
 from shopassist.db import statements
 from shopassist.db.migrate import require_current
-from shopassist.ops.snapshot.file import Snapshot
-from shopassist.ops.snapshot.importing import MAP_NOTICES
-from shopassist.ops.snapshot.staging import SnapshotProgress, open_session, stage_snapshot
+from shopassist.identity.key_derivation import UserHasher
+from shopassist.ops.snapshot.file import ReportProgress, Snapshot
+from shopassist.ops.snapshot.importing import MAP_NOTICES, format_differing_keys_query
+from shopassist.ops.snapshot.staging import SET_MEMORY, open_session, stage_snapshot
 from shopassist.ops.snapshot.tables import TABLE_SPECS, TableSpec
-from shopassist.ops.snapshot.validate_file import SET_MEMORY, HashUserId
 
 VERIFY_LOCK_KEY = 0x5B0FA553
 MAX_DIFFERING_KEYS = 5
@@ -26,17 +26,8 @@ SELECT count(*) AS rows, sum(%s)::bigint AS credits, COALESCE(sum(hash_record_ex
 FROM %s WHERE %s
 """
 OWNERS_CONDITION = "user_id IN (SELECT user_id FROM owners)"
-KEYS_CONDITION = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %I)"
-DIFFERING_QUERY = """
-SELECT key FROM (
-    SELECT CAST(ROW(%s) AS text) AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash
-    FROM %I GROUP BY 1
-) AS f FULL JOIN (
-    SELECT CAST(ROW(%s) AS text) AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash
-    FROM public.%I WHERE %s GROUP BY 1
-) AS d USING (key)
-WHERE (f.rows, f.hash) IS DISTINCT FROM (d.rows, d.hash) ORDER BY key LIMIT %s
-"""
+KEYS_CONDITION = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %s)"
+LIMIT_KEYS = "%s ORDER BY key LIMIT %s"
 COUNT_REJECTED = """
 SELECT count(*) FILTER (WHERE reason <> 'the person was erased') AS refused,
        count(*) FILTER (WHERE reason = 'the person was erased') AS erased
@@ -82,12 +73,12 @@ class SnapshotComparison:
 
 
 async def compare_snapshot(
-    dsn: URL, snapshot: Snapshot, hash_user_id: HashUserId, key: str, progress: SnapshotProgress
+    dsn: URL, snapshot: Snapshot, hash_user_id: UserHasher, report: ReportProgress
 ) -> SnapshotComparison:
     """Compare a snapshot with a database without changing it. Raises `StateError`, `MigrationError`, `StartupError`."""
     await require_current(dsn)
     async with open_session(dsn, VERIFY_LOCK_KEY) as connection:
-        await stage_snapshot(connection, snapshot, hash_user_id, key, progress)
+        await stage_snapshot(connection, snapshot, hash_user_id, report)
         async with connection.transaction():
             await connection.execute(SET_MEMORY)
             await connection.execute(MAP_NOTICES)
@@ -95,26 +86,26 @@ async def compare_snapshot(
             await connection.execute("ANALYZE owners")
             tables = []
             for spec in TABLE_SPECS:
-                progress.report(f"comparing {spec.name}")
+                report(f"comparing {spec.name}")
                 tables.append(await _compare_table(connection, spec))
             rejected = await connection.fetchrow(COUNT_REJECTED, snapshot.lines)
             return SnapshotComparison(tuple(tables), **rejected)
 
 
 async def _compare_table(connection: asyncpg.Connection, spec: TableSpec) -> TableComparison:
-    columns, key, condition = spec.format_columns(), spec.format_key(), OWNERS_CONDITION
+    key, condition = spec.format_key(), OWNERS_CONDITION
     if spec.is_per_user:
         key = '"user_id"'
     else:
-        condition = await connection.fetchval(statements.FORMAT_QUERY, KEYS_CONDITION, (key, key, spec.staging_table))
+        condition = KEYS_CONDITION % (key, key, spec.staging_table)
     file, database = [
         await _fetch_totals(connection, spec, table, where)
         for table, where in ((f'"{spec.staging_table}"', "true"), (f'public."{spec.name}"', condition))
     ]
     differing: tuple[str, ...] = ()
     if file != database:
-        parts = key, columns, spec.staging_table, key, columns, spec.name, condition, str(MAX_DIFFERING_KEYS)
-        rows = await statements.fetch_quoted_rows(connection, DIFFERING_QUERY, *parts)
+        query = format_differing_keys_query(spec, f"CAST(ROW({key}) AS text)", "true", condition)
+        rows = await statements.fetch_quoted_rows(connection, LIMIT_KEYS, query, str(MAX_DIFFERING_KEYS))
         differing = tuple(row["key"] for row in rows)
     return TableComparison(spec.name, file, database, differing)
 

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, BinaryIO, Protocol
 
 import asyncpg
 from pydantic import BaseModel, Field, ValidationError
@@ -17,15 +16,14 @@ from shopassist.audit.storages import insert_operator_entry
 from shopassist.db import statements
 from shopassist.db.migrate import connect, list_known_revisions, require_current
 from shopassist.errors import StateError
-from shopassist.ops.snapshot.tables import FORMAT_VERSION, TABLE_SPECS, TableSpec, format_names
+from shopassist.ops.files import write_private_file
+from shopassist.ops.snapshot.tables import FORMAT_VERSION, TABLE_SPECS, format_names
 
 CHUNK_BYTES = 4 << 20
 """Bytes that are read, validated and copied together, extended to the end of a line."""
 
 MAX_LINE_BYTES = 64 << 20
 LAST_LINE_BYTES = 1 << 16
-ReportProgress = Callable[[int, int], object]
-"""Called with the amount done and the total."""
 
 EXPORT_STATE = "export_state"
 SESSION_SETTINGS = """
@@ -40,6 +38,12 @@ WHERE oid = ANY(SELECT to_regclass('public.' || name) FROM unnest($1::text[]) AS
 """
 UNFINISHED_ERASURES_QUERY = "SELECT EXISTS (SELECT FROM erasures WHERE finished_at IS NULL)"
 ROWS_QUERY = "SELECT row_to_json(r) FROM (SELECT %L AS kind, %s FROM public.%I ORDER BY %s) AS r"
+
+
+class ReportProgress(Protocol):
+    """Reports a step of a command: the amount done, and the total if it is known."""
+
+    def __call__(self, step: str, done: int = 0, total: int = 0) -> object: ...
 
 
 class SnapshotHeader(BaseModel):
@@ -93,15 +97,14 @@ def scan_file(path: Path, report: ReportProgress) -> Snapshot:
             size = os.fstat(file.fileno()).st_size
             first = file.readline(MAX_LINE_BYTES)
             header = _parse_header(path, first)
-            last = _read_last_line(file, size)
-            end = _parse_last_line(path, last)
+            last, end = _read_last_line(path, file, size)
             start, stop = len(first), size - len(last)
             digest, lines, offset = hashlib.sha256(first), 1, start
             for chunk in _read_chunks(file, start, stop):
                 digest.update(chunk)
                 lines += chunk.count(b"\n")
                 offset += len(chunk)
-                report(offset, size)
+                report("checking the file", offset, size)
     except OSError as error:
         raise StateError(f"{path} cannot be read: {error.strerror}.") from None
     if digest.hexdigest() != end.sha256:
@@ -136,66 +139,14 @@ def _parse_header(path: Path, line: bytes) -> SnapshotHeader:
     return header
 
 
-def _read_last_line(file: BinaryIO, size: int) -> bytes:
+def _read_last_line(path: Path, file: BinaryIO, size: int) -> tuple[bytes, SnapshotEnd]:
     file.seek(max(0, size - LAST_LINE_BYTES))
     tail = file.read()
-    return tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :]
-
-
-def _parse_last_line(path: Path, line: bytes) -> SnapshotEnd:
+    line = tail[tail.rstrip(b"\n").rfind(b"\n") + 1 :]
     try:
-        return SnapshotLastLine.model_validate_json(line if line.endswith(b"\n") else b"").end
+        return line, SnapshotLastLine.model_validate_json(line if line.endswith(b"\n") else b"").end
     except ValidationError:
         raise StateError(f'{path} is cut off: its last line is not {{"end": …}}.') from None
-
-
-class SnapshotWriter:
-    """Writes a snapshot, and counts its rows by table."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        """`file` is empty."""
-        self._file = file
-        self._digest = hashlib.sha256()
-        self.rows = {spec.name: 0 for spec in TABLE_SPECS}
-
-    def write_header(self, fields: Mapping[str, object]) -> None:
-        """Write the first line."""
-        self._write(_to_line({"shopassist_state": FORMAT_VERSION, **fields}))
-
-    def write_rows(self, name: str, lines: bytes) -> None:
-        """Write lines, or a part of a line, of a table."""
-        self._write(lines)
-        self.rows[name] += lines.count(b"\n")
-
-    def write_end(self) -> None:
-        """Write the last line."""
-        self._file.write(_to_line({"end": {"rows": self.rows, "sha256": self._digest.hexdigest()}}))
-
-    def _write(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest.update(data)
-
-
-def _to_line(value: Any) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-@asynccontextmanager
-async def open_writer(path: Path) -> AsyncIterator[SnapshotWriter]:
-    """Open a file that only its owner may read, and rename it to `path` when it is complete. Raises `StateError`."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", CHUNK_BYTES) as file:
-            writer = SnapshotWriter(file)
-            yield writer
-            writer.write_end()
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except OSError as error:
-        raise StateError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 async def export_snapshot(dsn: URL, path: Path, key: str, report: ReportProgress) -> dict[str, int]:
@@ -205,26 +156,35 @@ async def export_snapshot(dsn: URL, path: Path, key: str, report: ReportProgress
     no file is written.
     """
     await require_current(dsn)
-    async with connect(dsn) as connection, open_writer(path) as writer:
+    async with connect(dsn) as connection:
         await connection.execute(SESSION_SETTINGS)
-        await insert_operator_entry(connection, EXPORT_STATE, path.name)
-        total = await connection.fetchval(ROW_ESTIMATE_QUERY, [spec.name for spec in TABLE_SPECS])
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            if await connection.fetchval(UNFINISHED_ERASURES_QUERY):
-                raise StateError("A user is being erased: export when that is finished, in a minute.")
-            writer.write_header({"schema": list_known_revisions()[-1], "key": key})
-            for spec in TABLE_SPECS:
-                await _write_table(connection, spec, writer, report, total)
-    return writer.rows
+        with write_private_file(path, StateError) as file:
+            await insert_operator_entry(connection, EXPORT_STATE, path.name)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                if await connection.fetchval(UNFINISHED_ERASURES_QUERY):
+                    raise StateError("A user is being erased: export when that is finished, in a minute.")
+                return await _write_rows(connection, file, key, report)
 
 
-async def _write_table(
-    connection: asyncpg.Connection, spec: TableSpec, writer: SnapshotWriter, report: ReportProgress, total: int
-) -> None:
-    async def write(lines: bytes) -> None:
-        writer.write_rows(spec.name, lines)
-        done = sum(writer.rows.values())
-        report(done, max(total, done))
+async def _write_rows(
+    connection: asyncpg.Connection, file: BinaryIO, key: str, report: ReportProgress
+) -> dict[str, int]:
+    rows = {spec.name: 0 for spec in TABLE_SPECS}
+    total = await connection.fetchval(ROW_ESTIMATE_QUERY, list(rows))
+    header = {"shopassist_state": FORMAT_VERSION, "schema": list_known_revisions()[-1], "key": key}
+    digest = hashlib.sha256(first := json.dumps(header).encode() + b"\n")
+    file.write(first)
+    for spec in TABLE_SPECS:
 
-    columns, order = format_names(spec.file_columns), format_names(column.name for column in spec.table.primary_key)
-    await statements.copy_json_lines(connection, ROWS_QUERY, write, spec.name, columns, spec.name, order)
+        async def write(data: bytes, name: str = spec.name) -> None:
+            file.write(data)
+            digest.update(data)
+            rows[name] += data.count(b"\n")
+            done = sum(rows.values())
+            report("rows", done, max(total, done))
+
+        order = format_names(spec.table.primary_key.columns.keys())
+        parts = spec.name, format_names(spec.file_columns), spec.name, order
+        await statements.copy_json_lines(connection, ROWS_QUERY, write, *parts)
+    file.write(json.dumps({"end": {"rows": rows, "sha256": digest.hexdigest()}}).encode() + b"\n")
+    return rows

@@ -6,7 +6,6 @@ never changed, so the second import adds what the first one did not.
 
 import asyncio
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,22 +18,22 @@ from shopassist.audit.storages import insert_operator_entry
 from shopassist.db import statements
 from shopassist.db.migrate import require_current
 from shopassist.errors import StateError
+from shopassist.identity.key_derivation import UserHasher
+from shopassist.ops.files import write_private_file
 from shopassist.ops.snapshot.file import ReportProgress, Snapshot
-from shopassist.ops.snapshot.staging import SnapshotProgress, open_session, stage_snapshot
+from shopassist.ops.snapshot.staging import SET_MEMORY, open_session, reject_erased, stage_snapshot
 from shopassist.ops.snapshot.tables import OTHER_SPECS, TABLE_SPECS, USER_SPECS, TableSpec
-from shopassist.ops.snapshot.validate_file import SET_MEMORY, HashUserId, reject_erased
 
 IMPORT_STATE = "import_state"
 IMPORT_LOCK_KEY = 0x5B0FA552
 BUSY_MESSAGE = "The tables are in use: stop the servers, then import again, which goes on from here."
 
 # What remains of an import that was killed.
-UNFINISHED_EXISTS = "SELECT to_regclass('state_import.begun') IS NOT NULL"
-SELECT_UNFINISHED = "SELECT sha256, path FROM state_import.begun"
 CREATE_UNFINISHED = """
-CREATE SCHEMA state_import;
-CREATE TABLE state_import.begun (sha256 text NOT NULL, path text NOT NULL)
+CREATE SCHEMA IF NOT EXISTS state_import;
+CREATE TABLE IF NOT EXISTS state_import.begun (sha256 text NOT NULL, path text NOT NULL)
 """
+SELECT_UNFINISHED = "SELECT sha256, path FROM state_import.begun"
 INSERT_UNFINISHED = "INSERT INTO state_import.begun (sha256, path) VALUES ($1, $2)"
 DROP_UNFINISHED = "DROP SCHEMA IF EXISTS state_import CASCADE"
 
@@ -61,7 +60,7 @@ INSERT INTO public.%I (id, %s) OVERRIDING SYSTEM VALUE
 SELECT b.base + s.line, %s FROM %I s JOIN bases b ON b.kind = %L %s ON CONFLICT DO NOTHING
 """
 NEW_ROWS_CONDITION = """
-WHERE hash_record_extended(ROW(%s), 0) NOT IN (SELECT hash_record_extended(ROW(%s), 0) FROM public.%I t)
+WHERE hash_record_extended(ROW(%s), 0) NOT IN (SELECT hash_record_extended(ROW(%s), 0) FROM public."%s" t)
 """
 # A notice keeps its id, unless the id belongs to another notice here.
 INSERT_NOTICES = """
@@ -94,9 +93,10 @@ LOCK_USER_TABLES = """
 LOCK TABLE public.erasures, public.user_credits, public.user_consents, public.consent_events
 IN SHARE ROW EXCLUSIVE MODE
 """
+# Users who were not imported yet: in the end those who were in the database before.
 CREATE_USERS = """
 CREATE TEMPORARY TABLE users AS
-SELECT row_number() OVER (ORDER BY user_id) AS number, user_id, false AS is_imported FROM (
+SELECT row_number() OVER (ORDER BY user_id) AS number, user_id FROM (
     SELECT user_id FROM staged_user_credits UNION SELECT user_id FROM staged_user_consents
     UNION SELECT user_id FROM staged_consent_events
 ) AS all_users
@@ -109,30 +109,27 @@ SELECT NOT EXISTS (SELECT FROM public.user_credits) AND NOT EXISTS (SELECT FROM 
 AND NOT EXISTS (SELECT FROM public.consent_events)
 """
 NEWEST_ERASURE_QUERY = "SELECT max(requested_at) FROM public.erasures"
-MARK_IMPORTED = """
-UPDATE users u SET is_imported = true WHERE u.number BETWEEN $1 AND $2
+CREATE_BATCH = """
+CREATE TEMPORARY TABLE batch ON COMMIT DROP AS
+SELECT user_id FROM users u WHERE number BETWEEN $1 AND $2
 AND NOT EXISTS (SELECT FROM public.user_credits t WHERE t.user_id = u.user_id)
 AND NOT EXISTS (SELECT FROM public.user_consents t WHERE t.user_id = u.user_id)
 AND NOT EXISTS (SELECT FROM public.consent_events t WHERE t.user_id = u.user_id)
 """
-CREATE_BATCH = """
-CREATE TEMPORARY TABLE batch ON COMMIT DROP AS
-SELECT user_id FROM users WHERE number BETWEEN $1 AND $2 AND is_imported
-"""
 ONLY_BATCH = "JOIN batch USING (user_id)"
+DELETE_BATCH = "DELETE FROM users u USING batch b WHERE b.user_id = u.user_id AND u.number BETWEEN $1 AND $2"
 
 CREATE_DIFFERING = "CREATE TEMPORARY TABLE differing (user_id text PRIMARY KEY) ON COMMIT DROP"
-INSERT_DIFFERING = """
-INSERT INTO differing (user_id)
-SELECT COALESCE(f.user_id, d.user_id) FROM (
-    SELECT s.user_id, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash
-    FROM %I s JOIN users u ON u.user_id = s.user_id AND NOT u.is_imported GROUP BY s.user_id
+INSERT_DIFFERING = "INSERT INTO differing (user_id) %s ON CONFLICT DO NOTHING"
+REMAINING_USERS = "user_id IN (SELECT user_id FROM users)"
+# Parameters, twice: key, columns, table, condition.
+DIFFERING_KEYS_QUERY = """
+SELECT key FROM (
+    SELECT %s AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash FROM %s WHERE %s GROUP BY 1
 ) AS f FULL JOIN (
-    SELECT t.user_id, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash
-    FROM public.%I t JOIN users u ON u.user_id = t.user_id AND NOT u.is_imported GROUP BY t.user_id
-) AS d USING (user_id)
+    SELECT %s AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash FROM %s WHERE %s GROUP BY 1
+) AS d USING (key)
 WHERE (f.rows, f.hash) IS DISTINCT FROM (d.rows, d.hash)
-ON CONFLICT DO NOTHING
 """
 REJECT_DIFFERING = """
 INSERT INTO rejected (line, kind, owner, reason)
@@ -160,29 +157,21 @@ class SnapshotReport:
 
 
 async def import_snapshot(
-    dsn: URL,
-    snapshot: Snapshot,
-    hash_user_id: HashUserId,
-    key: str,
-    rejects: Path,
-    progress: SnapshotProgress,
-    *,
-    discard: bool = False,
+    dsn: URL, snapshot: Snapshot, hash_user_id: UserHasher, rejects: Path, report: ReportProgress, *, discard: bool
 ) -> SnapshotReport:
     """Import a snapshot and write the rejected rows to the file `rejects`.
 
-    `key` is the fingerprint of the server's secret key; `discard` forgets an unfinished import of another file. Raises
-    `StateError`, `MigrationError` and `StartupError`.
+    `discard` forgets an unfinished import of another file. Raises `StateError`, `MigrationError` and `StartupError`.
     """
     await require_current(dsn)
     async with open_session(dsn, IMPORT_LOCK_KEY) as connection:
         if discard:
             await connection.execute(DROP_UNFINISHED)
         is_resumed = await _start_import(connection, snapshot)
-        await stage_snapshot(connection, snapshot, hash_user_id, key, progress)
-        progress.report("notices, products, answers")
+        await stage_snapshot(connection, snapshot, hash_user_id, report)
+        report("notices, products, answers")
         inserted = await _insert_other_tables(connection, snapshot.lines)
-        inserted += await _insert_users(connection, hash_user_id, progress.start_step("people"))
+        inserted += await _insert_users(connection, hash_user_id, report)
         for spec in TABLE_SPECS:
             await statements.execute_quoted(connection, "ANALYZE public.%I", spec.name)
         rejected = await connection.fetch(REJECTED_QUERY, snapshot.lines)
@@ -195,21 +184,18 @@ async def import_snapshot(
 
 async def _start_import(connection: asyncpg.Connection, snapshot: Snapshot) -> bool:
     """Record that the import is unfinished; return whether it was so before. Raises `StateError` for another file."""
-    if await connection.fetchval(UNFINISHED_EXISTS):
+    async with connection.transaction():
+        await connection.execute(CREATE_UNFINISHED)
         unfinished = await connection.fetchrow(SELECT_UNFINISHED)
-        if unfinished and unfinished["sha256"] == snapshot.end.sha256:
-            return True
-        if unfinished:
+        if unfinished is None:
+            await connection.execute(INSERT_UNFINISHED, snapshot.end.sha256, str(snapshot.path))
+            await insert_operator_entry(connection, IMPORT_STATE, snapshot.path.name)
+        elif unfinished["sha256"] != snapshot.end.sha256:
             raise StateError(
                 f"The import of another file, {unfinished['path']}, has not ended: import that one again to finish it, "
                 "or give --discard to forget what of it is not imported yet."
             )
-    async with connection.transaction():
-        await connection.execute(DROP_UNFINISHED)
-        await connection.execute(CREATE_UNFINISHED)
-        await connection.execute(INSERT_UNFINISHED, snapshot.end.sha256, str(snapshot.path))
-        await insert_operator_entry(connection, IMPORT_STATE, snapshot.path.name)
-    return False
+        return unfinished is not None
 
 
 async def _insert_other_tables(connection: asyncpg.Connection, lines: int) -> Counter[str]:
@@ -234,10 +220,7 @@ async def _insert_other_tables(connection: asyncpg.Connection, lines: int) -> Co
 async def _insert_other_table(connection: asyncpg.Connection, spec: TableSpec) -> int:
     columns = spec.format_columns("s"), spec.format_columns("t")
     if not spec.unique:
-        parts = [*columns, spec.name]
-        return await _insert_rows(
-            connection, spec, await connection.fetchval(statements.FORMAT_QUERY, NEW_ROWS_CONDITION, parts)
-        )
+        return await _insert_rows(connection, spec, NEW_ROWS_CONDITION % (*columns, spec.name))
     keys = spec.format_key("s"), spec.format_key("t")
     await statements.execute_quoted(
         connection, REJECT_DIFFERENT, spec.name, spec.staging_table, spec.name, *keys, *columns
@@ -258,9 +241,9 @@ async def _insert_rows(connection: asyncpg.Connection, spec: TableSpec, conditio
 
 
 async def _insert_users(
-    connection: asyncpg.Connection, hash_user_id: HashUserId, report: ReportProgress
+    connection: asyncpg.Connection, hash_user_id: UserHasher, report: ReportProgress
 ) -> Counter[str]:
-    """Insert users who are not in the database yet, and report the others if they differ.
+    """Insert users who are not in the database yet, and reject the others if they differ.
 
     All users are one batch if there are no users in the database yet. Otherwise batches are small, because servers may
     be running.
@@ -280,25 +263,29 @@ async def _insert_users(
     for first in range(1, total + 1, size):
         last = min(first + size - 1, total)
         newest_erasure = await _insert_batch(connection, first, last, hash_user_id, newest_erasure, inserted)
-        report(last, total)
+        report("people", last, total)
     async with connection.transaction():
         await connection.execute(SET_MEMORY)
         await connection.execute(CREATE_DIFFERING)
         for spec in USER_SPECS:
-            await statements.execute_quoted(
-                connection,
-                INSERT_DIFFERING,
-                *(spec.format_columns("s"), spec.staging_table, spec.format_columns("t"), spec.name),
-            )
+            query = format_differing_keys_query(spec, '"user_id"', REMAINING_USERS, REMAINING_USERS)
+            await statements.execute_quoted(connection, INSERT_DIFFERING, query)
         await connection.execute(REJECT_DIFFERING)
     return inserted
+
+
+def format_differing_keys_query(spec: TableSpec, key: str, in_file: str, in_database: str) -> str:
+    """Return the query of the keys that differ among the staged rows and those of the table, under these conditions."""
+    columns = spec.format_columns()
+    file = key, columns, f'"{spec.staging_table}"', in_file
+    return DIFFERING_KEYS_QUERY % (*file, key, columns, f'public."{spec.name}"', in_database)
 
 
 async def _insert_batch(
     connection: asyncpg.Connection,
     first: int,
     last: int,
-    hash_user_id: HashUserId,
+    hash_user_id: UserHasher,
     known_erasure: object,
     inserted: Counter[str],
 ) -> object:
@@ -317,10 +304,10 @@ async def _insert_batch(
                 await connection.execute(SET_BATCH_LOCK_TIMEOUT)
                 await connection.execute(LOCK_USER_TABLES)
                 if await connection.fetchval(NEWEST_ERASURE_QUERY) == known_erasure:
-                    await connection.execute(MARK_IMPORTED, first, last)
                     await connection.execute(CREATE_BATCH, first, last)
                     await connection.execute("ANALYZE batch")
                     counts = {spec.name: await _insert_rows(connection, spec, ONLY_BATCH) for spec in USER_SPECS}
+                    await connection.execute(DELETE_BATCH, first, last)
                     inserted.update(counts)
                     return known_erasure
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
@@ -330,13 +317,10 @@ async def _insert_batch(
 
 def _write_rejects(snapshot: Snapshot, rejected: Mapping[int, tuple[str | None, str]], path: Path) -> None:
     """Write each rejected line of the file with its number and the reason. Raises `StateError`."""
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            for first_line, chunk in snapshot.read_chunks():
-                for line, text in enumerate(chunk.removesuffix(b"\n").split(b"\n"), first_line):
-                    if line in rejected:
-                        kind, reason = rejected[line]
-                        row = {"line": line, "kind": kind, "reason": reason, "row": text.decode(errors="replace")}
-                        file.write(json.dumps(row).encode() + b"\n")
-    except OSError as error:
-        raise StateError(f"{path} cannot be written: {error.strerror}.") from None
+    with write_private_file(path, StateError) as file:
+        for first_line, chunk in snapshot.read_chunks():
+            for line, text in enumerate(chunk.removesuffix(b"\n").split(b"\n"), first_line):
+                if line in rejected:
+                    kind, reason = rejected[line]
+                    row = {"line": line, "kind": kind, "reason": reason, "row": text.decode(errors="replace")}
+                    file.write(json.dumps(row).encode() + b"\n")
