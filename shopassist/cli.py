@@ -20,7 +20,7 @@ from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.logging import configure_logging
 from shopassist.maintenance import cli as maintenance_cli
-from shopassist.ops.backup import cli as backup_cli
+from shopassist.ops import backup_cli
 from shopassist.ops.db_cli import database_app
 from shopassist.ops.doctor import print_findings, run_checks
 from shopassist.ops.running_database import running_database

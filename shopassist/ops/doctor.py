@@ -16,8 +16,7 @@ from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
 from shopassist.db.roles import is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
-from shopassist.ops.backup.create import get_backup_folder
-from shopassist.ops.backup.manifest import get_dump_file, list_backups, read_manifest
+from shopassist.ops.backups import get_backup_folder, get_dump_file, list_backups, read_manifest
 from shopassist.settings import Settings
 
 

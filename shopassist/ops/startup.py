@@ -96,7 +96,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
 
 
 async def _back_up_before_migration(settings: Settings) -> None:
-    from shopassist.ops.backup.create import back_up  # noqa: PLC0415 - most starts migrate nothing
+    from shopassist.ops.backups import back_up  # noqa: PLC0415 - most starts migrate nothing
 
     manifest = await back_up(settings)
     logger.info("backed_up", name=manifest.name)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from shopassist.cli import app
 from shopassist.consent.models import compute_sha256
 from shopassist.db.dsn import normalise_dsn
-from shopassist.ops.backup.cli import finish_restore
+from shopassist.ops.backup_cli import finish_restore
 from tests.support.helpers import execute
 
 FILL = """

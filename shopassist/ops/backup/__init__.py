@@ -1,1 +1,0 @@
-"""Backups of the database: created, verified, restored."""
