@@ -32,8 +32,7 @@ from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.key_derivation import require_secret
 from shopassist.logging import configure_logging
-from shopassist.ops.running_database import start_database
-from shopassist.ops.startup import prepare_to_serve
+from shopassist.ops.startup import prepare_to_serve, start_database
 from shopassist.settings import WORKER, ServerSettings, Settings, http_address, read_settings
 from shopassist.tracing import start_tracing
 

@@ -23,9 +23,8 @@ from shopassist.maintenance import cli as maintenance_cli
 from shopassist.ops import backup_cli
 from shopassist.ops.db_cli import database_app
 from shopassist.ops.doctor import print_findings, run_checks
-from shopassist.ops.running_database import running_database
 from shopassist.ops.snapshot import cli as snapshot_cli
-from shopassist.ops.startup import prepare
+from shopassist.ops.startup import prepare, running_database
 from shopassist.privacy import cli as privacy_cli
 from shopassist.rollout import cli as rollout_cli
 from shopassist.settings import Settings, Storage, read_settings

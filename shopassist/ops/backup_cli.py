@@ -19,7 +19,7 @@ from shopassist.db.migrate import connect, ensure_current
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
 from shopassist.ops import backups
-from shopassist.ops.running_database import running_database
+from shopassist.ops.startup import running_database
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
 from shopassist.settings import Settings, read_settings

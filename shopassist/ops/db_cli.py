@@ -17,7 +17,7 @@ from shopassist.db.dsn import apply_tls_settings, get_session_setting, normalise
 from shopassist.db.migrate import connect
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
-from shopassist.ops.running_database import running_database
+from shopassist.ops.startup import running_database
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
 

@@ -1,9 +1,9 @@
-"""Startup checks: settings are valid, the database runs, the schema is current."""
+"""Starts the database of the settings, and checks and migrates its schema."""
 
-from collections.abc import Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Any
 
 import structlog
 from sqlalchemy import URL
@@ -12,12 +12,12 @@ from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
 from shopassist.db.dsn import build_dsn, find_session_dsn, get_session_setting
+from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
 from shopassist.db.roles import is_privileged, is_setting_off
 from shopassist.errors import StartupError
-from shopassist.metrics import MetricFamily
-from shopassist.settings import Settings
+from shopassist.settings import Settings, Storage, StorageSettings, read_settings
 from shopassist.settings.database import PoolMode
 
 logger = structlog.get_logger(__name__)
@@ -32,25 +32,28 @@ UNLIMITED_MESSAGE = (
 )
 
 
-class BackgroundService(Protocol):
-    """A part of the container that works while the app serves."""
-
-    async def begin(self) -> None:
-        """Prepare before the first request. Raises `StartupError`."""
-
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """Work for the length of the block."""
-
-    def collect_metrics(self) -> Iterable[MetricFamily]:
-        """Return the metrics of this part."""
+def start_database(settings: Settings) -> tuple[Settings, EmbeddedPostgres | None]:
+    """Start the embedded database if DATABASE_URL is not set; return settings with a DSN. Raises `StartupError`."""
+    if not settings.storage.has_database or settings.database.database_url is not None:
+        return settings, None
+    embedded = EmbeddedPostgres(settings.database.data_folder)
+    return settings.with_embedded(embedded.start()), embedded
 
 
-class StartupServices(Protocol):
-    """Services of the container that are prepared at startup."""
+@contextmanager
+def running_database() -> Iterator[Settings]:
+    """Run the database for the block, as `start_database` does. Raises `StartupError`.
 
-    def unit_of_work(self) -> UnitOfWork[CatalogRepositories]: ...
-
-    def background_services(self) -> list[BackgroundService]: ...
+    During a rollout the settings are those of PostgreSQL, because only the server sees its memory.
+    """
+    settings, embedded = start_database(read_settings())
+    if settings.storage.storage is Storage.ROLLOUT:
+        settings = settings.model_copy(update={"storage": StorageSettings(storage=Storage.POSTGRES)})
+    try:
+        yield settings
+    finally:
+        if embedded:
+            embedded.stop()
 
 
 async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
@@ -66,10 +69,10 @@ async def prepare(settings: Settings, unit_of_work: UnitOfWork[CatalogRepositori
         await load_sample(unit_of_work)
 
 
-async def prepare_to_serve(settings: Settings, services: StartupServices) -> None:
+async def prepare_to_serve(settings: Settings, container: Any) -> None:
     """Prepare the database and the background services. Raises `StorageUnavailableError` and what `prepare` raises."""
-    await prepare(settings, services.unit_of_work())
-    for service in services.background_services():
+    await prepare(settings, container.unit_of_work())
+    for service in container.background_services():
         await service.begin()
 
 
@@ -90,12 +93,12 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
     if migration_url is None:
         await require_current(url)
         return
-    before = partial(_back_up_before_migration, settings) if settings.backup.before_migration else None
+    before = partial(_back_up, settings) if settings.backup.before_migration else None
     if await ensure_current(migration_url, before, get_session_setting(settings)):
         logger.info("schema_migrated", revision=list_known_revisions()[-1])
 
 
-async def _back_up_before_migration(settings: Settings) -> None:
+async def _back_up(settings: Settings) -> None:
     from shopassist.ops.backups import back_up  # noqa: PLC0415 - most starts migrate nothing
 
     manifest = await back_up(settings)

@@ -16,11 +16,11 @@ from sqlalchemy import URL
 from shopassist.db.dsn import require_session_dsn
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
-from shopassist.ops.running_database import running_database
 from shopassist.ops.snapshot.compare import TableComparison, compare_snapshot
 from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
 from shopassist.ops.snapshot.importing import import_snapshot
 from shopassist.ops.snapshot.tables import TABLE_SPECS
+from shopassist.ops.startup import running_database
 from shopassist.settings import Storage, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
