@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import asyncpg
 from rich.console import Console
@@ -67,11 +67,10 @@ async def check_migrations(deployment: Deployment) -> Finding:
 
 async def check_role(deployment: Deployment) -> Finding:
     """Check that the app cannot switch the ledger's rules off."""
-    privileged = await is_privileged(deployment.connection)
-    text = "the app's role is a superuser or owns the tables" if privileged else "the app's role has what it needs"
-    if not privileged or not deployment.is_strict:
-        return Finding("roles", text)
-    return Finding("roles", text, "Make the roles with `shopassist db provision`, and put the app's into DATABASE_URL.")
+    if not await is_privileged(deployment.connection):
+        return Finding("roles", "the app's role has what it needs")
+    fix = "Make the roles with `shopassist db provision`, and put the app's into DATABASE_URL."
+    return Finding("roles", "the app's role is a superuser or owns the tables", fix if deployment.is_strict else None)
 
 
 async def check_tls(deployment: Deployment) -> Finding:
@@ -116,12 +115,10 @@ async def check_settings(deployment: Deployment) -> Finding:
         "DEBUG is on": server.debug,
         "SAMPLE_CATALOGUE is on": deployment.settings.fill_with_sample,
     }
-    problems = [problem for problem, is_found in possible.items() if is_found]
-    if not problems and not server.trusted_proxies:
-        return Finding("settings", "fit for production; behind a proxy, name it in TRUSTED_PROXIES")
-    if not problems:
-        return Finding("settings", "fit for production")
-    return Finding("settings", "; ".join(problems), "Set them as the README's table of settings says.")
+    if problems := "; ".join(problem for problem, is_found in possible.items() if is_found):
+        return Finding("settings", problems, "Set them as the README's table of settings says.")
+    hint = "" if server.trusted_proxies else "; behind a proxy, name it in TRUSTED_PROXIES"
+    return Finding("settings", f"fit for production{hint}")
 
 
 async def check_backups(deployment: Deployment) -> Finding:
@@ -129,7 +126,6 @@ async def check_backups(deployment: Deployment) -> Finding:
     if not deployment.is_strict:
         return Finding("backups", "not looked at outside production")
     folder = get_backup_folder(deployment.settings)
-    max_age = timedelta(hours=deployment.settings.backup.longest_age_hours)
     fix = "Run `shopassist backup create` on a schedule, or raise BACKUP_MAX_AGE_HOURS if something else backs up."
     names = list_backups(folder)
     if not names:
@@ -139,11 +135,11 @@ async def check_backups(deployment: Deployment) -> Finding:
         size = get_dump_file(folder, newest.name).stat().st_size
     except (BackupError, OSError):
         return Finding("backups", f"the newest, {names[-1]}, is damaged", fix)
-    age = datetime.now(UTC) - newest.created_at
-    text = f"{newest.name} is {age.total_seconds() / 3600:.1f} hours old"
     if size != newest.size:
         return Finding("backups", f"{newest.name} is cut off", fix)
-    return Finding("backups", text, fix if age > max_age else None)
+    hours = (datetime.now(UTC) - newest.created_at).total_seconds() / 3600
+    is_old = hours > deployment.settings.backup.longest_age_hours
+    return Finding("backups", f"{newest.name} is {hours:.1f} hours old", fix if is_old else None)
 
 
 async def check_shared_cache(deployment: Deployment) -> Finding:
@@ -169,12 +165,11 @@ SELECT c.relname AS name, i.indisvalid AND i.indisready AS valid FROM pg_index i
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'public'
 """
 UNUSED_INDEXES_QUERY = """
-SELECT s.indexrelname AS name FROM pg_stat_user_indexes s
+SELECT string_agg(s.indexrelname, ', ' ORDER BY s.indexrelname) FROM pg_stat_user_indexes s
 JOIN pg_index i USING (indexrelid) JOIN pg_stat_user_tables t ON t.relid = s.relid
 CROSS JOIN (SELECT stats_reset FROM pg_stat_database WHERE datname = current_database()) AS d
 WHERE s.idx_scan = 0 AND NOT i.indisunique AND t.n_live_tup >= $1 AND t.seq_scan > 0
   AND COALESCE(d.stats_reset, pg_postmaster_start_time()) < now() - interval '7 days'
-ORDER BY 1
 """
 OVERDUE_HOLDS_QUERY = "SELECT count(*) FROM credit_holds WHERE expires_at < now() - interval '2 minutes'"
 PUBLISHED_TERMS_QUERY = "SELECT count(*) FROM consent_notices WHERE purpose = 'terms'"
@@ -199,17 +194,12 @@ async def check_indexes(deployment: Deployment) -> Finding:
     needed = {str(index.name) for table in UserCredits.metadata.tables.values() for index in table.indexes}
     missing, broken = sorted(needed - valid.keys()), sorted(name for name, is_valid in valid.items() if not is_valid)
     if missing:
-        text = f"missing: {', '.join(missing)}"
-        return Finding(
-            "indexes", text, "Build them again: `shopassist db downgrade -1`, then `upgrade`, or CREATE INDEX."
-        )
+        fix = "Build them again: `shopassist db downgrade -1`, then `upgrade`, or CREATE INDEX."
+        return Finding("indexes", f"missing: {', '.join(missing)}", fix)
     if broken:
         return Finding("indexes", f"not valid: {', '.join(broken)}", "REINDEX INDEX CONCURRENTLY each of them.")
-    unused = [row["name"] for row in await deployment.connection.fetch(UNUSED_INDEXES_QUERY, LARGE_TABLE_ROWS)]
-    if unused:
-        return Finding(
-            "indexes", f"unused for a week: {', '.join(unused)}", "See whether anything needs them; else drop."
-        )
+    if unused := await deployment.connection.fetchval(UNUSED_INDEXES_QUERY, LARGE_TABLE_ROWS):
+        return Finding("indexes", f"unused for a week: {unused}", "See whether anything needs them; else drop.")
     return Finding("indexes", f"all {len(needed)} are there and valid")
 
 
@@ -251,58 +241,37 @@ class SqlCheck:
         return Finding(self.name, self.healthy)
 
 
-check_durability = SqlCheck(
-    "durability",
-    "what is acknowledged is on the disk",
-    (
-        (
-            """SELECT string_agg(name, ', ' ORDER BY name) FROM pg_settings
-            WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting IN ('off', 'local')""",
-            "{} off",
-            "Switch that on: what is acknowledged may be lost.",
-        ),
-    ),
+DISABLED_DURABILITY_QUERY = """
+SELECT string_agg(name, ', ' ORDER BY name) FROM pg_settings
+WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting IN ('off', 'local')
+"""
+AUTOVACUUM_OFF_QUERY = """
+SELECT current_setting('autovacuum') <> 'on' OR EXISTS (
+    SELECT FROM pg_class WHERE relnamespace = 'public'::regnamespace AND 'autovacuum_enabled=false' = ANY(reloptions)
 )
-check_dead_rows = SqlCheck(
-    "bloat",
-    "no table is full of dead rows",
-    (
-        (
-            """SELECT current_setting('autovacuum') <> 'on' OR EXISTS (
-                SELECT FROM pg_class
-                WHERE relnamespace = 'public'::regnamespace AND 'autovacuum_enabled=false' = ANY(reloptions)
-            )""",
-            "autovacuum is off",
-            "Switch autovacuum on, for the server and for each table.",
-        ),
-        (
-            """SELECT string_agg(relname || to_char(n_dead_tup, '" has "FM999,999,999,999" dead rows of "')
-                || to_char(n_live_tup + n_dead_tup, 'FM999,999,999,999'), ', ' ORDER BY relname)
-            FROM pg_stat_user_tables WHERE n_dead_tup > 10000 AND n_dead_tup > 0.3 * (n_live_tup + n_dead_tup)""",
-            "{}",
-            "Run `shopassist maintenance run vacuum`, and look for transactions that stay open.",
-        ),
-    ),
-)
-check_ledger = SqlCheck(
-    "ledger",
-    "balances and ledger agree in sum",
-    (
-        (
-            """SELECT (SELECT COALESCE(sum(amount), 0) FROM credit_transactions)
-            - (SELECT COALESCE(sum(available_credits::bigint + held_credits), 0) FROM user_credits)""",
-            "balances and ledger are {} credits apart",
-            "Run `shopassist credits verify`.",
-        ),
-    ),
-)
+"""
+DEAD_ROWS_QUERY = """
+SELECT string_agg(relname || to_char(n_dead_tup, '" has "FM999,999,999,999" dead rows of "')
+    || to_char(n_live_tup + n_dead_tup, 'FM999,999,999,999'), ', ' ORDER BY relname)
+FROM pg_stat_user_tables WHERE n_dead_tup > 10000 AND n_dead_tup > 0.3 * (n_live_tup + n_dead_tup)
+"""
+LEDGER_DIFFERENCE_QUERY = """
+SELECT (SELECT COALESCE(sum(amount), 0) FROM credit_transactions)
+     - (SELECT COALESCE(sum(available_credits::bigint + held_credits), 0) FROM user_credits)
+"""
+ENABLE_AUTOVACUUM_FIX = "Switch autovacuum on, for the server and for each table."
+VACUUM_FIX = "Run `shopassist maintenance run vacuum`, and look for transactions that stay open."
+DURABILITY_FIX = "Switch that on: what is acknowledged may be lost."
+APART_TEXT = "balances and ledger are {} credits apart"
 
 CHECKS: tuple[DoctorCheck, ...] = (
     check_migrations,
     check_role,
     check_tls,
     check_clock,
-    check_durability,
+    SqlCheck(
+        "durability", "what is acknowledged is on the disk", ((DISABLED_DURABILITY_QUERY, "{} off", DURABILITY_FIX),)
+    ),
     check_connections,
     check_settings,
     check_backups,
@@ -310,8 +279,16 @@ CHECKS: tuple[DoctorCheck, ...] = (
 )
 CONTENT_CHECKS: tuple[DoctorCheck, ...] = (
     check_indexes,
-    check_dead_rows,
-    check_ledger,
+    SqlCheck(
+        "bloat",
+        "no table is full of dead rows",
+        ((AUTOVACUUM_OFF_QUERY, "autovacuum is off", ENABLE_AUTOVACUUM_FIX), (DEAD_ROWS_QUERY, "{}", VACUUM_FIX)),
+    ),
+    SqlCheck(
+        "ledger",
+        "balances and ledger agree in sum",
+        ((LEDGER_DIFFERENCE_QUERY, APART_TEXT, "Run `shopassist credits verify`."),),
+    ),
     check_leader,
     check_consent,
 )
@@ -337,7 +314,6 @@ def print_findings(findings: list[Finding]) -> bool:
     console = Console(highlight=False, markup=False)
     console.print(table)
     problems = sum(not finding.is_healthy for finding in findings)
-    console.print(
-        f"{len(findings)} checks, {problems} to put right" if problems else f"{len(findings)} checks, all well"
-    )
+    verdict = f"{problems} to put right" if problems else "all well"
+    console.print(f"{len(findings)} checks, {verdict}")
     return not problems
