@@ -23,8 +23,7 @@ from shopassist.identity.caller import ClientNetworks, GuestSessions
 from shopassist.identity.key_derivation import derive_key
 from shopassist.identity.rate_limits import RateLimits
 from shopassist.identity.tokens import token_verifier
-from shopassist.maintenance.jobs import build_jobs
-from shopassist.maintenance.scheduler import JobScheduler
+from shopassist.maintenance.scheduler import JobScheduler, build_jobs
 from shopassist.metrics import RequestMetrics
 from shopassist.monitoring.health import Availability
 from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService

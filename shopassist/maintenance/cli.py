@@ -9,9 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from shopassist.db.ports import JobResult
 from shopassist.errors import StartupError
-from shopassist.maintenance.models import DONE, JobRecord, MaintenanceOverview, RunReport, StartedBy
+from shopassist.maintenance.models import DONE, JobRecord, MaintenanceOverview, StartedBy
 from shopassist.maintenance.scheduler import LEASE_NAME, RETRY_SECONDS, Job, JobScheduler
 from shopassist.settings import Storage, read_settings
 
@@ -42,7 +41,7 @@ def status(context: typer.Context) -> None:
         return services.jobs().jobs, overview, await services.leases().holder(LEASE_NAME)
 
     jobs, overview, leader = context.obj.with_services(read)
-    if is_rollout_storage():
+    if read_settings().storage.storage is Storage.ROLLOUT:
         leader = "the server of the rollout"
     if not print_overview(jobs, overview, leader):
         raise typer.Exit(1)
@@ -58,21 +57,15 @@ def run(
     Jobs may run twice at once, so servers may keep running. `vacuum` uses DATABASE_MIGRATION_URL where it is
     set: on PostgreSQL before 17 the app's own role may not vacuum.
     """
-    if is_rollout_storage():
+    if read_settings().storage.storage is Storage.ROLLOUT:
         raise StartupError("STORAGE=rollout: jobs reach into the server's memory, and are left to it.")
 
     async def work(services: Any) -> bool:
         scheduler: JobScheduler = services.jobs()
-        reports = [await run_to_end(scheduler, job) for job in select_jobs(scheduler.jobs, names or [])]
-        return all(report.is_done for report in reports)
+        return all([await run_to_end(scheduler, job) for job in select_jobs(scheduler.jobs, names or [])])
 
     if not context.obj.with_services(work):
         raise typer.Exit(1)
-
-
-def is_rollout_storage() -> bool:
-    """Return whether a server keeps a part of the state in its memory."""
-    return read_settings().storage.storage is Storage.ROLLOUT
 
 
 def create_output_console() -> Console:
@@ -88,19 +81,17 @@ def select_jobs(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
     return [by_name[name] for name in dict.fromkeys(names)] or list(jobs)
 
 
-async def run_to_end(scheduler: JobScheduler, job: Job) -> RunReport:
-    """Run a job until it has nothing left, print the outcome, and return one report for all its runs."""
-    rows, seconds = 0, 0.0
+async def run_to_end(scheduler: JobScheduler, job: Job) -> bool:
+    """Run a job until it has nothing left and print the outcome. Return whether it succeeded."""
+    rows, seconds, has_more = 0, 0.0, True
     with console.status(job.name) as progress:
-        while True:
+        while has_more:
             report = await scheduler.run(job, StartedBy.OPERATOR)
-            rows, seconds = rows + report.result.rows, seconds + report.seconds
+            rows, seconds, has_more = rows + report.result.rows, seconds + report.seconds, report.result.has_more
             progress.update(f"{job.name}: {rows:,}")
-            if not report.result.has_more:
-                break
     note = f"  ({report.result.note})" if report.result.note else ""
     create_output_console().print(f"{job.name}: {report.outcome}, {rows:,} in {seconds:.2f} s{note}")
-    return RunReport(job.name, report.outcome, JobResult(rows, note=report.result.note), seconds, StartedBy.OPERATOR)
+    return report.outcome == DONE
 
 
 def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None) -> bool:
@@ -119,8 +110,9 @@ def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: s
         table.add_row("!!" if problem else "ok", job.name, *build_row_cells(job, record, problem, overview.now))
     output = create_output_console()
     output.print(table, soft_wrap=False)
-    output.print(f"leader: {leader}" if leader else "leader: none; a server that runs would lead")
-    output.print(f"{len(jobs)} jobs, {problems} to look at" if problems else f"{len(jobs)} jobs, all well")
+    output.print(f"leader: {leader or 'none; a server that runs would lead'}")
+    verdict = f"{problems} to look at" if problems else "all well"
+    output.print(f"{len(jobs)} jobs, {verdict}")
     return not problems
 
 

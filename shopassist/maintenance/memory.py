@@ -52,8 +52,15 @@ class MemoryMaintenanceRuns:
 
     async def record(self, report: RunReport) -> None:
         now, note = self._store.now(), report.result.note and report.result.note[:NOTE_LENGTH]
-        run = MaintenanceRun(
-            id=None,
+        runs = self._store.table(MaintenanceRun)
+        last = next((run for run in reversed(runs.values()) if run.job == report.job), None)
+        repeated = report.outcome, 0, report.started_by.value, note
+        if last and not report.result.rows and (last.outcome, last.did, last.started_by, last.note) == repeated:
+            last.finished_at, last.seconds, last.repeats = now, report.seconds, last.repeats + 1
+            return
+        number = self._store.next_id(MaintenanceRun)
+        runs[number] = MaintenanceRun(
+            id=number,
             job=report.job,
             began_at=now - timedelta(seconds=report.seconds),
             finished_at=now,
@@ -63,13 +70,6 @@ class MemoryMaintenanceRuns:
             started_by=report.started_by.value,
             note=note,
         )
-        runs = self._store.table(MaintenanceRun)
-        last = next((runs[key] for key in reversed(runs) if runs[key].job == run.job), None)
-        if last is not None and run.did == 0 and _repeat_key(last) == _repeat_key(run):
-            last.finished_at, last.seconds, last.repeats = now, run.seconds, last.repeats + 1
-            return
-        run.id = self._store.next_id(MaintenanceRun)
-        runs[run.id] = run
 
     async def overview(self) -> MaintenanceOverview:
         jobs: dict[str, JobRecord] = {}
@@ -94,12 +94,6 @@ class MemoryMaintenanceRuns:
         return min(len(old), limit)
 
 
-class MemoryVacuum:
-    """Implements `Vacuum`. Memory has no dead rows."""
-
-    async def vacuum(self) -> JobResult:
-        return JobResult()
-
-
-def _repeat_key(run: MaintenanceRun) -> tuple[str, int, str, str | None]:
-    return run.outcome, run.did, run.started_by, run.note
+async def skip_vacuum() -> JobResult:
+    """Do nothing, since memory has no dead rows."""
+    return JobResult()

@@ -71,11 +71,6 @@ class RunReport:
     seconds: float
     started_by: StartedBy = StartedBy.SCHEDULER
 
-    @property
-    def is_done(self) -> bool:
-        """Whether the run ended without an error."""
-        return self.outcome == DONE
-
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
@@ -119,10 +114,3 @@ class MaintenanceRuns(Protocol):
 
         The newest run of each outcome of a job is kept.
         """
-
-
-class Vacuum(Protocol):
-    """Port of vacuum."""
-
-    async def vacuum(self) -> JobResult:
-        """Vacuum and analyse the tables that need it; the result counts tables."""

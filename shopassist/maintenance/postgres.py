@@ -54,30 +54,27 @@ class PostgresLeases:
         await fetch(self._manager, RELEASE_LEASE, repeatable=True, name=name, holder=holder)
 
     async def holder(self, name: str) -> str | None:
-        rows = await fetch(
-            self._manager, SELECT_LEASE_HOLDER, repeatable=True, name=name, instant=self._clock.instant()
-        )
+        instant = self._clock.instant()
+        rows = await fetch(self._manager, SELECT_LEASE_HOLDER, repeatable=True, name=name, instant=instant)
         return str(rows[0]["holder"]) if rows else None
 
 
 INSERT_RUN = text("""
-WITH moment AS (
-    SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS finished_at
-), newest AS (
-    SELECT id FROM maintenance_runs WHERE job = CAST(:job AS text) ORDER BY id DESC LIMIT 1
+WITH run AS (
+    SELECT CAST(:job AS text) AS job, CAST(:outcome AS text) AS outcome, CAST(:did AS bigint) AS did,
+           CAST(:seconds AS double precision) AS seconds, CAST(:started_by AS text) AS started_by,
+           CAST(:note AS text) AS note, COALESCE(CAST(:instant AS timestamptz), now()) AS finished_at
 ), repeated AS (
-    UPDATE maintenance_runs r
-    SET finished_at = m.finished_at, seconds = CAST(:seconds AS double precision), repeats = r.repeats + 1
-    FROM newest n, moment m
-    WHERE r.id = n.id AND CAST(:did AS bigint) = 0 AND r.did = 0 AND r.outcome = CAST(:outcome AS text)
-      AND r.started_by = CAST(:started_by AS text) AND r.note IS NOT DISTINCT FROM CAST(:note AS text)
+    UPDATE maintenance_runs r SET finished_at = run.finished_at, seconds = run.seconds, repeats = r.repeats + 1
+    FROM run
+    WHERE r.id = (SELECT id FROM maintenance_runs WHERE job = run.job ORDER BY id DESC LIMIT 1) AND run.did = 0
+      AND (r.did, r.outcome, r.started_by) = (run.did, run.outcome, run.started_by)
+      AND r.note IS NOT DISTINCT FROM run.note
     RETURNING r.id
 )
 INSERT INTO maintenance_runs (job, began_at, finished_at, outcome, did, seconds, started_by, note)
-SELECT CAST(:job AS text), m.finished_at - make_interval(secs => CAST(:seconds AS double precision)), m.finished_at,
-       CAST(:outcome AS text), CAST(:did AS bigint), CAST(:seconds AS double precision), CAST(:started_by AS text),
-       CAST(:note AS text)
-FROM moment m WHERE NOT EXISTS (SELECT FROM repeated)
+SELECT job, finished_at - make_interval(secs => seconds), finished_at, outcome, did, seconds, started_by, note
+FROM run WHERE NOT EXISTS (SELECT FROM repeated)
 """)
 
 SELECT_LAST_RUNS = text("""
@@ -126,17 +123,12 @@ class PostgresMaintenanceRuns:
         )
 
     async def overview(self) -> MaintenanceOverview:
-        rows = await fetch_without_deadline(self._manager, SELECT_LAST_RUNS)
+        records = {}
+        for row in await fetch_without_deadline(self._manager, SELECT_LAST_RUNS):
+            run = MaintenanceRun(**{name: row[name] for name in MaintenanceRun.model_fields})
+            records[run.job] = JobRecord(run, row["last_success_at"])
         [moment] = await fetch_without_deadline(self._manager, SELECT_NOW, instant=self._clock.instant())
-        return MaintenanceOverview(
-            moment["now"],
-            {
-                row["job"]: JobRecord(
-                    MaintenanceRun(**{name: row[name] for name in MaintenanceRun.model_fields}), row["last_success_at"]
-                )
-                for row in rows
-            },
-        )
+        return MaintenanceOverview(moment["now"], records)
 
     async def delete_old(self, limit: int = 1000) -> int:
         parameters = {"kept": RUNS_KEPT_PER_JOB, "age": RUN_RETENTION, "instant": self._clock.instant(), "limit": limit}
@@ -181,38 +173,35 @@ NO_PRIVILEGE_NOTE = (
 LOCKED_NOTE = "locked by others, left for the next time: {}"
 
 
-class PostgresVacuum:
-    """Implements `Vacuum`."""
+async def vacuum_due_tables(settings: Settings) -> JobResult:
+    """Vacuum and analyse the tables that need it; the result counts tables.
 
-    def __init__(self, settings: Settings) -> None:
-        """Connect with the owner's DSN in `settings`, or with one that bypasses a pooler."""
-        self._settings = settings
-
-    async def vacuum(self) -> JobResult:
-        url = find_session_dsn(self._settings)
-        if url is None:
-            return JobResult(note=NEEDS_SESSION_NOTE)
-        vacuumed, locked, refused = [], [], []
-        with translate_errors():
-            # Not a pooled connection: the pool's statement timeout is too short, and requests wait for its connections.
-            connection = await HostSelector(url).connect(
-                timeout=self._settings.database.connect_timeout, server_settings=VACUUM_SESSION_SETTINGS
-            )
-            try:
-                for table in await connection.fetch(SELECT_DUE_TABLES, MIN_VACUUM_ROWS):
-                    if not table["is_permitted"]:
-                        refused.append(table["name"])
-                        continue
-                    try:
-                        # Truncation would lock out readers.
-                        await execute_quoted(connection, "VACUUM (ANALYZE, TRUNCATE false) %s", table["quoted_name"])
-                        vacuumed.append(table["name"])
-                    except asyncpg.LockNotAvailableError:
-                        locked.append(table["name"])
-            finally:
-                # A cancelled vacuum sends a cancel request first, which an abrupt end of the connection would lose.
-                with suppress(TimeoutError):
-                    await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
-        notes = (("{}", vacuumed), (LOCKED_NOTE, locked), (NO_PRIVILEGE_NOTE, refused))
-        note = "; ".join(template.format(", ".join(tables)) for template, tables in notes if tables)
-        return JobResult(len(vacuumed), note=note or None)
+    Connects with the owner's DSN in `settings`, or with one that bypasses a pooler.
+    """
+    url = find_session_dsn(settings)
+    if url is None:
+        return JobResult(note=NEEDS_SESSION_NOTE)
+    vacuumed, locked, refused = [], [], []
+    with translate_errors():
+        # Not a pooled connection: the pool's statement timeout is too short, and requests wait for its connections.
+        connection = await HostSelector(url).connect(
+            timeout=settings.database.connect_timeout, server_settings=VACUUM_SESSION_SETTINGS
+        )
+        try:
+            for table in await connection.fetch(SELECT_DUE_TABLES, MIN_VACUUM_ROWS):
+                if not table["is_permitted"]:
+                    refused.append(table["name"])
+                    continue
+                try:
+                    # Truncation would lock out readers.
+                    await execute_quoted(connection, "VACUUM (ANALYZE, TRUNCATE false) %s", table["quoted_name"])
+                    vacuumed.append(table["name"])
+                except asyncpg.LockNotAvailableError:
+                    locked.append(table["name"])
+        finally:
+            # A cancelled vacuum sends a cancel request first, which an abrupt end of the connection would lose.
+            with suppress(TimeoutError):
+                await connection.close(timeout=CLOSE_TIMEOUT_SECONDS)
+    notes = (("{}", vacuumed), (LOCKED_NOTE, locked), (NO_PRIVILEGE_NOTE, refused))
+    note = "; ".join(template.format(", ".join(tables)) for template, tables in notes if tables)
+    return JobResult(len(vacuumed), note=note or None)

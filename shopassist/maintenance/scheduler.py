@@ -1,4 +1,4 @@
-"""Runs scheduled jobs in one process at a time: the holder of the lease."""
+"""Lists the scheduled jobs, and runs them in one process at a time: the holder of the lease."""
 
 import asyncio
 import os
@@ -9,13 +9,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from uuid import uuid4
 
 import structlog
 
-from shopassist.db.ports import JobResult
+from shopassist.cache.service import QueryCacheService
+from shopassist.credits.ports import CreditLedger, IdempotencyStore
+from shopassist.credits.service import LedgerCompaction, LedgerReconciliationService
+from shopassist.db.ports import JOB_TIME_LIMIT_SECONDS, JobResult, run_in_batches
 from shopassist.errors import ShopAssistError
 from shopassist.maintenance.models import DONE, Leases, MaintenanceRuns, RunReport, StartedBy
+from shopassist.privacy.service import ErasureService
 
 logger = structlog.get_logger(__name__)
 
@@ -38,6 +43,36 @@ class Job:
     name: str
     every: timedelta
     work: Callable[[], Awaitable[JobResult]]
+
+
+def build_jobs(
+    ledger: CreditLedger,
+    replays: IdempotencyStore,
+    runs: MaintenanceRuns,
+    vacuum: Callable[[], Awaitable[JobResult]],
+    cache: QueryCacheService,
+    erasures: ErasureService,
+    compaction: LedgerCompaction,
+    reconciliation: LedgerReconciliationService,
+) -> list[Job]:
+    """Return all jobs in the order in which `shopassist maintenance status` lists them.
+
+    Two processes may run the same job at once, and each job may be stopped at any point.
+    """
+    seconds, minutes, hours, days = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours", "days"))
+    return [
+        Job("void_expired_holds", 5 * seconds, partial(run_in_batches, ledger.void_expired)),
+        Job("finish_erasures", 10 * seconds, partial(erasures.finish_pending, JOB_TIME_LIMIT_SECONDS)),
+        Job("reset_due_credits", minutes, partial(run_in_batches, ledger.reset_due_accounts)),
+        Job("forget_idempotent_answers", 5 * minutes, partial(run_in_batches, replays.delete_expired)),
+        Job("clear_expired_cache", 5 * minutes, partial(run_in_batches, cache.clear_expired_batch)),
+        Job("forget_guest_networks", hours, partial(run_in_batches, ledger.delete_old_guest_counts)),
+        Job("forget_erased", hours, partial(erasures.delete_expired, JOB_TIME_LIMIT_SECONDS)),
+        Job("forget_runs", hours, partial(run_in_batches, runs.delete_old)),
+        Job("vacuum", hours, vacuum),
+        Job("fold_old_transactions", days, partial(compaction.compact_within, JOB_TIME_LIMIT_SECONDS)),
+        Job("verify_ledger", days, partial(reconciliation.verify_within, JOB_TIME_LIMIT_SECONDS)),
+    ]
 
 
 @dataclass(slots=True)
@@ -96,20 +131,17 @@ class JobScheduler:
     async def _loop(self, wait_until_ready: Callable[[], Awaitable[None]]) -> None:
         await wait_until_ready()
         while True:
-            acquired = await self._try("lease_unavailable", self._acquire)
-            self.is_leader = acquired is True
+            acquire = partial(self.leases.acquire, LEASE_NAME, self._holder, LEASE_LIFETIME)
+            self.is_leader = bool(await self._try("lease_unavailable", acquire))
             if self.is_leader:
                 self._start_due()
             else:
                 await self._cancel_jobs()
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _acquire(self) -> bool:
-        return await self.leases.acquire(LEASE_NAME, self._holder, LEASE_LIFETIME)
-
     async def _record(self, report: RunReport) -> None:
         """Record a run. A run that cannot be recorded, such as while the database is down, still counts as done."""
-        await self._try("job_run_not_recorded", lambda: self.runs.record(report), job=report.job)
+        await self._try("job_run_not_recorded", partial(self.runs.record, report), job=report.job)
 
     async def _try(self, event: str, call: Callable[[], Awaitable[bool | None]], job: str | None = None) -> bool | None:
         """Call storage; return None when that fails. Only the first of several failures in a row is logged."""
@@ -139,7 +171,7 @@ class JobScheduler:
             report = await run_job(job, StartedBy.SCHEDULER)
             state.last_outcome = outcome = report.outcome
             state.rows += report.result.rows
-            if report.is_done:
+            if report.outcome == DONE:
                 state.last_success_at = time.time()
             else:
                 state.due_at = min(state.due_at, time.monotonic() + RETRY_SECONDS)

@@ -18,7 +18,7 @@ from shopassist.credits.memory_rows import MemoryCreditRepository, MemoryIdempot
 from shopassist.credits.ports import LedgerCounters
 from shopassist.db.memory import MemoryStore, MemoryUnitOfWork
 from shopassist.db.replica import Replica
-from shopassist.maintenance.memory import MemoryLeases, MemoryMaintenanceRuns, MemoryVacuum
+from shopassist.maintenance.memory import MemoryLeases, MemoryMaintenanceRuns, skip_vacuum
 from shopassist.privacy.memory import MemoryErasureRepository, MemoryGuestMergeRepository, MemoryPersonalDataReader
 from shopassist.storage.repositories import Repositories
 
@@ -70,6 +70,6 @@ class MemoryStorage(containers.DeclarativeContainer):
     erasures = providers.Singleton(MemoryErasureRepository, store=memory_store, policy=common.erasure_policy)
     leases = providers.Singleton(MemoryLeases, store=memory_store)
     maintenance_runs = providers.Singleton(MemoryMaintenanceRuns, store=memory_store)
-    vacuum = providers.Singleton(MemoryVacuum)
+    vacuum = providers.Object(skip_vacuum)
     rollout: providers.Provider[None] = providers.Object(None)
     background_services: providers.Provider[list[Any]] = providers.List()

@@ -1,5 +1,6 @@
 """Ports over PostgreSQL."""
 
+from functools import partial
 from typing import Any
 
 from dependency_injector import containers, providers
@@ -23,7 +24,7 @@ from shopassist.credits.postgres.repository import (
 from shopassist.db.database import DatabaseManager, PostgresUnitOfWork
 from shopassist.db.replica import PostgresReplicaReads, Replica
 from shopassist.db.resilience import Resilience, ResilienceLimits
-from shopassist.maintenance.postgres import PostgresLeases, PostgresMaintenanceRuns, PostgresVacuum
+from shopassist.maintenance.postgres import PostgresLeases, PostgresMaintenanceRuns, vacuum_due_tables
 from shopassist.privacy.postgres import (
     PostgresErasureRepository,
     PostgresGuestMergeRepository,
@@ -98,6 +99,6 @@ class PostgresStorage(containers.DeclarativeContainer):
     )
     leases = providers.Singleton(PostgresLeases, manager=database_manager, clock=common.clock)
     maintenance_runs = providers.Singleton(PostgresMaintenanceRuns, manager=database_manager, clock=common.clock)
-    vacuum = providers.Singleton(PostgresVacuum, settings=common.settings)
+    vacuum = providers.Singleton(partial, vacuum_due_tables, common.settings)
     rollout: providers.Provider[None] = providers.Object(None)
     background_services: providers.Provider[list[Any]] = providers.List()

@@ -98,7 +98,7 @@ async def test_long_jobs_continue_where_the_last_run_stopped(
     for number in range(3):
         await container.credit_ledger().deduct(f"user-{number}", False, 1, "x")
     clock.move(days=91)
-    monkeypatch.setattr("shopassist.maintenance.jobs.JOB_TIME_LIMIT_SECONDS", 0.0)
+    monkeypatch.setattr("shopassist.maintenance.scheduler.JOB_TIME_LIMIT_SECONDS", 0.0)
     work = get_job(container, name).work
     turns = [await work()]
     while turns[-1].has_more:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.roles import MAINTAIN_SINCE_VERSION, Role, Roles, build_scram_verifier, is_privileged, provision
-from shopassist.maintenance.postgres import PostgresVacuum
+from shopassist.maintenance.postgres import vacuum_due_tables
 from shopassist.ops.db_cli import provision_roles as provisioned_by_command
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from tests.support.helpers import execute, postgres_settings
@@ -121,7 +121,7 @@ async def test_a_role_that_may_not_vacuum_is_told_so(provisioned: str, roles: Ro
     )
     await connection.close()
     link = normalise_dsn(provisioned).set(username=roles.app.name, password=roles.app.password)
-    work = await PostgresVacuum(postgres_settings(link.render_as_string(hide_password=False))).vacuum()
+    work = await vacuum_due_tables(postgres_settings(link.render_as_string(hide_password=False)))
     assert work.rows == 0
     assert work.note is not None
     assert work.note.startswith("may not vacuum query_cache: run `shopassist db provision`")

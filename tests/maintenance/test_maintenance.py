@@ -16,7 +16,7 @@ from shopassist.cli import app
 from shopassist.db.ports import TIME_LIMIT_NOTE, JobResult, run_in_batches
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.maintenance.models import DONE
-from shopassist.maintenance.postgres import MIN_VACUUM_ROWS, NEEDS_SESSION_NOTE, PostgresVacuum
+from shopassist.maintenance.postgres import MIN_VACUUM_ROWS, NEEDS_SESSION_NOTE, vacuum_due_tables
 from shopassist.maintenance.scheduler import Job, JobScheduler
 from shopassist.settings.database import PoolMode
 from tests.support.helpers import execute, postgres_settings
@@ -227,12 +227,12 @@ async def test_only_due_tables_are_vacuumed(
         return bool(await connection.fetchval(dead) > MIN_VACUUM_ROWS)
 
     await until(is_seen)
-    work = await container.vacuum().vacuum()
+    work = await container.vacuum()()
     assert work == JobResult(1, note="query_cache")
     vacuumed = f"SELECT relname FROM pg_stat_user_tables WHERE {LATELY}"  # noqa: S608 - ours
     assert [row[0] for row in await connection.fetch(vacuumed)] == ["query_cache"]
     assert await connection.fetchval(dead) == 0
-    assert await container.vacuum().vacuum() == JobResult()
+    assert await container.vacuum()() == JobResult()
 
 
 async def test_vacuum_skips_locked_tables_and_needs_a_session(
@@ -242,13 +242,13 @@ async def test_vacuum_skips_locked_tables_and_needs_a_session(
     await dead_rows(database_url, "query_cache", MIN_VACUUM_ROWS + 10)
     async with connection.transaction():
         await connection.execute("LOCK TABLE query_cache IN SHARE UPDATE EXCLUSIVE MODE")
-        work = await container.vacuum().vacuum()
+        work = await container.vacuum()()
     assert work == JobResult(0, note="locked by others, left for the next time: query_cache")
     settings = postgres_settings(database_url)
     pooled = settings.model_copy(
         update={"database": settings.database.model_copy(update={"pool_mode": PoolMode.TRANSACTION})}
     )
-    assert await PostgresVacuum(pooled).vacuum() == JobResult(note=NEEDS_SESSION_NOTE)
+    assert await vacuum_due_tables(pooled) == JobResult(note=NEEDS_SESSION_NOTE)
 
 
 # The commands.
