@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from shopassist import __version__
 from shopassist.api import pages
-from shopassist.api.error_handlers import add_error_handlers
+from shopassist.api.error_handlers import ERROR_HANDLERS
 from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
@@ -109,6 +109,7 @@ def create_app(
         description=DESCRIPTION,
         debug=False,
         lifespan=lifespan,
+        exception_handlers=ERROR_HANDLERS,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -121,7 +122,6 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     pages.add_docs(app)
-    add_error_handlers(app)
     app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
         app.add_middleware(health.StartupGuard, availability=container.availability())

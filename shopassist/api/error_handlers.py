@@ -2,16 +2,18 @@
 
 import json
 import traceback
+from collections.abc import Callable, Coroutine
 from functools import reduce
 from operator import or_
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from shopassist.api.dependencies import get_container
 from shopassist.errors import (
     AccountErasedError,
     AuthenticationError,
@@ -26,7 +28,6 @@ from shopassist.errors import (
     ShopAssistError,
     StorageUnavailableError,
 )
-from shopassist.metrics import RequestMetrics
 
 logger = structlog.get_logger(__name__)
 
@@ -104,61 +105,47 @@ def build_error_response(status: int, content: dict[str, Any], headers: dict[str
 
 def count_error(request: Request, error_type: str) -> None:
     """Count an error in the metrics."""
-    metrics: RequestMetrics = request.app.state.container.request_figures()
-    metrics.errors[error_type,] += 1
+    get_container(request).request_figures().errors[error_type,] += 1
 
 
-async def handle_domain_error(request: Request, error: Exception) -> Response:
-    """Render a `ShopAssistError`."""
-    if not isinstance(error, ShopAssistError):
-        raise TypeError
+async def handle_domain_error(request: Request, error: ShopAssistError) -> Response:
+    """Render an error of this product."""
     count_error(request, error.code)
     headers = {}
     if error.status == AuthenticationError.status:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.retryable:
-        headers["Retry-After"] = RETRY_AFTER_SECONDS
     if isinstance(error, RateLimitedError):
         headers["Retry-After"] = str(error.retry_after)
     elif error.retryable:
+        headers["Retry-After"] = RETRY_AFTER_SECONDS
         # Only at debug level, since an unavailable database is logged once and not for each request.
         logger.debug("request_refused", error_type=error.code)
-    return build_error_response(
-        error.status, {"detail": error.detail, "error_type": error.code, **error.extra}, headers
-    )
+    content = {"detail": error.detail, "error_type": error.code, **error.extra}
+    return build_error_response(error.status, content, headers)
 
 
-async def handle_validation_error(request: Request, error: Exception) -> Response:
+async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Render the faults of a request, without repeating its content."""
-    if not isinstance(error, RequestValidationError):
-        raise TypeError
     count_error(request, VALIDATION_ERROR_TYPE)
-    return build_validation_response(
-        [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors()]
-    )
+    return build_validation_response(*((list(e["loc"]), e["msg"], e["type"]) for e in error.errors()))
 
 
-def build_validation_response(problems: list[dict[str, Any]]) -> Response:
-    """Return the response to an invalid request."""
+def build_validation_response(*problems: tuple[list[str | int], str, str]) -> Response:
+    """Return the response to an invalid request; problems are places, messages and types."""
+    errors = [{"loc": place, "msg": message, "type": kind} for place, message, kind in problems]
     return build_error_response(
-        422, {"detail": "Validation error", "error_type": VALIDATION_ERROR_TYPE, "errors": problems}
+        422, {"detail": "Validation error", "error_type": VALIDATION_ERROR_TYPE, "errors": errors}
     )
 
 
-async def handle_http_error(request: Request, error: Exception) -> Response:
+async def handle_http_error(request: Request, error: HTTPException) -> Response:
     """Render errors of the framework, such as unknown routes and methods."""
-    if not isinstance(error, HTTPException):
-        raise TypeError
     if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - raised for an undecodable body
-        unreadable = {"loc": ["body"], "msg": "The body is no JSON in UTF-8", "type": "json_invalid"}
-        return build_error_response(
-            422, {"detail": "Validation error", "error_type": "validation_error", "errors": [unreadable]}
-        )
+        return build_validation_response((["body"], "The body is no JSON in UTF-8", "json_invalid"))
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
     count_error(request, error_type)
-    return build_error_response(
-        error.status_code, {"detail": str(error.detail), "error_type": error_type}, dict(error.headers or {})
-    )
+    content = {"detail": str(error.detail), "error_type": error_type}
+    return build_error_response(error.status_code, content, dict(error.headers or {}))
 
 
 async def handle_unexpected_error(request: Request, error: Exception) -> Response:
@@ -169,9 +156,9 @@ async def handle_unexpected_error(request: Request, error: Exception) -> Respons
     return build_error_response(500, {"detail": ShopAssistError.detail, "error_type": ShopAssistError.code})
 
 
-def add_error_handlers(app: FastAPI) -> None:
-    """Register the handlers of all errors in `app`."""
-    app.add_exception_handler(ShopAssistError, handle_domain_error)
-    app.add_exception_handler(RequestValidationError, handle_validation_error)
-    app.add_exception_handler(HTTPException, handle_http_error)
-    app.add_exception_handler(Exception, handle_unexpected_error)
+ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[Any, Any, Response]]] = {
+    ShopAssistError: handle_domain_error,
+    RequestValidationError: handle_validation_error,
+    HTTPException: handle_http_error,
+    Exception: handle_unexpected_error,
+}

@@ -1,7 +1,6 @@
 """Route class that serves plain requests without FastAPI's general dependency resolution."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any
 
@@ -15,37 +14,21 @@ RouteHandler = Callable[[Request], Coroutine[Any, Any, Response]]
 JSON_CONTENT_TYPE = b"application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class FastRoutePlan:
-    """The sources of an endpoint's arguments."""
-
-    takers: tuple[tuple[str, Callable[[Request], Awaitable[Any]]], ...]
-    request_name: str | None
-    body: tuple[str, type[BaseModel]] | None
-    special_headers: frozenset[bytes]
-
-
-def build_plan(dependant: Dependant) -> FastRoutePlan | None:
-    """Return the plan of an endpoint that can be served directly; None for others."""
-    takers = []
-    for dependency in dependant.dependencies:
-        if isinstance(dependency.call, SecurityBase) and dependency.name is None:
-            continue  # for OpenAPI only: `identify_caller` reads the headers
-        if dependency.name is None or not takes_only_request(dependency):
-            return None
-        takers.append((dependency.name, dependency.call))
-    body = None
-    if dependant.body_params:
-        [field, *more] = dependant.body_params
-        model = field.field_info.annotation
-        if more or not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-        body = (field.name, model)
+def is_plain(dependant: Dependant) -> bool:
+    """Return whether an endpoint takes only the request, dependencies of the request alone, headers and one model."""
     others = (dependant.path_params, dependant.query_params, dependant.cookie_params, dependant.response_param_name)
-    if any(others) or not iscoroutinefunction(dependant.call):
-        return None
-    headers = frozenset(field.alias.lower().encode() for field in dependant.header_params)
-    return FastRoutePlan(tuple(takers), dependant.request_param_name, body, headers)  # type: ignore[arg-type]
+    bodies = [field.field_info.annotation for field in dependant.body_params]
+    return (
+        not any(others)
+        and iscoroutinefunction(dependant.call)
+        and len(bodies) <= 1
+        and all(isinstance(model, type) and issubclass(model, BaseModel) for model in bodies)
+        and all(
+            # One without a name is for OpenAPI only: `identify_caller` reads the headers.
+            isinstance(part.call, SecurityBase) if part.name is None else takes_only_request(part)
+            for part in dependant.dependencies
+        )
+    )
 
 
 def takes_only_request(dependant: Dependant) -> bool:
@@ -63,27 +46,29 @@ class FastRoute(APIRoute):
     def get_route_handler(self) -> RouteHandler:
         """Return the handler of requests."""
         general = super().get_route_handler()
-        endpoint: Callable[..., Awaitable[Response]] = self.endpoint
-        plan = build_plan(self.dependant)
-        if plan is None:
+        if not is_plain(self.dependant):
             return general
-        takers, request_name, body, special_headers = plan.takers, plan.request_name, plan.body, plan.special_headers
+        endpoint: Callable[..., Awaitable[Response]] = self.endpoint
+        parts: list[tuple[str, Any]] = [(part.name, part.call) for part in self.dependant.dependencies if part.name]
+        bodies: list[tuple[str, Any]] = [(f.name, f.field_info.annotation) for f in self.dependant.body_params]
+        special_headers = {field.alias.lower().encode() for field in self.dependant.header_params}
+        request_name = self.dependant.request_param_name
 
         async def direct(request: Request) -> Response:
             headers = request.scope["headers"]
             if request.app.dependency_overrides or (special_headers and any(n in special_headers for n, _ in headers)):
                 return await general(request)
             values: dict[str, Any] = {}
-            if body is not None:
-                if [value for name, value in headers if name == b"content-type"] != [JSON_CONTENT_TYPE]:
+            for name, model in bodies:
+                if [value for header, value in headers if header == b"content-type"] != [JSON_CONTENT_TYPE]:
                     return await general(request)
                 try:
-                    values[body[0]] = body[1].__pydantic_validator__.validate_json(await request.body())
+                    values[name] = model.__pydantic_validator__.validate_json(await request.body())
                 except ValidationError:
                     return await general(request)
             if request_name is not None:
                 values[request_name] = request
-            for name, take in takers:
+            for name, take in parts:
                 values[name] = await take(request)
             return await endpoint(**values)
 

@@ -1,9 +1,16 @@
-"""Content negotiation and content security policy."""
+"""Content negotiation, stale data, and pages of rows with their `Link` header."""
 
 import base64
-import hashlib
-import re
-from typing import Any
+import binascii
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from shopassist.errors import InvalidInputError
+from shopassist.text import validate_text
+
+Row = TypeVar("Row")
 
 MAX_LANGUAGES = 10
 
@@ -54,19 +61,40 @@ STALE_RESPONSE: dict[str, Any] = {
 """Documentation of responses that may come from the replica."""
 
 
-DEFAULT_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-"""Policy of responses that are not pages: nothing may be loaded, run, submitted or framed."""
-
-CSP_DATA_IMAGES = "img-src 'self' data:"
-CSP_OWN_SERVER = "connect-src 'self'"
+MAX_ROW_ID = 2**63 - 1
+INVALID_CURSOR = "cursor is not one that this API gave out."
 
 
-def build_csp(page: str, *more: str) -> str:
-    """Return the policy that allows the inline scripts of `page` and the directives `more`."""
-    return "; ".join([DEFAULT_CSP, f"script-src {build_csp_hashes(page, 'script')}", *more])
+def encode_cursor(key: str) -> str:
+    """Return the cursor of the page after `key`."""
+    return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
 
-def build_csp_hashes(page: str, element: str) -> str:
-    """Return the hashes of all inline elements of that name, as a policy lists them."""
-    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(c.encode()).digest()).decode()}'" for c in contents)
+def decode_cursor(cursor: str | None) -> str | None:
+    """Return the key in a cursor. Raises `InvalidInputError` for a malformed one."""
+    if cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        return validate_text(raw.decode())
+    except (binascii.Error, ValueError):
+        raise InvalidInputError(INVALID_CURSOR) from None
+
+
+def decode_id_cursor(cursor: str | None) -> int | None:
+    """Return the row id in a cursor. Raises `InvalidInputError` for a malformed one."""
+    key = decode_cursor(cursor)
+    if key is None:
+        return None
+    if not (key.isascii() and key.isdecimal() and int(key) <= MAX_ROW_ID):
+        raise InvalidInputError(INVALID_CURSOR)
+    return int(key)
+
+
+def cut_page(rows: Sequence[Row], limit: int, request: Request, response: Response, key: str = "id") -> list[Row]:
+    """Return the first `limit` rows; if there are more, set the `Link` header of the page after the column `key`."""
+    page = list(rows[:limit])
+    if len(rows) > limit:
+        url = request.url.include_query_params(cursor=encode_cursor(str(getattr(page[-1], key))))
+        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return page

@@ -15,11 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.dependencies import get_peer_address
 from shopassist.api.error_handlers import build_validation_response, handle_domain_error
-from shopassist.api.headers import DEFAULT_CSP
 from shopassist.db.resilience import Freshness, limit_time, track_freshness
 from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
 from shopassist.identity.caller import ClientNetworks
-from shopassist.identity.rate_limits import WINDOW_SECONDS, Quota
+from shopassist.identity.rate_limits import WINDOW_SECONDS
 from shopassist.metrics import RequestMetrics
 from shopassist.tracing import describe_request, request_span
 
@@ -47,15 +46,9 @@ class AllowedHosts:
         hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
         if len(hosts) != 1:
             return False
-        name = strip_port(hosts[0])
+        [host] = hosts
+        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].removesuffix(".")
         return name in self.names or name.endswith(self.ends)
-
-
-def strip_port(host: str) -> str:
-    """Return the name, or the address without brackets, of a `Host` header."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].removesuffix(".")
 
 
 REQUEST_TIMEOUT_SECONDS = 45.0
@@ -124,18 +117,12 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=(), payment=(), usb=()"),
 ]
+DEFAULT_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""Policy of responses that are not pages: nothing may be loaded, run, submitted or framed."""
+
 DEFAULT_CSP_HEADER = (b"content-security-policy", DEFAULT_CSP.encode())
 HSTS_HEADER = (b"strict-transport-security", b"max-age=31536000")
 """One year; sent only over TLS, since clients must ignore it over plain HTTP (RFC 6797, section 7.2)."""
-
-
-def build_quota_headers(quota: Quota) -> list[tuple[bytes, bytes]]:
-    """Return the headers of a quota: Structured Fields (RFC 9651), each a list of one item."""
-    name = quota.name.encode()
-    return [
-        (b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, quota.limit, WINDOW_SECONDS)),
-        (b"ratelimit", b'"%b";r=%d;t=%d' % (name, quota.left, quota.seconds)),
-    ]
 
 
 class SecurityHeaders:
@@ -157,8 +144,10 @@ class SecurityHeaders:
                 if DEFAULT_CSP_HEADER[0] not in [name for name, _ in headers]:
                     headers.append(DEFAULT_CSP_HEADER)
                 quota = scope.get("quota")
-                if quota is not None and quota.used is not None:
-                    headers += build_quota_headers(quota.used)
+                if quota is not None and (used := quota.used) is not None:
+                    name = used.name.encode()  # Structured Fields (RFC 9651), each a list of one item
+                    headers.append((b"ratelimit-policy", b'"%b";q=%d;w=%d' % (name, used.limit, WINDOW_SECONDS)))
+                    headers.append((b"ratelimit", b'"%b";r=%d;t=%d' % (name, used.left, used.seconds)))
                 if scope["scheme"] == "https" or self.networks.is_behind_tls(get_peer_address(scope), scope["headers"]):
                     headers.append(HSTS_HEADER)
             await send(message)
@@ -206,12 +195,15 @@ class BodyLimit:
             await send_refusal(error, scope, receive, send)
             return
         if is_too_deep(body):
-            response = build_validation_response(
-                [{"loc": ["body"], "msg": f"must not be nested deeper than {MAX_JSON_DEPTH}", "type": "too_deep"}]
-            )
-            await response(scope, receive, send)
+            message = f"must not be nested deeper than {MAX_JSON_DEPTH}"
+            await build_validation_response((["body"], message, "too_deep"))(scope, receive, send)
             return
-        await self.app(scope, replay_body(body, receive), send)
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop() if messages else await receive()
+
+        await self.app(scope, replay, send)
 
 
 def parse_framing(scope: Scope) -> tuple[int | None, list[bytes]]:
@@ -233,34 +225,18 @@ def parse_framing(scope: Scope) -> tuple[int | None, list[bytes]]:
 
 async def read_body(receive: Receive, announced: int) -> bytes:
     """Return the body. Raises `BodyTooLargeError` as soon as the limit is exceeded, and `ClientDisconnect`."""
-    parts: list[bytes] = []
-    size, more = announced, True
+    body, more = bytearray(), True
     while more:
-        if size > MAX_BODY_BYTES:
+        if max(announced, len(body)) > MAX_BODY_BYTES:
             raise BodyTooLargeError
         message = await receive()
         if message["type"] != "http.request":
             raise ClientDisconnect
-        parts.append(message.get("body", b""))
-        size = sum(map(len, parts))
+        body += message.get("body", b"")
         more = message.get("more_body", False)
-    if size > MAX_BODY_BYTES:
+    if len(body) > MAX_BODY_BYTES:
         raise BodyTooLargeError
-    return b"".join(parts)
-
-
-def replay_body(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that gives the body that was read, and then further messages."""
-    is_replayed = False
-
-    async def receive_replayed() -> Message:
-        nonlocal is_replayed
-        if is_replayed:
-            return await receive()
-        is_replayed = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive_replayed
+    return bytes(body)
 
 
 async def send_refusal(error: ShopAssistError, scope: Scope, receive: Receive, send: Send) -> None:

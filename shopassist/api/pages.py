@@ -1,5 +1,8 @@
 """The page at `/` and the API documentation at `/docs`."""
 
+import base64
+import hashlib
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +15,25 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from shopassist import __version__
-from shopassist.api.headers import CSP_DATA_IMAGES, CSP_OWN_SERVER, build_csp, build_csp_hashes, is_preferred
+from shopassist.api.headers import is_preferred
+from shopassist.api.middleware import DEFAULT_CSP
 
 router = APIRouter(tags=["status"])
+
+CSP_DATA_IMAGES = "img-src 'self' data:"
+CSP_OWN_SERVER = "connect-src 'self'"
+
+
+def build_csp(page: str, *more: str) -> str:
+    """Return the policy that allows the inline scripts of `page` and the directives `more`."""
+    return "; ".join([DEFAULT_CSP, f"script-src {build_csp_hashes(page, 'script')}", *more])
+
+
+def build_csp_hashes(page: str, element: str) -> str:
+    """Return the hashes of all inline elements of that name, as a policy lists them."""
+    contents = re.findall(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)
+    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(c.encode()).digest()).decode()}'" for c in contents)
+
 
 PAGE = (files("shopassist") / "web" / "index.html").read_text(encoding="utf-8")
 PAGE_POLICY = build_csp(PAGE, f"style-src {build_csp_hashes(PAGE, 'style')}", CSP_OWN_SERVER, CSP_DATA_IMAGES)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 from shopassist.api.dependencies import REGISTERED_SECURITY, AdministratorDep, get_request_id, take_from_container
 from shopassist.api.error_handlers import ADMIN_ERRORS, document_errors
-from shopassist.api.pagination import cut_page, decode_id_cursor
+from shopassist.api.headers import cut_page, decode_id_cursor
 from shopassist.audit.models import READ_AUDIT, AccessReason, AdminAct, AuditRepositories
 from shopassist.db.ports import UnitOfWork
 from shopassist.text import USER_ID_LENGTH, validate_text

@@ -17,8 +17,7 @@ from shopassist.api.dependencies import (
     take_from_container,
 )
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, document_errors
-from shopassist.api.headers import STALE_RESPONSE, parse_languages
-from shopassist.api.pagination import cut_page, decode_cursor, decode_id_cursor
+from shopassist.api.headers import STALE_RESPONSE, cut_page, decode_cursor, decode_id_cursor, parse_languages
 from shopassist.audit.models import READ_CONSENTS, AccessReason, AdminAct
 from shopassist.audit.routes import admin_router
 from shopassist.consent.models import (

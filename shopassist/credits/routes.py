@@ -24,8 +24,7 @@ from shopassist.api.dependencies import (
 )
 from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, GUEST_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.api.fast_route import FastRoute, build_json_response
-from shopassist.api.headers import STALE_RESPONSE, is_preferred
-from shopassist.api.pagination import cut_page, decode_id_cursor
+from shopassist.api.headers import STALE_RESPONSE, cut_page, decode_id_cursor, is_preferred
 from shopassist.credits.models import (
     CreditAdjusted,
     CreditAdjustment,
