@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from containers import Container
-from shopassist.api.pagination import encode_cursor
+from shopassist.api.headers import encode_cursor
 from shopassist.audit.models import READ_AUDIT, AdminAct
 from shopassist.audit.routes import AuditQuery, read_entries
 from shopassist.consent.models import ConsentNotice, NoticePublication, canonicalize_locale
