@@ -24,7 +24,7 @@ from shopassist.assistant.answering.wording import (
     select_facts,
     to_product_criteria,
 )
-from shopassist.assistant.follow_ups import FollowUpReader
+from shopassist.assistant.follow_ups import read_follow_up
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, name_alternatives
 from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS, PRODUCT_LINES
 from shopassist.assistant.parsing.phrases import VocabularyIndex, is_model_name
@@ -64,8 +64,7 @@ class CatalogAssistant:
         self, catalog: Catalog, settings: AssistantSettings, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._catalog = catalog
-        self._currency = settings.market_currency
-        self._links = AffiliateLinks(settings.affiliate_tag, settings.affiliate_program)
+        self._settings = settings
         self._monotonic = monotonic
         self._names: VocabularyIndex | None = None
         self._names_until = 0.0
@@ -91,14 +90,14 @@ class CatalogAssistant:
         now = self._monotonic()
         if self._names is None or now >= self._names_until:
             vocabulary = await self._catalog.run(lambda work: work.catalog.get_vocabulary(), repeatable=True)
-            self._names = VocabularyIndex(vocabulary, self._currency)
+            self._names = VocabularyIndex(vocabulary, self._settings.market_currency)
             self._names_until = now + VOCABULARY_LIFETIME_SECONDS
         return self._names
 
     async def _parse_and_search(
         self, query: str, context: ConversationContext, names: VocabularyIndex
     ) -> tuple[ParsedQuestion, SearchResult]:
-        question = await FollowUpReader(names, self._find_shown).read_follow_up(context, query)
+        question = await read_follow_up(context, query, names, self._find_shown)
         if question.is_unanswerable:
             return question, SearchResult(question.criteria, [], is_truncated=False)
         return question, await self._find_products(question)
@@ -219,7 +218,7 @@ class CatalogAssistant:
             features=select_facts(product, criteria),
             pros=pros,
             cons=cons,
-            link=self._links.add_tag(product.link),
+            link=add_affiliate_tag(product.link, self._settings.affiliate_tag, self._settings.affiliate_program),
         )
 
 
@@ -230,44 +229,23 @@ def get_device_words(criteria: Criteria) -> frozenset[str] | None:
     return words if words & DEVICE_WORDS else None
 
 
-TAG_PARAMETERS = {"amazon": "tag", "flipkart": "affid"}
-"""The query parameter for the tag of each shop."""
-
-SHOP_BY_HOST = {
-    "amazon.in": "amazon",
-    "www.amazon.in": "amazon",
-    "amazon.com": "amazon",
-    "www.amazon.com": "amazon",
-    "flipkart.com": "flipkart",
-    "www.flipkart.com": "flipkart",
+TAGS_BY_HOST = {
+    **dict.fromkeys(("amazon.in", "www.amazon.in", "amazon.com", "www.amazon.com"), ("amazon", "tag")),
+    **dict.fromkeys(("flipkart.com", "www.flipkart.com"), ("flipkart", "affid")),
 }
-"""Exact host names: a look-alike such as `amazon.in.example` must never get the tag."""
+"""Shops and their query parameters for the tag, by exact host: `amazon.in.example` must never get the tag."""
 
 
-@dataclass(frozen=True, slots=True)
-class AffiliateLinks:
-    """Adds the affiliate tag to links. `program`: the shop that issued the tag (`amazon`, `flipkart`), or `all`."""
-
-    tag: str | None
-    program: str = "amazon"
-
-    def add_tag(self, link: str) -> str:
-        """Return a link with the tag if it leads to a shop of the programme, else unchanged."""
-        parameter = self._find_parameter(link)
-        if not self.tag or parameter is None:
-            return link
+def add_affiliate_tag(link: str, tag: str | None, program: str = "amazon") -> str:
+    """Return a link with the tag if it leads to a shop of `program` (`amazon`, `flipkart` or `all`), else unchanged."""
+    try:
         parts = urlsplit(link)
-        kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0].lower() != parameter]
-        query = "&".join([*kept, f"{parameter}={quote(self.tag, safe='')}"])
-        return urlunsplit((parts.scheme, parts.netloc, parts.path, query, parts.fragment))
-
-    def _find_parameter(self, link: str) -> str | None:
-        try:
-            parts = urlsplit(link)
-        except ValueError:
-            return None
-        # Compare the whole authority, so that credentials, ports and backslashes are never taken for a shop.
-        known = parts.scheme == "https" and parts.netloc.isascii()
-        shop = SHOP_BY_HOST.get(parts.netloc.lower()) if known else None
-        wanted = self.program.strip().lower()
-        return TAG_PARAMETERS[shop] if shop is not None and wanted in {shop, "all"} else None
+    except ValueError:
+        return link
+    # Compare the whole authority, so that credentials, ports and backslashes are never taken for a shop.
+    shop, parameter = TAGS_BY_HOST.get(parts.netloc.lower(), (None, ""))
+    is_known = shop is not None and parts.scheme == "https" and parts.netloc.isascii()
+    if not tag or not is_known or program.strip().lower() not in {shop, "all"}:
+        return link
+    kept = [pair for pair in parts.query.split("&") if pair and pair.partition("=")[0].lower() != parameter]
+    return urlunsplit(parts._replace(query="&".join([*kept, f"{parameter}={quote(tag, safe='')}"])))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, parse_question
@@ -153,54 +153,54 @@ def _merge_price(old: Criteria, fresh: Criteria) -> dict[str, object]:
     return {"price_min": low, "price_max": high, "currency": fresh.currency}
 
 
-@dataclass(frozen=True, slots=True)
-class FollowUpReader:
-    """Reads a question after earlier ones; `find_shown` finds the products that an earlier question recommended."""
+FindShown = Callable[[ParsedQuestion], Awaitable[list[Product]]]
+"""Finds the products that an earlier question recommended."""
 
-    names: VocabularyIndex
-    find_shown: Callable[[ParsedQuestion], Awaitable[list[Product]]]
 
-    async def read_follow_up(self, context: ConversationContext, question: str) -> ParsedQuestion:
-        """Parse a question as a continuation of the conversation."""
-        state: ParsedQuestion | None = None
-        if context.last_product_criteria is not None:
-            state = restore_question(context.last_product_criteria, self.names)
-        else:
-            texts = [message.text for message in context.messages if message.sender == "user"]
-            if not texts and context.last_query:
-                texts = [context.last_query]
-            for text in texts[-MAX_EARLIER_QUESTIONS:]:
-                parsed = await self._read_next(state, text)
-                state = parsed if parsed.is_understood or _has_model_term(parsed.criteria) else state
-        return await self._read_next(state, question)
+async def read_follow_up(
+    context: ConversationContext, question: str, names: VocabularyIndex, find_shown: FindShown
+) -> ParsedQuestion:
+    """Parse a question as a continuation of the conversation."""
+    state: ParsedQuestion | None = None
+    if context.last_product_criteria is not None:
+        state = restore_question(context.last_product_criteria, names)
+    else:
+        texts = [message.text for message in context.messages if message.sender == "user"]
+        if not texts and context.last_query:
+            texts = [context.last_query]
+        for text in texts[-MAX_EARLIER_QUESTIONS:]:
+            parsed = await _read_next(state, text, names, find_shown)
+            state = parsed if parsed.is_understood or _has_model_term(parsed.criteria) else state
+    return await _read_next(state, question, names, find_shown)
 
-    async def _read_next(self, before: ParsedQuestion | None, text: str) -> ParsedQuestion:
-        new = parse_question(text, self.names)
-        if before is None:
-            return new
-        plain = remove_comparisons(new.text)
-        if plain != new.text:
-            new = replace(parse_question(plain, self.names), text=new.text)
-        if not _is_follow_up(new):
-            return new
-        shown = await self.find_shown(before) if is_comparison(new.text) else []
-        excluded: ProductKeys = frozenset()
-        if asks_for_others(new.text):
-            excluded = before.excluded_products | {product.key for product in shown}
-        named = new.noun or new.criteria.brands or _has_model_term(new.criteria)
-        alternatives = () if named else before.alternatives
-        follow = [replace(before, criteria=one) for one in (before.criteria, *alternatives)]
-        criteria, *others = [
-            apply_comparison(merge_criteria(one, new), new.criteria, shown, new.text) for one in follow
-        ]
-        return replace(
-            new,
-            criteria=criteria,
-            alternatives=tuple(others) or new.alternatives,
-            noun=new.noun or before.noun,
-            droppable_terms=before.droppable_terms | new.droppable_terms,
-            excluded_products=excluded,
-        )
+
+async def _read_next(
+    before: ParsedQuestion | None, text: str, names: VocabularyIndex, find_shown: FindShown
+) -> ParsedQuestion:
+    new = parse_question(text, names)
+    if before is None:
+        return new
+    plain = remove_comparisons(new.text)
+    if plain != new.text:
+        new = replace(parse_question(plain, names), text=new.text)
+    if not _is_follow_up(new):
+        return new
+    shown = await find_shown(before) if is_comparison(new.text) else []
+    excluded: ProductKeys = frozenset()
+    if asks_for_others(new.text):
+        excluded = before.excluded_products | {product.key for product in shown}
+    named = new.noun or new.criteria.brands or _has_model_term(new.criteria)
+    alternatives = () if named else before.alternatives
+    follow = [replace(before, criteria=one) for one in (before.criteria, *alternatives)]
+    criteria, *others = [apply_comparison(merge_criteria(one, new), new.criteria, shown, new.text) for one in follow]
+    return replace(
+        new,
+        criteria=criteria,
+        alternatives=tuple(others) or new.alternatives,
+        noun=new.noun or before.noun,
+        droppable_terms=before.droppable_terms | new.droppable_terms,
+        excluded_products=excluded,
+    )
 
 
 def restore_question(sent: ProductCriteria, names: VocabularyIndex) -> ParsedQuestion:

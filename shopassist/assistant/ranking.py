@@ -125,14 +125,9 @@ def _title_match(product: Product, criteria: Criteria) -> float:
 
 def _move_variants_back(products: Sequence[Product]) -> list[Product]:
     """Move all but the first variant of each model to the end."""
-    seen: set[str] = set()
-    first: list[Product] = []
-    rest: list[Product] = []
-    for product in products:
-        model = VARIANT_SUFFIX.sub("", product.title).casefold()
-        (rest if model in seen else first).append(product)
-        seen.add(model)
-    return [*first, *rest]
+    first = {VARIANT_SUFFIX.sub("", product.title).casefold(): id(product) for product in reversed(products)}
+    kept = frozenset(first.values())
+    return sorted(products, key=lambda product: id(product) not in kept)
 
 
 _UNAMBIGUOUS_ACCESSORY_WORDS = ACCESSORY_WORDS - {"part", "button", "remote", "stylus", "accessory"}

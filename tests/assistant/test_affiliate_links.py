@@ -2,7 +2,7 @@
 
 import pytest
 
-from shopassist.assistant.assistant import AffiliateLinks
+from shopassist.assistant.assistant import add_affiliate_tag
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from shopassist.assistant.assistant import AffiliateLinks
 )
 def test_amazon_links_get_the_tag(link: str, marked: str) -> None:
     """A link to the shop gets the tag instead of another one and keeps the rest of its query."""
-    assert AffiliateLinks("shop-21").add_tag(link) == marked
+    assert add_affiliate_tag(link, "shop-21") == marked
 
 
 @pytest.mark.parametrize(
@@ -49,19 +49,19 @@ def test_amazon_links_get_the_tag(link: str, marked: str) -> None:
 )
 def test_other_links_are_unchanged(link: str) -> None:
     """Look-alikes, other schemes and shops of other programmes never get the tag."""
-    assert AffiliateLinks("shop-21").add_tag(link) == link
+    assert add_affiliate_tag(link, "shop-21") == link
 
 
 def test_program_chooses_the_shop() -> None:
     """The tag of Flipkart is added only to its links; `all` means both shops."""
     flipkart, amazon = "https://www.flipkart.com/p/1?pid=2&affid=x", "https://www.amazon.in/dp/1"
-    assert AffiliateLinks("me", "flipkart").add_tag(flipkart) == "https://www.flipkart.com/p/1?pid=2&affid=me"
-    assert AffiliateLinks("me", "flipkart").add_tag(amazon) == amazon
-    assert AffiliateLinks("me", "ALL").add_tag(amazon) == f"{amazon}?tag=me"
-    assert AffiliateLinks("me", "unknown").add_tag(amazon) == amazon
+    assert add_affiliate_tag(flipkart, "me", "flipkart") == "https://www.flipkart.com/p/1?pid=2&affid=me"
+    assert add_affiliate_tag(amazon, "me", "flipkart") == amazon
+    assert add_affiliate_tag(amazon, "me", "ALL") == f"{amazon}?tag=me"
+    assert add_affiliate_tag(amazon, "me", "unknown") == amazon
 
 
 def test_tag_is_escaped() -> None:
     """A tag cannot add parameters; without a tag links are unchanged."""
-    assert AffiliateLinks("a&b=c").add_tag("https://amazon.in/x") == "https://amazon.in/x?tag=a%26b%3Dc"
-    assert AffiliateLinks(None).add_tag("https://amazon.in/x") == "https://amazon.in/x"
+    assert add_affiliate_tag("https://amazon.in/x", "a&b=c") == "https://amazon.in/x?tag=a%26b%3Dc"
+    assert add_affiliate_tag("https://amazon.in/x", None) == "https://amazon.in/x"

@@ -1,5 +1,6 @@
 """Tokens of a question, the names that the catalogue knows, and the phrases that the tokens form."""
 
+import itertools
 import re
 import unicodedata
 from collections import defaultdict
@@ -19,7 +20,7 @@ NUMBER_PLACEHOLDER = f" {NUMBER_MARK} "
 PHRASE_PLACEHOLDER = " · "
 
 MAX_QUESTION_LENGTH = 2000
-APOSTROPHE = "\N{RIGHT SINGLE QUOTATION MARK}"
+_PLAIN_QUOTES = str.maketrans({"″": '"', "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _PUNCTUATION = re.compile(r"[.,;:?!()\[\]{}\"“”]")
 
 
@@ -40,9 +41,7 @@ class Token:
 
 def normalise_question(question: str) -> str:
     """Return a question in lower case, without accents, with plain quotes and single spaces, cut to 2,000 letters."""
-    plain = unicodedata.normalize(
-        "NFKD", question[:MAX_QUESTION_LENGTH].replace("″", '"').replace(APOSTROPHE, "'")
-    ).casefold()
+    plain = unicodedata.normalize("NFKD", question[:MAX_QUESTION_LENGTH].translate(_PLAIN_QUOTES)).casefold()
     bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
     return " ".join(bare.replace(NUMBER_MARK, " ").split())[:MAX_QUESTION_LENGTH]
 
@@ -54,13 +53,11 @@ def _tokenise(text: str) -> list[Token]:
     end = 0
     for match in WORD.finditer(text):
         between = text[end : match.start()]
-        joined = bool(tokens) and between.strip(" -/&+") == ""
-        beside_blank = (
-            between.rstrip(" ").endswith(NUMBER_MARK) or text[match.end() : match.end() + 2].lstrip(" ") == NUMBER_MARK
-        )
-        punctuated = bool(_PUNCTUATION.search(between))
-        tokens += [Token(word, match[0], joined, punctuated, beside_blank) for word in words_of(match[0])]
         end = match.end()
+        joined = bool(tokens) and between.strip(" -/&+") == ""
+        beside_number = between.rstrip(" ").endswith(NUMBER_MARK) or text[end : end + 2].lstrip(" ") == NUMBER_MARK
+        punctuated = bool(_PUNCTUATION.search(between))
+        tokens += [Token(word, match[0], joined, punctuated, beside_number) for word in words_of(match[0])]
     return tokens
 
 
@@ -75,15 +72,10 @@ class PhraseTable(Generic[T]):
     def match_at(self, tokens: Sequence[Token], place: int) -> tuple[int, T] | None:
         """Return the length of the longest phrase that starts at `place`, and its value."""
         words = [tokens[place].word]
-        for token in tokens[place + 1 : place + self._longest]:
-            if not token.is_adjacent:
-                break
-            words.append(token.word)
-        for length in range(len(words), 0, -1):
-            value = self._table.get(tuple(words[:length]))
-            if value is not None:
-                return length, value
-        return None
+        following = itertools.takewhile(lambda token: token.is_adjacent, tokens[place + 1 : place + self._longest])
+        words += [token.word for token in following]
+        lengths = range(len(words), 0, -1)
+        return next(((n, self._table[key]) for n in lengths if (key := tuple(words[:n])) in self._table), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +264,8 @@ def _find_spaced_brand(tokens: Sequence[Token], place: int, names: VocabularyInd
 
 MAX_UNKNOWN_WORDS = 3
 EXCLUSION_JOINERS = frozenset({"or", "and", "nor"})
+SILENT_WORDS = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES | {NEGATION_MARKER}
+"""Words that end an exclusion."""
 
 
 def _extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], dict[str, object]]:
@@ -315,22 +309,15 @@ def _read_excluded(phrases: list[Phrase], place: int, excluded: list[list[Phrase
 
 def _count_excluded_phrases(phrases: list[Phrase], place: int) -> int:
     """Return how many phrases from `place` on are one excluded item: one known phrase, or several unknown words."""
-    if place >= len(phrases) or _ends_exclusion(phrases[place]):
-        return 0
-    if not phrases[place].is_unknown:
-        return 1
-    length = 1
-    while place + length < len(phrases) and length < MAX_UNKNOWN_WORDS:
-        following = phrases[place + length]
-        if not following.is_adjacent or not following.is_unknown or _ends_exclusion(following):
+    length = 0
+    for phrase in phrases[place : place + MAX_UNKNOWN_WORDS]:
+        is_silent = phrase.is_unknown and phrase.word in SILENT_WORDS
+        if is_silent or (length and not phrase.is_adjacent):
             break
+        if not phrase.is_unknown:
+            return max(length, 1)
         length += 1
     return length
-
-
-def _ends_exclusion(phrase: Phrase) -> bool:
-    silent = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES
-    return phrase.is_unknown and (phrase.word in silent or phrase.word == NEGATION_MARKER)
 
 
 def _build_exclusions(items: list[list[Phrase]]) -> dict[str, object]:

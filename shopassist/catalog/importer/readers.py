@@ -6,7 +6,7 @@ import io
 import json
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
@@ -53,30 +53,22 @@ class CatalogFile:
         readers: dict[str, Callable[[IO[bytes]], Iterator[FileRow]]]
         readers = {"csv": _read_csv, "jsonl": _read_json_lines, "json": _read_json}
         with self._open() as (file, content):
-            rows = readers[self.format](content)
-            while (row := self._next(rows)) is not None:
-                self.bytes_read = min(file.tell(), self.size)
-                yield row
+            try:
+                for row in readers[self.format](content):
+                    self.bytes_read = min(file.tell(), self.size)
+                    yield row
+            except EOFError:
+                self._raise_damaged("is cut off: its compressed data ends early")
+            except (gzip.BadGzipFile, zlib.error):
+                self._raise_damaged("is damaged: its compressed data cannot be read further")
+            except OSError as error:
+                self._raise_damaged(f"cannot be read further: {error.strerror}")
 
     @contextmanager
     def _open(self) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         """Yield the file and its uncompressed content."""
-        with self.path.open("rb") as file:
-            if not self.compressed:
-                yield file, file
-                return
-            with gzip.open(file) as content:
-                yield file, cast("IO[bytes]", content)
-
-    def _next(self, rows: Iterator[FileRow]) -> FileRow | None:
-        try:
-            return next(rows, None)
-        except EOFError:
-            self._raise_damaged("is cut off: its compressed data ends early")
-        except (gzip.BadGzipFile, zlib.error):
-            self._raise_damaged("is damaged: its compressed data cannot be read further")
-        except OSError as error:
-            self._raise_damaged(f"cannot be read further: {error.strerror}")
+        with self.path.open("rb") as file, gzip.open(file) if self.compressed else nullcontext(file) as content:
+            yield file, cast("IO[bytes]", content)
 
     def _raise_damaged(self, what: str) -> NoReturn:
         raise InvalidInputError(f"{self.path} {what}.")
