@@ -6,30 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from shopassist.assistant.answering.near_misses import (
-    Catalog,
-    apply_corrections,
-    correct_context,
-    describe_misses,
-    find_corrections,
-    find_near_misses,
-    find_unknown_terms,
-    merge_near_misses,
-    search_catalog,
-)
+from shopassist.assistant.answering import near_misses, wording
+from shopassist.assistant.answering.near_misses import Catalog, find_unknown_terms
 from shopassist.assistant.answering.summary import OFF_TOPIC_ANSWER, SummaryInput, build_empty_summary, build_summary
-from shopassist.assistant.answering.wording import (
-    ProductComparison,
-    describe_price_age,
-    select_facts,
-    to_product_criteria,
-)
 from shopassist.assistant.follow_ups import read_follow_up
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, name_alternatives
-from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS, PRODUCT_LINES
 from shopassist.assistant.parsing.phrases import VocabularyIndex, is_model_name
-from shopassist.assistant.ranking import is_accessory, is_keyword_search, rank_products
-from shopassist.catalog.models import Criteria, Product, SortOrder, words_of
+from shopassist.assistant.ranking import get_device_words, is_accessory, is_keyword_search, rank_products
+from shopassist.catalog.models import Criteria, Product, SortOrder
 from shopassist.query.models import Answer, ConversationContext, NearMiss, Recommendation
 from shopassist.settings import AssistantSettings
 
@@ -38,10 +22,6 @@ MAX_RECOMMENDATIONS = 3
 VOCABULARY_LIFETIME_SECONDS = 60
 # Each droppable term costs one search before it is dropped.
 MAX_DROPPABLE_TERMS = 4
-
-DEVICE_WORDS = PRODUCT_LINES | {
-    word for phrases in DEVICE_NOUNS.values() for phrase in phrases for word in words_of(phrase)[-1:]
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +55,9 @@ class CatalogAssistant:
         question, result = await self._parse_and_search(query, context, names)
         note = ""
         if not result.products and not question.is_unanswerable:
-            corrections = await find_corrections(self._catalog, question.criteria, names)
+            corrections = await near_misses.find_corrections(self._catalog, question.criteria, names)
             if corrections:
-                query, context = apply_corrections(query, corrections), correct_context(context, corrections)
+                query, context = near_misses.correct_spelling(query, context, corrections)
                 question, result = await self._parse_and_search(query, context, names)
                 note = f"I read {' and '.join(f'“{written}” as {meant}' for written, meant in corrections.items())}."
         if result.products:
@@ -133,7 +113,7 @@ class CatalogAssistant:
         nouns = tuple(feature.name for feature in criteria.features[:1]) if not criteria.categories else ()
         preferences = (*criteria.preferences, *nouns)
         wanted = criteria.model_copy(update={"preferences": preferences})
-        products = await search_catalog(self._catalog, wanted, MAX_CANDIDATES)
+        products = await near_misses.search_catalog(self._catalog, wanted, MAX_CANDIDATES)
         device_words = get_device_words(criteria)
         fitting = [
             product
@@ -170,7 +150,7 @@ class CatalogAssistant:
     ) -> Answer:
         criteria, fitting = result.criteria, result.products
         best = fitting[:MAX_RECOMMENDATIONS]
-        comparison = ProductComparison(fitting, best, criteria)
+        comparison = wording.ProductComparison(fitting, best, criteria)
         recommendations = [
             self._build_recommendation(p, criteria, comparison.list_pros(p), comparison.list_cons(p)) for p in best
         ]
@@ -180,29 +160,29 @@ class CatalogAssistant:
         return Answer(
             products=recommendations,
             recommendations_summary=build_summary(understood, best, recommendations, count),
-            criteria=to_product_criteria(criteria, question.noun_text, names),
+            criteria=wording.to_product_criteria(criteria, question.noun_text, names),
         )
 
     async def _build_empty_answer(self, question: ParsedQuestion, names: VocabularyIndex, note: str) -> Answer:
         searched = question.alternatives or (question.criteria,)
-        results = [await find_near_misses(self._catalog, one, names, get_device_words(one)) for one in searched]
+        results = [await near_misses.find_near_misses(self._catalog, one, names) for one in searched]
         rows = ([(product, one) for product in near.products] for one, near in zip(searched, results, strict=True))
         turns = [pair for turn in itertools.zip_longest(*rows) for pair in turn if pair is not None]
-        near_misses = [
+        nearest = [
             # Pros compare with products that fit, so a near miss has none.
             NearMiss(
-                **self._build_recommendation(product, one, [], describe_price_age(product)).model_dump(),
-                misses=describe_misses(product, one, names),
+                **self._build_recommendation(product, one, [], wording.describe_price_age(product)).model_dump(),
+                misses=near_misses.describe_misses(product, one, names),
             )
             for product, one in turns
             # Products that meet everything were shown before.
             if product.price is not None and product.currency and one.find_unmet(product)
         ][:MAX_RECOMMENDATIONS]
-        near = results[0] if len(results) == 1 else merge_near_misses(results)
+        near = results[0] if len(results) == 1 else near_misses.merge_near_misses(results)
         return Answer(
             recommendations_summary=build_empty_summary(SummaryInput(question, question.criteria, names, note), near),
-            near_misses=near_misses,
-            criteria=to_product_criteria(question.criteria, question.noun_text, names),
+            near_misses=nearest,
+            criteria=wording.to_product_criteria(question.criteria, question.noun_text, names),
         )
 
     def _build_recommendation(
@@ -215,18 +195,11 @@ class CatalogAssistant:
             price=float(product.price),
             currency=product.currency,
             rating=float(product.rating) if product.rating is not None else None,
-            features=select_facts(product, criteria),
+            features=wording.select_facts(product, criteria),
             pros=pros,
             cons=cons,
             link=add_affiliate_tag(product.link, self._settings.affiliate_tag, self._settings.affiliate_program),
         )
-
-
-def get_device_words(criteria: Criteria) -> frozenset[str] | None:
-    """Return the words of a question for a device, which excludes accessories; None for other questions."""
-    named = [*criteria.categories, *criteria.terms, *(w for f in criteria.features for w in f.wordings)]
-    words = frozenset(words_of(" ".join(named)))
-    return words if words & DEVICE_WORDS else None
 
 
 TAGS_BY_HOST = {

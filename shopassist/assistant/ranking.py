@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
-from shopassist.assistant.parsing.lexicon import ACCESSORY_WORDS
+from shopassist.assistant.parsing.lexicon import ACCESSORY_WORDS, DEVICE_NOUNS, PRODUCT_LINES
 from shopassist.catalog.attributes import PREFERENCES, RANKED_KEYS
 from shopassist.catalog.models import Criteria, Product, SortOrder, words_of
 
@@ -130,7 +130,17 @@ def _move_variants_back(products: Sequence[Product]) -> list[Product]:
     return sorted(products, key=lambda product: id(product) not in kept)
 
 
+DEVICE_WORDS = PRODUCT_LINES | {
+    word for phrases in DEVICE_NOUNS.values() for phrase in phrases for word in words_of(phrase)[-1:]
+}
 _UNAMBIGUOUS_ACCESSORY_WORDS = ACCESSORY_WORDS - {"part", "button", "remote", "stylus", "accessory"}
+
+
+def get_device_words(criteria: Criteria) -> frozenset[str] | None:
+    """Return the words of a question for a device, which excludes accessories; None for other questions."""
+    named = [*criteria.categories, *criteria.terms, *(w for f in criteria.features for w in f.wordings)]
+    words = frozenset(words_of(" ".join(named)))
+    return words if words & DEVICE_WORDS else None
 
 
 def is_accessory(product: Product, device_words: frozenset[str] | None) -> bool:

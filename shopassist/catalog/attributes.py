@@ -38,11 +38,8 @@ BIGGER_BATTERY = r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery
 _STORAGE = r"(?:storage|ssd|nvme|rom|hdd|emmc|internal|hard[ -]?(?:disk|drive)|memory card|pen[ -]?drive)"
 
 ATTRIBUTES = (
-    Attribute(
-        "network", "{}", icecat=(IcecatSource("mobile_network_generation", read=read_value, replaced=True),)
-    ),
-    Attribute(
-        "ram_gb", "{} GB RAM", "GB RAM",
+    Attribute("network", "{}", icecat=(IcecatSource("mobile_network_generation", read=read_value, replaced=True),)),
+    Attribute("ram_gb", "{} GB RAM", "GB RAM",
         units=(
             Unit("ram", r"gb ?\+?(?: of)?(?: (?:ddr\w{1,3}|lpddr\w{1,3}|unified))? ?(?:ram|memory(?! card))",
                  qualified=True),
@@ -58,12 +55,10 @@ ATTRIBUTES = (
             IcecatSource("ram_capacity internal_memory", frozenset({"tablets"})),
         ),
     ),
-    Attribute(
-        "storage_gb", "{} GB storage", "GB storage", large=(1000, "{} TB storage"),
+    Attribute("storage_gb", "{} GB storage", "GB storage", large=(1000, "{} TB storage"),
         units=(
             Unit("storage_tb", r"tb(?: of)?(?![a-z])", qualified=True, factor=Decimal(1000), base="storage"),
-            Unit("storage",
-                 rf"gb(?: of)?(?= ?(?:internal |nvme |sata |portable |external ){{0,2}}{_STORAGE}(?![a-z]))",
+            Unit("storage", rf"gb(?: of)?(?= ?(?:internal |nvme |sata |portable |external ){{0,2}}{_STORAGE}(?![a-z]))",
                  qualified=True),
             GB,
         ),
@@ -77,20 +72,17 @@ ATTRIBUTES = (
             IcecatSource("ssd_capacity hdd_capacity capacity", frozenset({"storage"})),
         ),
     ),
-    Attribute(
-        "battery_mah", "{} mAh battery", "mAh", units=(MAH,), subject="mah", subject_pattern="battery",
+    Attribute("battery_mah", "{} mAh battery", "mAh", units=(MAH,), subject="mah", subject_pattern="battery",
         max_bare=30_000, bare_minimum_only=True, filler="battery", words="battery",
         comparison=Comparison(3, "Largest battery", "{} mAh less battery"), ranked=True, preferences="battery",
         follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=1),),
         icecat=(IcecatSource("battery_capacity", WITH_SCREEN | {"power banks"}),),
     ),
-    Attribute(
-        "capacity_mah", "{} mAh", "mAh", units=(MAH,), kinds=frozenset({"power banks"}), in_other_kinds=False,
+    Attribute("capacity_mah", "{} mAh", "mAh", units=(MAH,), kinds=frozenset({"power banks"}), in_other_kinds=False,
         comparison=Comparison(4, "Largest capacity", "{} mAh less capacity"), ranked=True, preferences="battery",
         follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=3),),
     ),
-    Attribute(
-        "main_camera_mp", "{} MP main camera", "MP camera",
+    Attribute("main_camera_mp", "{} MP main camera", "MP camera",
         units=(Unit("mp", r"(?:mp|megapixels?)(?: (?:main |rear |back |primary )?camera)?(?![a-z])"),),
         subject="mp", subject_pattern="camera", max_bare=300, words="camera",
         comparison=Comparison(6, "Highest camera resolution", "{} MP less camera resolution"), ranked=True,
@@ -98,12 +90,10 @@ ATTRIBUTES = (
         follow_ups=(FollowUp(r"\b(?:better|higher)\s(?:resolution )?camera\b", 1, rank=4),),
         icecat=(IcecatSource("rear_camera_resolution_numeric megapixel total_megapixels", WITH_CAMERA),),
     ),
-    Attribute(
-        "screen_inches", "{}-inch display", "inches", qualifiers=("display_type", "panel"),
+    Attribute("screen_inches", "{}-inch display", "inches", qualifiers=("display_type", "panel"),
         qualified_fact="{}-inch {} display",
         units=(
-            Unit("inches",
-                 r"(?:inch(?:es)?|in(?=[ -](?:screen|display|tv|monitor|laptop|tablet))|''|\"|”|″)(?![a-z])"),
+            Unit("inches", r"(?:inch(?:es)?|in(?=[ -](?:screen|display|tv|monitor|laptop|tablet))|''|\"|”|″)(?![a-z])"),
             Unit("cm", r"(?:cm|cms|centimet(?:re|er)s?)(?![a-z])", factor=Decimal("0.3937"), base="inches"),
         ),
         subject="inches", subject_pattern="screen|display", max_bare=120, words="display screen", bare=near_screen_size,
@@ -115,8 +105,7 @@ ATTRIBUTES = (
         icecat=(IcecatSource("display_diagonal", WITH_SCREEN | COMPUTERS, in_title=DIAGONAL_IN_TITLE),),
     ),
     Attribute("processor", "{}", icecat=(IcecatSource("processor_family processor_model", read=read_text),)),
-    Attribute(
-        "refresh_rate_hz", "{} Hz refresh rate", "Hz", units=(Unit("hz", r"(?:hz|hertz)(?![a-z])"),),
+    Attribute("refresh_rate_hz", "{} Hz refresh rate", "Hz", units=(Unit("hz", r"(?:hz|hertz)(?![a-z])"),),
         subject="hz", subject_pattern="refresh rate", max_bare=500, words="refresh rate",
         comparison=Comparison(7, "Highest refresh rate", "{} Hz lower refresh rate"), ranked=True,
         preferences="gaming", icecat=(IcecatSource("maximum_refresh_rate", WITH_SCREEN),),
@@ -131,18 +120,14 @@ ATTRIBUTES = (
         comparison=Comparison(5, "Longest battery life", "{} hours less battery life"), ranked=True,
         preferences="battery", follow_ups=(FollowUp(BIGGER_BATTERY, 1, rank=2),),
     ),
-    Attribute(
-        "output_watts", "{} W sound", "W", units=(WATTS,),
+    Attribute("output_watts", "{} W sound", "W", units=(WATTS,),
         comparison=Comparison(9, "Most powerful sound", "{} W less sound"), ranked=True, preferences="powerful loud",
     ),
     Attribute("power_watts", "{} W", "W", units=(WATTS,), kinds=frozenset({"air fryers"}), in_other_kinds=False),
-    Attribute(
-        "capacity_litres", "{} litres", "litres", units=(Unit("litres", r"(?:litres?|liters?|ltr)(?![a-z])"),),
+    Attribute("capacity_litres", "{} litres", "litres", units=(Unit("litres", r"(?:litres?|liters?|ltr)(?![a-z])"),),
         comparison=Comparison(10, "Largest capacity", "{} litres less capacity"),
     ),
-    Attribute(
-        "resolution", "{} pixels", icecat=(IcecatSource("display_resolution", WITH_SCREEN, read_value),)
-    ),
+    Attribute("resolution", "{} pixels", icecat=(IcecatSource("display_resolution", WITH_SCREEN, read_value),)),
     Attribute("water_resistance", "{} water resistance"),
     Attribute(
         "graphics", "{}",  # its unit has no `limit`: it is recognised only to tell graphics memory from other memory
@@ -152,16 +137,14 @@ ATTRIBUTES = (
     Attribute("connection", "{}", capitalised=True),
     Attribute("bluetooth", "Bluetooth {}"),
     Attribute("wi_fi", "{}"),
-    Attribute(
-        "front_camera_mp", "{} MP front camera", "MP front camera",
+    Attribute("front_camera_mp", "{} MP front camera", "MP front camera",
         units=(Unit("front_mp", r"(?:mp|megapixels?) (?:front|selfie)(?: camera)?(?![a-z])", qualified=True),),
         preferences="selfie",
     ),
-    Attribute(
-        "operating_system", "{}", icecat=(IcecatSource("operating_system_installed", read=read_text, replaced=True),)
+    Attribute("operating_system", "{}",
+        icecat=(IcecatSource("operating_system_installed", read=read_text, replaced=True),),
     ),
-    Attribute(
-        "weight_g", "{} g", "grams", large=(1000, "{} kg"),
+    Attribute("weight_g", "{} g", "grams", large=(1000, "{} kg"),
         units=(
             Unit("kilograms", r"(?:kg|kgs|kilos?|kilograms?)(?![a-z])", factor=Decimal(1000), base="grams"),
             Unit("grams", r"(?:g|gms?|grams?)(?![a-z])"),
@@ -170,20 +153,17 @@ ATTRIBUTES = (
         preferences_less="light lightweight compact", follow_ups=(FollowUp(r"\blighter\b", -1, rank=9),),
         icecat=(IcecatSource("weight", replaced=True),),
     ),
-    Attribute(
-        "read_speed_mb_s", "{} MB/s read speed",
+    Attribute("read_speed_mb_s", "{} MB/s read speed",
         comparison=Comparison(11, "Fastest reading", "{} MB/s slower reading"),
     ),
-    Attribute(
-        "rating", limit="stars", column=True, unknown="rating is not known",
+    Attribute("rating", limit="stars", column=True, unknown="rating is not known",
         units=(
             Unit("rating", r"(?:out of 5|/ ?5|stars?(?: (?:customer )?(?:ratings?|reviews?))?|rat(?:ing|ed))(?![a-z])"),
         ),
         subject="rating", subject_pattern=r"rat(?:ed|ings?)|stars?", filler="rating", excess=(5, "reviews"),
         comparison=Comparison(13, "Best rated", "{} stars lower rating", fact="{} of 5"),
     ),
-    Attribute(
-        "rating_count", limit="reviews", column=True, unknown="number of reviews is not known",
+    Attribute("rating_count", limit="reviews", column=True, unknown="number of reviews is not known",
         units=(
             Unit("reviews",
                  r"(?:(?:customer|user|verified|buyer) ){0,2}(?:reviews?|reviewers|ratings|buyers|customers|people)"),
@@ -194,14 +174,11 @@ ATTRIBUTES = (
     Attribute("colour", icecat=(IcecatSource("product_colour", read=read_value, replaced=True),)),
     Attribute("wireless_charging", feature=FeatureWords(
         "wireless charging", "wireless charging|qi charging", "qi wireless")),
-    Attribute(
-        "wireless", feature=FeatureWords("wireless", "wireless|cordless", "bluetooth"),
+    Attribute("wireless", feature=FeatureWords("wireless", "wireless|cordless", "bluetooth"),
         icecat=(IcecatSource("connectivity_technology device_interface", read=read_wireless),)),
-    Attribute("noise_cancelling", feature=FeatureWords(
-        "noise cancelling",
+    Attribute("noise_cancelling", feature=FeatureWords("noise cancelling",
         "noise cancelling|noise canceling|noise cancellation|noise reduction|active noise cancelling|anc")),
-    Attribute("headphone_jack", feature=FeatureWords(
-        "headphone jack",
+    Attribute("headphone_jack", feature=FeatureWords("headphone jack",
         "headphone jack|audio jack|3.5mm jack|3.5 mm jack|3.5mm headphone jack|3.5mm audio jack|aux port")),
     Attribute("nfc", feature=FeatureWords("NFC", "nfc")),
     Attribute("gps", feature=FeatureWords("GPS", "gps")),

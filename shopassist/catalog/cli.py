@@ -1,8 +1,7 @@
 """`shopassist catalog import`: shows how a file will be read, the progress and the result."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,13 +15,6 @@ from shopassist.errors import InvalidInputError
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
 console = Console(stderr=True)
-
-
-class CatalogCommandContext(Protocol):
-    """What the command needs of `typer.Context.obj`."""
-
-    def with_prepared_storage(self, work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
-        """Run `work` on the migrated storage of the settings; this may be memory."""
 
 
 @app.command("import")
@@ -54,8 +46,7 @@ def import_(
     for line in plan.description:
         table.add_row(*line)
     console.print(table)
-    commands: CatalogCommandContext = context.obj
-    commands.with_prepared_storage(lambda unit_of_work: _import_with_progress(plan, unit_of_work))
+    context.obj.with_prepared_storage(lambda unit_of_work: _import_with_progress(plan, unit_of_work))
 
 
 async def _import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:

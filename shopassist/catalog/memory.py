@@ -3,17 +3,8 @@
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
-from shopassist.catalog.models import (
-    STORED_FIELDS,
-    Criteria,
-    Product,
-    SortOrder,
-    UpsertCount,
-    Vocabulary,
-    find_nearest_word,
-    is_correctable,
-    words_of,
-)
+from shopassist.catalog import models
+from shopassist.catalog.models import STORED_FIELDS, Criteria, Product, SortOrder, words_of
 from shopassist.db.memory import MemoryRepository, copy_row
 
 
@@ -28,12 +19,12 @@ class MemoryCatalogRepository(MemoryRepository):
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
         known = {word for product in self.store.table(Product).values() for word in product.words}
-        unknown = set(filter(is_correctable, words)) - known
+        unknown = set(filter(models.is_correctable, words)) - known
         titles = [product.title for product in self.store.table(Product).values()] if unknown else []
-        return {word: nearest for word in unknown if (nearest := find_nearest_word(word, titles))}
+        return {word: nearest for word in unknown if (nearest := models.find_nearest_word(word, titles))}
 
-    async def upsert(self, products: Sequence[Product]) -> UpsertCount:
-        count, stored_products = UpsertCount(), self.store.table(Product)
+    async def upsert(self, products: Sequence[Product]) -> models.UpsertCount:
+        count, stored_products = models.UpsertCount(), self.store.table(Product)
         for key, product in {product.key: product for product in products}.items():
             stored = stored_products.get(key)
             if stored is None:
@@ -50,9 +41,9 @@ class MemoryCatalogRepository(MemoryRepository):
     async def count(self) -> int:
         return len(self.store.table(Product))
 
-    async def get_vocabulary(self) -> Vocabulary:
+    async def get_vocabulary(self) -> models.Vocabulary:
         products = self.store.table(Product).values()
-        return Vocabulary(
+        return models.Vocabulary(
             categories=_list_spellings(product.category for product in products),
             brands=_list_spellings(product.brand for product in products),
             currencies=_list_spellings(product.currency for product in products),

@@ -15,7 +15,7 @@ from shopassist.assistant.answering.wording import (
 )
 from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.phrases import VocabularyIndex
-from shopassist.assistant.ranking import is_accessory, rank_products
+from shopassist.assistant.ranking import get_device_words, is_accessory, rank_products
 from shopassist.catalog.attributes import BY_KEY, COLUMN_KEYS, PREFERENCES
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import Bound, Criteria, Product, get_number, words_of
@@ -70,10 +70,9 @@ async def find_unknown_terms(catalog: Catalog, terms: Sequence[str]) -> list[str
     return [t for t in terms[:MAX_TERM_LOOKUPS] if not await search_catalog(catalog, Criteria(terms=(t,)), 1)]
 
 
-async def find_near_misses(
-    catalog: Catalog, criteria: Criteria, names: VocabularyIndex, device_words: frozenset[str] | None
-) -> NearMissResult:
+async def find_near_misses(catalog: Catalog, criteria: Criteria, names: VocabularyIndex) -> NearMissResult:
     """Find products that fit without one criterion; else without all numbers; else of the same category only."""
+    device_words = get_device_words(criteria)
 
     async def search(relaxed: Criteria) -> dict[tuple[str, str], Product]:
         products = await search_catalog(catalog, relaxed, MAX_COUNTED_PRODUCTS)
@@ -249,15 +248,16 @@ def _rank_candidate(word: str, candidate: str) -> tuple[float, int]:
     return SequenceMatcher(None, word, candidate).ratio(), sum(1 for _ in same)
 
 
-def apply_corrections(text: str, corrected: Corrections) -> str:
-    """Replace misspelt words in a text."""
-    for written, meant in corrected.items():
-        text = re.sub(rf"\b{re.escape(written)}\b", meant, text, flags=re.IGNORECASE)
-    return text
+def correct_spelling(
+    question: str, context: ConversationContext, corrected: Corrections
+) -> tuple[str, ConversationContext]:
+    """Replace misspelt words in a question and in the earlier messages."""
 
+    def correct(text: str) -> str:
+        for written, meant in corrected.items():
+            text = re.sub(rf"\b{re.escape(written)}\b", meant, text, flags=re.IGNORECASE)
+        return text
 
-def correct_context(context: ConversationContext, corrected: Corrections) -> ConversationContext:
-    """Replace misspelt words in the earlier messages."""
-    messages = [m.model_copy(update={"text": apply_corrections(m.text, corrected)}) for m in context.messages]
-    last = apply_corrections(context.last_query, corrected) if context.last_query else None
-    return context.model_copy(update={"messages": messages, "last_query": last})
+    messages = [message.model_copy(update={"text": correct(message.text)}) for message in context.messages]
+    last = correct(context.last_query) if context.last_query else None
+    return correct(question), context.model_copy(update={"messages": messages, "last_query": last})

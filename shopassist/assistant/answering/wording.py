@@ -5,16 +5,9 @@ from decimal import Decimal
 
 from shopassist.assistant.parsing.lexicon import WISH_WORDS
 from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.catalog import attributes
 from shopassist.catalog.attribute_types import Attribute, Comparison
-from shopassist.catalog.attributes import (
-    BY_KEY,
-    COMPARED,
-    FACT_KEYS,
-    HIDDEN_WORDS,
-    PREFERENCES,
-    QUALIFIER_KEYS,
-    UNIT_SUFFIXES,
-)
+from shopassist.catalog.attributes import BY_KEY, COMPARED, FACT_KEYS
 from shopassist.catalog.currencies import find_currency, format_money
 from shopassist.catalog.models import ABSENT_VALUES, Bound, Criteria, Product, SortOrder, get_number, words_of
 from shopassist.query.models import PriceRange, ProductCriteria
@@ -46,8 +39,8 @@ def describe_attribute(key: str, value: object, qualifier: object = None) -> str
     row = BY_KEY.get(key)
     if row is None or not row.fact:
         name, _, unit = key.rpartition("_")
-        if is_number and name and unit in UNIT_SUFFIXES:
-            key, text = name, f"{text} {UNIT_SUFFIXES[unit]}"
+        if is_number and name and unit in attributes.UNIT_SUFFIXES:
+            key, text = name, f"{text} {attributes.UNIT_SUFFIXES[unit]}"
         return f"{_capitalise(key.replace('_', ' ').strip())}: {text}"
     if qualifier:
         return row.qualified_fact.format(text, qualifier)
@@ -59,23 +52,22 @@ def describe_attribute(key: str, value: object, qualifier: object = None) -> str
 
 def select_facts(product: Product, criteria: Criteria) -> list[str]:
     """Return up to five facts about a product: first those that were asked for, then in the order of the table."""
-    attributes = {
-        key: value for key, value in product.attributes.items() if not HIDDEN_WORDS.intersection(key.split("_"))
-    }
+    hidden = attributes.HIDDEN_WORDS
+    stated = {key: value for key, value in product.attributes.items() if not hidden.intersection(key.split("_"))}
     asked = {word for feature in criteria.features for words in feature.split_wordings() for word in words}
     asked |= {word for term in criteria.terms for word in words_of(term)}
     limited = {bound.name for bound in criteria.bounds}
 
     def sort_key(key: str) -> tuple[bool, bool, int]:
-        words = set(words_of(f"{key.replace('_', ' ')} {attributes[key]}"))
+        words = set(words_of(f"{key.replace('_', ' ')} {stated[key]}"))
         return key not in limited, not asked & words, FACT_KEYS.index(key) if key in FACT_KEYS else len(FACT_KEYS)
 
     facts = []
-    for key in sorted(attributes, key=sort_key):
-        if QUALIFIER_KEYS.get(key) not in attributes:
+    for key in sorted(stated, key=sort_key):
+        if attributes.QUALIFIER_KEYS.get(key) not in stated:
             row = BY_KEY.get(key)
-            qualifiers = (attributes.get(qualifier) for qualifier in (row.qualifiers if row else ()))
-            facts.append(describe_attribute(key, attributes[key], next(filter(None, qualifiers), None)))
+            qualifiers = (stated.get(qualifier) for qualifier in (row.qualifiers if row else ()))
+            facts.append(describe_attribute(key, stated[key], next(filter(None, qualifiers), None)))
     facts = list(dict.fromkeys(fact for fact in facts if fact and len(fact) <= MAX_FACT_LENGTH))[:MAX_FACTS]
     sentence = (product.description or "").strip().split(". ")[0].rstrip(".")
     if len(sentence) > MAX_FACT_LENGTH:
@@ -123,7 +115,8 @@ def to_product_criteria(criteria: Criteria, noun_text: str | None, names: Vocabu
     if criteria.sort_order in SORT_WORDS:
         features.append(SORT_WORDS[criteria.sort_order])
     # Only wishes that are read as wishes in any sentence can be sent back by a client.
-    features += [wish for wish in criteria.preferences if set(words_of(wish)) <= WISH_WORDS | PREFERENCES.keys()]
+    wish_words = WISH_WORDS | attributes.PREFERENCES.keys()
+    features += [wish for wish in criteria.preferences if wish_words.issuperset(words_of(wish))]
     return ProductCriteria(
         category=_truncate(noun_text or " or ".join(criteria.categories)),
         price_range=price_range,

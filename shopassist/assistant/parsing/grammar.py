@@ -4,6 +4,7 @@ A question may name several products, such as "iPhone 15 or Galaxy S25".
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -11,20 +12,12 @@ from decimal import Decimal
 from shopassist.assistant.parsing import lexicon
 from shopassist.assistant.parsing.noun_phrase import RequestedProduct, find_requested_product
 from shopassist.assistant.parsing.numbers import Quantity, extract_quantities
-from shopassist.assistant.parsing.phrases import (
-    MAX_QUESTION_LENGTH,
-    NEGATION_MARKER,
-    PHRASE_PLACEHOLDER,
-    ProductNoun,
-    VocabularyIndex,
-    is_model_name,
-    normalise_question,
-    read_phrases,
-)
+from shopassist.assistant.parsing.phrases import ProductNoun, VocabularyIndex, is_model_name, read_phrases
 from shopassist.catalog.attributes import COLUMN_SUBJECTS, FAST_FEATURES, find_attribute
 from shopassist.catalog.models import Bound, Criteria, Feature, SortOrder, words_of
 
 NEAR_TOLERANCE = Decimal("0.1")
+_PLAIN_QUOTES = str.maketrans({"″": '"', "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 CAPITALISED_WORD = re.compile(r"(?<=[\w,] )[A-Z][^\W_]*")
 SORT_PATTERNS = (
     (lexicon.BEST_RATED_PATTERN, SortOrder.BEST_RATED),
@@ -68,17 +61,23 @@ class ParsedQuestion:
         return (self.off_topic and self.noun is None) or not (self.is_understood or self.criteria.terms)
 
 
+def _normalise(question: str) -> str:
+    """Return a question in lower case, without accents, with plain quotes and single spaces, cut to 2,000 letters."""
+    plain = unicodedata.normalize("NFKD", question[: lexicon.MAX_QUESTION_LENGTH].translate(_PLAIN_QUOTES)).casefold()
+    bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
+    return " ".join(bare.replace(lexicon.NUMBER_MARK, " ").split())[: lexicon.MAX_QUESTION_LENGTH]
+
+
 def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
     """Parse a question into criteria, with categories and brands as the catalogue names them."""
-    text = normalise_question(question)
+    text = _normalise(question)
     rest = lexicon.ABBREVIATION_PATTERN.sub(lambda found: lexicon.ABBREVIATIONS[found[0]], text)
     shop = lexicon.MARKETPLACE_PATTERN.search(rest)
-    rest = lexicon.MARKETPLACE_PATTERN.sub(PHRASE_PLACEHOLDER, rest)
+    rest = lexicon.MARKETPLACE_PATTERN.sub(lexicon.PHRASE_PLACEHOLDER, rest)
     rest = lexicon.LEAD_IN.sub("", rest, count=1)
     rest, quantities = extract_quantities(rest)
     rest, order = _extract_sort_order(rest)
     rest = lexicon.HINDI_LINKER.sub("", rest)
-    rest = lexicon.NEGATION_PATTERN.sub(f" {NEGATION_MARKER} ", rest)
     phrases, exclusions = read_phrases(rest, names)
     found = find_requested_product(phrases)
     criteria = Criteria(
@@ -91,7 +90,7 @@ def parse_question(question: str, names: VocabularyIndex) -> ParsedQuestion:
     )
     alternatives = _parse_alternatives(rest, found, criteria, names)
     # Words that are capitalised within a sentence are names and are kept.
-    capitalised = {name.casefold() for name in CAPITALISED_WORD.findall(question[:MAX_QUESTION_LENGTH])}
+    capitalised = {name.casefold() for name in CAPITALISED_WORD.findall(question[: lexicon.MAX_QUESTION_LENGTH])}
     return ParsedQuestion(
         text,
         _combine_alternatives(alternatives, criteria) if alternatives else criteria,
@@ -107,7 +106,7 @@ def _extract_sort_order(text: str) -> tuple[str, SortOrder]:
     for pattern, meaning in SORT_PATTERNS:
         if pattern.search(text):
             order = meaning if order is SortOrder.RELEVANCE else order
-            text = pattern.sub(PHRASE_PLACEHOLDER, text)
+            text = pattern.sub(lexicon.PHRASE_PLACEHOLDER, text)
     return text, order
 
 

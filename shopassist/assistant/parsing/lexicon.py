@@ -7,6 +7,15 @@ from shopassist.catalog.attribute_types import FeatureWords
 from shopassist.catalog.currencies import FILLER_WORDS
 from shopassist.catalog.models import Feature, words_of
 
+# Placeholders of what was understood keep the words around it from becoming adjacent.
+NUMBER_MARK = "¦"
+NUMBER_PLACEHOLDER = f" {NUMBER_MARK} "
+PHRASE_PLACEHOLDER = " · "
+MAX_QUESTION_LENGTH = 2000
+
+NEGATION_MARKER = "xexcludedx"
+"""Replaces every wording of a negation."""
+
 DEVICE_NOUNS: dict[str, tuple[str, ...]] = {
     "smartphones": (
         "smartphone", "smart phone", "phone", "mobile", "mobile phone", "cell phone", "cellphone", "handset",

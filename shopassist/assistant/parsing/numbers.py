@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 
-from shopassist.assistant.parsing.phrases import NUMBER_PLACEHOLDER
+from shopassist.assistant.parsing.lexicon import NUMBER_PLACEHOLDER
 from shopassist.catalog.attributes import ATTRIBUTE_BY_SUBJECT, ATTRIBUTES, FILLER_WORDS, UNIT_BY_NAME, UNITS
 from shopassist.catalog.currencies import CODE_BY_MARK, SIGNS, build_mark_pattern
 

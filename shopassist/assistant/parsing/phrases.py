@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,6 @@ from shopassist.catalog.models import WORD, Feature, Vocabulary, words_of
 
 T = TypeVar("T")
 
-# Placeholders of what was understood keep the words around it from becoming adjacent.
-NUMBER_MARK = "¦"
-NUMBER_PLACEHOLDER = f" {NUMBER_MARK} "
-PHRASE_PLACEHOLDER = " · "
-
-MAX_QUESTION_LENGTH = 2000
-_PLAIN_QUOTES = str.maketrans({"″": '"', "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 _PUNCTUATION = re.compile(r"[.,;:?!()\[\]{}\"“”]")
 
 
@@ -39,13 +31,6 @@ class Token:
     beside_number: bool
 
 
-def normalise_question(question: str) -> str:
-    """Return a question in lower case, without accents, with plain quotes and single spaces, cut to 2,000 letters."""
-    plain = unicodedata.normalize("NFKD", question[:MAX_QUESTION_LENGTH].translate(_PLAIN_QUOTES)).casefold()
-    bare = "".join(c for c in plain if c.isspace() or (c.isprintable() and not unicodedata.combining(c)))
-    return " ".join(bare.replace(NUMBER_MARK, " ").split())[:MAX_QUESTION_LENGTH]
-
-
 def _tokenise(text: str) -> list[Token]:
     """Split a normalised text into tokens; possessives lose their apostrophe."""
     text = text.replace("'", "")
@@ -55,7 +40,7 @@ def _tokenise(text: str) -> list[Token]:
         between = text[end : match.start()]
         end = match.end()
         joined = bool(tokens) and between.strip(" -/&+") == ""
-        beside_number = between.rstrip(" ").endswith(NUMBER_MARK) or text[end : end + 2].lstrip(" ") == NUMBER_MARK
+        beside_number = lexicon.NUMBER_MARK in {between.rstrip(" ")[-1:], text[end : end + 2].lstrip(" ")}
         punctuated = bool(_PUNCTUATION.search(between))
         tokens += [Token(word, match[0], joined, punctuated, beside_number) for word in words_of(match[0])]
     return tokens
@@ -155,9 +140,6 @@ def _index_nouns(categories: tuple[str, ...]) -> dict[str, ProductNoun]:
     return nouns
 
 
-NEGATION_MARKER = "xexcludedx"
-"""Replaces every wording of a negation."""
-
 _FEATURE_PHRASES = PhraseTable(lexicon.FEATURE_BY_PHRASE)
 MAX_BRAND_WORDS = 3
 
@@ -208,7 +190,7 @@ def read_phrases(text: str, names: VocabularyIndex) -> tuple[list[Phrase], dict[
 
     At each position the longest known phrase is taken.
     """
-    tokens = _tokenise(text)
+    tokens = _tokenise(lexicon.NEGATION_PATTERN.sub(f" {lexicon.NEGATION_MARKER} ", text))
     phrases, place = list[Phrase](), 0
     while place < len(tokens):
         phrases.append(_read_phrase(tokens, place, names))
@@ -264,7 +246,7 @@ def _find_spaced_brand(tokens: Sequence[Token], place: int, names: VocabularyInd
 
 MAX_UNKNOWN_WORDS = 3
 EXCLUSION_JOINERS = frozenset({"or", "and", "nor"})
-SILENT_WORDS = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES | {NEGATION_MARKER}
+SILENT_WORDS = lexicon.STOP_WORDS | lexicon.WISH_WORDS | lexicon.CONNECTIVES | {lexicon.NEGATION_MARKER}
 """Words that end an exclusion."""
 
 
@@ -274,7 +256,7 @@ def _extract_exclusions(phrases: list[Phrase]) -> tuple[list[Phrase], dict[str, 
     excluded: list[list[Phrase]] = []
     place = 0
     while place < len(phrases):
-        if phrases[place].word == NEGATION_MARKER:
+        if phrases[place].word == lexicon.NEGATION_MARKER:
             place = _read_excluded(phrases, place + 1, excluded)
         else:
             kept.append(phrases[place])

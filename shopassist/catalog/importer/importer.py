@@ -10,21 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from shopassist.catalog.importer.readers import CatalogFile, FileRow
-from shopassist.catalog.importer.rows import (
-    COLUMN_SYNONYMS,
-    LAYOUTS,
-    MAX_FIELD_LENGTHS,
-    FileLayout,
-    ProductBuilder,
-    map_columns,
-)
-from shopassist.catalog.importer.values import (
-    InvalidRowError,
-    has_currency_mark,
-    parse_currency,
-    parse_link,
-    parse_text,
-)
+from shopassist.catalog.importer.rows import COLUMN_SYNONYMS, LAYOUTS, MAX_FIELD_LENGTHS, ProductBuilder, map_columns
+from shopassist.catalog.importer.values import InvalidRowError, has_currency, parse_currency, parse_link, parse_text
 from shopassist.catalog.models import Criteria, Product, UpsertCount
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.ports import UnitOfWork
@@ -93,7 +80,7 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
         source=_choose_source(path, options.source),
         mapping=mapping,
         layout=layout,
-        currency=_choose_currency(rows, mapping, layout, options.currency),
+        currency=_choose_currency(rows, mapping, options.currency, layout.currency if layout else None),
         in_minor_units=in_minor_units,
         link_template=_check_link_template(options.link_template),
     )
@@ -112,17 +99,17 @@ def _choose_source(path: Path, stated: str | None) -> str:
 
 
 def _choose_currency(
-    rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, str], layout: FileLayout | None, stated: str | None
+    rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, str], stated: str | None, usual: str | None
 ) -> str | None:
     """Return the currency of prices that name none. Raise `InvalidInputError` if it is unknown."""
     try:
-        known = parse_currency(stated) or (layout.currency if layout else None)
+        known = parse_currency(stated) or usual
     except InvalidRowError as error:
         raise InvalidInputError(f"--currency: {error}.") from None
     price, currency = mapping.get("price"), mapping.get("currency")
     if known or price is None or not any(row.get(price) not in (None, "") for row in rows):
         return known
-    if not any(has_currency_mark(row.get(price)) or (currency and row.get(currency)) for row in rows):
+    if not any(has_currency(row.get(price)) or (currency and row.get(currency)) for row in rows):
         raise InvalidInputError(
             f"The prices in {price!r} name no currency: say --currency CODE, or --map currency=COLUMN."
         )

@@ -177,7 +177,7 @@ def parse_price(
     return amount.quantize(CENT, ROUND_HALF_UP), currency
 
 
-def has_currency_mark(value: Any) -> bool:
+def has_currency(value: Any) -> bool:
     """Return whether a price includes the sign or code of its currency."""
     try:
         return isinstance(value, str) and bool(_parse_amount_and_currencies(value)[1])
