@@ -37,7 +37,8 @@ def rank_products(products: Sequence[Product], criteria: Criteria) -> list[Produ
         if by_text:
             merit = (
                 -_title_match(product, criteria),
-                bool(criteria.features) and _has_few_attributes(product),
+                # Without a category and with few attributes it may be an accessory.
+                bool(criteria.features) and not product.category and len(product.attributes) < MIN_DEVICE_ATTRIBUTES,
                 place[id(product)],
                 -value(product),
             )
@@ -109,11 +110,6 @@ def _count_stated_preferences(product: Product, criteria: Criteria) -> int:
     return sum(
         words.issuperset(words_of(preference)) for preference in criteria.preferences if preference not in PREFERENCES
     )
-
-
-def _has_few_attributes(product: Product) -> bool:
-    """Return whether a product without a category has so few attributes that it may be an accessory."""
-    return not product.category and len(product.attributes) < MIN_DEVICE_ATTRIBUTES
 
 
 def _title_match(product: Product, criteria: Criteria) -> float:

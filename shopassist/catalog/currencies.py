@@ -31,11 +31,6 @@ class Currency:
     whole_amounts: bool = False
     store: str = "com"
 
-    @property
-    def smallest_unit(self) -> Decimal:
-        """The unit to which differences of prices are rounded."""
-        return Decimal(1) if self.whole_amounts else Decimal("0.01")
-
 
 CURRENCIES = (
     Currency(

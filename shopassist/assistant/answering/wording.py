@@ -208,7 +208,8 @@ class ProductComparison:
         if product.price == min(prices):
             return [f"Lowest price of the {len(prices)} compared"]
         average = sum(prices, Decimal(0)) / len(prices)
-        saving = (average - product.price).quantize(find_currency(product.currency).smallest_unit)
+        step = Decimal(1) if find_currency(product.currency).whole_amounts else Decimal("0.01")
+        saving = (average - product.price).quantize(step)
         if saving < average * NOTABLE_SAVING:
             return []
         return [f"{format_money(saving, product.currency)} below the average of the {len(prices)} compared"]

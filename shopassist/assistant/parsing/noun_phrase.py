@@ -110,7 +110,9 @@ def _find_head(segments: Sequence[Segment]) -> Phrase | None:
         head: Phrase | None = None
         before: Phrase | None = None
         for phrase in segment.phrases:
-            if head is not None and (phrase.is_filler or not phrase.is_adjacent or _is_part(phrase, before)):
+            # In "phone big battery" the battery is a part.
+            is_part = phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
+            if head is not None and (phrase.is_filler or not phrase.is_adjacent or is_part):
                 break
             before = phrase
             if phrase.noun is not None:
@@ -138,11 +140,6 @@ def _merge_nouns(one: ProductNoun | None, two: ProductNoun | None) -> ProductNou
     return ProductNoun(f"{one.text} or {two.text}", kinds, tuple(dict.fromkeys(categories)), accessory=False)
 
 
-def _is_part(phrase: Phrase, before: Phrase | None) -> bool:
-    """Return whether a noun is a part of the product, as in "phone big battery"."""
-    return phrase.word in PREFERENCES and before is not None and before.word in lexicon.WISH_WORDS
-
-
 def _assign_brand(phrase: Phrase, following: Sequence[Phrase], segment: Segment, result: RequestedProduct) -> None:
     """Add a brand; it becomes a term if it is that of the device of an accessory or of a component."""
     brand = phrase.brand or ""
@@ -163,7 +160,9 @@ def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *
     accessory = result.noun is not None and result.noun.accessory
     compatible = segment.opening in lexicon.COMPATIBILITY_WORDS
     is_had = after_head and not compatible and not phrase.beside_number
-    if phrase.feature and (is_had or not _is_other_kind(phrase, result.noun)):
+    # An "SSD laptop" is not an SSD.
+    is_other_kind = phrase.noun and result.noun and not set(phrase.noun.kinds) & set(result.noun.kinds)
+    if phrase.feature and (is_had or not is_other_kind):
         result.features.append(phrase.feature)
     elif phrase.word in lexicon.WISH_WORDS or segment.opening in lexicon.CLAUSE_OPENERS:
         result.preferences.append(phrase.text)
@@ -177,11 +176,6 @@ def _assign_phrase(phrase: Phrase, segment: Segment, result: RequestedProduct, *
         result.terms.extend(phrase.text.split())
         if phrase.noun is None and phrase.word not in lexicon.COLOURS and id(phrase) not in segment.models:
             result.droppable_terms.append(phrase.text)
-
-
-def _is_other_kind(phrase: Phrase, head: ProductNoun | None) -> bool:
-    """Return whether a feature is also the noun of another kind than the product: an "SSD laptop" is not an SSD."""
-    return phrase.noun is not None and head is not None and not set(phrase.noun.kinds) & set(head.kinds)
 
 
 def _name_unknown_product(segments: Sequence[Segment], result: RequestedProduct) -> None:

@@ -76,9 +76,8 @@ class CatalogFile:
     def _detect_format(self) -> str:
         suffix = Path(self.path.stem).suffix if self.path.suffix.lower() == ".gz" else self.path.suffix
         named = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}.get(suffix.lower())
-        return named or self._detect_format_by_content()
-
-    def _detect_format_by_content(self) -> str:
+        if named:
+            return named
         with self._open() as (_, content):
             try:
                 start = content.read(SNIFFED_BYTES).decode("utf-8-sig", "replace").lstrip()
@@ -154,11 +153,9 @@ def _read_csv(content: IO[bytes]) -> Iterator[FileRow]:
                 continue
             if values is None:
                 return
-            if values:
-                yield _cells_to_row(cells.line_num + 1, header, values)
-
-
-def _cells_to_row(line: int, header: list[str], values: list[str]) -> FileRow:
-    if len(values) != len(header):
-        return FileRow(line, None, f"{len(values)} cells where the header has {len(header)}", ascii(values))
-    return FileRow(line, dict(zip(header, values, strict=True)))
+            line = cells.line_num + 1
+            if values and len(values) == len(header):
+                yield FileRow(line, dict(zip(header, values, strict=True)))
+            elif values:
+                reason = f"{len(values)} cells where the header has {len(header)}"
+                yield FileRow(line, None, reason, ascii(values))

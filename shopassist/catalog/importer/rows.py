@@ -224,73 +224,46 @@ class ProductBuilder:
 
     def build(self, row: Mapping[str, Any]) -> Product:
         """Raise `InvalidRowError` with the reason if the row cannot be used."""
-        title = self._get_text(row, "title")
+        given = {field: row.get(column) for field, column in self.mapping.items()}
+        title = _parse_field(given, "title")
         if title is None:
             raise InvalidRowError("title is empty")
-        brand, category, description = (self._get_text(row, name) for name in ("brand", "category", "description"))
-        attributes = self._get_attributes(row)
+        brand, category, description = (_parse_field(given, name) for name in ("brand", "category", "description"))
+        attributes = self._build_attributes(row)
         if self.layout is ICECAT:
             derived, attributes = normalise_icecat_attributes(attributes, title)
             category = category or derived
-        price, currency = self._get_price(row)
-        link = parse_link(self._get_value(row, "link"), MAX_FIELD_LENGTHS["link"])
+        currency = parse_currency(given.get("currency"))
+        price = parse_price(given.get("price"), currency, self.currency, in_minor_units=self.in_minor_units)
+        if price is not None and price[1] is None:
+            raise InvalidRowError("the price has no currency")
+        amount, currency = price or (None, None)
+        link = parse_link(given.get("link"), MAX_FIELD_LENGTHS["link"])
+        source_id = _parse_field(given, "source_id")
+        if "source_id" not in given:
+            source_id = hashlib.sha256("\n".join((brand or "", title, link or "")).encode()).hexdigest()[:32]
+        elif source_id is None:
+            raise InvalidRowError(f"{self.mapping['source_id']} (the id) is empty")
         return Product(
             source=self.source,
-            source_id=self._get_source_id(row, brand, title, link),
+            source_id=source_id,
             title=title,
             brand=brand,
             category=category,
             description=description,
-            price=price,
+            price=amount,
             currency=currency,
-            price_as_of=parse_date(self._get_value(row, "price_as_of")),
-            rating=self._get_rating(row),
-            rating_count=self._get_rating_count(row),
+            price_as_of=parse_date(given.get("price_as_of")),
+            rating=_parse_rating(given.get("rating")),
+            rating_count=_parse_rating_count(given.get("rating_count")),
             attributes=attributes,
             link=link or build_store_link(self.link_template, brand, title, currency),
             words=build_product_words(title, brand, category, description, attributes),
         )
 
-    def _get_value(self, row: Mapping[str, Any], field: str) -> Any:
-        return row.get(self.mapping[field]) if field in self.mapping else None
-
-    def _get_text(self, row: Mapping[str, Any], field: str) -> str | None:
-        value = self._get_value(row, field)
-        if isinstance(value, dict | list):
-            raise InvalidRowError(f"{field} is no text")
-        return parse_text(field, value, MAX_FIELD_LENGTHS[field])
-
-    def _get_source_id(self, row: Mapping[str, Any], brand: str | None, title: str, link: str | None) -> str:
-        """Return the id of the row; in a file without ids, a hash of brand, title and link."""
-        if "source_id" not in self.mapping:
-            return hashlib.sha256("\n".join((brand or "", title, link or "")).encode()).hexdigest()[:32]
-        given = self._get_text(row, "source_id")
-        if given is None:
-            raise InvalidRowError(f"{self.mapping['source_id']} (the id) is empty")
-        return given
-
-    def _get_price(self, row: Mapping[str, Any]) -> tuple[Decimal | None, str | None]:
-        stated = parse_currency(self._get_value(row, "currency"))
-        found = parse_price(self._get_value(row, "price"), stated, self.currency, in_minor_units=self.in_minor_units)
-        if found is None:
-            return None, None
-        if found[1] is None:
-            raise InvalidRowError("the price has no currency")
-        return found
-
-    def _get_rating(self, row: Mapping[str, Any]) -> Decimal | None:
-        value = self._get_value(row, "rating")
-        rating = parse_number("rating", STARS_SUFFIX.sub("", value) if isinstance(value, str) else value, 0, 5)
-        return rating and rating.quantize(CENT, ROUND_HALF_UP)
-
-    def _get_rating_count(self, row: Mapping[str, Any]) -> int | None:
-        value = self._get_value(row, "rating_count")
-        count = parse_number("rating count", len(value) if isinstance(value, list) else value, 0, MAX_RATING_COUNT)
-        return None if count is None else int(count)
-
-    def _get_attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _build_attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
         mapped = {column for field, column in self.mapping.items() if field != "attributes"}
-        given = self._get_value(row, "attributes")
+        given = row.get(self.mapping["attributes"]) if "attributes" in self.mapping else None
         columns = {name: value for name, value in row.items() if name not in mapped and value is not given}
         attributes: dict[str, Any] = {}
         for name, value in (*_iterate_scalars(columns), *_iterate_scalars(given if isinstance(given, dict) else {})):
@@ -301,3 +274,20 @@ class ProductBuilder:
         if len(attributes) > MAX_ATTRIBUTES:
             raise InvalidRowError(f"more than {MAX_ATTRIBUTES:,} attributes")
         return attributes
+
+
+def _parse_field(given: Mapping[str, Any], field: str) -> str | None:
+    value = given.get(field)
+    if isinstance(value, dict | list):
+        raise InvalidRowError(f"{field} is no text")
+    return parse_text(field, value, MAX_FIELD_LENGTHS[field])
+
+
+def _parse_rating(value: Any) -> Decimal | None:
+    rating = parse_number("rating", STARS_SUFFIX.sub("", value) if isinstance(value, str) else value, 0, 5)
+    return rating and rating.quantize(CENT, ROUND_HALF_UP)
+
+
+def _parse_rating_count(value: Any) -> int | None:
+    count = parse_number("rating count", len(value) if isinstance(value, list) else value, 0, MAX_RATING_COUNT)
+    return None if count is None else int(count)

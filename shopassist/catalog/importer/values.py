@@ -12,7 +12,6 @@ from shopassist.catalog.currencies import CODES_BY_SIGN, find_currency
 from shopassist.text import validate_text
 
 NUMBER_PATTERN = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?")
-SPACES = re.compile(r"\s+")
 MARKUP = re.compile(r"<[a-zA-Z/!]|&[#\w]+;")
 YES, NO = frozenset({"true", "yes", "y"}), frozenset({"false", "no", "n"})
 MAX_EXACT_INTEGER = 2**53
@@ -59,7 +58,7 @@ def parse_text(name: str, value: Any, max_length: int) -> str | None:
         visible.feed(content)
         visible.close()
         content = "".join(visible.parts)
-    content = SPACES.sub(" ", content).strip()
+    content = " ".join(content.split())
     try:
         validate_text(content)
     except ValueError as error:
