@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from benchmarks.workers import Sample
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
-from shopassist.db.embedded.binaries import find_binaries
+from shopassist.db.embedded.programs import find_binaries
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.settings import AssistantSettings, Settings, Storage, StorageSettings
 from shopassist.settings.database import DatabaseConfig

@@ -27,7 +27,7 @@ from uvicorn.supervisors import Multiprocess
 from containers import Container
 from shopassist import __version__
 from shopassist.app import create_app, do_nothing
-from shopassist.db.embedded.process import die_with_parent
+from shopassist.db.embedded.programs import die_with_parent
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
 from shopassist.identity.key_derivation import require_secret

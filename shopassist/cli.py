@@ -14,7 +14,7 @@ from shopassist.catalog import cli as catalog_cli
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.consent import cli as consent_cli
 from shopassist.credits import cli as credits_cli
-from shopassist.db.embedded.process import die_with_parent
+from shopassist.db.embedded.programs import die_with_parent
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import ShopAssistError, StartupError
 from shopassist.identity.tokens import DevelopmentIssuer

@@ -13,7 +13,7 @@ import pyrage
 from sqlalchemy import URL
 
 from shopassist.db.dsn import get_hosts
-from shopassist.db.embedded.binaries import find_binaries
+from shopassist.db.embedded.programs import find_binaries
 from shopassist.errors import BackupError, StartupError
 from shopassist.ops.files import write_private_file
 

@@ -17,8 +17,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from shopassist.db.embedded.binaries import Binaries, OsAccount, find_binaries, make_runnable
-from shopassist.db.embedded.process import find_postmaster
+from shopassist.db.embedded.programs import (
+    Binaries,
+    OsAccount,
+    find_binaries,
+    find_postmaster,
+    make_runnable,
+)
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import StartupError
 
@@ -30,12 +35,12 @@ UNPRIVILEGED = OsAccount.of(pwd.getpwnam("nobody").pw_uid)
 PROCESS = """
 import os, sys
 from pathlib import Path
-from shopassist.db.embedded import process
+from shopassist.db.embedded import programs
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import StartupError
 folder, user, group, binaries, death_signal = sys.argv[1:]
 if death_signal == "no":
-    process._prctl = None
+    programs._prctl = None
 if int(user) != os.geteuid():
     sys.path.append(binaries)
     os.setgroups([]); os.setgid(int(group)); os.setuid(int(user))
@@ -55,10 +60,10 @@ child.wait()
 """
 CHILD = """
 import os, signal, sys, time
-from shopassist.db.embedded import process
-from shopassist.db.embedded.process import die_with_parent
+from shopassist.db.embedded import programs
+from shopassist.db.embedded.programs import die_with_parent
 if sys.argv[1] == "no":
-    process._prctl = None
+    programs._prctl = None
 die_with_parent(signal.SIGTERM)
 print(os.getpid(), flush=True)
 time.sleep(60)

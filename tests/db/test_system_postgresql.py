@@ -9,7 +9,7 @@ import pytest
 
 from containers import Container
 from shopassist.db.embedded import server
-from shopassist.db.embedded.binaries import Binaries
+from shopassist.db.embedded.programs import Binaries
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.ops.startup import prepare
 from shopassist.query.models import QueryRequest

@@ -22,7 +22,7 @@ from shopassist.db import migrate
 from shopassist.db.database import DatabaseManager
 from shopassist.db.dsn import apply_tls_settings, normalise_dsn
 from shopassist.db.embedded import server as embedded_server
-from shopassist.db.embedded.binaries import Binaries
+from shopassist.db.embedded.programs import Binaries
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.ops.db_cli import provision_roles

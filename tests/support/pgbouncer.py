@@ -13,8 +13,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from shopassist.db.embedded.binaries import choose_folder
-from shopassist.db.embedded.process import spawn
+from shopassist.db.embedded.programs import choose_folder, spawn
 
 PROGRAM = Path("/usr/sbin/pgbouncer")
 SERVER_CONNECTIONS = 6

@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from shopassist.db.embedded.binaries import choose_folder
-from shopassist.db.embedded.process import spawn
+from shopassist.db.embedded.programs import choose_folder, spawn
 
 PROGRAM = Path("/usr/bin/redis-server")
 PASSWORD = "redis-password"  # noqa: S105 - for the servers of one test

@@ -18,8 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from shopassist.db.embedded.binaries import choose_folder, find_binaries, make_runnable
-from shopassist.db.embedded.process import spawn, stop_process
+from shopassist.db.embedded.programs import choose_folder, find_binaries, make_runnable, spawn, stop_process
 from tests.support.compose import compose, interpolate
 from tests.support.servers import PROJECT, TestServer
 

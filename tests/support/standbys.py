@@ -13,8 +13,15 @@ from pathlib import Path
 
 import asyncpg
 
-from shopassist.db.embedded.binaries import Binaries, OsAccount, choose_folder, find_binaries, make_runnable
-from shopassist.db.embedded.process import spawn, stop_process
+from shopassist.db.embedded.programs import (
+    Binaries,
+    OsAccount,
+    choose_folder,
+    find_binaries,
+    make_runnable,
+    spawn,
+    stop_process,
+)
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
