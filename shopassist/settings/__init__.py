@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -25,25 +25,25 @@ from shopassist.settings.group import SettingsGroup, load_settings
 class IdentitySettings(SettingsGroup):
     """The OpenID Connect issuer that the server trusts, under its own names or Auth0's, and the server's secret key."""
 
-    oidc_issuer: str | None = Field(default=None, alias="OIDC_ISSUER")
-    oidc_audience: str | None = Field(default=None, alias="OIDC_AUDIENCE")
-    domain: str | None = Field(default=None, alias="AUTH0_DOMAIN")
-    auth0_audience: str | None = Field(default=None, alias="AUTH0_API_AUDIENCE")
-    auth0_issuer: str | None = Field(default=None, alias="AUTH0_ISSUER")
-    admin_scope: str = Field(default="shopassist:admin", alias="ADMIN_SCOPE")
+    oidc_issuer: str | None = Field(None, alias="OIDC_ISSUER")
+    oidc_audience: str | None = Field(None, alias="OIDC_AUDIENCE")
+    domain: str | None = Field(None, alias="AUTH0_DOMAIN")
+    auth0_audience: str | None = Field(None, alias="AUTH0_API_AUDIENCE")
+    auth0_issuer: str | None = Field(None, alias="AUTH0_ISSUER")
+    admin_scope: str = Field("shopassist:admin", alias="ADMIN_SCOPE")
     secret_key: SecretStr | None = Field(
-        default=None,
-        alias="SECRET_KEY",
-        min_length=32,
-        description="signs sessions and hashes user ids; the same for all servers of one database",
+        None, alias="SECRET_KEY", min_length=32, description="signs sessions and hashes user ids; one for all servers"
     )
 
     @property
     def issuer(self) -> str | None:
         """Return the issuer with a trailing slash, or None if no identity provider is set."""
-        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
-        issuer = self.oidc_issuer or auth0
+        issuer = self.oidc_issuer or self._auth0
         return f"{issuer.rstrip('/')}/" if issuer else None
+
+    @property
+    def _auth0(self) -> str | None:
+        return self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
 
     @property
     def issuer_names(self) -> tuple[str, ...]:
@@ -59,9 +59,8 @@ class IdentitySettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
-        auth0 = self.auth0_issuer or (f"https://{self.domain}" if self.domain else None)
         pairs = (
-            ("OIDC_ISSUER", self.oidc_issuer, "AUTH0_ISSUER or AUTH0_DOMAIN", auth0),
+            ("OIDC_ISSUER", self.oidc_issuer, "AUTH0_ISSUER or AUTH0_DOMAIN", self._auth0),
             ("OIDC_AUDIENCE", self.oidc_audience, "AUTH0_API_AUDIENCE", self.auth0_audience),
         )
         for name, value, other, other_value in pairs:
@@ -70,38 +69,27 @@ class IdentitySettings(SettingsGroup):
         return self
 
 
-class GuestSessionKind(StrEnum):
-    """Which session ids are accepted: any, or only those that this server signed."""
-
-    ANY = "any"
-    SIGNED = "signed"
-
-
 class GuestSettings(SettingsGroup):
-    """Limits for guests, and which session ids they may use."""
+    """Limits for guests, and which session ids they may use: any, or only those that this server signed."""
 
     accounts_per_network: int = Field(
-        default=50,
-        ge=0,
-        le=1_000_000,
-        alias="GUEST_ACCOUNTS_PER_NETWORK_PER_DAY",
-        description="new guest accounts of one client network in a day (UTC)",
+        50, ge=0, le=1_000_000, alias="GUEST_ACCOUNTS_PER_NETWORK_PER_DAY", description="new ones in a day (UTC)"
     )
-    sessions: GuestSessionKind = Field(default=GuestSessionKind.ANY, alias="GUEST_SESSIONS")
+    sessions: Literal["any", "signed"] = Field("any", alias="GUEST_SESSIONS")
 
     @property
     def only_signed(self) -> bool:
         """Return whether only session ids that this server signed are accepted."""
-        return self.sessions is GuestSessionKind.SIGNED
+        return self.sessions == "signed"
 
 
 class LimitSettings(SettingsGroup):
     """Rate limits of one caller and of one network. Each process counts separately."""
 
-    questions_per_minute: PositiveInt = Field(default=30, alias="RATE_LIMIT_QUESTIONS_PER_MINUTE")
-    reads_per_minute: PositiveInt = Field(default=300, alias="RATE_LIMIT_READS_PER_MINUTE")
+    questions_per_minute: PositiveInt = Field(30, alias="RATE_LIMIT_QUESTIONS_PER_MINUTE")
+    reads_per_minute: PositiveInt = Field(300, alias="RATE_LIMIT_READS_PER_MINUTE")
     network_factor: PositiveInt = Field(
-        default=20, alias="RATE_LIMIT_NETWORK_FACTOR", description="limit of a network as a multiple of a caller's"
+        20, alias="RATE_LIMIT_NETWORK_FACTOR", description="limit of a network as a multiple of a caller's"
     )
 
 
@@ -112,17 +100,17 @@ WORKER = "SHOPASSIST_WORKER"
 class ServerSettings(SettingsGroup):
     """The HTTP server."""
 
-    host: str = Field(default="127.0.0.1", alias="API_HOST")
-    port: int = Field(default=8000, ge=0, le=65535, alias="API_PORT")
-    workers: PositiveInt = Field(default=1, alias="WORKERS")
-    debug: bool = Field(default=False, alias="DEBUG")
-    log_level: str = Field(default="info", alias="LOG_LEVEL")
-    environment: str = Field(default="development", alias="ENVIRONMENT")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(default=("*",), alias="ALLOWED_HOSTS")
+    host: str = Field("127.0.0.1", alias="API_HOST")
+    port: int = Field(8000, ge=0, le=65535, alias="API_PORT")
+    workers: PositiveInt = Field(1, alias="WORKERS")
+    debug: bool = Field(False, alias="DEBUG")
+    log_level: str = Field("info", alias="LOG_LEVEL")
+    environment: str = Field("development", alias="ENVIRONMENT")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(("*",), alias="ALLOWED_HOSTS")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
-        default=(), alias="TRUSTED_PROXIES", description="networks (CIDR) of proxies with trusted forwarding headers"
+        (), alias="TRUSTED_PROXIES", description="networks (CIDR) of proxies with trusted forwarding headers"
     )
-    frontend_url: str | None = Field(default=None, alias="FRONTEND_URL")
+    frontend_url: str | None = Field(None, alias="FRONTEND_URL")
 
     @field_validator("allowed_hosts", "trusted_proxies", mode="before")
     @classmethod
@@ -157,11 +145,11 @@ class Storage(StrEnum):
 class StorageSettings(SettingsGroup):
     """Which storage is used, or both."""
 
-    storage: Storage = Field(default=Storage.POSTGRES, alias="STORAGE")
+    storage: Storage = Field(Storage.POSTGRES, alias="STORAGE")
     rollout_percent: float = Field(
-        default=0, ge=0, le=100, allow_inf_nan=False, alias="ROLLOUT_PERCENT", description="of users, in PostgreSQL"
+        0, ge=0, le=100, allow_inf_nan=False, alias="ROLLOUT_PERCENT", description="of users, in PostgreSQL"
     )
-    rollout_shadow: bool = Field(default=False, alias="ROLLOUT_SHADOW", description="calls both storages and compares")
+    rollout_shadow: bool = Field(False, alias="ROLLOUT_SHADOW", description="calls both storages and compares")
 
     @property
     def is_one_process(self) -> bool:
@@ -177,11 +165,11 @@ class StorageSettings(SettingsGroup):
 class CreditSettings(SettingsGroup):
     """Credit allowances, resets and retention."""
 
-    max_guest_credits: PositiveInt = Field(default=10, alias="MAX_GUEST_CREDITS")
-    max_registered_credits: PositiveInt = Field(default=50, alias="MAX_REGISTERED_CREDITS")
-    reset_interval_hours: float = Field(default=24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
-    hold_lifetime_seconds: PositiveInt = Field(default=60, alias="CREDIT_HOLD_TTL_SECONDS")
-    retention_days: int = Field(default=90, ge=1, le=36500, alias="TRANSACTION_RETENTION_DAYS")
+    max_guest_credits: PositiveInt = Field(10, alias="MAX_GUEST_CREDITS")
+    max_registered_credits: PositiveInt = Field(50, alias="MAX_REGISTERED_CREDITS")
+    reset_interval_hours: float = Field(24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
+    hold_lifetime_seconds: PositiveInt = Field(60, alias="CREDIT_HOLD_TTL_SECONDS")
+    retention_days: int = Field(90, ge=1, le=36500, alias="TRANSACTION_RETENTION_DAYS")
 
     @property
     def reset_interval(self) -> timedelta:
@@ -197,19 +185,19 @@ class CreditSettings(SettingsGroup):
 class CacheSettings(SettingsGroup):
     """The query cache."""
 
-    validity_minutes: float = Field(default=60, gt=0, alias="CACHE_VALIDITY_MINUTES")
+    validity_minutes: float = Field(60, gt=0, alias="CACHE_VALIDITY_MINUTES")
     stale_answers: int = Field(
-        default=10_000, ge=0, alias="STALE_ANSWERS", description="per process, for when the database is unavailable"
+        10_000, ge=0, alias="STALE_ANSWERS", description="per process, for when the database is unavailable"
     )
     stale_bytes: PositiveInt = Field(
-        default=64 * 2**20, alias="STALE_ANSWERS_BYTES", description="limit of their size in each process"
+        64 * 2**20, alias="STALE_ANSWERS_BYTES", description="limit of their size in each process"
     )
     stale_hours: float = Field(
-        default=24, gt=0, le=24, alias="STALE_ANSWERS_HOURS", description="how old one may be when it is served"
+        24, gt=0, le=24, alias="STALE_ANSWERS_HOURS", description="how old one may be when it is served"
     )
 
     redis_url: SecretStr | None = Field(
-        default=None, alias="REDIS_URL", description="`redis://` or `rediss://`: where instances share answers"
+        None, alias="REDIS_URL", description="`redis://` or `rediss://`: where instances share answers"
     )
 
     @property
@@ -227,16 +215,10 @@ class ConsentSettings(SettingsGroup):
     """Whether questions need consent, and the grace period of a new version of the terms."""
 
     required: bool = Field(
-        default=False,
-        alias="CONSENT_REQUIRED",
-        description="whether a question is answered only to those who agreed to the published terms",
+        False, alias="CONSENT_REQUIRED", description="whether only those who agreed to the published terms are answered"
     )
     grace_hours: float = Field(
-        default=72,
-        ge=0,
-        le=8784,
-        alias="CONSENT_GRACE_HOURS",
-        description="how long an agreement to the version before a new one still does, unless its publisher says",
+        72, ge=0, le=8784, alias="CONSENT_GRACE_HOURS", description="how long the version before counts by default"
     )
 
 
@@ -244,11 +226,7 @@ class PrivacySettings(SettingsGroup):
     """Retention of the list of erasures."""
 
     erasure_list_days: int = Field(
-        default=365,
-        ge=1,
-        le=36500,
-        alias="ERASURE_LIST_DAYS",
-        description="how long the list of erasures is kept; no backup that is older may be restored",
+        365, ge=1, le=36500, alias="ERASURE_LIST_DAYS", description="also the maximum age of a restored backup"
     )
 
     @property
@@ -260,49 +238,36 @@ class PrivacySettings(SettingsGroup):
 class AssistantSettings(SettingsGroup):
     """The assistant and its affiliate links."""
 
-    affiliate_tag: str | None = Field(default=None, alias="AFFILIATE_TAG")
-    affiliate_program: str = Field(default="amazon", alias="AFFILIATE_PROGRAM")
-    market_currency: str = Field(default="INR", pattern="^[A-Z]{3}$", alias="MARKET_CURRENCY", description="ISO 4217")
-    timeout_seconds: float = Field(default=30, gt=0, alias="QUERY_TIMEOUT_SECONDS")
+    affiliate_tag: str | None = Field(None, alias="AFFILIATE_TAG")
+    affiliate_program: str = Field("amazon", alias="AFFILIATE_PROGRAM")
+    market_currency: str = Field("INR", pattern="^[A-Z]{3}$", alias="MARKET_CURRENCY", description="ISO 4217")
+    timeout_seconds: float = Field(30, gt=0, alias="QUERY_TIMEOUT_SECONDS")
     sample_catalogue: bool | None = Field(
-        default=None,
-        alias="SAMPLE_CATALOGUE",
-        description="whether an empty catalogue is filled with the sample; unless said, outside production",
+        None, alias="SAMPLE_CATALOGUE", description="whether an empty catalogue is filled; default: outside production"
     )
-    gemini_api_key: SecretStr | None = Field(default=None, alias="GEMINI_API_KEY")
+    gemini_api_key: SecretStr | None = Field(None, alias="GEMINI_API_KEY")
 
 
 class TelemetrySettings(SettingsGroup):
     """Metrics and traces."""
 
     metrics_token: SecretStr | None = Field(
-        default=None,
-        alias="METRICS_TOKEN",
-        min_length=16,
-        description="bearer token of Prometheus; if unset, only private networks may read",
+        None, alias="METRICS_TOKEN", min_length=16, description="of Prometheus; if unset, for private networks"
     )
     otlp_endpoint: str | None = Field(
-        default=None,
-        pattern="^https?://",
-        alias="OTEL_EXPORTER_OTLP_ENDPOINT",
-        description="where traces are sent by OTLP over HTTP; if unset, there are none",
+        None, pattern="^https?://", alias="OTEL_EXPORTER_OTLP_ENDPOINT", description="for traces; if unset, none"
     )
-    service_name: str = Field(default="shopassist", alias="OTEL_SERVICE_NAME", description="in traces")
+    service_name: str = Field("shopassist", alias="OTEL_SERVICE_NAME", description="in traces")
 
 
 class AdministrationSettings(SettingsGroup):
     """Settings of commands that call the running server (`shopassist rollout`). The server does not read them."""
 
     url: str | None = Field(
-        default=None,
-        alias="SHOPASSIST_URL",
-        pattern="^https?://",
-        description="of the server; default: API_HOST and API_PORT on this machine",
+        None, alias="SHOPASSIST_URL", pattern="^https?://", description="default: API_HOST and API_PORT here"
     )
     token: SecretStr | None = Field(
-        default=None,
-        alias="ADMIN_TOKEN",
-        description="an administrator's access token; not needed with the embedded database",
+        None, alias="ADMIN_TOKEN", description="an administrator's access token; not needed with the embedded database"
     )
 
 
@@ -330,25 +295,17 @@ class Settings(BaseModel):
     embedded_database: bool = False
 
     @model_validator(mode="after")
-    def _check_hold_lifetime(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.credits.hold_lifetime_seconds <= self.assistant.timeout_seconds:
             raise ValueError(
                 f"CREDIT_HOLD_TTL_SECONDS ({self.credits.hold_lifetime_seconds:g}) must be above "
                 f"QUERY_TIMEOUT_SECONDS ({self.assistant.timeout_seconds:g}), or a credit comes back before its answer"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_rollout_start(self) -> Self:
         if self.storage.storage is Storage.ROLLOUT and self.database.start_degraded:
             raise ValueError(
                 "START_DEGRADED must not be set with STORAGE=rollout: without the database it is not known who was "
                 "moved there, and they would begin anew in memory"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_issuer(self) -> Self:
         if self.identity.issuer is None:
             return self
         issuer = urlsplit(self.identity.issuer)

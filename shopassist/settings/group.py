@@ -10,6 +10,7 @@ from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -50,31 +51,21 @@ class SettingsGroup(BaseSettings):
         for source in (dotenv_settings, env_settings):
             if isinstance(source, EnvSettingsSource | DotEnvSettingsSource):
                 given |= source.env_vars
-        return init_settings, env_settings, dotenv_settings, SecretFiles(settings_cls, given)
+        secrets = InitSettingsSource(settings_cls, read_secret_files(settings_cls, given))
+        return init_settings, env_settings, dotenv_settings, secrets
 
 
-class SecretFiles(PydanticBaseSettingsSource):
-    """Reads secrets from the files that `NAME_FILE` names, as orchestrators mount them."""
-
-    def __init__(self, settings_cls: type[BaseSettings], given: Mapping[str, str | None]) -> None:
-        """`given`: the environment, by lower-case names."""
-        super().__init__(settings_cls)
-        self._given = given
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Return the secret or None, its name, and that it is not JSON."""
-        name = field.alias or field_name
-        file = self._given.get(f"{name}_file".lower())
-        if not file or not is_secret_field(field):
-            return None, name, False
-        if self._given.get(name.lower()):
-            raise SettingsError(f"{name} and {name}_FILE are both set: which one holds cannot be said")
-        return read_secret_file(name, Path(file)), name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return all values of the group that come from files."""
-        found = (self.get_field_value(field, name) for name, field in self.settings_cls.model_fields.items())
-        return {name: value for value, name, _ in found if value is not None}
+def read_secret_files(group: type[BaseSettings], given: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the secrets from files; `given` is the environment, by lower-case names. Raises `SettingsError`."""
+    secrets = {}
+    for field in group.model_fields.values():
+        name = str(field.alias)
+        file = given.get(f"{name}_file".lower())
+        if file and is_secret_field(field):
+            if given.get(name.lower()):
+                raise SettingsError(f"{name} and {name}_FILE are both set: which one holds cannot be said")
+            secrets[name] = read_secret_file(name, Path(file))
+    return secrets
 
 
 def is_secret_field(field: FieldInfo) -> bool:
