@@ -161,7 +161,7 @@ class MemoryCreditLedger:
             return len(due)
 
     async def delete_old_guest_counts(self, limit: int = 1000) -> int:
-        yesterday = self._store.get_time_before(timedelta(days=1)).astimezone(UTC).date()
+        yesterday = (self._store.now() - timedelta(days=1)).astimezone(UTC).date()
         old = [key for key in self._store.table(GuestNetwork) if key[0] < yesterday][:limit]
         for key in old:
             del self._store.table(GuestNetwork)[key]

@@ -58,7 +58,7 @@ class MemoryCreditRepository(MemoryRepository):
         return await compact_all(self, days)
 
     async def compact_transactions(self, days: int, after_id: int = 0, limit: int = 1000) -> CompactionBatch:
-        cutoff = self.store.get_time_before(timedelta(days=days))
+        cutoff = self.store.now() - timedelta(days=days)
         keys = sorted(key for key in self.store.table(CreditTransaction) if key > after_id)[:limit]
         rows = [(key, self.store.table(CreditTransaction)[key]) for key in keys]
         last_old = {row.user_id: key for key, row in rows if row.timestamp < cutoff}

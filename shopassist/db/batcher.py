@@ -130,27 +130,20 @@ class Batcher(Generic[Request, Result]):
         return batch, groups
 
     async def _answer(self, batch: list[QueuedRequest[Request, Result]]) -> None:
+        results: Sequence[Result | Exception]
         try:
             results = await self._run([request for request, _, _ in batch])
-        except StorageUnavailableError as error:
-            for _, future, _ in batch:
-                set_error(future, error)
         except Exception as error:  # noqa: BLE001 - each caller is told their own
-            if len(batch) == 1:
-                set_error(batch[0][1], error)
+            if len(batch) > 1 and not isinstance(error, StorageUnavailableError):
+                # The statement changed nothing. Run one by one, only the faulty request fails.
+                for entry in batch:
+                    await self._answer([entry])
                 return
-            # The statement changed nothing. Run one by one, only the faulty request fails.
-            for entry in batch:
-                await self._answer([entry])
-        else:
-            for (_, future, _), result in zip(batch, results, strict=True):
-                if isinstance(result, Exception):
-                    set_error(future, result)
-                elif not future.done():
-                    future.set_result(result)
-
-
-def set_error(future: asyncio.Future[Result], error: Exception) -> None:
-    """Set the error unless the caller was cancelled."""
-    if not future.done():
-        future.set_exception(error)
+            results = [error] * len(batch)
+        for (_, future, _), result in zip(batch, results, strict=True):
+            if future.done():
+                continue  # its caller was cancelled
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,6 +1,7 @@
 """Column types, defaults and constraint naming that several tables share."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import DateTime, func
@@ -21,19 +22,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def timestamp_column() -> Any:
-    """Return a `timestamptz` column with the database's `now()` as default."""
-    return Field(
-        default_factory=utc_now, sa_type=Timestamp, nullable=False, sa_column_kwargs={"server_default": func.now()}
-    )
+def timestamp_column(exclude: bool | None = None) -> Any:
+    """Return a `timestamptz` column with the database's `now()` as default; with `exclude` no response shows it."""
+    now = {"server_default": func.now()}
+    return Field(default_factory=utc_now, sa_type=Timestamp, nullable=False, exclude=exclude, sa_column_kwargs=now)
 
 
-def private_timestamp_column() -> Any:
-    """Return a `timestamp_column` that no response shows."""
-    return Field(
-        default_factory=utc_now,
-        sa_type=Timestamp,
-        nullable=False,
-        exclude=True,
-        sa_column_kwargs={"server_default": func.now()},
-    )
+private_timestamp_column = partial(timestamp_column, exclude=True)
+"""A `timestamp_column` that no response shows."""

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlmodel import SQLModel
@@ -20,7 +20,6 @@ class RowsByUser(dict[Any, Value]):
     """Rows of a table by primary key, with an index by user id. Change it by key only: `update` skips the index."""
 
     def __init__(self) -> None:
-        """Start without rows."""
         super().__init__()
         self._by_user: dict[Any, dict[Any, Value]] = {}
 
@@ -37,10 +36,10 @@ class RowsByUser(dict[Any, Value]):
         for key in self._by_user.pop(user_id, {}):
             super().__delitem__(key)
 
-    def __setitem__(self, key: Any, row: Value) -> None:
+    def __setitem__(self, key: Any, row: Any) -> None:
         self._remove_from_index(key)
         super().__setitem__(key, row)
-        self._by_user.setdefault(_get_user(row), {})[key] = row
+        self._by_user.setdefault(row.user_id, {})[key] = row
 
     def __delitem__(self, key: Any) -> None:
         self._remove_from_index(key)
@@ -52,16 +51,12 @@ class RowsByUser(dict[Any, Value]):
         return super().pop(key, default)
 
     def _remove_from_index(self, key: Any) -> None:
-        row = self.get(key)
+        row: Any = self.get(key)
         if row is not None:
-            rows = self._by_user[_get_user(row)]
+            rows = self._by_user[row.user_id]
             del rows[key]
             if not rows:
-                del self._by_user[_get_user(row)]
-
-
-def _get_user(row: Any) -> Any:
-    return row.user_id
+                del self._by_user[row.user_id]
 
 
 class MemoryStore:
@@ -77,7 +72,8 @@ class MemoryStore:
     def table(self, model: type[Row]) -> dict[Any, Row]:
         """Return the rows of a table by primary key."""
         if model not in self._tables:
-            self._tables[model] = RowsByUser() if has_user_id(model) else {}
+            field = model.model_fields.get("user_id")
+            self._tables[model] = RowsByUser() if field is not None and field.annotation is str else {}
         return self._tables[model]
 
     def user_table(self, model: type[Row]) -> RowsByUser[Row]:
@@ -94,10 +90,6 @@ class MemoryStore:
         """Return the deciding instant."""
         return self.clock.instant() or datetime.now(UTC)
 
-    def get_time_before(self, span: timedelta) -> datetime:
-        """Return the instant `span` before now."""
-        return self.now() - span
-
     def next_id(self, model: type[SQLModel]) -> int:
         """Return a new id for a table: like those of a sequence, ids grow and are never reused."""
         self._last_ids[model] += 1
@@ -105,12 +97,6 @@ class MemoryStore:
 
     async def close(self) -> None:
         """Do nothing: there is nothing to close."""
-
-
-def has_user_id(model: type[SQLModel]) -> bool:
-    """Return whether every row of a table belongs to a user."""
-    field = model.model_fields.get("user_id")
-    return field is not None and field.annotation is str
 
 
 class MemorySession:
@@ -131,10 +117,6 @@ class MemorySession:
         self._record_undo(table, key)
         del table[key]
 
-    def commit(self) -> None:
-        """Keep the changes."""
-        self._undo.clear()
-
     def rollback(self) -> None:
         """Undo the changes, the last one first."""
         while self._undo:
@@ -153,25 +135,12 @@ class MemoryRepository:
 
     def __init__(self, session: MemorySession) -> None:
         self.session = session
-
-    @property
-    def store(self) -> MemoryStore:
-        """Return the store of the session."""
-        return self.session.store
-
-    async def commit(self) -> None:
-        """Keep the changes."""
-        self.session.commit()
-
-    async def rollback(self) -> None:
-        """Undo the changes."""
-        self.session.rollback()
+        self.store = session.store
 
 
 def copy_row(row: Row, **updates: Any) -> Row:
     """Return a copy of a row with some fields replaced, so that callers never hold stored rows."""
-    values = {name: getattr(row, name) for name in type(row).model_fields}
-    return type(row)(**{**values, **updates})
+    return type(row)(**{name: getattr(row, name) for name in type(row).model_fields} | updates)
 
 
 class MemoryUnitOfWork(Generic[Repositories]):
@@ -190,7 +159,6 @@ class MemoryUnitOfWork(Generic[Repositories]):
             except BaseException:
                 session.rollback()
                 raise
-            session.commit()
 
     async def run(self, body: TransactionBody[Repositories, Result], *_: object, **__: object) -> Result:
         """Run `body` once: no failure here needs a retry."""

@@ -32,8 +32,10 @@ UserHashFunction = Callable[[str], str]
 """A user id under the key of erased subjects, as 64 hex characters."""
 
 
-class Transactions(Protocol[Repositories_co]):
-    """Runs short transactions over the repositories that a service needs."""
+class UnitOfWork(Protocol[Repositories_co]):
+    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Repositories_co]: ...
 
     async def run(
         self,
@@ -46,12 +48,6 @@ class Transactions(Protocol[Repositories_co]):
         When the connection is lost during a commit, a `repeatable` body is run again; otherwise `happened` looks
         whether it was committed.
         """
-
-
-class UnitOfWork(Transactions[Repositories_co], Protocol[Repositories_co]):
-    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
-
-    def __call__(self) -> AbstractAsyncContextManager[Repositories_co]: ...
 
 
 class ReplicaReads(Protocol[Repositories_co]):

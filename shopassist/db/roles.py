@@ -13,11 +13,14 @@ from shopassist.db.statements import execute_quoted
 ITERATIONS = 4096
 MAINTAIN_SINCE_VERSION = 17
 
-READ_ONLY_TABLES = frozenset({"alembic_version"})
-APPEND_ONLY_TABLES = frozenset({"consent_notices"})
-NO_UPDATE_TABLES = frozenset({"consent_events"})
-NO_DELETE_TABLES = frozenset({"admin_audit"})
-"""Tables that only grow, except for the erasure of a user, which triggers carry out."""
+WITHHELD_PRIVILEGES = {
+    "alembic_version": {"INSERT", "UPDATE", "DELETE", "MAINTAIN"},
+    "consent_notices": {"UPDATE", "DELETE"},
+    "consent_events": {"UPDATE"},
+    "admin_audit": {"DELETE"},
+}
+"""What the app may not do. Some tables only grow, except for the erasure of a user, which triggers carry out."""
+
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname AS plain, c.relkind = 'S' AS is_sequence
@@ -84,8 +87,8 @@ async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict
 async def _ensure_login_role(connection: asyncpg.Connection, role: Role) -> None:
     if not await connection.fetchval(ROLE_EXISTS, role.name):
         await execute_quoted(connection, "CREATE ROLE %I", role.name)
-    plain = "ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-    await execute_quoted(connection, plain, role.name)
+    unprivileged = "ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+    await execute_quoted(connection, unprivileged, role.name)
     if role.password is not None:
         await execute_quoted(connection, "ALTER ROLE %I PASSWORD %L", role.name, build_scram_verifier(role.password))
 
@@ -94,22 +97,16 @@ async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> No
     """Give existing objects to the owner and the required privileges to the other roles."""
     owner, app, reader = roles.owner.name, roles.app.name, roles.reader.name
     for relation in await connection.fetch(RELATIONS_QUERY):
-        name, plain = relation["name"], relation["plain"]
+        name = relation["name"]
         if relation["is_sequence"]:
             await execute_quoted(connection, "ALTER SEQUENCE %s OWNER TO %I", name, owner)
             continue
+        withheld = WITHHELD_PRIVILEGES.get(relation["plain"], set())
+        granted = ", ".join(item for item in _list_table_privileges(connection) if item not in withheld)
         await execute_quoted(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
         await execute_quoted(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
-        await execute_quoted(connection, "GRANT SELECT ON %s TO %I, %I", name, app, reader)
-        if plain in READ_ONLY_TABLES:
-            continue
-        await execute_quoted(connection, "GRANT INSERT ON %s TO %I", name, app)
-        if plain not in APPEND_ONLY_TABLES | NO_UPDATE_TABLES:
-            await execute_quoted(connection, "GRANT UPDATE ON %s TO %I", name, app)
-        if plain not in APPEND_ONLY_TABLES | NO_DELETE_TABLES:
-            await execute_quoted(connection, "GRANT DELETE ON %s TO %I", name, app)
-        if _has_maintain(connection):
-            await execute_quoted(connection, "GRANT MAINTAIN ON %s TO %I", name, app)
+        await execute_quoted(connection, "GRANT %s ON %s TO %I", granted, name, app)
+        await execute_quoted(connection, "GRANT SELECT ON %s TO %I", name, reader)
     for function in await connection.fetch(FUNCTIONS_QUERY):
         await execute_quoted(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
     await execute_quoted(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)
@@ -118,9 +115,8 @@ async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> No
 
 async def _grant_on_future(connection: asyncpg.Connection, roles: Roles) -> None:
     """Grant default privileges on objects that the owner's migrations will create."""
-    maintain = ", MAINTAIN" if _has_maintain(connection) else ""
     for grant, role in (
-        (f"SELECT, INSERT, UPDATE, DELETE{maintain} ON TABLES", roles.app),
+        (f"{', '.join(_list_table_privileges(connection))} ON TABLES", roles.app),
         ("USAGE ON SEQUENCES", roles.app),
         ("SELECT ON TABLES", roles.reader),
         ("SELECT ON SEQUENCES", roles.reader),
@@ -129,9 +125,9 @@ async def _grant_on_future(connection: asyncpg.Connection, roles: Roles) -> None
         await execute_quoted(connection, statement, roles.owner.name, grant, role.name)
 
 
-def _has_maintain(connection: asyncpg.Connection) -> bool:
-    """Return whether the server has the MAINTAIN privilege."""
-    return bool(connection.get_server_version().major >= MAINTAIN_SINCE_VERSION)
+def _list_table_privileges(connection: asyncpg.Connection) -> list[str]:
+    has_maintain = connection.get_server_version().major >= MAINTAIN_SINCE_VERSION
+    return ["SELECT", "INSERT", "UPDATE", "DELETE", *(["MAINTAIN"] if has_maintain else [])]
 
 
 async def is_privileged(connection: asyncpg.Connection) -> bool:

@@ -80,7 +80,7 @@ class MemoryMaintenanceRuns:
         return MaintenanceOverview(self._store.now(), jobs)
 
     async def delete_old(self, limit: int = 1000) -> int:
-        runs, oldest = self._store.table(MaintenanceRun), self._store.get_time_before(RUN_RETENTION)
+        runs, oldest = self._store.table(MaintenanceRun), self._store.now() - RUN_RETENTION
         by_job, by_outcome = Counter[str](), Counter[tuple[str, str]]()
         old: list[int] = []
         for key, run in reversed(runs.items()):

@@ -136,7 +136,7 @@ class MemoryErasureRepository:
 
     async def delete_expired(self, limit: int = 1000) -> int:
         async with self._store.lock:
-            now, oldest = self._store.now(), self._store.get_time_before(self._policy.list_lifetime)
+            now, oldest = self._store.now(), self._store.now() - self._policy.list_lifetime
             balances = [key for key, row in self._store.table(ErasedBalance).items() if row.forget_at <= now][:limit]
             for key in balances:
                 del self._store.table(ErasedBalance)[key]
