@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 import shopassist.storage.postgres  # noqa: F401 - registers every table
+from shopassist.db.connections import HostSelector
 from shopassist.db.database import ISOLATION_SETTINGS
-from shopassist.db.host_selection import HostSelector
 
 attributes = context.config.attributes
 

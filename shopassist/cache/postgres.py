@@ -110,7 +110,7 @@ class PostgresCachedAnswers:
         self._observed_at = 0.0
         self._manager = manager
         self._clock = clock
-        took = manager.counters.batches.observe
+        took = manager.batch_sizes.observe
         self._reads = Batcher(self._read, on_batch=lambda size: took(size, "answer"))
 
     async def find(self, query_hash: str) -> CachedAnswer | None:

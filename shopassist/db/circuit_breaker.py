@@ -62,24 +62,15 @@ class CircuitBreaker:
     @contextmanager
     def guard(self) -> Iterator[None]:
         """Run the block and record how it ends. Raises `StorageUnavailableError` instead while open."""
-        probing = False
-        if self._failures >= FAILURE_THRESHOLD:
-            if self._probing or self._monotonic() < self._open_until:
-                raise StorageUnavailableError
-            self._probing = probing = True
+        state = self.state
+        if state is BreakerState.OPEN:
+            raise StorageUnavailableError
+        if state is BreakerState.HALF_OPEN:
+            self._probing = True
         try:
             yield
-        except ReadOnlyError as error:
-            self._record_success()
-            self.on_suspicion(error)
-            raise
-        except (BusyError, RolledBackError):
-            self._record_success()
-            raise
-        except SlowError:
-            raise  # neither a success nor a failure
-        except StorageUnavailableError:
-            self._record_failure()
+        except StorageUnavailableError as error:
+            self._record_error(error)
             raise
         except Exception:
             self._record_success()
@@ -88,13 +79,21 @@ class CircuitBreaker:
             self._record_success()
         finally:
             # After a cancelled probe the next caller probes.
-            if probing:
+            if state is BreakerState.HALF_OPEN:
                 self._probing = False
 
     def open(self) -> None:
         """Refuse all calls, because the server answers no probe: every further caller would wait in vain."""
         self._record_failure(FAILURE_THRESHOLD)
         self.on_suspicion(StorageUnavailableError())
+
+    def _record_error(self, error: StorageUnavailableError) -> None:
+        if isinstance(error, BusyError | RolledBackError):
+            self._record_success()  # the database answered
+        elif not isinstance(error, SlowError):
+            self._record_failure()
+        if isinstance(error, ReadOnlyError):
+            self.on_suspicion(error)
 
     def _record_success(self) -> None:
         if self._failures >= FAILURE_THRESHOLD:

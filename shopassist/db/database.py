@@ -4,19 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Generic
 
 from sqlalchemy import ColumnElement, cast, event, func, literal
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import QueuePool
 
 from shopassist.db.columns import Timestamp
-from shopassist.db.direct_pool import DIRECT_CONNECTIONS, DirectPool
+from shopassist.db.connections import DIRECT_CONNECTIONS, DirectPool, HostSelector
 from shopassist.db.dsn import apply_tls_settings, normalise_dsn
 from shopassist.db.failures import BusyError, ConnectionLostError, ConnectTimeoutError, ReadOnlyError, translate_errors
-from shopassist.db.host_selection import HostSelector
 from shopassist.db.ports import Clock, Repositories, Result, SystemClock, TransactionBody
 from shopassist.db.resilience import Resilience, ResilienceLimits
 from shopassist.errors import StartupError, StorageUnavailableError
@@ -50,24 +49,26 @@ def get_role_settings(config: DatabaseConfig) -> dict[str, str]:
 
     Such connections also serve direct statements, hence their shorter lock time-out.
     """
-    return ISOLATION_SETTINGS | get_time_limits(
-        config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
-    )
+    return ISOLATION_SETTINGS | get_time_limits(shorten_lock_timeout(config))
 
 
-def get_direct_lock_timeout(config: DatabaseConfig) -> float:
-    """Return the lock time-out of direct statements in seconds, which is shorter than their own time limit."""
-    return min(config.lock_timeout, DIRECT_LOCK_SHARE * ResilienceLimits.from_settings(config).work_seconds)
+def shorten_lock_timeout(config: DatabaseConfig) -> DatabaseConfig:
+    """Return the configuration for direct statements: their lock time-out is shorter than their own time limit."""
+    limit = DIRECT_LOCK_SHARE * ResilienceLimits.from_settings(config).work_seconds
+    return config.model_copy(update={"lock_timeout": min(config.lock_timeout, limit)})
 
 
-class DatabaseCounters:
-    """Histograms of the wait for a connection, by pool, and of batch sizes, by request."""
-
-    __slots__ = ("batches", "waits")
-
-    def __init__(self) -> None:
-        self.waits = Histogram(DURATION_BOUNDS)
-        self.batches = Histogram(SIZE_BOUNDS)
+def get_connect_options(config: DatabaseConfig, is_read_only: bool) -> dict[str, Any]:
+    """Return asyncpg's options for the connections of a pool."""
+    settings = {"application_name": APPLICATION_NAME}
+    options: dict[str, Any] = {"timeout": config.connect_timeout, "server_settings": settings}
+    if config.pool_mode is PoolMode.TRANSACTION:
+        # A pooler refuses settings, and the next transaction may run in a session without our statements.
+        return options | {"statement_cache_size": 0}
+    settings |= ISOLATION_SETTINGS | get_time_limits(config)
+    if is_read_only:
+        settings["default_transaction_read_only"] = "on"
+    return options
 
 
 class DatabaseManager:
@@ -76,49 +77,47 @@ class DatabaseManager:
     def __init__(self, config: DatabaseConfig, resilience: Resilience | None = None, replica: bool = False) -> None:
         """Use the read-only `replica` or the primary. Raises `StartupError` if its DSN is not set or not valid."""
         self.resilience = resilience or Resilience()
-        self.counters = DatabaseCounters()
+        self.waits = Histogram(DURATION_BOUNDS)
+        """Waits for a connection, by pool."""
+        self.batch_sizes = Histogram(SIZE_BOUNDS)
+        """Requests in a batched statement, by kind."""
         link, name = (config.replica_url, REPLICA_SETTING) if replica else (config.database_url, PRIMARY_SETTING)
         if link is None:
             raise StartupError(f"{name} is not set.")
         wanted = "prefer-standby" if replica else "read-write"
         self.url = apply_tls_settings(normalise_dsn(link.get_secret_value(), name, wanted), config, name)
-        self._is_read_only = replica
         self.dependants: list[DatabaseManager] = []
         self.servers = HostSelector(self.url)
         self.resilience.breaker.on_suspicion = self._invalidate_connections
         self.resilience.ask_server = self._ask_server
         self.resilience.on_lost = self._discard_connections
+        self._has_sessions = config.pool_mode is PoolMode.SESSION
         self._generation = 0
         self._invalidated_at = -MIN_INVALIDATION_INTERVAL_SECONDS
-        self.engine = self._build_engine(config, pool_size=config.pool_size, max_overflow=config.max_overflow)
-        direct_size = min(config.pool_size, DIRECT_CONNECTIONS)
-        direct = config.model_copy(update={"lock_timeout": get_direct_lock_timeout(config)})
-        self.direct_engine = self._build_engine(direct, pool_size=direct_size, max_overflow=0)
-        self._has_sessions = config.pool_mode is PoolMode.SESSION
-        self.direct_pool = DirectPool(
-            self.direct_engine, direct_size, config.pool_recycle, self._has_sessions, self._observe_direct_wait
-        )
         self._pool_timeout = config.pool_timeout
         self._max_connections = config.pool_size + config.max_overflow
+        self.engine = self._build_engine(config, get_connect_options(config, replica))
         self.session_factory = async_sessionmaker(self.engine, expire_on_commit=False)
+        self.direct_pool = DirectPool(
+            partial(self.servers.connect, **get_connect_options(shorten_lock_timeout(config), replica)),
+            size=min(config.pool_size, DIRECT_CONNECTIONS),
+            recycle_seconds=config.pool_recycle,
+            has_sessions=self._has_sessions,
+            on_wait=lambda seconds: self.waits.observe(seconds, "hot"),
+        )
 
-    def _build_engine(self, config: DatabaseConfig, **sizes: int) -> AsyncEngine:
-        options: dict[str, Any] = {"timeout": config.connect_timeout}
-        settings = {"application_name": APPLICATION_NAME}
-        if config.pool_mode is PoolMode.SESSION:
-            settings |= ISOLATION_SETTINGS | get_time_limits(config)
-            if self._is_read_only:
-                settings["default_transaction_read_only"] = "on"
-        else:  # a pooler refuses settings, and the next transaction may run in a session without our statements
-            options |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    def _build_engine(self, config: DatabaseConfig, options: dict[str, Any]) -> AsyncEngine:
+        if config.pool_mode is PoolMode.TRANSACTION:
+            options = options | {"prepared_statement_cache_size": 0}
         engine = create_async_engine(
             "postgresql+asyncpg://",
-            **sizes,
+            pool_size=config.pool_size,
+            max_overflow=config.max_overflow,
             pool_timeout=config.pool_timeout,
             pool_recycle=config.pool_recycle,
             echo=config.echo_sql,
             hide_parameters=True,
-            connect_args={"async_creator_fn": self.servers.connect, "server_settings": settings, **options},
+            connect_args={"async_creator_fn": self.servers.connect, **options},
         )
         event.listen(engine.sync_engine, "connect", self._stamp_generation)
         event.listen(engine.sync_engine, "checkout", self._reject_stale)
@@ -180,24 +179,19 @@ class DatabaseManager:
                 async with asyncio.timeout(min(seconds, self._pool_timeout)):
                     return await session.connection()
         except (TimeoutError, PoolTimeoutError) as error:
-            is_full = isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedout() >= self._max_connections
+            is_full = self.pool_status()["checked_out"] >= self._max_connections
             raise (BusyError if is_full else ConnectTimeoutError) from error
         finally:
-            self.counters.waits.observe(time.monotonic() - began, "units")
-
-    @asynccontextmanager
-    async def direct_connection(self) -> AsyncIterator[Any]:
-        """Lend an asyncpg connection on which each statement is its own transaction. Raises asyncpg's errors.
-
-        For frequent statements: without SQLAlchemy's layers a statement costs a third of the CPU.
-        """
-        async with self.direct_pool.acquire() as pooled:
-            yield pooled.driver
+            self.waits.observe(time.monotonic() - began, "units")
 
     async def fetch_value(self, query: str) -> Any:
-        """Return the value of a query in one round trip, without retries. Raises the driver's errors."""
-        async with asyncio.timeout(self.resilience.limits.work_seconds), self.direct_connection() as connection:
-            return await connection.fetchval(query)
+        """Return the value of a query that is repeatable. Raises `StorageUnavailableError`."""
+        return await self.resilience.run(lambda: self.fetch_value_once(query), repeatable=True)
+
+    async def fetch_value_once(self, query: str) -> Any:
+        """Return the value of a query without retries. Raises the driver's errors."""
+        async with asyncio.timeout(self.resilience.limits.work_seconds), self.direct_pool.acquire() as pooled:
+            return await pooled.driver.fetchval(query)
 
     async def _ask_server(self) -> frozenset[int] | None:
         """Return the ids of the server processes at work for this role, None behind a pooler, which hides them.
@@ -215,22 +209,17 @@ class DatabaseManager:
 
     async def ping(self) -> None:
         """Make one round trip. Raises `StorageUnavailableError`."""
-        await self.resilience.run(lambda: self.fetch_value("SELECT 1"), repeatable=True)
+        await self.fetch_value("SELECT 1")
 
     def pool_status(self) -> dict[str, Any]:
         """Return the pool's size and its connections: checked out, idle, and beyond the size."""
-        pool = self.engine.pool
-        if not isinstance(pool, QueuePool):
-            return {"class": type(pool).__name__}
+        pool: Any = self.engine.pool
         return {
             "size": pool.size(),
             "checked_out": pool.checkedout(),
             "idle": pool.checkedin(),
             "overflow": max(pool.overflow(), 0),
         }
-
-    def _observe_direct_wait(self, seconds: float) -> None:
-        self.counters.waits.observe(seconds, "hot")
 
     def count_max_connections(self) -> dict[tuple[str, ...], float]:
         """Return the maximum number of connections by pool."""

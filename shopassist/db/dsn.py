@@ -89,28 +89,26 @@ def format_hosts_and_database(url: URL) -> str:
 
 def build_driver_dsn(url: URL) -> str:
     """Return the DSN for asyncpg, without hosts."""
-    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items()}
-    for key in ("host", "port", "target_session_attrs"):
-        query.pop(key, None)
+    own = {"host", "port", "target_session_attrs"}
+    query = {("sslmode" if key == "ssl" else key): value for key, value in url.query.items() if key not in own}
     link = URL.create("postgresql", url.username, url.password, database=url.database, query=query)
     return link.render_as_string(hide_password=False)
 
 
 def _parse_hosts(location: str, parsed: URL) -> list[Host]:
     """Raise `ValueError` for an invalid host or port."""
-    ports = [port for value in _as_list(parsed.query.get("port")) for port in value.split(",")]
+    query = parsed.normalized_query
+    own = parsed.port or DEFAULT_PORT
     if "," in location:
         written = location.split(",")
-    elif "host" in parsed.query:
-        written = [host for value in _as_list(parsed.query["host"]) for host in value.split(",")]
+    elif "host" in query:
+        written = ",".join(query["host"]).split(",")
     else:
-        return [Host(parsed.host, parsed.port or DEFAULT_PORT)] if parsed.host else []
-    if len(ports) not in {0, 1, len(written)}:
+        return [Host(parsed.host, own)] if parsed.host else []
+    ports = [int(port or own) for value in query.get("port", ()) for port in value.split(",")] or [own]
+    if len(ports) not in {1, len(written)}:
         raise ValueError(ports)
-    own = parsed.port or DEFAULT_PORT
-    return [
-        _parse_host(text, int(ports[index % len(ports)] or own) if ports else own) for index, text in enumerate(written)
-    ]
+    return [_parse_host(text, ports[index % len(ports)]) for index, text in enumerate(written)]
 
 
 def _parse_host(text: str, port: int) -> Host:
@@ -118,10 +116,6 @@ def _parse_host(text: str, port: int) -> Host:
     if match is None:
         raise ValueError(text)
     return Host(match["host"].strip("[]") or "localhost", int(match["port"] or port))
-
-
-def _as_list(value: str | tuple[str, ...] | None) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
 
 
 SYSTEM_AUTHORITIES = "system"
@@ -167,15 +161,6 @@ def _find_authority_file(authority: str) -> str:
     return file
 
 
-def require_tls_choice(url: URL, name: str = "DATABASE_URL") -> None:
-    """Raise `StartupError` for a DSN to another machine without a TLS mode."""
-    if "ssl" not in url.query and not is_local_dsn(url):
-        raise StartupError(
-            f"{name} leads to another machine, and nothing says how the way there is protected. Set DB_SSL_MODE to "
-            "verify-full (with DB_SSL_ROOT_CERT), or to disable on a private network."
-        )
-
-
 def is_local_dsn(url: URL) -> bool:
     """Return whether all hosts of a normalised DSN are this machine."""
     return all(is_local_host(host.name) for host in get_hosts(url))
@@ -189,11 +174,6 @@ def is_local_host(name: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def is_tls_disabled(url: URL) -> bool:
-    """Return whether a DSN forbids TLS."""
-    return url.query.get("ssl") == SslMode.DISABLE
 
 
 def get_tls_error_message(error: BaseException) -> str | None:
@@ -211,35 +191,39 @@ def get_tls_error_message(error: BaseException) -> str | None:
 
 
 def build_dsn(settings: Settings, link: SecretStr, name: str = "DATABASE_URL") -> URL:
-    """Return the DSN of the setting `name` with the TLS settings. Raises `StartupError`."""
+    """Return the DSN of the setting `name` with the TLS settings.
+
+    Raises `StartupError`, in production also for a DSN to another machine without a TLS mode.
+    """
     url = apply_tls_settings(normalise_dsn(link.get_secret_value(), name), settings.database, name)
-    if settings.server.production and not settings.embedded_database:
-        require_tls_choice(url, name)
+    must_be_explicit = settings.server.production and not settings.embedded_database
+    if must_be_explicit and "ssl" not in url.query and not is_local_dsn(url):
+        raise StartupError(
+            f"{name} leads to another machine, and nothing says how the way there is protected. Set DB_SSL_MODE to "
+            "verify-full (with DB_SSL_ROOT_CERT), or to disable on a private network."
+        )
     return url
 
 
-def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None:
-    """Return the DSN for migrations and backups: the owner's, else the app's that bypasses any pooler, else None.
-
-    With `only_owner` only the owner's. Raises `StartupError`.
-    """
-    database = settings.database
-    if database.migration_url is not None:
-        return build_dsn(settings, database.migration_url, "DATABASE_MIGRATION_URL")
-    if only_owner:
-        return None
-    if database.direct_url is not None:
-        return build_dsn(settings, database.direct_url, "DATABASE_DIRECT_URL")
-    if database.pool_mode is PoolMode.TRANSACTION or database.database_url is None:
-        return None
-    return build_dsn(settings, database.database_url)
-
-
 def get_session_setting(settings: Settings) -> str:
-    """Return the name of the setting that `find_session_dsn` reads."""
+    """Return the setting of the DSN for migrations and backups: the owner's, else one that bypasses any pooler."""
     if settings.database.migration_url is not None:
         return "DATABASE_MIGRATION_URL"
     return "DATABASE_URL" if settings.database.direct_url is None else "DATABASE_DIRECT_URL"
+
+
+def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None:
+    """Return the DSN of `get_session_setting`, or None if there is none; with `only_owner` only the owner's.
+
+    Raises `StartupError`.
+    """
+    database, name = settings.database, get_session_setting(settings)
+    if only_owner and name != "DATABASE_MIGRATION_URL":
+        return None
+    if name == "DATABASE_URL" and database.pool_mode is PoolMode.TRANSACTION:
+        return None
+    link = database.migration_url or database.direct_url or database.database_url
+    return None if link is None else build_dsn(settings, link, name)
 
 
 def require_session_dsn(settings: Settings) -> URL:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import asyncpg
 from sqlalchemy import exc
-from sqlalchemy.connectors.asyncio import AsyncAdapt_Error
 
 from shopassist.errors import (
     ConsentExistsError,
@@ -23,20 +22,8 @@ CONSTRAINT_ERRORS: dict[str, type[ShopAssistError]] = {
 }
 """The domain error of a violated constraint."""
 
-ROLLED_BACK_STATES = ("40001", "40P01")
-"""SQLSTATEs (PostgreSQL manual, appendix A) of a rollback after which a retry may succeed."""
-
-BUSY_STATES = ("55P03", "57014", "25P03", "53100")
-"""SQLSTATEs of a single statement that failed: a lock, a time limit, a full disk. Other statements may succeed."""
-
-READ_ONLY_STATE = "25006"
-"""SQLSTATE of a write to a standby or to a server that was made read-only."""
-
 UNAVAILABLE_STATES = ("08", "28", "3D000", "53", "57P", "58", "XX000")
 """SQLSTATE prefixes of a server that is unreachable, refuses the login, is full, stopping or broken."""
-
-NOT_ACCEPTING_STATES = ("57P03", "53300")
-"""SQLSTATEs of a server that accepts no connection at the moment."""
 
 CONNECTION_ERRORS = (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.CrashShutdownError)
 """Raised by asyncpg when the connection ends during a statement."""
@@ -93,30 +80,25 @@ class SlowError(ConnectionLostError):
     """The work took too long, although the server answers others: it was given up, and its outcome is unknown."""
 
 
-ERRORS_BY_STATE: dict[tuple[str, ...], type[StorageUnavailableError]] = {
-    ROLLED_BACK_STATES: RolledBackError,
-    (READ_ONLY_STATE,): ReadOnlyError,
-    BUSY_STATES: BusyError,
-    NOT_ACCEPTING_STATES: NotSentError,
+ERRORS_BY_STATE: dict[str, type[StorageUnavailableError]] = {
+    # Another transaction was preferred; a retry may succeed.
+    **dict.fromkeys(("40001", "40P01"), RolledBackError),
+    # A lock, a time limit or a full disk: other statements may succeed.
+    **dict.fromkeys(("55P03", "57014", "25P03", "53100"), BusyError),
+    # A write to a standby, or to a server that was made read-only.
+    "25006": ReadOnlyError,
+    # The server accepts no connection at the moment.
+    **dict.fromkeys(("57P03", "53300"), NotSentError),
 }
+"""Errors by SQLSTATE (PostgreSQL manual, appendix A)."""
 
 
 @contextmanager
 def detect_lost_connection(backend: ServerProcess | None = None) -> Iterator[None]:
-    """Raise `ConnectionLostError` when the connection breaks in this block."""
+    """Raise `ConnectionLostError` in place of asyncpg's errors when the connection breaks in this block."""
     try:
         yield
-    except (
-        OSError,
-        asyncpg.InterfaceError,
-        asyncpg.PostgresError,
-        BROKEN_CONNECTION_ERROR,
-        exc.DBAPIError,
-    ) as error:
-        if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
-            raise
-        if isinstance(error, asyncpg.PostgresError) and not isinstance(error, CONNECTION_ERRORS):
-            raise
+    except (OSError, asyncpg.InterfaceError, BROKEN_CONNECTION_ERROR, *CONNECTION_ERRORS) as error:
         raise ConnectionLostError(backend) from error
 
 
@@ -132,8 +114,7 @@ def translate_errors() -> Iterator[None]:
         raise CONSTRAINT_ERRORS.get(str(error.constraint_name), IntegrityError) from error
     except (TimeoutError, exc.TimeoutError) as error:
         raise ConnectTimeoutError from error
-    except (OSError, asyncpg.InterfaceError, AsyncAdapt_Error) as error:
-        # SQLAlchemy raises the last one when it cannot open a connection outside a session.
+    except (OSError, asyncpg.InterfaceError) as error:
         raise NotSentError from error
     except (exc.DBAPIError, asyncpg.PostgresError) as error:
         translated = classify_error(error)
@@ -145,9 +126,8 @@ def translate_errors() -> Iterator[None]:
 def classify_error(error: BaseException) -> StorageUnavailableError | None:
     """Return the domain error of a driver's error, or None if the statement itself was wrong."""
     state = str(getattr(error, "sqlstate", None) or getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-    for states, translated in ERRORS_BY_STATE.items():
-        if state in states:
-            return translated()
+    if state in ERRORS_BY_STATE:
+        return ERRORS_BY_STATE[state]()
     if isinstance(getattr(getattr(error, "orig", None), "__cause__", None), BROKEN_CONNECTION_ERROR):
         return ConnectionLostError()
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):

@@ -11,9 +11,10 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from shopassist.db.dsn import format_hosts_and_database, get_tls_error_message, is_tls_disabled
-from shopassist.db.host_selection import HostSelector
+from shopassist.db.connections import HostSelector
+from shopassist.db.dsn import format_hosts_and_database, get_tls_error_message
 from shopassist.errors import DatabaseAbsentError, MigrationError, StartupError, StorageUnavailableError
+from shopassist.settings.database import SslMode
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,9 +27,7 @@ LOCK_TIMEOUT = "500ms"
 """Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
-UNREACHABLE_MESSAGE = "The database at {} cannot be reached: check {}."
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
-UNREACHABLE_ERRORS = (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 def list_known_revisions() -> list[str]:
@@ -45,15 +44,13 @@ async def ensure_current(
     the last successful one), `DatabaseAbsentError` when the database is unreachable, and `StartupError` when it refuses
     the login.
     """
-    revisions = list_known_revisions()
+    newest = list_known_revisions()[-1]
     async with connect(url, setting) as connection:
-        if await fetch_revision(connection) == revisions[-1]:
+        if await fetch_revision(connection) == newest:
             return False
-        async with _hold_migration_lock(connection):
-            current = await fetch_revision(connection)
-            if current == revisions[-1]:
+        async with _hold_migration_lock(connection) as current:
+            if current == newest:
                 return False
-            _reject_newer(current, revisions)
             if before is not None and current is not None:
                 await before()
             await _run_alembic("upgrade", url, "head", connection)
@@ -62,11 +59,11 @@ async def ensure_current(
 
 async def require_current(url: URL) -> None:
     """Raise `MigrationError` unless the schema is at the revision that this code needs."""
-    found, revisions = await get_current_revision(url), list_known_revisions()
-    _reject_newer(found, revisions)
-    if found != revisions[-1]:
+    found, newest = await get_current_revision(url), list_known_revisions()[-1]
+    _reject_newer(found)
+    if found != newest:
         raise MigrationError(
-            f"The database is at revision {found or 'base'} and this version needs {revisions[-1]}: set "
+            f"The database is at revision {found or 'base'} and this version needs {newest}: set "
             "DATABASE_MIGRATION_URL to the owner's link, past any pooler, or run `shopassist db upgrade` with it."
         )
 
@@ -74,17 +71,14 @@ async def require_current(url: URL) -> None:
 async def upgrade(url: URL, revision: str = "head", setting: str = "DATABASE_URL") -> None:
     """Upgrade to `revision`. Raises the same errors as `ensure_current`."""
     async with connect(url, setting) as connection, _hold_migration_lock(connection):
-        _reject_newer(await fetch_revision(connection), list_known_revisions())
         await _run_alembic("upgrade", url, revision, connection)
 
 
 async def downgrade(url: URL, revision: str, setting: str = "DATABASE_URL") -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises the same errors as `ensure_current`."""
-    async with connect(url, setting) as connection, _hold_migration_lock(connection):
-        current, revisions = await fetch_revision(connection), list_known_revisions()
-        _reject_newer(current, revisions)
+    async with connect(url, setting) as connection, _hold_migration_lock(connection) as current:
         if revision.startswith("-") and revision[1:].isdecimal():
-            targets = ["base", *revisions]
+            targets = ["base", *list_known_revisions()]
             target = targets.index(current or "base") - int(revision[1:])
             if target < 0:
                 raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
@@ -112,36 +106,34 @@ def build_alembic_config(url: URL | None) -> "Config":
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
-    config.attributes["url"] = url
-    config.attributes["lock_timeout"] = LOCK_TIMEOUT
+    config.attributes.update(url=url, lock_timeout=LOCK_TIMEOUT)
     return config
 
 
 @asynccontextmanager
 async def connect(url: URL, setting: str = "DATABASE_URL") -> AsyncIterator[asyncpg.Connection]:
     """Open a connection for the length of the block. Raises `StartupError` that names `setting`, the DSN's source."""
+    where = format_hosts_and_database(url)
+    unreachable = f"The database at {where} cannot be reached: check {setting}."
     try:
         # Without prepared statements the revision can also be read through a pooler.
         connection = await HostSelector(url).connect(timeout=10, statement_cache_size=0)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        reason = "the user, the password or a way without TLS" if is_tls_disabled(url) else "the user or password"
-        raise StartupError(f"The database at {format_hosts_and_database(url)} refuses {reason} of {setting}.") from None
+        is_without_tls = url.query.get("ssl") == SslMode.DISABLE
+        reason = "the user, the password or a way without TLS" if is_without_tls else "the user or password"
+        raise StartupError(f"The database at {where} refuses {reason} of {setting}.") from None
     except asyncpg.InvalidCatalogNameError:
-        raise StartupError(
-            f"The database server at {format_hosts_and_database(url)} has no database of that name."
-        ) from None
-    except (*UNREACHABLE_ERRORS, StorageUnavailableError) as error:
+        raise StartupError(f"The database server at {where} has no database of that name.") from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError) as error:
         if problem := get_tls_error_message(error):
-            raise StartupError(f"The database at {format_hosts_and_database(url)} {problem}.") from None
-        raise DatabaseAbsentError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url), setting)) from None
+            raise StartupError(f"The database at {where} {problem}.") from None
+        raise DatabaseAbsentError(unreachable) from None
     except ValueError:
-        raise StartupError(UNREACHABLE_MESSAGE.format(format_hosts_and_database(url), setting)) from None
+        raise StartupError(unreachable) from None
     try:
         yield connection
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
-        raise DatabaseAbsentError(
-            f"The database at {format_hosts_and_database(url)} was lost during preparation."
-        ) from None
+        raise DatabaseAbsentError(f"The database at {where} was lost during preparation.") from None
     finally:
         await connection.close()
 
@@ -156,8 +148,11 @@ async def fetch_revision(connection: asyncpg.Connection) -> str | None:
 
 
 @asynccontextmanager
-async def _hold_migration_lock(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Poll for the lock: a session waiting in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever."""
+async def _hold_migration_lock(connection: asyncpg.Connection) -> AsyncIterator[str | None]:
+    """Give the revision, which nobody else changes in this block. Raises `MigrationError` if it is not known here.
+
+    Poll for the lock: a session waiting in `pg_advisory_lock` would block `CREATE INDEX CONCURRENTLY` forever.
+    """
     waited = 0.0
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION_LOCK_KEY):
         if waited >= LOCK_WAIT_SECONDS:
@@ -165,16 +160,19 @@ async def _hold_migration_lock(connection: asyncpg.Connection) -> AsyncIterator[
         await asyncio.sleep(POLL_SECONDS)
         waited += POLL_SECONDS
     try:
-        yield
+        current = await fetch_revision(connection)
+        _reject_newer(current)
+        yield current
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", MIGRATION_LOCK_KEY)
 
 
-def _reject_newer(revision: str | None, revisions: list[str]) -> None:
-    if revision is not None and revision not in revisions:
+def _reject_newer(revision: str | None) -> None:
+    known = list_known_revisions()
+    if revision is not None and revision not in known:
         raise MigrationError(
             f"The database is at revision {revision}, which this version does not know (it knows up to "
-            f"{revisions[-1]}): deploy the newer version, or downgrade the database with it first."
+            f"{known[-1]}): deploy the newer version, or downgrade the database with it first."
         )
 
 

@@ -32,10 +32,8 @@ UserHashFunction = Callable[[str], str]
 """A user id under the key of erased subjects, as 64 hex characters."""
 
 
-class UnitOfWork(Protocol[Repositories_co]):
-    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
-
-    def __call__(self) -> AbstractAsyncContextManager[Repositories_co]: ...
+class Transactions(Protocol[Repositories_co]):
+    """Runs short transactions over the repositories that a service needs."""
 
     async def run(
         self,
@@ -48,6 +46,12 @@ class UnitOfWork(Protocol[Repositories_co]):
         When the connection is lost during a commit, a `repeatable` body is run again; otherwise `happened` looks
         whether it was committed.
         """
+
+
+class UnitOfWork(Transactions[Repositories_co], Protocol[Repositories_co]):
+    """Begins short transactions: each commits on a clean exit of its block and rolls back otherwise."""
+
+    def __call__(self) -> AbstractAsyncContextManager[Repositories_co]: ...
 
 
 class ReplicaReads(Protocol[Repositories_co]):

@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -23,8 +23,19 @@ from shopassist.settings.database import DatabaseConfig
 
 logger = structlog.get_logger(__name__)
 
-
 MAX_WAL_MARKS = 4096
+POLL_SECONDS = 0.2
+
+REPLICA_LIMITS = ResilienceLimits(attempts=1, retry_seconds=0.7, probe_seconds=0.5, work_seconds=0.7, wait_seconds=0.5)
+"""No retries and short waits, because the primary can answer instead."""
+
+# The primary flushes before it acknowledges a commit, and sends replicas what is flushed.
+PRIMARY_POSITION = """
+SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint END
+"""
+REPLICA_POSITION = """
+SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint END
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,20 +89,6 @@ class ReplicationLag:
             self._reached = self._marks.popleft()
 
 
-POLL_SECONDS = 0.2
-
-REPLICA_LIMITS = ResilienceLimits(attempts=1, retry_seconds=0.7, probe_seconds=0.5, work_seconds=0.7, wait_seconds=0.5)
-"""No retries and short waits, because the primary can answer instead."""
-
-# The primary flushes before it acknowledges a commit, and sends replicas what is flushed.
-PRIMARY_POSITION = """
-SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint END
-"""
-REPLICA_POSITION = """
-SELECT CASE WHEN pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint END
-"""
-
-
 class ReplicaState(StrEnum):
     """Whether the replica can be read from, and why not."""
 
@@ -103,15 +100,6 @@ class ReplicaState(StrEnum):
     NO_STANDBY = "no_standby"
 
 
-@dataclass(slots=True)
-class ReplicaCounters:
-    """Reads that may lag, in this process so far, by the server that answered."""
-
-    reads: int = 0
-    reads_by_primary: int = 0
-    stale_reads: int = 0
-
-
 class Replica:
     """Polls the lag of the replica while the process serves. There may be no replica."""
 
@@ -119,7 +107,8 @@ class Replica:
         """Do not connect yet. Both are None for memory storage. Raises `StartupError` if the DSN is not valid."""
         self.manager: DatabaseManager | None = None
         self.lag = ReplicationLag()
-        self.counters = ReplicaCounters()
+        self.counters = {"reads": 0, "reads_by_primary": 0, "stale_reads": 0}
+        """Reads that may lag, in this process so far, by the server that answered."""
         self._primary = primary
         self._max_lag = config.replica_max_lag if config else 0.0
         self._problem: ReplicaState | None = ReplicaState.UNKNOWN
@@ -148,7 +137,7 @@ class Replica:
             "status": self.state.value,
             "lag_seconds": None if seconds is None else round(seconds, 2),
             "max_lag_seconds": self._max_lag,
-            **asdict(self.counters),
+            **self.counters,
         }
 
     @asynccontextmanager
@@ -156,31 +145,29 @@ class Replica:
         """Poll both servers for the length of the block."""
         polls = []
         if self.manager is not None and self._primary is not None:
-            polls = [
-                asyncio.create_task(poll_forever(partial(self._poll_primary, self._primary))),
-                asyncio.create_task(poll_forever(partial(self._poll_replica, self.manager))),
-            ]
+            polls = [partial(self._poll_primary, self._primary), partial(self._poll_replica, self.manager)]
+        tasks = [asyncio.create_task(poll_forever(poll)) for poll in polls]
         try:
             yield
         finally:
-            for poll in polls:
-                poll.cancel()
-            await asyncio.gather(*polls, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _poll_primary(self, primary: DatabaseManager) -> None:
         asked_at = time.monotonic()
         if primary.resilience.is_available:
             # Bypass the breaker: a failed poll must not open it.
-            position = await primary.fetch_value(PRIMARY_POSITION)
+            position = await primary.fetch_value_once(PRIMARY_POSITION)
         else:
-            position = await _fetch_with_retries(primary, PRIMARY_POSITION)
+            position = await primary.fetch_value(PRIMARY_POSITION)
         if position is not None:
             self.lag.record_primary(position, asked_at)
 
     async def _poll_replica(self, replica: DatabaseManager) -> None:
         problem: ReplicaState | None = ReplicaState.AWAY
         try:
-            position = await _fetch_with_retries(replica, REPLICA_POSITION)
+            position = await replica.fetch_value(REPLICA_POSITION)
             problem = ReplicaState.NO_STANDBY if position is None else None
             if position is not None:
                 self.lag.record_replica(position)
@@ -188,10 +175,6 @@ class Replica:
             if problem is not self._problem:
                 logger.info("replica", reason=problem or "connected")
             self._problem = problem
-
-
-async def _fetch_with_retries(manager: DatabaseManager, query: str) -> Any:
-    return await manager.resilience.run(lambda: manager.fetch_value(query), repeatable=True)
 
 
 async def poll_forever(poll: Callable[[], Awaitable[None]]) -> None:
@@ -223,36 +206,26 @@ class PostgresReplicaReads(Generic[Repositories]):
             return await self._unit_of_work.run(body, repeatable=True)
         was_fit = replica.state is ReplicaState.FIT
         if was_fit:
-            try:
+            with suppress(Exception):  # whatever it is, the primary decides
                 result = await self._read_replica(replica.manager, body)
-            except Exception:  # noqa: BLE001 - the primary decides
-                replica.counters.reads_by_primary += 1
-            else:
-                replica.counters.reads += 1
+                replica.counters["reads"] += 1
                 return result
-        else:
-            replica.counters.reads_by_primary += 1
+        replica.counters["reads_by_primary"] += 1
         try:
             return await self._unit_of_work.run(body, repeatable=True)
         except (BusyError, RolledBackError):
             raise  # the primary is available
-        except StorageUnavailableError as error:
+        except StorageUnavailableError:
             if was_fit or replica.state is ReplicaState.AWAY:
                 raise
-            return await self._read_stale(replica.manager, body, error)
-
-    async def _read_stale(
-        self, manager: DatabaseManager, body: TransactionBody[Repositories, Result], error: StorageUnavailableError
-    ) -> Result:
-        """Read the replica however old its data is, because the primary is unavailable."""
-        as_of = self._replica.lag.as_of
-        try:
-            result = await self._read_replica(manager, body)
-        except Exception:  # noqa: BLE001 - the cause to report is the primary's error
-            raise error from None
-        self._replica.counters.stale_reads += 1
-        note_stale(as_of)
-        return result
+            # Read the replica however old its data is. Of two errors the primary's is the cause to report.
+            as_of = replica.lag.as_of
+            with suppress(Exception):
+                result = await self._read_replica(replica.manager, body)
+                replica.counters["stale_reads"] += 1
+                note_stale(as_of)
+                return result
+            raise
 
     async def _read_replica(self, manager: DatabaseManager, body: TransactionBody[Repositories, Result]) -> Result:
         with limit_time(manager.resilience.limits.work_seconds):

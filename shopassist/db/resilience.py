@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -21,12 +21,11 @@ from shopassist.db.failures import (
     SlowError,
     translate_errors,
 )
+from shopassist.db.ports import Result
 from shopassist.errors import StorageUnavailableError
 from shopassist.settings.database import DatabaseConfig
 
 logger = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
 
 MIN_RETRY_PAUSE_SECONDS = 0.02
 MAX_RETRY_PAUSE_SECONDS = 0.5
@@ -69,10 +68,7 @@ def get_request_start() -> float:
 
 @dataclass(slots=True)
 class Freshness:
-    """The freshness of what one request read.
-
-    Nothing committed before `as_of` is missing; None if that is unknown.
-    """
+    """The freshness of what one request read. Nothing committed before `as_of` is missing; None if that is unknown."""
 
     is_stale: bool = False
     as_of: datetime | None = None
@@ -128,16 +124,6 @@ class ResilienceLimits:
         )
 
 
-@dataclass(slots=True)
-class ResilienceCounters:
-    """Events in this process so far. `lost`: connections lost during a statement."""
-
-    retries: int = 0
-    retries_refused: int = 0
-    waits_in_vain: int = 0
-    lost: int = 0
-
-
 class Resilience:
     """The failure policy of all database calls of a process; nothing else retries."""
 
@@ -155,7 +141,7 @@ class Resilience:
         self._watches: set[Watch] = set()
         self._probe: asyncio.Task[frozenset[int] | None] | None = None
         self._saturated_until = 0.0
-        self._counters = ResilienceCounters()
+        self._counters = {"retries": 0, "retries_refused": 0, "waits_in_vain": 0, "lost": 0}
         self.breaker = CircuitBreaker(self._schedule_cut)
         self.on_lost: Callable[[], None] = lambda: None
         self.ask_server: Callable[[], Awaitable[frozenset[int] | None]] = _ask_no_server
@@ -172,14 +158,12 @@ class Resilience:
                 with self.breaker.guard(), translate_errors():
                     return await operation()
             except (NotSentError, RolledBackError, ReadOnlyError, ConnectionLostError) as error:
-                if isinstance(error, ConnectionLostError):
-                    self._counters.lost += 1
-                    if not repeatable or isinstance(error, SlowError):
-                        raise
+                is_lost = isinstance(error, ConnectionLostError)
+                self._counters["lost"] += is_lost
                 pause = self._pause(0, min(MAX_RETRY_PAUSE_SECONDS, MIN_RETRY_PAUSE_SECONDS * 2**attempt))
-                if attempt >= self.limits.attempts or time.monotonic() + pause > give_up_at:
-                    raise
-                if not self._spend_retry():
+                is_final = isinstance(error, SlowError) or (is_lost and not repeatable)
+                is_last = attempt >= self.limits.attempts or time.monotonic() + pause > give_up_at
+                if is_final or is_last or not self._spend_retry():
                     raise
             attempt += 1
             await asyncio.sleep(pause)
@@ -190,16 +174,15 @@ class Resilience:
 
         The wait ends with the request's deadline, and is short if another wait has just timed out.
         """
-        seconds = self.limits.wait_seconds
-        if time.monotonic() < self._saturated_until:
-            seconds = SATURATED_WAIT_SECONDS
+        is_saturated = time.monotonic() < self._saturated_until
+        seconds = SATURATED_WAIT_SECONDS if is_saturated else self.limits.wait_seconds
         deadline = _deadline.get()
         if deadline is not None:
             seconds = max(0.0, min(seconds, deadline - time.monotonic()))
         try:
             yield seconds
         except TimeoutError:
-            self._counters.waits_in_vain += 1
+            self._counters["waits_in_vain"] += 1
             self._saturated_until = time.monotonic() + SATURATED_SECONDS
             raise
         else:
@@ -259,8 +242,8 @@ class Resilience:
             return None
 
     def get_counters(self) -> dict[str, Any]:
-        """Return the breaker's state, how often it opened, and the counters."""
-        return {"breaker": self.breaker.state.value, "opened": self.breaker.times_opened, **asdict(self._counters)}
+        """Return the breaker's state, how often it opened, and counts of events in this process."""
+        return {"breaker": self.breaker.state.value, "opened": self.breaker.times_opened, **self._counters}
 
     @property
     def is_available(self) -> bool:
@@ -269,10 +252,10 @@ class Resilience:
 
     def _spend_retry(self) -> bool:
         if self._budget < 1:
-            self._counters.retries_refused += 1
+            self._counters["retries_refused"] += 1
             return False
         self._budget -= 1
-        self._counters.retries += 1
+        self._counters["retries"] += 1
         return True
 
     def _schedule_cut(self) -> None:

@@ -9,8 +9,8 @@ import asyncpg
 from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
+from shopassist.db.connections import PooledConnection
 from shopassist.db.database import DatabaseManager
-from shopassist.db.direct_pool import PooledConnection
 from shopassist.db.failures import (
     BROKEN_CONNECTION_ERROR,
     BusyError,
@@ -87,28 +87,16 @@ def compile_positional(statement: TextClause) -> tuple[str, tuple[str, ...]]:
     return str(compiled), tuple(compiled.positiontup or ())
 
 
-FORMAT_QUERY = "SELECT format($1, VARIADIC $2::text[])"
+async def quote(connection: asyncpg.Connection, statement: str, *names: str) -> str:
+    """Return a statement with names in it. PostgreSQL quotes those for %I and %L; names for %s must be quoted."""
+    return str(await connection.fetchval("SELECT format($1, VARIADIC $2::text[])", statement, names))
 
 
 async def execute_quoted(connection: asyncpg.Connection, statement: str, *names: str) -> int:
-    """Execute a statement and return the number of changed rows.
-
-    PostgreSQL quotes the names for %I and %L; names for %s must be quoted already.
-    """
-    status = str(await connection.execute(await connection.fetchval(FORMAT_QUERY, statement, names)))
+    """Execute a statement with names in it, and return the number of changed rows."""
+    status = str(await connection.execute(await quote(connection, statement, *names)))
     last = status.rpartition(" ")[2]
     return int(last) if last.isdigit() else 0
-
-
-async def fetch_quoted_value(connection: asyncpg.Connection, statement: str, *names: str) -> Any:
-    """Return the first value of such a statement."""
-    return await connection.fetchval(await connection.fetchval(FORMAT_QUERY, statement, names))
-
-
-async def fetch_quoted_rows(connection: asyncpg.Connection, statement: str, *names: str) -> list[asyncpg.Record]:
-    """Return the rows of such a statement."""
-    found: list[asyncpg.Record] = await connection.fetch(await connection.fetchval(FORMAT_QUERY, statement, names))
-    return found
 
 
 async def copy_json_lines(
@@ -118,5 +106,5 @@ async def copy_json_lines(
 
     JSON contains no control characters, so with two of them as quote and delimiter COPY leaves the text unchanged.
     """
-    query = await connection.fetchval(FORMAT_QUERY, statement, names)
+    query = await quote(connection, statement, *names)
     await connection.copy_from_query(query, output=output, format="csv", quote="\x01", delimiter="\x02")

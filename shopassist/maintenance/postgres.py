@@ -6,10 +6,10 @@ from datetime import timedelta
 import asyncpg
 from sqlalchemy import text
 
+from shopassist.db.connections import HostSelector
 from shopassist.db.database import DatabaseManager
 from shopassist.db.dsn import find_session_dsn
 from shopassist.db.failures import translate_errors
-from shopassist.db.host_selection import HostSelector
 from shopassist.db.ports import Clock, JobResult
 from shopassist.db.statements import execute_quoted, fetch, fetch_without_deadline
 from shopassist.maintenance.models import (

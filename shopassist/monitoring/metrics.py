@@ -102,7 +102,7 @@ def _collect_database(services: Any) -> Iterator[MetricFamily]:
     yield gauge("shopassist_database_connections", "Connections by pool and state.", pools, "pool", "state")
     limits = database.count_max_connections()
     yield gauge("shopassist_database_connections_max", "Maximum number of connections by pool.", limits, "pool")
-    waits, batches = database.counters.waits, database.counters.batches
+    waits, batches = database.waits, database.batch_sizes
     yield histogram("shopassist_database_wait_seconds", "Waits for a connection by pool.", waits, "pool")
     yield histogram("shopassist_database_batch_size", "Requests per batched statement by kind.", batches, "kind")
 

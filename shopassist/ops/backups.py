@@ -132,9 +132,10 @@ def hash_file(file: Path) -> str:
 async def count_contents(connection: asyncpg.Connection) -> DatabaseContents:
     """Count the contents of a database. Raises asyncpg's errors."""
     names = [row["name"] for row in await connection.fetch(TABLES_QUERY)]
+    queries = {name: await statements.quote(connection, "SELECT count(*) FROM %s", name) for name in names}
     return DatabaseContents(
         revision=await connection.fetchval(REVISION_QUERY),
-        rows={name: await statements.fetch_quoted_value(connection, "SELECT count(*) FROM %s", name) for name in names},
+        rows={name: await connection.fetchval(query) for name, query in queries.items()},
         ledger_sum=await connection.fetchval(LEDGER_SUM_QUERY),
         balance_sum=await connection.fetchval(BALANCE_SUM_QUERY),
     )

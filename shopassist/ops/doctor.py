@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from shopassist.cache.redis import RedisClient
 from shopassist.credits.models import UserCredits
-from shopassist.db.direct_pool import DIRECT_CONNECTIONS
+from shopassist.db.connections import DIRECT_CONNECTIONS
 from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
 from shopassist.db.roles import is_privileged

@@ -36,9 +36,9 @@ async def test_a_unit_of_work_is_read_committed(container: Container) -> None:
 
 async def test_a_hot_statement_is_read_committed_and_a_transaction_of_its_own(container: Container) -> None:
     """Guarded statements compute with the values that they have locked, which no older snapshot may hide."""
-    async with container.database_manager().direct_connection() as driver:
-        assert await driver.fetchval(LEVEL) == "read committed"
-        first, second = [await driver.fetchval("SELECT pg_current_xact_id()") for _ in range(2)]
+    async with container.database_manager().direct_pool.acquire() as pooled:
+        assert await pooled.driver.fetchval(LEVEL) == "read committed"
+        first, second = [await pooled.driver.fetchval("SELECT pg_current_xact_id()") for _ in range(2)]
         assert first != second
 
 
@@ -50,8 +50,8 @@ async def test_the_audit_sees_each_page_at_one_instant(container: Container, dat
     ledger, audit = container.credit_ledger(), container.audit()
     await ledger.get_or_create_account("a", is_guest=False)
     seen: list[str] = []
-    async with container.database_manager().direct_connection() as driver:
-        driver.add_query_logger(lambda record: seen.append(record.query))
+    async with container.database_manager().direct_pool.acquire() as pooled:
+        pooled.driver.add_query_logger(lambda record: seen.append(record.query))
     page = await audit.reconcile_page()
     await asyncio.sleep(0)  # loggers are told one turn later
     assert (page.accounts, page.drifts) == (1, ())

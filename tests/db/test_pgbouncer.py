@@ -93,9 +93,9 @@ async def patient_container(pooled: Pooled) -> AsyncIterator[Container]:
 async def test_time_limits_and_isolation_are_the_roles(container: Container) -> None:
     """They apply to every server session, also for hot statements; no prepared statement is kept there."""
     manager = container.database_manager()
-    async with manager.session() as session, manager.direct_connection() as driver:
+    async with manager.session() as session, manager.direct_pool.acquire() as direct:
         through_session = [(await session.execute(text(f"SHOW {name}"))).scalar_one() for name in LIMITS]
-        assert through_session == [await driver.fetchval(f"SHOW {name}") for name in LIMITS]
+        assert through_session == [await direct.driver.fetchval(f"SHOW {name}") for name in LIMITS]
         assert through_session == ["30s", "1500ms", "1min", "read committed"]
 
 

@@ -236,8 +236,8 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
     engine = manager.engine.sync_engine
     event.listen(engine, "before_cursor_execute", note)
     # A hot connection is kept by the manager: the steps get theirs from the same place.
-    async with manager.direct_connection() as connection:
-        connection.add_query_logger(note_of_driver)
+    async with manager.direct_pool.acquire() as pooled:
+        pooled.driver.add_query_logger(note_of_driver)
     try:
         async with container.unit_of_work()() as work:
             await steps(container, work)
@@ -246,8 +246,8 @@ async def executed(container: Container, steps: Steps) -> list[Statement]:
         pass
     finally:
         event.remove(engine, "before_cursor_execute", note)
-        async with manager.direct_connection() as connection:
-            connection.remove_query_logger(note_of_driver)
+        async with manager.direct_pool.acquire() as pooled:
+            pooled.driver.remove_query_logger(note_of_driver)
     return statements
 
 

@@ -128,8 +128,8 @@ async def is_protected(config: DatabaseConfig) -> bool:
     try:
         async with manager.session() as session:
             found = bool((await session.connection()) and (await session.scalar(text(IN_USE))))
-        async with manager.direct_connection() as connection:
-            assert bool(await connection.fetchval(IN_USE)) is found
+        async with manager.direct_pool.acquire() as pooled:
+            assert bool(await pooled.driver.fetchval(IN_USE)) is found
         return found
     finally:
         await manager.close()

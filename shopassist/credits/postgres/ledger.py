@@ -61,7 +61,7 @@ class PostgresCreditLedger:
         self._clock = clock
         self._hash_user = hash_user
         self._counters = counters
-        observe = manager.counters.batches.observe
+        observe = manager.batch_sizes.observe
         self._account_reads = Batcher(self._read, on_batch=lambda size: observe(size, "account"))
         self._credit_requests = Batcher(
             self._execute,

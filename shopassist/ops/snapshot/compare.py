@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import asyncpg
 from sqlalchemy import URL
 
-from shopassist.db import statements
 from shopassist.db.migrate import require_current
+from shopassist.db.statements import quote
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.snapshot.file import ReportProgress, Snapshot
 from shopassist.ops.snapshot.importing import MAP_NOTICES, format_differing_keys_query
@@ -105,14 +105,12 @@ async def _compare_table(connection: asyncpg.Connection, spec: TableSpec) -> Tab
     differing: tuple[str, ...] = ()
     if file != database:
         query = format_differing_keys_query(spec, f"CAST(ROW({key}) AS text)", "true", condition)
-        rows = await statements.fetch_quoted_rows(connection, LIMIT_KEYS, query, str(MAX_DIFFERING_KEYS))
+        rows = await connection.fetch(await quote(connection, LIMIT_KEYS, query, str(MAX_DIFFERING_KEYS)))
         differing = tuple(row["key"] for row in rows)
     return TableComparison(spec.name, file, database, differing)
 
 
 async def _fetch_totals(connection: asyncpg.Connection, spec: TableSpec, table: str, condition: str) -> TableTotals:
     credits_sql = spec.credits_sql or "NULL::bigint"
-    [totals] = await statements.fetch_quoted_rows(
-        connection, TOTALS_QUERY, credits_sql, spec.format_columns(), table, condition
-    )
-    return TableTotals(**totals)
+    query = await quote(connection, TOTALS_QUERY, credits_sql, spec.format_columns(), table, condition)
+    return TableTotals(**await connection.fetchrow(query))
