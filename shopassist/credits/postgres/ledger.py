@@ -146,12 +146,11 @@ class PostgresCreditLedger:
         if backend is not None:
             await self._run(statements.TERMINATE_BACKEND, repeatable=True, pid=backend.pid, began=backend.started_at)
 
-        async def read() -> set[UUID]:
-            async with self._manager.session() as session:
-                await session.execute(statements.LOCK_ACCOUNTS, parameters)
-                return set((await session.execute(statements.SELECT_COMMITTED_OPERATIONS, parameters)).scalars())
+        async def read(session: AsyncSession) -> set[UUID]:
+            await session.execute(statements.LOCK_ACCOUNTS, parameters)
+            return set((await session.execute(statements.SELECT_COMMITTED_OPERATIONS, parameters)).scalars())
 
-        return await self._manager.resilience.run(read, repeatable=True)
+        return await self._manager.run(read, repeatable=True)
 
     async def _adjust_once(self, adjustment: Adjustment) -> UserCredits | None:
         rows = await self._run(
@@ -288,11 +287,7 @@ class PostgresCreditLedger:
         }
 
     async def _create_and_take(self, requests: Sequence[CreditRequest]) -> GrantsByOperation:
-        async def create() -> dict[str, ShopAssistError]:
-            async with self._manager.session() as session:
-                return await self._create_accounts(session, requests)
-
-        refused = await self._manager.resilience.run(create, repeatable=True)
+        refused = await self._manager.run(lambda session: self._create_accounts(session, requests), repeatable=True)
         grants: GrantsByOperation = {
             request.operation_id: refused[request.user_id] for request in requests if request.user_id in refused
         }
