@@ -5,23 +5,152 @@ A new attribute needs one row here and one example in its test.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
-from shopassist.catalog.attribute_types import (
-    Attribute,
-    Comparison,
-    FastFrom,
-    FeatureWords,
-    FollowUp,
-    IcecatSource,
-    Unit,
-    at_most,
-    near_screen_size,
-    read_text,
-    read_value,
-    read_wireless,
-)
+Limits = tuple[Decimal | None, Decimal | None]
+"""Minimum and maximum."""
+
+LARGE_SCREEN_INCHES = 20
+LARGE_SCREEN_TOLERANCE, SMALL_SCREEN_TOLERANCE, SCREEN_CLASS_TOLERANCE = map(Decimal, ("0.5", "0.15", "0.65"))
+
+
+def at_least(value: Decimal) -> Limits:
+    """Read a number without a comparison as a minimum."""
+    return value, None
+
+
+def at_most(value: Decimal) -> Limits:
+    """Read a number without a comparison as a maximum."""
+    return None, value
+
+
+def near_screen_size(value: Decimal) -> Limits:
+    """Read a number without a comparison as a screen size; "6 inch" is a class up to 6.65."""
+    if value >= LARGE_SCREEN_INCHES:
+        return value - LARGE_SCREEN_TOLERANCE, value + LARGE_SCREEN_TOLERANCE
+    whole = value == value.to_integral_value()
+    return value - SMALL_SCREEN_TOLERANCE, value + (SCREEN_CLASS_TOLERANCE if whole else SMALL_SCREEN_TOLERANCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit behind a number in a question, a regular expression that may end in a word of context.
+
+    `qualified` units are tried before the others, because others match the beginning of what they match. An amount is
+    multiplied by `factor` to be in the unit `base`.
+    """
+
+    name: str
+    pattern: str
+    qualified: bool = False
+    factor: Decimal = Decimal(1)
+    base: str = ""
+
+
+class Comparison(NamedTuple):
+    """How products are compared by an attribute; comparisons are listed by `rank`.
+
+    `drawback` has a place for the difference; `fact` shows the value if the wording of the attribute does not.
+    """
+
+    rank: int
+    advantage: str
+    drawback: str
+    fact: str = ""
+
+
+class FollowUp(NamedTuple):
+    """A phrase (a regular expression) that asks for more (`direction` 1) or less (-1) than was shown.
+
+    Phrases are applied by `rank`. Of the attributes that share one, the first by rank that a shown product has counts.
+    """
+
+    pattern: str
+    direction: int
+    rank: int
+
+
+class FeatureWords(NamedTuple):
+    """The words for a yes/no feature: its name, words of shoppers, more words of catalogues (`|` separates)."""
+
+    name: str
+    asked: str
+    stated: str = ""
+
+
+class FastFrom(NamedTuple):
+    """In products of these kinds the feature `feature` means at least `minimum` of the attribute."""
+
+    feature: str
+    minimum: int
+    kinds: frozenset[str]
+
+
+class IcecatSource(NamedTuple):
+    """The ICEcat columns that hold an attribute in products of these groups (all products if empty).
+
+    `read` is "number" or "value" (the first one), "text" (all of them), or "wireless". Without a value in the columns,
+    `in_title` finds a number in the title. Columns are removed if `replaced`, else they stay beside the attribute.
+    """
+
+    columns: str
+    groups: frozenset[str] = frozenset()
+    read: str = "number"
+    replaced: bool = False
+    in_title: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Everything about one attribute of products.
+
+    Answers: `fact` is its wording, `large` a threshold, which also divides the value, and the wording from there on.
+    `qualified_fact` also has a place for the first of the attributes `qualifiers`. `limit` is the unit of limits in
+    words; only attributes with one can be limited. `unknown` says that a product lacks the value. `column`: it is a
+    column of products. `ranked`: more is better. `direction` is -1 if less is the advantage in a comparison.
+
+    Questions: `units` behind a number; `kinds` of products in which a unit means this attribute among those that share
+    it; in other kinds it does so if `in_other_kinds`, up to `shared_max`. `subject` is the unit that a number without
+    one has behind the words `subject_pattern`: at most `max_bare`, and never a maximum if `bare_minimum_only`. `filler`
+    is its word between comparison and number; `words` repeat what the number beside them is about. `bare` gives the
+    limits of a number without comparison. A value above `excess` has the other unit that `excess` names. `preferences`
+    are wishes for more, `preferences_less` for less of it.
+    """
+
+    key: str
+    fact: str = ""
+    limit: str = ""
+    column: bool = False
+    unknown: str = ""
+    capitalised: bool = False
+    large: tuple[int, str] | None = None
+    qualifiers: tuple[str, ...] = ()
+    qualified_fact: str = ""
+    units: tuple[Unit, ...] = ()
+    kinds: frozenset[str] = frozenset()
+    in_other_kinds: bool = True
+    shared_max: int | None = None
+    subject: str = ""
+    subject_pattern: str = ""
+    max_bare: int | None = None
+    bare_minimum_only: bool = False
+    filler: str = ""
+    words: str = ""
+    bare: Callable[[Decimal], Limits] = at_least
+    excess: tuple[int, str] | None = None
+    comparison: Comparison | None = None
+    direction: int = 1
+    ranked: bool = False
+    preferences: str = ""
+    preferences_less: str = ""
+    follow_ups: tuple[FollowUp, ...] = ()
+    feature: FeatureWords | None = None
+    fast: FastFrom | None = None
+    icecat: tuple[IcecatSource, ...] = ()
+
 
 PHONES = frozenset({"smartphones", "tablets"})
 WITH_CAMERA = PHONES | {"cameras"}
@@ -38,7 +167,7 @@ BIGGER_BATTERY = r"\b(?:bigger|larger|better|longer|more)\s(?:capacity )?battery
 _STORAGE = r"(?:storage|ssd|nvme|rom|hdd|emmc|internal|hard[ -]?(?:disk|drive)|memory card|pen[ -]?drive)"
 
 ATTRIBUTES = (
-    Attribute("network", "{}", icecat=(IcecatSource("mobile_network_generation", read=read_value, replaced=True),)),
+    Attribute("network", "{}", icecat=(IcecatSource("mobile_network_generation", read="value", replaced=True),)),
     Attribute("ram_gb", "{} GB RAM", "GB RAM",
         units=(
             Unit("ram", r"gb ?\+?(?: of)?(?: (?:ddr\w{1,3}|lpddr\w{1,3}|unified))? ?(?:ram|memory(?! card))",
@@ -104,7 +233,7 @@ ATTRIBUTES = (
         ),
         icecat=(IcecatSource("display_diagonal", WITH_SCREEN | COMPUTERS, in_title=DIAGONAL_IN_TITLE),),
     ),
-    Attribute("processor", "{}", icecat=(IcecatSource("processor_family processor_model", read=read_text),)),
+    Attribute("processor", "{}", icecat=(IcecatSource("processor_family processor_model", read="text"),)),
     Attribute("refresh_rate_hz", "{} Hz refresh rate", "Hz", units=(Unit("hz", r"(?:hz|hertz)(?![a-z])"),),
         subject="hz", subject_pattern="refresh rate", max_bare=500, words="refresh rate",
         comparison=Comparison(7, "Highest refresh rate", "{} Hz lower refresh rate"), ranked=True,
@@ -127,7 +256,7 @@ ATTRIBUTES = (
     Attribute("capacity_litres", "{} litres", "litres", units=(Unit("litres", r"(?:litres?|liters?|ltr)(?![a-z])"),),
         comparison=Comparison(10, "Largest capacity", "{} litres less capacity"),
     ),
-    Attribute("resolution", "{} pixels", icecat=(IcecatSource("display_resolution", WITH_SCREEN, read_value),)),
+    Attribute("resolution", "{} pixels", icecat=(IcecatSource("display_resolution", WITH_SCREEN, "value"),)),
     Attribute("water_resistance", "{} water resistance"),
     Attribute(
         "graphics", "{}",  # its unit has no `limit`: it is recognised only to tell graphics memory from other memory
@@ -142,7 +271,7 @@ ATTRIBUTES = (
         preferences="selfie",
     ),
     Attribute("operating_system", "{}",
-        icecat=(IcecatSource("operating_system_installed", read=read_text, replaced=True),),
+        icecat=(IcecatSource("operating_system_installed", read="text", replaced=True),),
     ),
     Attribute("weight_g", "{} g", "grams", large=(1000, "{} kg"),
         units=(
@@ -170,12 +299,12 @@ ATTRIBUTES = (
         ),
         subject="reviews", subject_pattern=r"review(?:s|ed)?|number of reviews",
     ),
-    Attribute("colour_printing", icecat=(IcecatSource("colour", read=read_value, replaced=True),)),
-    Attribute("colour", icecat=(IcecatSource("product_colour", read=read_value, replaced=True),)),
+    Attribute("colour_printing", icecat=(IcecatSource("colour", read="value", replaced=True),)),
+    Attribute("colour", icecat=(IcecatSource("product_colour", read="value", replaced=True),)),
     Attribute("wireless_charging", feature=FeatureWords(
         "wireless charging", "wireless charging|qi charging", "qi wireless")),
     Attribute("wireless", feature=FeatureWords("wireless", "wireless|cordless", "bluetooth"),
-        icecat=(IcecatSource("connectivity_technology device_interface", read=read_wireless),)),
+        icecat=(IcecatSource("connectivity_technology device_interface", read="wireless"),)),
     Attribute("noise_cancelling", feature=FeatureWords("noise cancelling",
         "noise cancelling|noise canceling|noise cancellation|noise reduction|active noise cancelling|anc")),
     Attribute("headphone_jack", feature=FeatureWords("headphone jack",

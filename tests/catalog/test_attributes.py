@@ -14,8 +14,7 @@ from shopassist.assistant.parsing.grammar import parse_question
 from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS
 from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.assistant.ranking import rank_products
-from shopassist.catalog.attribute_types import Attribute
-from shopassist.catalog.attributes import ATTRIBUTES, COLUMN_KEYS, OTHER_UNITS, UNITS
+from shopassist.catalog.attributes import ATTRIBUTES, COLUMN_KEYS, OTHER_UNITS, UNITS, Attribute
 from shopassist.catalog.currencies import SIGNS
 from shopassist.catalog.importer.rows import normalise_icecat_attributes
 from shopassist.catalog.models import Bound, Criteria, Product, Vocabulary

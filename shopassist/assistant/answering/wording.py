@@ -6,8 +6,7 @@ from decimal import Decimal
 from shopassist.assistant.parsing.lexicon import WISH_WORDS
 from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.catalog import attributes
-from shopassist.catalog.attribute_types import Attribute, Comparison
-from shopassist.catalog.attributes import BY_KEY, COMPARED, FACT_KEYS
+from shopassist.catalog.attributes import BY_KEY, COMPARED, FACT_KEYS, Attribute, Comparison
 from shopassist.catalog.currencies import find_currency, format_money
 from shopassist.catalog.models import ABSENT_VALUES, Bound, Criteria, Product, SortOrder, get_number, words_of
 from shopassist.query.models import PriceRange, ProductCriteria

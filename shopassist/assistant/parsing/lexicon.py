@@ -3,7 +3,7 @@
 import re
 
 from shopassist.catalog import attributes
-from shopassist.catalog.attribute_types import FeatureWords
+from shopassist.catalog.attributes import FeatureWords
 from shopassist.catalog.currencies import FILLER_WORDS
 from shopassist.catalog.models import Feature, words_of
 

@@ -11,7 +11,6 @@ from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from shopassist.catalog.attribute_types import read_number
 from shopassist.catalog.attributes import ATTRIBUTES, COMPUTERS
 from shopassist.catalog.importer.values import (
     CENT,
@@ -169,6 +168,20 @@ REPLACED_COLUMNS = frozenset(
 )
 
 
+def _read_icecat(read: str, values: Mapping[str, Any], columns: Sequence[str]) -> Any:
+    """Return a value from some columns, in the way that `IcecatSource.read` names."""
+    found = [values[column] for column in columns if values.get(column) is not None]
+    if read == "text":
+        return " ".join(str(value) for value in found if value) or None
+    if read == "wireless":
+        connectivity, interface = (str(values.get(column, "")).lower() for column in columns)
+        is_wireless = "wireless" in connectivity or "rf wireless" in interface
+        return is_wireless or (False if connectivity == "wired" else None)
+    if read == "number":
+        found = [n for n in found if isinstance(n, int | float) and not isinstance(n, bool) and n > 0]
+    return next(iter(found), None)
+
+
 def normalise_icecat_attributes(values: dict[str, Any], title: str) -> tuple[str | None, dict[str, Any]]:
     """Return the category, None if it is uncertain, and the attributes under the catalogue's keys.
 
@@ -180,7 +193,7 @@ def normalise_icecat_attributes(values: dict[str, Any], title: str) -> tuple[str
     attributes = {key: value for key, value in values.items() if key not in REPLACED_COLUMNS}
     for row in ATTRIBUTES:
         source = next((source for source in row.icecat if not source.groups or groups & source.groups), None)
-        value = source.read(values, source.columns.split()) if source else None
+        value = _read_icecat(source.read, values, source.columns.split()) if source else None
         if value is None and source and source.in_title and (in_title := source.in_title.search(title)):
             value = float(in_title[1])
         if value is not None:
@@ -204,7 +217,7 @@ def _find_category_by_attributes(values: dict[str, Any]) -> str | None:
     form = str(values.get("form_factor", "")).lower()
     if form == "slate":
         return "tablets"
-    if form == "bar" and (read_number(values, ("display_diagonal",)) or 0) >= MIN_SMARTPHONE_INCHES:
+    if form == "bar" and (_read_icecat("number", values, ("display_diagonal",)) or 0) >= MIN_SMARTPHONE_INCHES:
         return "smartphones"
     if form == "clamshell" and {"processor_family", "internal_memory"} <= values.keys():
         return "laptops"
