@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, StrictBool, StringConstraints, model_validator
 from pydantic import Field as PydanticField
@@ -93,9 +93,9 @@ class PublishedNotice(NoticeBase):
     is_binding: bool
 
 
-def notice_to_reference(notice: PublishedNotice) -> NoticeReference:
-    """Return the reference of a notice."""
-    return NoticeReference(**notice.model_dump(include=set(NoticeReference.model_fields)))
+def list_references(notices: Iterable[PublishedNotice]) -> list[dict[str, Any]]:
+    """Return the references of notices as the body of an error has them."""
+    return [notice.model_dump(include=set(NoticeReference.model_fields)) for notice in notices]
 
 
 def get_current_notices(notices: Iterable[PublishedNotice]) -> dict[str, list[PublishedNotice]]:

@@ -16,7 +16,7 @@ from shopassist.consent.models import (
     PublishedNotice,
     compute_sha256,
     get_current_notices,
-    notice_to_reference,
+    list_references,
 )
 from shopassist.consent.ports import ConsentLookup, ConsentRepositories
 from shopassist.consent.service import SIGNAL_PURPOSE, ConsentHistoryService
@@ -31,7 +31,6 @@ from shopassist.errors import (
 )
 
 logger = structlog.get_logger(__name__)
-
 
 PUBLISHED_TTL_SECONDS = 2.0
 """Maximum age of the cached list of notices."""
@@ -239,7 +238,7 @@ class ConsentGate:
         if decision is None or not decision.granted or (decision.version or 0) < needed:
             current = get_current_notices(notices).get(TERMS, [])
             raise ConsentRequiredError(
-                notices=[notice_to_reference(notice).model_dump() for notice in current],
+                notices=list_references(current),
                 agree_at="/api/consents",
                 read_at="/api/notices",
             )

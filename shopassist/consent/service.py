@@ -20,7 +20,7 @@ from shopassist.consent.models import (
     UserConsentCreate,
     UserConsentUpdate,
     get_current_notices,
-    notice_to_reference,
+    list_references,
 )
 from shopassist.consent.ports import ConsentCounters, ConsentRepositories
 from shopassist.db.ports import ReplicaReads, UnitOfWork
@@ -285,7 +285,7 @@ def build_choice(decision: ConsentDecision, notices: Sequence[PublishedNotice]) 
     if not current and (decision.granted or decision.purpose not in RECORD_FIELDS):
         raise NotFoundError("Nothing was published for this purpose.")
     if decision.notice_id is not None and decision.notice_id not in {notice.id for notice in current}:
-        raise NoticeOutdatedError(notices=[notice_to_reference(notice).model_dump() for notice in current])
+        raise NoticeOutdatedError(notices=list_references(current))
     return ConsentChoice(decision.purpose, decision.granted, decision.notice_id)
 
 
@@ -307,4 +307,4 @@ def build_states(latest: Mapping[str, ConsentEvent], notices: Sequence[Published
 def find_notice_reference(event: ConsentEvent, by_id: Mapping[int, PublishedNotice]) -> NoticeReference | None:
     """Return the notice that was shown, or None where it is not known."""
     notice = by_id.get(event.notice_id or 0)
-    return None if notice is None else notice_to_reference(notice)
+    return notice and NoticeReference(**notice.model_dump())

@@ -193,6 +193,17 @@ async def test_a_grant_against_the_signal(client: httpx.AsyncClient, container: 
     assert (await client.get("/.well-known/gpc.json")).json()["gpc"] is True
 
 
+async def test_the_signal_counts_when_the_decision_is_refused(
+    client: httpx.AsyncClient, container: Container, who: dict[str, str]
+) -> None:
+    """Marketing is off although the decision that came with the signal named an outdated notice."""
+    marketing = await publish(container, "marketing", "Mail?")
+    await client.post("/api/consents", headers=who, json=yes("marketing", marketing))
+    refused = await client.post("/api/consents", headers={**who, **GPC}, json=yes("terms", 12345))
+    assert refused.status_code == 404
+    assert (await marketing_of(client, who))[0][:2] == (False, "privacy_signal")
+
+
 async def test_the_signal_on_the_old_routes(client: httpx.AsyncClient, bearer: Bearer) -> None:
     """With the signal they answer with marketing off; without it they are unchanged."""
     user = bearer()
