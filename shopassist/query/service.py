@@ -199,14 +199,16 @@ class QueryService:
                 if quota is not None:
                     await self._consume_quota(question, quota)
                     quota = None
-                cached = await self._find_cached(question)
+                reply = await self._find_cached(question)
             except StorageUnavailableError:
                 stale = self.stale.find(query_hash)
                 if stale is None:
                     raise
                 outcome = QueryOutcome(Answer.model_validate_json(stale), account=None, cached=True)
                 return QueryReply(self._build_response(question, outcome))
-            response = cached or await self._work_or_join(question, wait_for_disconnect)
+            if reply is not None:
+                return reply
+            response = await self._work_or_join(question, wait_for_disconnect)
             if response is not None:
                 return QueryReply(response)
         outcome = QueryOutcome(FAILED_ANSWER, await self._get_account(question), error=ASSISTANT_FAILED)
@@ -230,14 +232,18 @@ class QueryService:
                     return
             raise
 
-    async def _find_cached(self, question: Question) -> QueryResponse | None:
+    async def _find_cached(self, question: Question) -> QueryReply | None:
         epoch = self.stale.epoch
         stored = await self.cache.get_cached_result(question.query_hash)
         if stored is None:
             return None
         answer = Answer.model_validate(stored)
         self.stale.add_found(question.query_hash, answer, epoch)
-        return await self._store_replay(question, QueryOutcome(answer, await self._get_account(question), cached=True))
+        # The first request under the same key may have stored this answer since its replay was looked for.
+        if (replay := await self._find_replay(question)) is not None:
+            return QueryReply(replay, replayed=True)
+        outcome = QueryOutcome(answer, await self._get_account(question), cached=True)
+        return QueryReply(await self._store_replay(question, outcome))
 
     async def _work_or_join(
         self, question: Question, wait_for_disconnect: WaitForDisconnect | None

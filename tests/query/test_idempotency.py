@@ -447,18 +447,24 @@ async def test_the_last_credit_is_joined_from_another_process(two: list[Containe
 
 
 @pytest.mark.parametrize("key", [None, "k-1"])
-async def test_an_answer_that_comes_between_look_and_hold_is_found(two: list[Container], key: str | None) -> None:
-    """Work that ends in another process just after this one looked for it is not done, nor paid for, again."""
+@pytest.mark.parametrize("looks_first", [True, False])
+async def test_an_answer_that_comes_after_the_first_look_is_found(
+    two: list[Container], key: str | None, looks_first: bool
+) -> None:
+    """Work that ends in another process just after, or just before, this one looks into the cache is not done again.
+
+    Under a key the response is the stored one, although it was not there when this process looked for it.
+    """
     assistant = GatedAssistant()
     looked, go_on = asyncio.Event(), asyncio.Event()
     kind = MemoryCachedAnswers if two[1].settings().storage.storage is Storage.MEMORY else PostgresCachedAnswers
 
     class Paused(kind):  # type: ignore[misc, valid-type]
         async def find(self, query_hash: str) -> CachedAnswer | None:
-            found: CachedAnswer | None = await super().find(query_hash)
+            found = await super().find(query_hash) if looks_first else None
             looked.set()
             await go_on.wait()
-            return found
+            return found if looks_first else await super().find(query_hash)
 
     for container in two:
         container.assistant.override(assistant)
