@@ -13,17 +13,24 @@ from shopassist.db.statements import execute_quoted
 ITERATIONS = 4096
 MAINTAIN_SINCE_VERSION = 17
 
-WITHHELD_PRIVILEGES = {
-    "alembic_version": {"INSERT", "UPDATE", "DELETE", "MAINTAIN"},
-    "consent_notices": {"UPDATE", "DELETE"},
-    "consent_events": {"UPDATE"},
-    "admin_audit": {"DELETE"},
-}
-"""What the app may not do. Some tables only grow, except for the erasure of a user, which triggers carry out."""
-
+EXCESSIVE_PRIVILEGES_QUERY = """
+SELECT c.oid::regclass::text AS table_name, a.privilege_type AS privilege,
+    CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+FROM (VALUES
+    ('alembic_version', '{INSERT,UPDATE,DELETE,TRUNCATE,MAINTAIN}'::text[]),
+    ('consent_notices', '{UPDATE,DELETE,TRUNCATE}'),
+    ('consent_events', '{UPDATE,TRUNCATE}'),
+    ('admin_audit', '{DELETE,TRUNCATE}')
+) AS restricted (name, privileges)
+JOIN pg_class c ON c.oid = to_regclass(format('public.%I', restricted.name))
+CROSS JOIN aclexplode(c.relacl) AS a
+WHERE a.grantee <> c.relowner AND a.privilege_type = ANY (restricted.privileges)
+ORDER BY 1, 2, 3
+"""
+"""Privileges on records that only grow, which only their owner may have. The erasure of a user needs the others."""
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
-SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname AS plain, c.relkind = 'S' AS is_sequence
+SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind = 'S' AS is_sequence
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = 'public' AND c.relkind IN ('r', 'p', 'v', 'S')
   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
@@ -101,12 +108,15 @@ async def _grant_on_existing(connection: asyncpg.Connection, roles: Roles) -> No
         if relation["is_sequence"]:
             await execute_quoted(connection, "ALTER SEQUENCE %s OWNER TO %I", name, owner)
             continue
-        withheld = WITHHELD_PRIVILEGES.get(relation["plain"], set())
-        granted = ", ".join(item for item in _list_table_privileges(connection) if item not in withheld)
+        granted = ", ".join(_list_table_privileges(connection))
         await execute_quoted(connection, "ALTER TABLE %s OWNER TO %I", name, owner)
         await execute_quoted(connection, "REVOKE ALL ON %s FROM PUBLIC, %I, %I", name, app, reader)
         await execute_quoted(connection, "GRANT %s ON %s TO %I", granted, name, app)
         await execute_quoted(connection, "GRANT SELECT ON %s TO %I", name, reader)
+    for excess in await connection.fetch(EXCESSIVE_PRIVILEGES_QUERY):
+        await execute_quoted(
+            connection, "REVOKE %s ON %s FROM %s", excess["privilege"], excess["table_name"], excess["grantee"]
+        )
     for function in await connection.fetch(FUNCTIONS_QUERY):
         await execute_quoted(connection, "ALTER FUNCTION %s OWNER TO %I", function["name"], owner)
     await execute_quoted(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO %I", app)

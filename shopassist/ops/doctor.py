@@ -14,7 +14,7 @@ from shopassist.credits.models import UserCredits
 from shopassist.db.connections import DIRECT_CONNECTIONS
 from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
-from shopassist.db.roles import is_privileged
+from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
 from shopassist.ops.backups import get_backup_folder, get_dump_file, list_backups, read_manifest
 from shopassist.settings import Settings
@@ -71,6 +71,15 @@ async def check_role(deployment: Deployment) -> Finding:
         return Finding("roles", "the app's role has what it needs")
     fix = "Make the roles with `shopassist db provision`, and put the app's into DATABASE_URL."
     return Finding("roles", "the app's role is a superuser or owns the tables", fix if deployment.is_strict else None)
+
+
+async def check_privileges(deployment: Deployment) -> Finding:
+    """Check that records which only grow can only be added to."""
+    excess = await deployment.connection.fetch(EXCESSIVE_PRIVILEGES_QUERY)
+    if not excess:
+        return Finding("privileges", "records that only grow can only be added to")
+    text = ", ".join(f"{row['grantee']} may {row['privilege']} {row['table_name']}" for row in excess)
+    return Finding("privileges", text, "Run `shopassist db provision`, or revoke these privileges.")
 
 
 async def check_tls(deployment: Deployment) -> Finding:
@@ -279,6 +288,7 @@ CHECKS: tuple[DoctorCheck, ...] = (
 )
 CONTENT_CHECKS: tuple[DoctorCheck, ...] = (
     check_indexes,
+    check_privileges,
     SqlCheck(
         "bloat",
         "no table is full of dead rows",

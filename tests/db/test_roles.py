@@ -26,15 +26,21 @@ def roles() -> Roles:
     return Roles(*(Role(f'{part} "{mark}', PASSWORD) for part in ("owner", "app", "reader")))
 
 
-@pytest.fixture
-async def provisioned(server_url: str, database_url: str, roles: Roles) -> AsyncIterator[str]:
-    """Create a migrated database and provision its roles, twice."""
-    for _ in range(2):
-        connection = await asyncpg.connect(database_url)
+@pytest.fixture(params=["before the first migration", "after all migrations, twice"])
+async def provisioned(
+    request: pytest.FixtureRequest, empty_database_url: str, database_url: str, roles: Roles
+) -> AsyncIterator[str]:
+    """Create a migrated database with provisioned roles."""
+    is_before = request.param.startswith("before")
+    url = empty_database_url if is_before else database_url
+    for _ in range(1 if is_before else 2):
+        connection = await asyncpg.connect(url)
         await provision(connection, roles, TIMEOUTS)
         await connection.close()
-    yield database_url
-    connection = await asyncpg.connect(database_url)
+    if is_before:
+        await migrate.upgrade(normalise_dsn(url).set(username=roles.owner.name, password=roles.owner.password))
+    yield url
+    connection = await asyncpg.connect(url)
     for role in (roles.app, roles.reader, roles.owner):
         name = await connection.fetchval("SELECT format('%I', $1::text)", role.name)
         await connection.execute(f"REASSIGN OWNED BY {name} TO CURRENT_USER")

@@ -92,6 +92,10 @@ async def _dead_rows(patient: Patient) -> None:
     await connection.close()
 
 
+async def _excessive_privileges(patient: Patient) -> None:
+    await patient.run("GRANT UPDATE ON consent_events TO PUBLIC")
+
+
 async def _missing_money(patient: Patient) -> None:
     await patient.run("""
         INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
@@ -158,6 +162,7 @@ async def _record_without_history(patient: Patient) -> None:
         (_broken_index, "indexes", "not valid: ix_credit_holds_expires_at"),
         (_no_vacuum, "bloat", "autovacuum is off"),
         (_dead_rows, "bloat", "query_cache has 20,"),
+        (_excessive_privileges, "privileges", "PUBLIC may UPDATE consent_events"),
         (_missing_money, "ledger", "-7 credits apart"),
         (_forgotten_hold, "scheduled work", "1 holds"),
         (_no_terms, "consent", "no terms are published"),
