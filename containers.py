@@ -102,7 +102,7 @@ class Container(containers.DeclarativeContainer):
     token_verifier = providers.Singleton(token_verifier, settings)
 
     # Credits, consent and privacy.
-    credit_service = providers.Factory(CreditService, credit_ledger, unit_of_work, credit_policy, lagging_reads)
+    credit_service = providers.Factory(CreditService, credit_ledger, lagging_reads, credit_policy)
     adjustment_service = providers.Factory(AdjustmentService, credit_ledger, replays, unit_of_work)
     ledger_compaction = providers.Factory(LedgerCompaction, unit_of_work, credit_policy)
     ledger_audit = providers.Singleton(LedgerReconciliationService, audit)

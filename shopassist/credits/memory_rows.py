@@ -1,5 +1,6 @@
 """Credits in memory: rows of the ledger, reconciliation and idempotent responses."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -94,24 +95,23 @@ class MemoryCreditRepository(MemoryRepository):
         return account
 
 
+@dataclass(slots=True)
 class MemoryLedgerReconciliation:
     """Implements `LedgerReconciliation`."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        """Read `store`."""
-        self._store = store
+    store: MemoryStore
 
     async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
-        async with self._store.lock:
-            accounts = sorted(user_id for user_id in self._store.table(UserCredits) if user_id > after_user_id)[:limit]
+        async with self.store.lock:
+            accounts = sorted(user_id for user_id in self.store.table(UserCredits) if user_id > after_user_id)[:limit]
             last = accounts[-1] if len(accounts) == limit else None
             owners = (
-                self._store.user_table(CreditTransaction).list_users() | self._store.user_table(CreditHold).list_users()
+                self.store.user_table(CreditTransaction).list_users() | self.store.user_table(CreditHold).list_users()
             )
             in_range = {name for name in owners if name > after_user_id and (last is None or name <= last)}
             erasing = {
                 row.pseudonym: row.user_id
-                for row in self._store.table(Erasure).values()
+                for row in self.store.table(Erasure).values()
                 if row.had_account and row.pseudonym and row.user_id
             }
             settled = in_range.union(accounts).difference(erasing, erasing.values())
@@ -123,17 +123,17 @@ class MemoryLedgerReconciliation:
 
     def _find_drifts(self, user_id: str, former_id: str | None = None) -> list[Drift]:
         """Reconcile an account. Its transactions include those of `former_id`, the user whose data is being erased."""
-        account = self._store.table(UserCredits).get(user_id)
-        rows = {**self._store.user_rows(CreditTransaction, user_id)}
+        account = self.store.table(UserCredits).get(user_id)
+        rows = {**self.store.user_rows(CreditTransaction, user_id)}
         if former_id is not None:
-            rows |= self._store.user_rows(CreditTransaction, former_id)
+            rows |= self.store.user_rows(CreditTransaction, former_id)
         return find_drifts(
             user_id,
             balance=None if account is None else account.available_credits + account.held_credits,
             held=0 if account is None else account.held_credits,
             ledger=sum(row.amount for row in rows.values()),
             last_balance=rows[max(rows)].balance_after if rows else None,
-            open_holds=sum(hold.amount for hold in self._store.user_rows(CreditHold, user_id).values()),
+            open_holds=sum(hold.amount for hold in self.store.user_rows(CreditHold, user_id).values()),
         )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import inf
 from typing import Any
@@ -40,24 +41,17 @@ logger = structlog.get_logger(__name__)
 ACCOUNTS_PER_PAGE = 5000
 
 
+@dataclass(slots=True)
 class CreditService:
     """Credit accounts of registered users (OIDC subject) and guests (session id)."""
 
-    def __init__(
-        self,
-        ledger: CreditLedger,
-        unit_of_work: UnitOfWork[CreditRepositories],
-        policy: CreditPolicy,
-        lagging_reads: ReplicaReads[CreditRepositories] | None = None,
-    ) -> None:
-        """History is read through `lagging_reads` if given, else through `unit_of_work`."""
-        self._ledger = ledger
-        self._lagging_reads = lagging_reads or unit_of_work
-        self._policy = policy
+    ledger: CreditLedger
+    lagging_reads: ReplicaReads[CreditRepositories]
+    policy: CreditPolicy
 
     async def get_user_credits(self, user_id: str, is_guest: bool = False) -> UserCredits:
         """Return the account after a reset that was due; create it, with its initial credits, if it is missing."""
-        return await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest)
+        return await self.ledger.get_or_create_account(validate_user_id(user_id), is_guest)
 
     async def get_caller_account(self, user_id: str, is_guest: bool, network: str | None = None) -> UserCredits:
         """Return the account of an identified caller: a registered user, or a guest with this session id.
@@ -66,11 +60,11 @@ class CreditService:
         id names a registered account, and `GuestLimitError` if the guest is new and `network` (a keyed hash) has
         reached its daily limit of new guests.
         """
-        account = await self._ledger.get_or_create_account(validate_user_id(user_id), is_guest, network)
+        account = await self.ledger.get_or_create_account(validate_user_id(user_id), is_guest, network)
         if is_guest and not account.is_guest:
             raise SessionRefusedError
         if account.is_guest and not is_guest:
-            return await self._ledger.register_guest(user_id)
+            return await self.ledger.register_guest(user_id)
         return account
 
     async def check_credits(self, user_id: str, is_guest: bool = False) -> int:
@@ -83,16 +77,16 @@ class CreditService:
             return False
         account = validate_user_id(user_id)
         if amount == 0 or amount > MAX_CREDITS:
-            await self._ledger.get_or_create_account(account, is_guest)
+            await self.ledger.get_or_create_account(account, is_guest)
             return amount == 0
-        return (await self._ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
+        return (await self.ledger.deduct(account, is_guest, amount, "Credit deducted for message")).granted
 
     async def reset_credits(self, user_id: str | None = None) -> None:
         """Refill one registered user now, or all registered users due for a reset. Never lower a balance."""
         if user_id is None:
-            await run_in_batches(self._ledger.reset_due_accounts, seconds=inf)
+            await run_in_batches(self.ledger.reset_due_accounts, seconds=inf)
         else:
-            await self._ledger.reset(validate_user_id(user_id))
+            await self.ledger.reset(validate_user_id(user_id))
 
     async def get_credit_status(self, user_id: str, is_guest: bool = False) -> CreditStatus:
         """Return the available credits and the time of the next reset."""
@@ -105,7 +99,7 @@ class CreditService:
             max_credits=account.max_credits,
             is_guest=account.is_guest,
             can_reset=not account.is_guest,
-            next_reset_time=None if account.is_guest else account.last_reset_timestamp + self._policy.reset_interval,
+            next_reset_time=None if account.is_guest else account.last_reset_timestamp + self.policy.reset_interval,
         )
 
     async def get_user_transactions(
@@ -113,7 +107,7 @@ class CreditService:
     ) -> list[CreditTransaction]:
         """Return transactions, newest first; with `before_id` those older than that row."""
         validate_user_id(user_id)
-        return await self._lagging_reads.run(
+        return await self.lagging_reads.run(
             lambda work: work.credits.get_user_transactions(user_id, limit, before_id, filter_)
         )
 
@@ -133,22 +127,19 @@ class CreditService:
         try:
             await self.get_caller_account(user_id, is_guest, network)
         except StorageUnavailableError:
-            account = await self._lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
+            account = await self.lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:
                 raise SessionRefusedError from None
         return await self.get_user_transactions(user_id, limit, before_id, filter_)
 
 
+@dataclass(slots=True)
 class AdjustmentService:
     """Adds credits to accounts or removes them, once for each idempotency key of an administrator."""
 
-    def __init__(
-        self, ledger: CreditLedger, replays: IdempotencyStore, unit_of_work: UnitOfWork[CreditRepositories]
-    ) -> None:
-        """`replays` has the earlier responses by idempotency key."""
-        self._ledger = ledger
-        self._replays = replays
-        self._unit_of_work = unit_of_work
+    ledger: CreditLedger
+    replays: IdempotencyStore
+    unit_of_work: UnitOfWork[CreditRepositories]
 
     async def adjust(
         self,
@@ -173,12 +164,12 @@ class AdjustmentService:
             request_hash=hash_adjustment(user_id, change),
             request_id=request_id,
         )
-        account = await self._ledger.adjust(adjustment)
+        account = await self.ledger.adjust(adjustment)
         if account is not None:
             return adjustment.build_response(account), False
-        earlier = await find_response(self._replays, actor, idempotency_key, adjustment.request_hash)
+        earlier = await find_response(self.replays, actor, idempotency_key, adjustment.request_hash)
         if earlier is None:
-            account = await self._unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
+            account = await self.unit_of_work.run(lambda work: work.credits.get_user_credits(user_id), repeatable=True)
             raise OverdrawError() if account else NotFoundError("There is no credit account of this user.")
         return CreditAdjusted.model_validate(earlier), True
 
@@ -201,45 +192,43 @@ def hash_adjustment(user_id: str, change: CreditAdjustment) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+@dataclass(slots=True)
 class LedgerCompaction:
-    """Replaces transactions past their retention by opening rows."""
+    """Replaces transactions past the retention of `policy` by opening rows; `last_id` is the position in the ledger."""
 
-    def __init__(self, unit_of_work: UnitOfWork[CreditRepositories], policy: CreditPolicy) -> None:
-        """`policy` gives the retention in days."""
-        self._unit_of_work = unit_of_work
-        self._policy = policy
-        self._last_id = 0
+    unit_of_work: UnitOfWork[CreditRepositories]
+    policy: CreditPolicy
+    last_id: int = field(default=0, init=False)
 
     async def compact_within(self, seconds: float) -> JobResult:
         """Compact transactions for at most `seconds`, continuing where the previous call in this process stopped."""
         give_up_at = time.monotonic() + seconds
         compacted = 0
         while True:
-            async with self._unit_of_work() as work:
-                batch = await work.credits.compact_transactions(self._policy.retention_days, self._last_id)
+            async with self.unit_of_work() as work:
+                batch = await work.credits.compact_transactions(self.policy.retention_days, self.last_id)
             compacted += batch.compacted
-            self._last_id = batch.last_id or 0
+            self.last_id = batch.last_id or 0
             if batch.last_id is None:
                 return JobResult(compacted)
             if time.monotonic() >= give_up_at:
                 return JobResult.incomplete(compacted)
 
 
+@dataclass(slots=True)
 class LedgerReconciliationService:
     """Recomputes every balance from the ledger; `last_report` is the last result in this process, for metrics."""
 
-    def __init__(self, reconciliation: LedgerReconciliation) -> None:
-        """`reconciliation` compares one page of accounts."""
-        self._reconciliation = reconciliation
-        self._iteration: AsyncIterator[ReconciliationPage] | None = None
-        self.last_report: ReconciliationReport | None = None
+    reconciliation: LedgerReconciliation
+    last_report: ReconciliationReport | None = field(default=None, init=False)
+    unfinished: AsyncIterator[ReconciliationPage] | None = field(default=None, init=False)
 
     async def iterate_pages(self) -> AsyncIterator[ReconciliationPage]:
         """Yield the results for all accounts. Each page is a consistent snapshot of its own."""
         accounts, drifting = 0, 0
         last_user_id: str | None = ""
         while last_user_id is not None:
-            page = await self._reconciliation.reconcile_page(last_user_id, ACCOUNTS_PER_PAGE)
+            page = await self.reconciliation.reconcile_page(last_user_id, ACCOUNTS_PER_PAGE)
             accounts += page.accounts
             drifting += len({drift.user_id for drift in page.drifts})
             last_user_id = page.last_user_id
@@ -255,12 +244,12 @@ class LedgerReconciliationService:
         """Reconcile for at most `seconds`, continuing where the previous call stopped; the result counts accounts."""
         give_up_at = time.monotonic() + seconds
         # An iteration that raises is not stored again, so that the next call starts from the first account.
-        iteration, self._iteration = self._iteration or self.iterate_pages(), None
+        iteration, self.unfinished = self.unfinished or self.iterate_pages(), None
         accounts = 0
         async for page in iteration:
             accounts += page.accounts
             if page.last_user_id is not None and time.monotonic() >= give_up_at:
-                self._iteration = iteration
+                self.unfinished = iteration
                 return JobResult.incomplete(accounts)
         if self.last_report is None or not self.last_report.drifting_accounts:
             return JobResult(accounts)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -156,19 +157,18 @@ ORDER BY e.pseudonym
 """)
 
 
+@dataclass(slots=True)
 class PostgresLedgerReconciliation:
-    """Implements `LedgerReconciliation`."""
+    """Implements `LedgerReconciliation`. Each statement runs in its own transaction."""
 
-    def __init__(self, manager: DatabaseManager) -> None:
-        """Each statement runs in its own transaction."""
-        self._manager = manager
+    manager: DatabaseManager
 
     async def reconcile_page(self, after_user_id: str = "", limit: int = 5000) -> ReconciliationPage:
-        [page] = await fetch_without_deadline(self._manager, SELECT_ACCOUNT_PAGE, after=after_user_id, limit=limit)
+        [page] = await fetch_without_deadline(self.manager, SELECT_ACCOUNT_PAGE, after=after_user_id, limit=limit)
         last = page["last_user_id"] if page["accounts"] == limit else None
-        rows = list(await fetch_without_deadline(self._manager, RECONCILE_ACCOUNTS, after=after_user_id, last=last))
+        rows = list(await fetch_without_deadline(self.manager, RECONCILE_ACCOUNTS, after=after_user_id, last=last))
         if last is None:
-            rows += await fetch_without_deadline(self._manager, RECONCILE_ERASING_ACCOUNTS)
+            rows += await fetch_without_deadline(self.manager, RECONCILE_ERASING_ACCOUNTS)
         return ReconciliationPage(page["accounts"], tuple(drift for row in rows for drift in find_drifts(*row)), last)
 
 
@@ -190,14 +190,13 @@ WHERE a.expires_at < COALESCE(CAST(:instant AS timestamptz), now())
 """)
 
 
+@dataclass(slots=True)
 class PostgresIdempotencyStore:
-    """Implements `IdempotencyStore`."""
+    """Implements `IdempotencyStore`. `policy` gives the lifetime of a response."""
 
-    def __init__(self, manager: DatabaseManager, policy: CreditPolicy, clock: Clock) -> None:
-        """`policy` gives the lifetime of a response."""
-        self._manager = manager
-        self._policy = policy
-        self._clock = clock
+    manager: DatabaseManager
+    policy: CreditPolicy
+    clock: Clock
 
     async def get(self, user_id: str, idempotency_key: str) -> IdempotencyRecord | None:
         rows = await self._run(SELECT_IDEMPOTENT_ANSWER, user_id=user_id, idempotency_key=idempotency_key)
@@ -210,11 +209,11 @@ class PostgresIdempotencyStore:
             idempotency_key=record.idempotency_key,
             request_hash=record.request_hash,
             response=json.dumps(record.response, allow_nan=False),
-            replay_lifetime=self._policy.replay_lifetime,
+            replay_lifetime=self.policy.replay_lifetime,
         )
 
     async def delete_expired(self, limit: int = 1000) -> int:
         return len(await self._run(DELETE_EXPIRED_IDEMPOTENT_ANSWERS, limit=limit))
 
     async def _run(self, statement: TextClause, **parameters: Any) -> Sequence[Any]:
-        return await fetch(self._manager, statement, repeatable=True, instant=self._clock.instant(), **parameters)
+        return await fetch(self.manager, statement, repeatable=True, instant=self.clock.instant(), **parameters)
