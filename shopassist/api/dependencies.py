@@ -10,8 +10,9 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
-from shopassist.identity.caller import Caller
+from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions
 from shopassist.identity.rate_limits import RateLimitKind, RequestQuota
+from shopassist.settings import Settings
 from shopassist.text import IDEMPOTENCY_KEY_LENGTH
 
 
@@ -35,6 +36,9 @@ def take_from_container(name: str) -> Callable[[Request], Awaitable[Any]]:
     return take
 
 
+SettingsDep = Annotated[Settings, Depends(take_from_container("settings"))]
+GuestSessionsDep = Annotated[GuestSessions, Depends(take_from_container("guest_sessions"))]
+
 # These two only describe the headers in OpenAPI; `identify_caller` reads them.
 BEARER_SCHEME = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="An access token of the identity provider."
@@ -46,8 +50,7 @@ REGISTERED_SECURITY = [Depends(BEARER_SCHEME)]
 
 async def identify_caller(request: Request) -> Caller:
     """Return the caller. An invalid token is refused even beside a valid session id."""
-    container = get_container(request)
-    network = container.networks().get_network(get_peer_address(request.scope), request.scope["headers"])
+    container, network = get_container(request), get_network(request)
     tokens = request.headers.getlist("authorization")
     if tokens:
         scheme, _, token = tokens[0].partition(" ")
@@ -60,6 +63,12 @@ async def identify_caller(request: Request) -> Caller:
         raise AuthenticationError
     guest: Caller = container.guest_sessions().verify(sessions[0], network)
     return guest
+
+
+def get_network(request: Request) -> str | None:
+    """Return the keyed hash of the client's network; None where networks are not counted."""
+    networks: ClientNetworks = get_container(request).networks()
+    return networks.get_network(get_peer_address(request.scope), request.scope["headers"])
 
 
 def create_quota(request: Request, kind: RateLimitKind, caller: Caller) -> RequestQuota:
@@ -89,9 +98,9 @@ async def require_registered(caller: CallerDep) -> Caller:
 RegisteredDep = Annotated[Caller, Depends(require_registered)]
 
 
-async def require_administrator(request: Request, caller: RegisteredDep) -> Caller:
+async def require_administrator(settings: SettingsDep, caller: RegisteredDep) -> Caller:
     """Return the caller. Raises `PermissionDeniedError` without the admin scope."""
-    if get_container(request).settings().identity.admin_scope not in caller.scopes:
+    if settings.identity.admin_scope not in caller.scopes:
         raise PermissionDeniedError
     return caller
 

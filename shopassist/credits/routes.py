@@ -14,11 +14,11 @@ from shopassist.api.dependencies import (
     REGISTERED_SECURITY,
     AdministratorDep,
     CallerDep,
+    GuestSessionsDep,
     IdempotencyKey,
     RegisteredDep,
     create_quota,
-    get_container,
-    get_peer_address,
+    get_network,
     get_request_id,
     take_from_container,
 )
@@ -170,14 +170,13 @@ guest_router = APIRouter(prefix="/api", tags=["guests"])
 
 
 @guest_router.post("/guest", responses=document_errors(GuestLimitError, RateLimitedError))
-async def begin_session(request: Request, service: CreditServiceDep) -> GuestSession:
+async def begin_session(request: Request, sessions: GuestSessionsDep, service: CreditServiceDep) -> GuestSession:
     """Create a guest with credits of their own. Send `session_id` as `X-Session-ID`, and keep it secret.
 
     The guest counts towards the daily limit of the client network. The session does not expire.
     """
-    container = get_container(request)
-    network = container.networks().get_network(get_peer_address(request.scope), request.scope["headers"])
-    caller, session_id = container.guest_sessions().issue(network)
+    network = get_network(request)
+    caller, session_id = sessions.issue(network)
     create_quota(request, RateLimitKind.READS, caller).consume()
     account = await service.get_caller_account(caller.user_id, caller.is_guest, network)
     status = service.build_status(account)

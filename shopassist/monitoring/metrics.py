@@ -9,18 +9,19 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
-from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
 import structlog
 from fastapi import APIRouter, Request, Response
+from pydantic import SecretStr
 
 from shopassist import __version__
-from shopassist.api.dependencies import get_container
+from shopassist.api.dependencies import SettingsDep
 from shopassist.api.error_handlers import ErrorBody
 from shopassist.db.migrate import list_known_revisions
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
+from shopassist.identity.caller import parse_address
 from shopassist.metrics import (
     PUBLISH_INTERVAL_SECONDS,
     MetricFamily,
@@ -267,20 +268,19 @@ class MetricsExporter:
         403: {"model": ErrorBody, "description": METRICS_REFUSED},
     },
 )
-async def read_metrics(request: Request) -> Response:
+async def read_metrics(request: Request, settings: SettingsDep) -> Response:
     """Return the metrics of all processes together. They contain no personal data."""
-    require_metrics_access(request)
+    require_metrics_access(request, settings.telemetry.metrics_token)
     metrics: MetricsExporter = request.app.state.metrics
     text, content_type = await metrics.render(request.headers.get("accept", ""))
     return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
-def require_metrics_access(request: Request) -> None:
-    """Require METRICS_TOKEN or, if it is not set, a direct request from a private network.
+def require_metrics_access(request: Request, token: SecretStr | None) -> None:
+    """Require METRICS_TOKEN (`token`) or, if it is not set, a direct request from a private network.
 
     Raises `AuthenticationError`, `InvalidTokenError` and `PermissionDeniedError`.
     """
-    token = get_container(request).settings().telemetry.metrics_token
     if token is None:
         if not is_private_client(request):
             raise PermissionDeniedError(METRICS_REFUSED)
@@ -296,9 +296,5 @@ def is_private_client(request: Request) -> bool:
     """Return whether the client is on this machine or a private network, without a proxy between."""
     if request.client is None or any(name in request.headers for name in PROXY_HEADERS):
         return False
-    try:
-        address = ip_address(request.client.host)
-    except ValueError:
-        return False
-    mapped: IPv4Address | None = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_private  # also true of loopback
+    address = parse_address(request.client.host)
+    return address is not None and address.is_private  # also true of loopback

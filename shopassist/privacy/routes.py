@@ -3,15 +3,15 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from starlette.responses import StreamingResponse
 
 from shopassist.api.dependencies import (
     CALLER_SECURITY,
     REGISTERED_SECURITY,
     CallerDep,
+    GuestSessionsDep,
     RegisteredDep,
-    get_container,
     take_from_container,
 )
 from shopassist.api.error_handlers import BODY_ERRORS, IDENTITY_ERRORS, document_errors
@@ -67,10 +67,10 @@ async def erase(caller: CallerDep, service: ErasureServiceDep, response: Respons
     responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, GuestMergedError),
 )
 async def merge_guest(
-    session: GuestToMerge, request: Request, caller: RegisteredDep, service: GuestMergeServiceDep
+    session: GuestToMerge, sessions: GuestSessionsDep, caller: RegisteredDep, service: GuestMergeServiceDep
 ) -> GuestMerged:
     """Move what the caller agreed to and asked as a guest to the user, once. Credits are not added."""
-    guest = get_container(request).guest_sessions().verify(session.session_id.get_secret_value())
+    guest = sessions.verify(session.session_id.get_secret_value())
     return await service.merge(guest.user_id, caller.user_id)
 
 
