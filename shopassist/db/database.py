@@ -274,11 +274,13 @@ class PostgresUnitOfWork(Generic[Repositories]):
         happened: TransactionBody[Repositories, Result | None] | None = None,
         repeatable: bool = False,
     ) -> Result:
-        run, repositories = self._manager.run, self._repositories
         try:
-            return await run(lambda session: body(repositories(session)), repeatable)
+            return await self._run(body, repeatable)
         except ConnectionLostError:
             if happened is None:
                 raise
-        found = await run(lambda session: happened(repositories(session)), repeatable=True)
-        return await run(lambda session: body(repositories(session))) if found is None else found
+        found = await self._run(happened, repeatable=True)
+        return await self._run(body) if found is None else found
+
+    async def _run(self, body: TransactionBody[Repositories, Result], repeatable: bool = False) -> Result:
+        return await self._manager.run(lambda session: body(self._repositories(session)), repeatable)

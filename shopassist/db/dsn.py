@@ -15,16 +15,9 @@ from shopassist.errors import StartupError
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode, SslMode
 
-LIBPQ_TO_ASYNCPG = {"sslmode": "ssl", "application_name": None, "connect_timeout": None}
-"""Parameters of libpq and their names in asyncpg; None for those that our own settings replace."""
-
-DRIVER_PARAMETERS = {
-    "statement_cache_size",
-    "prepared_statement_cache_size",
-    "prepared_statement_name_func",
-    "async_fallback",
-}
-"""Parameters of other drivers that the server does not know; `DB_POOL_MODE` has their effect."""
+CACHE_PARAMETERS = {"statement_cache_size", "prepared_statement_cache_size", "prepared_statement_name_func"}
+REPLACED_PARAMETERS = {"application_name", "connect_timeout", "async_fallback", *CACHE_PARAMETERS}
+"""Parameters of libpq and of drivers that our own settings replace."""
 
 NETWORK_LOCATION = re.compile(
     r"(?P<scheme>[^:/?#]+://)(?P<user>[^:/]*(?::[^@]*)?@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)", re.DOTALL
@@ -64,9 +57,8 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
         raise StartupError(f"{name} is not a link of the form postgresql://user:password@host/database.") from None
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise StartupError(f"{name} must be a PostgreSQL link: postgresql://user:password@host/database.")
-    query = {
-        LIBPQ_TO_ASYNCPG.get(key, key): value for key, value in parsed.query.items() if key not in DRIVER_PARAMETERS
-    }
+    kept = {key: value for key, value in parsed.query.items() if key not in REPLACED_PARAMETERS}
+    query = {("ssl" if key == "sslmode" else key): value for key, value in kept.items()}
     if len(several) > 1:
         query = {**query, "host": tuple(host.text for host in several)}
         query.pop("port", None)
@@ -74,7 +66,7 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
         parsed = URL.create("postgresql", parsed.username, parsed.password, database=parsed.database)
     if query.get("target_session_attrs", "any") not in SESSION_ATTRIBUTES:
         raise StartupError(f"target_session_attrs in {name} must be one of {', '.join(SESSION_ATTRIBUTES)}.")
-    return parsed.set(drivername="postgresql+asyncpg", query={k: v for k, v in query.items() if k is not None})
+    return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
 def get_hosts(url: URL) -> list[Host]:
