@@ -28,24 +28,23 @@ async def fetch(
 
     Raises `ConnectionLostError` when the outcome is unknown; a `repeatable` statement is retried instead.
     """
-    return await _fetch(manager, statement, True, repeatable, parameters)
+    return await _fetch(manager, _fetch_watched, statement, repeatable, parameters)
 
 
 async def fetch_without_deadline(manager: DatabaseManager, statement: TextClause, **parameters: Any) -> Sequence[Any]:
     """Do the same for a repeatable statement that may take longer; only the server's time-out limits it."""
-    return await _fetch(manager, statement, False, True, parameters)
+    return await _fetch(manager, _fetch_once, statement, True, parameters)
 
 
 async def _fetch(
     manager: DatabaseManager,
+    fetch_once: Callable[[DatabaseManager, str, Sequence[Any]], Awaitable[Sequence[Any]]],
     statement: TextClause,
-    is_watched: bool,
     repeatable: bool,
     parameters: Mapping[str, Any],
 ) -> Sequence[Any]:
     query, names = compile_positional(statement)
     arguments = [parameters[name] for name in names]
-    fetch_once = _fetch_watched if is_watched else _fetch_once
     return await manager.resilience.run(lambda: fetch_once(manager, query, arguments), repeatable)
 
 
