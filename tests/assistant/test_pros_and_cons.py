@@ -42,7 +42,7 @@ def _holds(sentence: str, product: Product, fitting: Sequence[Product], shown: S
         return sentence.startswith(f"{format_money(product.price - min(prices), 'INR')} more")
     if sentence.startswith("Price is indicative"):
         return f"{product.price_as_of:%B %Y}" in sentence
-    if sentence.startswith("Meets everything") or "No drawback" in sentence or "No customer rating" in sentence:
+    if sentence.startswith("Meets every criterion") or "No drawback" in sentence or "No customer rating" in sentence:
         return True
     return _compares(sentence, product, fitting, shown)
 

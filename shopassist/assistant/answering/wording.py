@@ -166,7 +166,7 @@ class ProductComparison:
         pros.sort(key=lambda text: SHARED_BEST_MARK in text)
         only = len(self._fitting) == 1
         return [*self._list_price_pros(product), *pros][:MAX_SENTENCES] or [
-            "The only product in the catalogue that fits" if only else "Meets everything you asked for"
+            "The only product in the catalogue that fits" if only else "Meets every criterion that was understood"
         ]
 
     def list_cons(self, product: Product) -> list[str]:
