@@ -17,6 +17,7 @@ from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, S
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
+from shopassist.metrics import SharedMetrics
 from shopassist.monitoring import health
 from shopassist.monitoring import metrics as metrics_routes
 from shopassist.privacy import routes as privacy_routes
@@ -69,14 +70,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     availability = container.availability()
     try:
         async with (
-            app.state.metrics.publishing(),
+            metrics_routes.publishing_metrics(container, app.state.shared_metrics),
             availability.running(app.state.before),
             container.replica().running(),
             AsyncExitStack() as background,
         ):
             for service in container.background_services():
                 await background.enter_async_context(service.running())
-            await background.enter_async_context(container.jobs().run_while(availability.prepared))
+            await background.enter_async_context(container.jobs().run_while(availability.prepared.wait))
             app.state.began()
             yield
     finally:
@@ -118,7 +119,7 @@ def create_app(
     app.state.container = container
     app.state.before = before
     app.state.began = began
-    app.state.metrics = metrics_routes.MetricsExporter(container, shared)
+    app.state.shared_metrics = None if shared is None else SharedMetrics(shared)
     for router in ROUTERS:
         app.include_router(router)
     pages.add_docs(app)

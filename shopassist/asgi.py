@@ -95,7 +95,7 @@ def freeze_garbage_collector() -> None:
     gc.set_threshold(10_000, 10, 10)
 
 
-def run_server(settings: Settings, container_of: Callable[[Settings], Any]) -> None:
+def run_server(settings: Settings, container_of: Callable[..., Any] = Container) -> None:
     """Serve until a stop signal. Raises `StartupError` when the server cannot start."""
     if settings.storage.is_one_process and settings.server.workers > 1:
         raise StartupError(
@@ -109,7 +109,7 @@ def run_server(settings: Settings, container_of: Callable[[Settings], Any]) -> N
     settings, embedded = start_database(settings)
     try:
         with asyncio.Runner(loop_factory=build_uvicorn_config(APP).get_loop_factory()) as runner:
-            runner.run(_serve_process(settings, container_of(settings), listener, embedded))
+            runner.run(_serve_process(settings, container_of(settings=settings), listener, embedded))
         if settings.server.workers > 1:
             _serve_workers(settings.server, listener)
     finally:

@@ -51,12 +51,11 @@ def serve(
     """Serve the API, on the database of DATABASE_URL or else on an embedded PostgreSQL."""
     if with_parent:
         die_with_parent()
-    from containers import Container  # noqa: PLC0415 - other commands start faster without it
-    from shopassist.asgi import run_server  # noqa: PLC0415
+    from shopassist.asgi import run_server  # noqa: PLC0415 - other commands start faster without it
 
     settings = read_settings()
     configure_logging(settings.server.log_level)
-    run_server(settings, lambda prepared: Container(settings=prepared))
+    run_server(settings)
 
 
 @app.command()

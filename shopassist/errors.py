@@ -26,19 +26,14 @@ class ShopAssistError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
     detail: str = "Something went wrong on our side."
 
-    def __init_subclass__(
-        cls, code: str | None = None, status: int | None = None, retryable: bool | None = None
-    ) -> None:
+    def __init_subclass__(cls, code: str | None = None, status: int | None = None) -> None:
         super().__init_subclass__()
         if code is not None:
             cls.code, cls.detail = code, " ".join((cls.__doc__ or cls.detail).split())
         if status is not None:
             cls.status = status
-        if retryable is not None:
-            cls.retryable = retryable
 
     def __init__(self, detail: str | None = None, **extra: Any) -> None:
         """`extra` holds further public fields of the JSON body."""
@@ -56,7 +51,7 @@ class InvalidTokenError(AuthenticationError, code="invalid_token"):
     """Invalid authentication token"""
 
 
-class IssuerUnavailableError(ShopAssistError, code="issuer_unavailable", status=503, retryable=True):
+class IssuerUnavailableError(ShopAssistError, code="issuer_unavailable", status=503):
     """Tokens cannot be verified right now, since their issuer cannot be reached; please try again shortly."""
 
 
@@ -137,7 +132,7 @@ class OverdrawError(ShopAssistError, code="overdraw", status=409):
     """The account does not have as many credits to take, or cannot hold as many more."""
 
 
-class StorageUnavailableError(ShopAssistError, code="storage_unavailable", status=503, retryable=True):
+class StorageUnavailableError(ShopAssistError, code="storage_unavailable", status=503):
     """The service cannot reach its database right now. Nothing was charged; please try again shortly."""
 
 

@@ -116,7 +116,7 @@ async def handle_domain_error(request: Request, error: ShopAssistError) -> Respo
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RateLimitedError):
         headers["Retry-After"] = str(error.retry_after)
-    elif error.retryable:
+    elif error.status == StorageUnavailableError.status:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
         # Only at debug level, since an unavailable database is logged once and not for each request.
         logger.debug("request_refused", error_type=error.code)

@@ -20,30 +20,28 @@ def is_preferred(accept: str, media_type: str) -> bool:
 
     Only types that it names count, `*/*` does not.
     """
-    weights = {media_type: 0.0, "application/json": 0.0}
-    for part in accept.split(","):
-        named, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        if named in weights:
-            weights[named] = next((_parse_weight(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
-    return weights[media_type] > weights["application/json"]
+    weights = _parse_weights(accept.lower())
+    return weights.get(media_type, 0.0) > weights.get("application/json", 0.0)
 
 
 def parse_languages(accept_language: str) -> list[str]:
     """Return the languages of an `Accept-Language` header by preference, without `*` and refused ones."""
-    weights: dict[str, float] = {}
-    for part in accept_language.split(","):
-        tag, *parameters = (piece.strip() for piece in part.split(";"))
-        if tag and tag != "*":
-            weights[tag] = next((_parse_weight(p[2:]) for p in parameters if p.lower().startswith("q=")), 1.0)
-    preferred = sorted(weights.items(), key=lambda item: -item[1])
-    return [tag for tag, weight in preferred if weight > 0][:MAX_LANGUAGES]
+    weights = {tag: weight for tag, weight in _parse_weights(accept_language).items() if tag not in {"", "*"}}
+    preferred = sorted(weights, key=lambda tag: -weights[tag])
+    return [tag for tag in preferred if weights[tag] > 0][:MAX_LANGUAGES]
 
 
-def _parse_weight(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
+def _parse_weights(header: str) -> dict[str, float]:
+    """Return the weight of each value of a header; 0 if its weight is no number."""
+    weights = {}
+    for part in header.split(","):
+        value, *parameters = (piece.strip() for piece in part.split(";"))
+        given = next((parameter[2:] for parameter in parameters if parameter.lower().startswith("q=")), "1")
+        try:
+            weights[value] = float(given)
+        except ValueError:
+            weights[value] = 0.0
+    return weights
 
 
 STALE_RESPONSE: dict[str, Any] = {

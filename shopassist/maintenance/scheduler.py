@@ -105,7 +105,7 @@ class JobScheduler:
     _failing: set[str] = field(default_factory=set)
 
     @asynccontextmanager
-    async def run_while(self, wait_until_ready: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def run_while(self, wait_until_ready: Callable[[], Awaitable[object]]) -> AsyncIterator[None]:
         """Run jobs for the length of the block, once `wait_until_ready` has returned; then release the lease."""
         loop = asyncio.create_task(self._loop(wait_until_ready))
         try:
@@ -128,7 +128,7 @@ class JobScheduler:
         await self._record(report)
         return report
 
-    async def _loop(self, wait_until_ready: Callable[[], Awaitable[None]]) -> None:
+    async def _loop(self, wait_until_ready: Callable[[], Awaitable[object]]) -> None:
         await wait_until_ready()
         while True:
             acquire = partial(self.leases.acquire, LEASE_NAME, self._holder, LEASE_LIFETIME)

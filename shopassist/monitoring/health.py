@@ -43,11 +43,6 @@ class Phase(StrEnum):
     STOPPING = "stopping"
 
 
-def raise_sigterm(_: str) -> None:
-    """Stop this process."""
-    signal.raise_signal(signal.SIGTERM)
-
-
 class Availability:
     """Watches the database while the process serves, and logs once when it goes down and when it is back."""
 
@@ -59,12 +54,12 @@ class Availability:
         If it is down for longer than `fatal_after_seconds`, `lost` is set to the reason and `on_lost` is called.
         """
         self.lost: str | None = None
-        self.on_lost: Callable[[str], None] = raise_sigterm
+        self.on_lost: Callable[[str], None] = lambda _: signal.raise_signal(signal.SIGTERM)
         self._stored = stored
         self._stale = stale
         self._may_start_without = may_start_without
         self._fatal_after_seconds = fatal_after_seconds
-        self._prepared = asyncio.Event()
+        self.prepared = asyncio.Event()
         self._stopping = False
         self._down_since: float | None = None
 
@@ -73,7 +68,7 @@ class Availability:
         """Current phase."""
         if self._stopping:
             return Phase.STOPPING
-        if not self._prepared.is_set():
+        if not self.prepared.is_set():
             return Phase.STARTING
         return Phase.READY if self._down_since is None else Phase.DEGRADED
 
@@ -86,10 +81,6 @@ class Availability:
         """Start no more work in this process."""
         self._stopping = True
 
-    async def prepared(self) -> None:
-        """Wait until the database is prepared."""
-        await self._prepared.wait()
-
     @asynccontextmanager
     async def running(self, prepare: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Prepare the database and watch it during the block.
@@ -98,7 +89,7 @@ class Availability:
         """
         try:
             await prepare()
-            self._prepared.set()
+            self.prepared.set()
         except (DatabaseAbsentError, StorageUnavailableError):
             if not self._may_start_without:
                 raise
@@ -115,9 +106,9 @@ class Availability:
         while self.lost is None:
             await asyncio.sleep(POLL_SECONDS)
             try:
-                if not self._prepared.is_set():
+                if not self.prepared.is_set():
                     await prepare()
-                    self._prepared.set()
+                    self.prepared.set()
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
                     epoch = await self._stored.read_epoch()
             except (DatabaseAbsentError, StorageUnavailableError, TimeoutError):

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import SecretStr
 
 from shopassist import __version__
-from shopassist.api.dependencies import SettingsDep
+from shopassist.api.dependencies import SettingsDep, get_container
 from shopassist.api.error_handlers import ErrorBody
 from shopassist.db.migrate import list_known_revisions
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
@@ -213,50 +213,33 @@ PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 METRICS_REFUSED = "Metrics are for private networks, asked directly. Set METRICS_TOKEN to read them from elsewhere."
 
 
-class MetricsExporter:
-    """Exports the metrics of this process, or of all worker processes."""
+@asynccontextmanager
+async def publishing_metrics(services: Any, shared: SharedMetrics | None) -> AsyncIterator[None]:
+    """Publish the metrics of this process to the others during the block, and once more at its end."""
+    if shared is None:
+        yield
+        return
+    task = asyncio.create_task(_publish_forever(services, shared))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        with suppress(OSError):
+            shared.publish(collect_families(services), time.monotonic())
 
-    def __init__(self, services: Any, folder: Path | None) -> None:
-        """`folder` is shared by the worker processes; None if there are none."""
-        self._services = services
-        self._shared = None if folder is None else SharedMetrics(folder)
 
-    async def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the current metrics as text and its content type, as the `Accept` header prefers."""
-        return await asyncio.to_thread(self._render, collect_families(self._services), time.monotonic(), accept)
-
-    @asynccontextmanager
-    async def publishing(self) -> AsyncIterator[None]:
-        """Publish metrics to the other processes during the block, and once more at its end."""
-        if self._shared is None:
-            yield
-            return
-        task = asyncio.create_task(self._publish_forever(self._shared))
+async def _publish_forever(services: Any, shared: SharedMetrics) -> None:
+    is_failing = False
+    while True:
         try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            with suppress(OSError):
-                self._shared.publish(collect_families(self._services), time.monotonic())
-
-    async def _publish_forever(self, shared: SharedMetrics) -> None:
-        is_failing = False
-        while True:
-            try:
-                await asyncio.to_thread(shared.publish, collect_families(self._services), time.monotonic())
-                is_failing = False
-            except OSError as error:
-                if not is_failing:
-                    logger.warning("metrics_publish_failed", error=type(error).__name__)
-                is_failing = True
-            await asyncio.sleep(PUBLISH_INTERVAL_SECONDS)
-
-    def _render(self, families: list[MetricFamily], measured_at: float, accept: str) -> tuple[bytes, str]:
-        if self._shared is not None:
-            self._shared.publish(families, measured_at)
-            families = self._shared.gather()
-        return render_families(families, accept)
+            await asyncio.to_thread(shared.publish, collect_families(services), time.monotonic())
+            is_failing = False
+        except OSError as error:
+            if not is_failing:
+                logger.warning("metrics_publish_failed", error=type(error).__name__)
+            is_failing = True
+        await asyncio.sleep(PUBLISH_INTERVAL_SECONDS)
 
 
 @router.get(
@@ -271,8 +254,17 @@ class MetricsExporter:
 async def read_metrics(request: Request, settings: SettingsDep) -> Response:
     """Return the metrics of all processes together. They contain no personal data."""
     require_metrics_access(request, settings.telemetry.metrics_token)
-    metrics: MetricsExporter = request.app.state.metrics
-    text, content_type = await metrics.render(request.headers.get("accept", ""))
+    shared: SharedMetrics | None = request.app.state.shared_metrics
+    families, measured_at = collect_families(get_container(request)), time.monotonic()
+
+    def render() -> tuple[bytes, str]:
+        if shared is None:
+            return render_families(families, accept)
+        shared.publish(families, measured_at)
+        return render_families(shared.gather(), accept)
+
+    accept = request.headers.get("accept", "")
+    text, content_type = await asyncio.to_thread(render)
     return Response(text, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
