@@ -1,6 +1,7 @@
 """The query cache in memory."""
 
 import json
+from dataclasses import dataclass
 from statistics import fmean
 
 from shopassist.cache.models import CacheContents, CachedAnswer, QueryCache, StoredAnswer
@@ -44,17 +45,16 @@ class MemoryCacheRepository(MemoryRepository):
         )
 
 
+@dataclass(slots=True)
 class MemoryCachedAnswers:
     """Implements `CachedAnswers`."""
 
-    def __init__(self, store: MemoryStore) -> None:
-        """Use the store's clock. The cache was never cleared yet."""
-        self._store = store
-        self._epoch = 0
+    store: MemoryStore
+    _epoch: int = 0
 
     async def find(self, query_hash: str) -> CachedAnswer | None:
-        entry = self._store.table(QueryCache).get(query_hash)
-        if entry is None or entry.expires_at < self._store.now():
+        entry = self.store.table(QueryCache).get(query_hash)
+        if entry is None or entry.expires_at < self.store.now():
             return None
         return CachedAnswer(entry.result, entry.expires_at)
 

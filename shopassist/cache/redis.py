@@ -6,7 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -185,40 +185,34 @@ class SharedCacheMetrics:
     kept: int = 0
 
 
+@dataclass(slots=True)
 class RedisAnswers:
     """Implements `SharedAnswers`: reads from Redis first, then from PostgreSQL.
 
     An answer from Redis must be valid by the database's clock, derived from the last read of the epoch, so that no
-    other clock can extend its life. An answer from PostgreSQL is written under the epoch that was known *before* it was
-    read: if the cache is cleared meanwhile, the entry has a name that no instance looks up any more.
+    other clock can extend its life; an instant of `clock` takes its place. An answer from PostgreSQL is written under
+    the epoch that was known *before* it was read: if the cache is cleared meanwhile, the entry has a name that no
+    instance looks up any more.
     """
 
-    def __init__(
-        self,
-        client: RedisClient,
-        stored: PostgresCachedAnswers,
-        codec: EntryCodec,
-        clock: Clock,
-    ) -> None:
-        """Use the database's clock unless `clock` has an instant."""
-        self.client = client
-        self.metrics = SharedCacheMetrics()
-        self._codec = codec
-        self._stored = stored
-        self._clock = clock
-        self._writes: dict[str, asyncio.Task[None]] = {}
+    client: RedisClient
+    stored: PostgresCachedAnswers
+    codec: EntryCodec
+    clock: Clock
+    metrics: SharedCacheMetrics = field(default_factory=SharedCacheMetrics)
+    _writes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
 
     async def find(self, query_hash: str) -> CachedAnswer | None:
         observed = self._get_observed()
         if observed is None:
             self.metrics.passed += 1
-            return await self._stored.find(query_hash)
-        name = self._codec.name(query_hash, observed.epoch)
-        answer = await self._find_shared(name, self._codec.mark(observed.epoch))
+            return await self.stored.find(query_hash)
+        name = self.codec.name(query_hash, observed.epoch)
+        answer = await self._find_shared(name, self.codec.mark(observed.epoch))
         if answer is not None:
             self.metrics.hits += 1
             return answer
-        answer = await self._stored.find(query_hash)
+        answer = await self.stored.find(query_hash)
         if answer is not None:
             self._write(name, answer)
         return answer
@@ -226,17 +220,17 @@ class RedisAnswers:
     async def forget(self, query_hash: str) -> None:
         observed = self._get_observed()
         if observed is not None:
-            name = self._codec.name(query_hash, observed.epoch)
+            name = self.codec.name(query_hash, observed.epoch)
             if write := self._writes.get(name):
                 write.cancel()
             await self._try_send(("DEL", name))
 
     async def read_epoch(self) -> int:
-        return await self._stored.read_epoch()
+        return await self.stored.read_epoch()
 
     async def advance_epoch(self) -> int:
-        epoch = await self._stored.advance_epoch()
-        if not await self._try_send(("SET", self._codec.mark(epoch - 1), "", "PX", CLEARED_MARK_MILLISECONDS)):
+        epoch = await self.stored.advance_epoch()
+        if not await self._try_send(("SET", self.codec.mark(epoch - 1), "", "PX", CLEARED_MARK_MILLISECONDS)):
             # Other instances may reach Redis; wait until they have read the new epoch from the database.
             await asyncio.sleep(EPOCH_TRUST_SECONDS)
         return epoch
@@ -259,14 +253,14 @@ class RedisAnswers:
 
     def _get_observed(self) -> ObservedEpoch | None:
         """Return the database's last epoch and time while they are recent enough."""
-        observed = self._stored.observed
+        observed = self.stored.observed
         if observed is None or time.monotonic() - observed.asked_at > EPOCH_TRUST_SECONDS:
             return None
         return observed
 
     def _get_time_left(self, expires_at: datetime) -> timedelta | None:
         """Return the minimum time for which an answer is still valid; None when it may have expired."""
-        now, observed = self._clock.instant(), self._get_observed()
+        now, observed = self.clock.instant(), self._get_observed()
         if now is None and observed is not None:
             now = observed.time + timedelta(seconds=time.monotonic() - observed.asked_at)
         return None if now is None or now > expires_at else expires_at - now
@@ -279,7 +273,7 @@ class RedisAnswers:
         except StorageUnavailableError:
             return None
         if not is_cleared and content != b"":  # empty when there is no value
-            answer = self._codec.unpack(name, content)
+            answer = self.codec.unpack(name, content)
             if answer is None:
                 self.metrics.refused += 1
                 await self._try_send(("DEL", name))
@@ -297,7 +291,7 @@ class RedisAnswers:
 
     async def _send_answer(self, name: str, answer: CachedAnswer) -> None:
         """Keep an answer in Redis until it expires, without replacing a newer one."""
-        content, left = self._codec.pack(name, answer), self._get_time_left(answer.expires_at)
+        content, left = self.codec.pack(name, answer), self._get_time_left(answer.expires_at)
         milliseconds = 0 if left is None else int(1000 * min(left.total_seconds(), MAX_LIFETIME_SECONDS))
         if content is not None and milliseconds:
             self.metrics.kept += 1

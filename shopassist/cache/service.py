@@ -151,30 +151,23 @@ class StaleAnswers:
             self._entries.popitem()
 
 
+@dataclass(slots=True)
 class QueryCacheService:
-    """Answers by the hash of their question, with counts of hits and misses in this process."""
+    """Answers by the hash of their question, with counts of hits and misses in this process.
 
-    def __init__(
-        self,
-        unit_of_work: UnitOfWork[CacheRepositories],
-        stored: CachedAnswers,
-        shared: SharedAnswers | None,
-        stale: StaleAnswers,
-        clock: Clock,
-        validity: timedelta,
-        lagging_reads: ReplicaReads[CacheRepositories],
-    ) -> None:
-        """Keep answers for `validity`, inclusive. Statistics come from `lagging_reads`."""
-        self._unit_of_work = unit_of_work
-        self._stored = stored
-        self._shared = shared
-        self._answers: CachedAnswers = shared or stored
-        self._stale = stale
-        self._clock = clock
-        self._validity = validity
-        self._lagging_reads = lagging_reads
-        self._hits = self._misses = 0
-        self._lookups_before_clearing = (0, 0)
+    Answers are kept for `validity`, inclusive. Statistics come from `lagging_reads`.
+    """
+
+    unit_of_work: UnitOfWork[CacheRepositories]
+    stored: CachedAnswers
+    shared: SharedAnswers | None
+    stale: StaleAnswers
+    clock: Clock
+    validity: timedelta
+    lagging_reads: ReplicaReads[CacheRepositories]
+    _hits: int = 0
+    _misses: int = 0
+    _lookups_before_clearing: tuple[int, int] = (0, 0)
 
     def generate_query_hash(self, query: str, conversation_context: str | None = None) -> str:
         """Return the SHA-256 in hex of the question, ignoring case and outer space, and of its context."""
@@ -184,7 +177,7 @@ class QueryCacheService:
 
     async def get_cached_result(self, query_hash: str) -> dict[str, Any] | None:
         """Return the answer while it is valid, and count a hit or a miss."""
-        answer = await self._answers.find(query_hash)
+        answer = await (self.shared or self.stored).find(query_hash)
         if answer is None:
             self._misses += 1
             return None
@@ -193,20 +186,20 @@ class QueryCacheService:
 
     async def is_cached(self, query_hash: str) -> bool:
         """Return whether a valid answer is stored, without counting a hit or a miss."""
-        return await self._stored.find(query_hash) is not None
+        return await self.stored.find(query_hash) is not None
 
     async def cache_result(self, query_hash: str, result: dict[str, Any]) -> None:
         """Store or replace an answer. Raises `InvalidInputError` if it is not JSON."""
         dump_answer(result)
-        now = self._clock.instant() or utc_now()
-        entry = QueryCache(query_hash=query_hash, result=result, cached_at=now, expires_at=now + self._validity)
-        await self._unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
-        if self._shared is not None:
-            await self._shared.forget(query_hash)
+        now = self.clock.instant() or utc_now()
+        entry = QueryCache(query_hash=query_hash, result=result, cached_at=now, expires_at=now + self.validity)
+        await self.unit_of_work.run(lambda work: work.cache.cache_result(entry), repeatable=True)
+        if self.shared is not None:
+            await self.shared.forget(query_hash)
 
     def to_store(self, query_hash: str, answer: BaseModel) -> StoredAnswer:
         """Prepare an answer for the commit of its settlement. Raises `InvalidInputError` if it cannot be stored."""
-        return StoredAnswer(query_hash, dump_answer(answer.model_dump()), self._validity)
+        return StoredAnswer(query_hash, dump_answer(answer.model_dump()), self.validity)
 
     async def clear_expired_cache(self) -> int:
         """Delete all expired answers and return their number."""
@@ -214,13 +207,13 @@ class QueryCacheService:
 
     async def clear_expired_batch(self, limit: int) -> int:
         """Delete up to `limit` expired answers and return their number."""
-        return await self._unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(limit), repeatable=True)
+        return await self.unit_of_work.run(lambda work: work.cache.cleanup_expired_cache(limit), repeatable=True)
 
     async def clear_cache(self) -> None:
         """Delete all answers, also from the memory of all processes, and reset the statistics."""
-        await self._unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
+        await self.unit_of_work.run(lambda work: work.cache.clear_cache(), repeatable=True)
         # After the deletion: a process that learned of the new epoch earlier could still read and keep an old answer.
-        self._stale.set_epoch(await self._answers.advance_epoch())
+        self.stale.set_epoch(await (self.shared or self.stored).advance_epoch())
         self._lookups_before_clearing = self.lookups()
 
     def lookups(self) -> tuple[int, int]:
@@ -229,7 +222,7 @@ class QueryCacheService:
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Return hits and misses of this process, and the contents of the store."""
-        contents = await self._lagging_reads.run(lambda work: work.cache.contents())
+        contents = await self.lagging_reads.run(lambda work: work.cache.contents())
         earlier_hits, earlier_misses = self._lookups_before_clearing
         hits, misses = self._hits - earlier_hits, self._misses - earlier_misses
         total = hits + misses

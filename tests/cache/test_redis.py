@@ -107,7 +107,7 @@ async def test_a_clearing_is_seen_by_everybody_at_once(two: tuple[Container, Con
     one, other = two
     await stored(one)
     late = await other.cached_answers().find(HASH)
-    name = tier_of(other)._codec.name(HASH, other.cached_answers().observed.epoch)  # noqa: SLF001
+    name = tier_of(other).codec.name(HASH, other.cached_answers().observed.epoch)
     await one.query_cache_service().clear_cache()
     assert [await instance.query_cache_service().get_cached_result(HASH) for instance in two] == [None, None]
     tier_of(other)._write(name, late)  # noqa: SLF001 - a late writer
@@ -209,7 +209,7 @@ async def test_what_is_no_answer_is_a_miss_and_deleted(
 
 async def test_an_answer_is_believed_under_its_own_name_only(two: tuple[Container, Container]) -> None:
     """An entry is not accepted for another question, nor without the secret."""
-    entries = tier_of(two[0])._codec  # noqa: SLF001
+    entries = tier_of(two[0]).codec
     [name, another] = [entries.name(letter * 64, 0) for letter in "ab"]
     expires_at = FixedClock().time + timedelta(hours=1)
     content = entries.pack(name, CachedAnswer(ANSWER, expires_at))
