@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from shopassist.assistant.answering import near_misses, wording
-from shopassist.assistant.answering.near_misses import Catalog, find_unknown_terms
-from shopassist.assistant.answering.summary import OFF_TOPIC_ANSWER, SummaryInput, build_empty_summary, build_summary
+from shopassist.assistant import near_misses, wording
 from shopassist.assistant.follow_ups import read_follow_up
+from shopassist.assistant.near_misses import Catalog, find_unknown_terms
 from shopassist.assistant.parsing.grammar import ParsedQuestion, ProductKeys, name_alternatives
 from shopassist.assistant.parsing.phrases import VocabularyIndex, is_model_name
 from shopassist.assistant.ranking import get_device_words, is_accessory, is_keyword_search, rank_products
+from shopassist.assistant.summary import OFF_TOPIC_ANSWER, SummaryInput, build_empty_summary, build_summary
 from shopassist.catalog.models import Criteria, Product, SortOrder
 from shopassist.query.models import Answer, ConversationContext, NearMiss, Recommendation
 from shopassist.settings import AssistantSettings

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shopassist.assistant.answering.wording import to_product_criteria
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.parsing.grammar import parse_question
 from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.assistant.wording import to_product_criteria
 from shopassist.catalog.models import Vocabulary
 from shopassist.query.models import ConversationContext, ConversationMessage
 from shopassist.settings import AssistantSettings

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from shopassist.assistant.answering.wording import to_product_criteria
 from shopassist.assistant.assistant import CatalogAssistant
 from shopassist.assistant.follow_ups import restore_question
 from shopassist.assistant.parsing.grammar import parse_question
 from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.assistant.wording import to_product_criteria
 from shopassist.query.models import ConversationContext, ConversationMessage, PriceRange, ProductCriteria
 
 FIRST = "5G phone under ₹30,000 with 8GB RAM"

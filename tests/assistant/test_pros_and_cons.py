@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shopassist.assistant.answering.wording import ProductComparison, describe_attribute, select_facts
+from shopassist.assistant.wording import ProductComparison, describe_attribute, select_facts
 from shopassist.catalog.attributes import COMPARED
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import Criteria, Product

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from shopassist.assistant.answering.wording import ProductComparison, describe_attribute, describe_bound
 from shopassist.assistant.follow_ups import apply_comparison
 from shopassist.assistant.parsing.grammar import parse_question
 from shopassist.assistant.parsing.lexicon import DEVICE_NOUNS
 from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.assistant.ranking import rank_products
+from shopassist.assistant.wording import ProductComparison, describe_attribute, describe_bound
 from shopassist.catalog.attributes import ATTRIBUTES, COLUMN_KEYS, OTHER_UNITS, UNITS, Attribute
 from shopassist.catalog.currencies import SIGNS
 from shopassist.catalog.importer.rows import normalise_icecat_attributes

@@ -91,9 +91,9 @@ class VocabularyIndex:
         self.brands = PhraseTable({brand: brand.lower() for brand in vocabulary.brands})
         self.joined_brands = {"".join(words_of(brand)): brand.lower() for brand in vocabulary.brands}
         self.spelling = {brand.lower(): brand for brand in vocabulary.brands}
-        self.currencies = frozenset(vocabulary.currencies)
-        sole = next(iter(self.currencies)) if len(self.currencies) == 1 else None
-        self.currency = sole if sole is not None and market_currency not in self.currencies else market_currency
+        currencies = set(vocabulary.currencies)
+        is_sole = len(currencies) == 1 and market_currency not in currencies
+        self.currency = currencies.pop() if is_sole else market_currency
         self.nouns = PhraseTable(_index_nouns(vocabulary.categories))
 
     def spell_brand(self, brand: str) -> str:

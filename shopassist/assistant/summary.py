@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shopassist.assistant.answering.near_misses import RATING_OBSTACLE, NearMissResult
-from shopassist.assistant.answering.wording import describe_features, describe_price_limits
+from shopassist.assistant.near_misses import RATING_OBSTACLE, NearMissResult
 from shopassist.assistant.parsing.grammar import ParsedQuestion
 from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.assistant.wording import describe_features, describe_price_limits
 from shopassist.catalog.attributes import COLUMN_KEYS
 from shopassist.catalog.currencies import find_currency, format_money
 from shopassist.catalog.models import Criteria, Product, SortOrder, get_number

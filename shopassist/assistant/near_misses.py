@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import SequenceMatcher, get_close_matches
 
-from shopassist.assistant.answering.wording import (
+from shopassist.assistant.parsing import lexicon
+from shopassist.assistant.parsing.phrases import VocabularyIndex
+from shopassist.assistant.ranking import get_device_words, is_accessory, rank_products
+from shopassist.assistant.wording import (
     describe_attribute,
     describe_bound,
     describe_price_limits,
     format_number,
 )
-from shopassist.assistant.parsing import lexicon
-from shopassist.assistant.parsing.phrases import VocabularyIndex
-from shopassist.assistant.ranking import get_device_words, is_accessory, rank_products
 from shopassist.catalog.attributes import BY_KEY, COLUMN_KEYS, PREFERENCES
 from shopassist.catalog.currencies import format_money
 from shopassist.catalog.models import Bound, Criteria, Product, get_number, words_of

@@ -1,1 +1,0 @@
-"""Build the answer: facts, pros and cons, near misses and the summary."""
