@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from shopassist import __version__
 from shopassist.api import pages
 from shopassist.api.error_handlers import ERROR_HANDLERS
-from shopassist.api.middleware import AllowedHosts, BodyLimit, RequestContext, SecurityHeaders
+from shopassist.api.middleware import BodyLimit, Refusals, RequestContext, SecurityHeaders, check_host
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
@@ -125,7 +126,7 @@ def create_app(
     pages.add_docs(app)
     app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
-        app.add_middleware(health.StartupGuard, availability=container.availability())
+        app.add_middleware(Refusals, find_error=partial(health.check_started, container.availability()))
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.server.origins,
@@ -134,8 +135,9 @@ def create_app(
         allow_credentials=True,
         expose_headers=EXPOSED_HEADERS,
     )
-    if "*" not in settings.server.allowed_hosts:
-        app.add_middleware(AllowedHosts, allowed=settings.server.allowed_hosts)
+    allowed_hosts = [name.lower() for name in settings.server.allowed_hosts]
+    if "*" not in allowed_hosts:
+        app.add_middleware(Refusals, find_error=partial(check_host, allowed_hosts))
     app.add_middleware(SecurityHeaders, networks=container.networks())
     app.add_middleware(RequestContext, figures=container.request_figures())
     return app

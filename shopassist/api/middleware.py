@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from uuid import uuid4
 
@@ -25,30 +25,31 @@ from shopassist.tracing import describe_request, request_span
 logger = structlog.get_logger(__name__)
 
 
-class AllowedHosts:
-    """Refuses requests to other hosts, so that no link is ever built from a host name that a client made up."""
+class Refusals:
+    """Refuses the requests for which `find_error` returns an error."""
 
-    def __init__(self, app: ASGIApp, allowed: Iterable[str]) -> None:
-        """Allow the names in `allowed`, and for `*.name` all names below it."""
+    def __init__(self, app: ASGIApp, find_error: Callable[[Scope], ShopAssistError | None]) -> None:
         self.app = app
-        names = [name.lower() for name in allowed]
-        self.names = frozenset(names)
-        self.ends = tuple(name[1:] for name in names if name.startswith("*."))
+        self.find_error = find_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_allowed(scope):
+        if scope["type"] == "http" and (error := self.find_error(scope)):
+            response = await handle_domain_error(Request(scope), error)
+            await response(scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
-        response = await handle_domain_error(Request(scope), HostNotAllowedError())
-        await response(scope, receive, send)
 
-    def _is_allowed(self, scope: Scope) -> bool:
-        hosts = [value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"]
-        if len(hosts) != 1:
-            return False
-        [host] = hosts
-        name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].removesuffix(".")
-        return name in self.names or name.endswith(self.ends)
+
+def check_host(allowed: Iterable[str], scope: Scope) -> HostNotAllowedError | None:
+    """Return an error for other hosts, so that no link is ever built from a host name that a client made up.
+
+    Names are in lower case; `*.name` allows all names below it.
+    """
+    hosts = [value.decode("latin-1").lower() for header, value in scope["headers"] if header == b"host"]
+    host = hosts[0] if len(hosts) == 1 else ""
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].removesuffix(".")
+    is_allowed = any(name == known or (known.startswith("*.") and name.endswith(known[1:])) for known in allowed)
+    return None if is_allowed else HostNotAllowedError()
 
 
 REQUEST_TIMEOUT_SECONDS = 45.0

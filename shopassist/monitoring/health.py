@@ -11,11 +11,11 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from shopassist import __version__
 from shopassist.api.dependencies import get_container
-from shopassist.api.error_handlers import RETRY_AFTER_SECONDS, handle_domain_error
+from shopassist.api.error_handlers import RETRY_AFTER_SECONDS
 from shopassist.cache.service import CachedAnswers, StaleAnswers
 from shopassist.db.database import DatabaseManager
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
@@ -143,22 +143,10 @@ class Availability:
         self.on_lost(reason)
 
 
-class StartupGuard:
-    """Middleware that refuses API requests until the schema of the database was checked."""
-
-    def __init__(self, app: ASGIApp, availability: Availability) -> None:
-        """Wrap `app`."""
-        self.app = app
-        self.availability = availability
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection."""
-        starting = self.availability.phase is Phase.STARTING
-        if starting and scope["type"] == "http" and scope["path"].startswith("/api"):
-            answer = await handle_domain_error(Request(scope), StorageUnavailableError())
-            await answer(scope, receive, send)
-            return
-        await self.app(scope, receive, send)
+def check_started(availability: Availability, scope: Scope) -> StorageUnavailableError | None:
+    """Return an error for API requests until the schema of the database was checked."""
+    is_refused = availability.phase is Phase.STARTING and scope["path"].startswith("/api")
+    return StorageUnavailableError() if is_refused else None
 
 
 PING_TIMEOUT_SECONDS = 2
