@@ -91,8 +91,7 @@ class MemoryCreditLedger:
             return self.counters.record(Grant(True, copy_row(account)), is_hold=True)
 
     async def list_open_holds(self, user_id: str, question_hash: str, idempotency_key: str | None) -> list[OpenHold]:
-        holds = self._find_open_holds(user_id, question_hash, idempotency_key)
-        return [OpenHold(hold.question_hash, hold.idempotency_key) for hold in holds]
+        return self._find_open_holds(user_id, question_hash, idempotency_key)
 
     async def settle(self, settlement: Settlement) -> bool:
         async with self.store.lock:
@@ -155,7 +154,7 @@ class MemoryCreditLedger:
         async with self.store.lock:
             due = [account for account in self.store.table(UserCredits).values() if self._is_due(account)][:limit]
             for account in due:
-                self._refill(account)
+                self._refill(account, "Periodic credit reset")
             return len(due)
 
     async def delete_old_guest_counts(self, limit: int = 1000) -> int:
@@ -170,7 +169,7 @@ class MemoryCreditLedger:
         if account is None:
             account = self._create(user_id, is_guest, network)
         if self._is_due(account):
-            self._refill(account)
+            self._refill(account, "Periodic credit reset")
         return account
 
     def _create(self, user_id: str, is_guest: bool, network: str | None) -> UserCredits:
@@ -192,43 +191,33 @@ class MemoryCreditLedger:
         since: timedelta = self.store.now() - account.last_reset_timestamp
         return not account.is_guest and since >= self.policy.reset_interval
 
-    def _refill(
-        self,
-        account: UserCredits,
-        description: str = "Periodic credit reset",
-        transaction_type: TransactionType = TransactionType.RESET,
-    ) -> None:
+    def _refill(self, account: UserCredits, description: str, kind: TransactionType = TransactionType.RESET) -> None:
         refilled = max(account.available_credits, account.max_credits - account.held_credits)
         added = refilled - account.available_credits
         account.available_credits = refilled
         account.last_reset_timestamp = self.store.now()
         if added:
-            self._record(account, transaction_type, added, description)
+            self._record(account, kind, added, description)
 
     def _record(
-        self,
-        account: UserCredits,
-        transaction_type: TransactionType,
-        amount: int,
-        description: str,
-        operation_id: UUID | None = None,
+        self, account: UserCredits, kind: TransactionType, amount: int, description: str, operation: UUID | None = None
     ) -> CreditTransaction:
         key = self.store.next_id(CreditTransaction)
         row = self.store.table(CreditTransaction)[key] = CreditTransaction(
             id=key,
             user_id=account.user_id,
-            transaction_type=transaction_type.value,
+            transaction_type=kind.value,
             amount=amount,
             timestamp=self.store.now(),
             description=description,
             balance_after=account.available_credits + account.held_credits,
-            operation_id=operation_id,
+            operation_id=operation,
         )
         return row
 
-    def _find_open_holds(self, user_id: str, question: str | None, key: str | None) -> list[CreditHold]:
+    def _find_open_holds(self, user_id: str, question: str | None, key: str | None) -> list[OpenHold]:
         return [
-            hold
+            OpenHold(hold.question_hash, hold.idempotency_key)
             for hold in self.store.user_rows(CreditHold, user_id).values()
             if (question is not None and hold.question_hash == question)
             or (key is not None and hold.idempotency_key == key)

@@ -1,6 +1,6 @@
 """Credits in memory: rows of the ledger, reconciliation and idempotent responses."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -105,9 +105,8 @@ class MemoryLedgerReconciliation:
         async with self.store.lock:
             accounts = sorted(user_id for user_id in self.store.table(UserCredits) if user_id > after_user_id)[:limit]
             last = accounts[-1] if len(accounts) == limit else None
-            owners = (
-                self.store.user_table(CreditTransaction).list_users() | self.store.user_table(CreditHold).list_users()
-            )
+            transactions, holds = self.store.user_table(CreditTransaction), self.store.user_table(CreditHold)
+            owners = transactions.list_users() | holds.list_users()
             in_range = {name for name in owners if name > after_user_id and (last is None or name <= last)}
             erasing = {
                 row.pseudonym: row.user_id
@@ -170,10 +169,5 @@ def find_response(store: MemoryStore, user_id: str, idempotency_key: str) -> Ide
 
 def store_response(store: MemoryStore, policy: CreditPolicy, record: IdempotencyRecord) -> None:
     """Store a response, replacing one with the same key."""
-    store.table(IdempotentAnswer)[record.user_id, record.idempotency_key] = IdempotentAnswer(
-        user_id=record.user_id,
-        idempotency_key=record.idempotency_key,
-        request_hash=record.request_hash,
-        response=record.response,
-        expires_at=store.now() + policy.replay_lifetime,
-    )
+    row = IdempotentAnswer(**asdict(record), expires_at=store.now() + policy.replay_lifetime)
+    store.table(IdempotentAnswer)[row.user_id, row.idempotency_key] = row
