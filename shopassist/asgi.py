@@ -26,6 +26,7 @@ from uvicorn.supervisors import Multiprocess
 
 from containers import Container
 from shopassist import __version__
+from shopassist.api.protocol import RequestProtocol
 from shopassist.app import create_app, do_nothing
 from shopassist.db.embedded.programs import die_with_parent
 from shopassist.db.embedded.server import EmbeddedPostgres
@@ -108,7 +109,7 @@ def run_server(settings: Settings, container_of: Callable[..., Any] = Container)
     listener = bind_socket(settings.server)
     settings, embedded = start_database(settings)
     try:
-        with asyncio.Runner(loop_factory=build_uvicorn_config(APP).get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=build_uvicorn_config(APP, settings.server).get_loop_factory()) as runner:
             runner.run(_serve_process(settings, container_of(settings=settings), listener, embedded))
         if settings.server.workers > 1:
             _serve_workers(settings.server, listener)
@@ -132,7 +133,8 @@ async def _serve_process(
         if settings.server.workers > 1:
             print_address(settings, embedded)
             return
-        server = Server(build_uvicorn_config(create_app(container, before, partial(handle_stop_signals, container))))
+        app = create_app(container, before, partial(handle_stop_signals, container))
+        server = Server(build_uvicorn_config(app, settings.server))
         server.announce = partial(print_address, settings, embedded)
         availability = container.availability()
         availability.on_lost = server.stop
@@ -147,7 +149,7 @@ def _serve_workers(settings: ServerSettings, listener: socket.socket) -> None:
     with TemporaryDirectory(prefix="shopassist-") as shared:
         os.environ[WORKER] = shared
         served = build_uvicorn_config(
-            APP, factory=True, workers=settings.workers, timeout_worker_healthcheck=WORKER_TIMEOUT_SECONDS
+            APP, settings, factory=True, workers=settings.workers, timeout_worker_healthcheck=WORKER_TIMEOUT_SECONDS
         )
         supervisor = Multiprocess(served, sockets=[listener])
         supervisor.run()
@@ -224,10 +226,12 @@ def bind_socket(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def build_uvicorn_config(app: FastAPI | str, **options: Any) -> uvicorn.Config:
+def build_uvicorn_config(app: FastAPI | str, settings: ServerSettings, **options: Any) -> uvicorn.Config:
     """Return the configuration of uvicorn for `app`."""
     return uvicorn.Config(
         app,
+        http=RequestProtocol,
+        timeout_keep_alive=settings.keep_alive_seconds,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -103,6 +103,9 @@ class ServerSettings(SettingsGroup):
     host: str = Field("127.0.0.1", alias="API_HOST")
     port: int = Field(8000, ge=0, le=65535, alias="API_PORT")
     workers: PositiveInt = Field(1, alias="WORKERS")
+    keep_alive_seconds: PositiveInt = Field(
+        75, alias="KEEP_ALIVE_SECONDS", description="how long an idle connection is kept; longer than a proxy keeps it"
+    )
     debug: bool = Field(False, alias="DEBUG")
     log_level: str = Field("info", alias="LOG_LEVEL")
     environment: str = Field("development", alias="ENVIRONMENT")
