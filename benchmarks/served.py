@@ -103,7 +103,7 @@ def main() -> None:
     configure_logging(settings.server.log_level)
     container = Container(settings=settings)
     container.assistant.override(ReadyAssistant())
-    config = build_uvicorn_config(mount_routes(create_app(container)))
+    config = build_uvicorn_config(mount_routes(create_app(container)), settings.server)
     listener = bind_socket(ServerSettings(port=0))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(CommandedServer(config).serve([listener]))
