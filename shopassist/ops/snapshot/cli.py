@@ -16,7 +16,7 @@ from sqlalchemy import URL
 from shopassist.db.dsn import require_session_dsn
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
-from shopassist.ops.snapshot.compare import TableComparison, compare_snapshot
+from shopassist.ops.snapshot.compare import compare_snapshot
 from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
 from shopassist.ops.snapshot.importing import import_snapshot
 from shopassist.ops.snapshot.tables import TABLE_SPECS
@@ -77,11 +77,13 @@ def verify(file: FileArgument) -> None:
         comparison = asyncio.run(compare_snapshot(dsn, scan_file(file, report), user_hasher, report))
     table = Table(Column("kind", no_wrap=True), *TOTALS_HEADINGS, "checksums", box=None)
     for compared in comparison.tables:
-        if compared.file.rows or compared.database.rows:
-            table.add_row(*_format_comparison(compared))
+        if compared.file_rows or compared.database_rows:
+            numbers = compared.file_rows, compared.file_credits, compared.database_rows, compared.database_credits
+            cells = ["" if number is None else f"{number:,}" for number in numbers]
+            table.add_row(compared.kind, *cells, "differ" if compared.differing else "equal")
     Console().print(table)
     for compared in comparison.tables:
-        if not compared.is_equal:
+        if compared.differing:
             output.print(f"{compared.kind} differs: {', '.join(compared.differing)}")
     if comparison.erased:
         output.print(f"{comparison.erased:,} rows are of people who were erased here, and are left out")
@@ -90,13 +92,6 @@ def verify(file: FileArgument) -> None:
     output.print("no difference" if comparison.is_equal else "not the same")
     if not comparison.is_equal:
         raise typer.Exit(1)
-
-
-def _format_comparison(table: TableComparison) -> list[str]:
-    cells = [table.kind]
-    for totals in (table.file, table.database):
-        cells += [f"{totals.rows:,}", "" if totals.credits is None else f"{totals.credits:,}"]
-    return [*cells, "equal" if table.file.checksum == table.database.checksum else "differ"]
 
 
 @contextmanager

@@ -9,25 +9,27 @@ from shopassist.db.migrate import require_current
 from shopassist.db.statements import quote
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.snapshot.file import ReportProgress, Snapshot
-from shopassist.ops.snapshot.importing import MAP_NOTICES, format_differing_keys_query
-from shopassist.ops.snapshot.staging import SET_MEMORY, open_session, stage_snapshot
+from shopassist.ops.snapshot.importing import MAP_NOTICES
+from shopassist.ops.snapshot.staging import (
+    DIFFERS,
+    OF_USERS,
+    SET_MEMORY,
+    format_compared_keys,
+    open_session,
+    stage_snapshot,
+)
 from shopassist.ops.snapshot.tables import TABLE_SPECS, TableSpec
 
 VERIFY_LOCK_KEY = 0x5B0FA553
 MAX_DIFFERING_KEYS = 5
 
-CREATE_OWNERS = """
-CREATE TEMPORARY TABLE owners ON COMMIT DROP AS
-SELECT user_id FROM staged_user_credits UNION SELECT user_id FROM staged_user_consents
-UNION SELECT user_id FROM staged_consent_events
+OF_KEYS = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %s)"
+COMPARE_QUERY = """
+SELECT COALESCE(sum(f.rows), 0)::bigint AS file_rows, sum(f.credits)::bigint AS file_credits,
+       COALESCE(sum(d.rows), 0)::bigint AS database_rows, sum(d.credits)::bigint AS database_credits,
+       COALESCE((array_agg(key ORDER BY key) FILTER (WHERE %s))[1:%s], '{}') AS differing
+FROM %s
 """
-TOTALS_QUERY = """
-SELECT count(*) AS rows, sum(%s)::bigint AS credits, COALESCE(sum(hash_record_extended(ROW(%s), 0)), 0) AS checksum
-FROM %s WHERE %s
-"""
-OWNERS_CONDITION = "user_id IN (SELECT user_id FROM owners)"
-KEYS_CONDITION = "hash_record_extended(ROW(%s), 0) IN (SELECT hash_record_extended(ROW(%s), 0) FROM %s)"
-LIMIT_KEYS = "%s ORDER BY key LIMIT %s"
 COUNT_REJECTED = """
 SELECT count(*) FILTER (WHERE reason <> 'the person was erased') AS refused,
        count(*) FILTER (WHERE reason = 'the person was erased') AS erased
@@ -36,40 +38,32 @@ FROM rejected WHERE line <= $1
 
 
 @dataclass(frozen=True, slots=True)
-class TableTotals:
-    """Totals of a table in the file or the database. `credits` is None for tables without credits."""
-
-    rows: int
-    credits: int | None
-    checksum: int
-
-
-@dataclass(frozen=True, slots=True)
 class TableComparison:
-    """Totals of a table in the file, and those of the same users or keys in the database."""
+    """Totals of a table in the file, and those of the same users or keys in the database.
+
+    Credits are None for tables without credits. `differing` are some of the keys whose rows differ, in PostgreSQL's
+    notation for rows.
+    """
 
     kind: str
-    file: TableTotals
-    database: TableTotals
-    differing: tuple[str, ...]
-    """Some of the keys that differ, in PostgreSQL's notation for rows."""
-
-    @property
-    def is_equal(self) -> bool:
-        return self.file == self.database
+    file_rows: int
+    file_credits: int | None
+    database_rows: int
+    database_credits: int | None
+    differing: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotComparison:
     """All tables, the number of rows that an import refuses, and of rows of users who were erased here."""
 
-    tables: tuple[TableComparison, ...]
+    tables: list[TableComparison]
     refused: int
     erased: int
 
     @property
     def is_equal(self) -> bool:
-        return not self.refused and all(table.is_equal for table in self.tables)
+        return not self.refused and not any(table.differing for table in self.tables)
 
 
 async def compare_snapshot(
@@ -82,35 +76,20 @@ async def compare_snapshot(
         async with connection.transaction():
             await connection.execute(SET_MEMORY)
             await connection.execute(MAP_NOTICES)
-            await connection.execute(CREATE_OWNERS)
-            await connection.execute("ANALYZE owners")
             tables = []
             for spec in TABLE_SPECS:
                 report(f"comparing {spec.name}")
                 tables.append(await _compare_table(connection, spec))
             rejected = await connection.fetchrow(COUNT_REJECTED, snapshot.lines)
-            return SnapshotComparison(tuple(tables), **rejected)
+            return SnapshotComparison(tables, **rejected)
 
 
 async def _compare_table(connection: asyncpg.Connection, spec: TableSpec) -> TableComparison:
-    key, condition = spec.format_key(), OWNERS_CONDITION
-    if spec.is_per_user:
-        key = '"user_id"'
-    else:
-        condition = KEYS_CONDITION % (key, key, spec.staging_table)
-    file, database = [
-        await _fetch_totals(connection, spec, table, where)
-        for table, where in ((f'"{spec.staging_table}"', "true"), (f'public."{spec.name}"', condition))
-    ]
-    differing: tuple[str, ...] = ()
-    if file != database:
-        query = format_differing_keys_query(spec, f"CAST(ROW({key}) AS text)", "true", condition)
-        rows = await connection.fetch(await quote(connection, LIMIT_KEYS, query, str(MAX_DIFFERING_KEYS)))
-        differing = tuple(row["key"] for row in rows)
-    return TableComparison(spec.name, file, database, differing)
-
-
-async def _fetch_totals(connection: asyncpg.Connection, spec: TableSpec, table: str, condition: str) -> TableTotals:
-    credits_sql = spec.credits_sql or "NULL::bigint"
-    query = await quote(connection, TOTALS_QUERY, credits_sql, spec.format_columns(), table, condition)
-    return TableTotals(**await connection.fetchrow(query))
+    key, condition = '"user_id"', OF_USERS
+    if not spec.is_per_user:
+        key = spec.format_key()
+        condition = OF_KEYS % (key, key, spec.staging_table)
+    compared = format_compared_keys(spec, f"CAST(ROW({key}) AS text)", "true", condition)
+    parts = DIFFERS, str(MAX_DIFFERING_KEYS), compared
+    totals = await connection.fetchrow(await quote(connection, COMPARE_QUERY, *parts))
+    return TableComparison(spec.name, **totals)

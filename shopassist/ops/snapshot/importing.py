@@ -21,7 +21,15 @@ from shopassist.errors import StateError
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.files import write_private_file
 from shopassist.ops.snapshot.file import ReportProgress, Snapshot
-from shopassist.ops.snapshot.staging import SET_MEMORY, open_session, reject_erased, stage_snapshot
+from shopassist.ops.snapshot.staging import (
+    DIFFERS,
+    OF_USERS,
+    SET_MEMORY,
+    format_compared_keys,
+    open_session,
+    reject_erased,
+    stage_snapshot,
+)
 from shopassist.ops.snapshot.tables import OTHER_SPECS, TABLE_SPECS, USER_SPECS, TableSpec
 
 IMPORT_STATE = "import_state"
@@ -93,14 +101,6 @@ LOCK_USER_TABLES = """
 LOCK TABLE public.erasures, public.user_credits, public.user_consents, public.consent_events
 IN SHARE ROW EXCLUSIVE MODE
 """
-# Users who were not imported yet: in the end those who were in the database before.
-CREATE_USERS = """
-CREATE TEMPORARY TABLE users AS
-SELECT row_number() OVER (ORDER BY user_id) AS number, user_id FROM (
-    SELECT user_id FROM staged_user_credits UNION SELECT user_id FROM staged_user_consents
-    UNION SELECT user_id FROM staged_consent_events
-) AS all_users
-"""
 INDEX_USERS = "CREATE INDEX ON users (number)"
 INDEX_STAGED_USERS = "CREATE INDEX ON %I (user_id)"
 COUNT_USERS = "SELECT count(*) FROM users"
@@ -117,20 +117,11 @@ AND NOT EXISTS (SELECT FROM public.user_consents t WHERE t.user_id = u.user_id)
 AND NOT EXISTS (SELECT FROM public.consent_events t WHERE t.user_id = u.user_id)
 """
 ONLY_BATCH = "JOIN batch USING (user_id)"
+# In the end `users` has those who were in the database before.
 DELETE_BATCH = "DELETE FROM users u USING batch b WHERE b.user_id = u.user_id AND u.number BETWEEN $1 AND $2"
 
 CREATE_DIFFERING = "CREATE TEMPORARY TABLE differing (user_id text PRIMARY KEY) ON COMMIT DROP"
-INSERT_DIFFERING = "INSERT INTO differing (user_id) %s ON CONFLICT DO NOTHING"
-REMAINING_USERS = "user_id IN (SELECT user_id FROM users)"
-# Parameters, twice: key, columns, table, condition.
-DIFFERING_KEYS_QUERY = """
-SELECT key FROM (
-    SELECT %s AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash FROM %s WHERE %s GROUP BY 1
-) AS f FULL JOIN (
-    SELECT %s AS key, count(*) AS rows, sum(hash_record_extended(ROW(%s), 0)) AS hash FROM %s WHERE %s GROUP BY 1
-) AS d USING (key)
-WHERE (f.rows, f.hash) IS DISTINCT FROM (d.rows, d.hash)
-"""
+INSERT_DIFFERING = "INSERT INTO differing (user_id) SELECT key FROM %s WHERE %s ON CONFLICT DO NOTHING"
 REJECT_DIFFERING = """
 INSERT INTO rejected (line, kind, owner, reason)
 SELECT min(line), (array_agg(kind ORDER BY line))[1], user_id, 'the person is there already, and differs' FROM (
@@ -250,9 +241,7 @@ async def _insert_users(
     """
     async with connection.transaction():
         await connection.execute(SET_MEMORY)
-        await connection.execute(CREATE_USERS)
         await connection.execute(INDEX_USERS)
-        await connection.execute("ANALYZE users")
         for spec in USER_SPECS:
             await statements.execute_quoted(connection, INDEX_STAGED_USERS, spec.staging_table)
             await statements.execute_quoted(connection, "ANALYZE %I", spec.staging_table)
@@ -268,17 +257,10 @@ async def _insert_users(
         await connection.execute(SET_MEMORY)
         await connection.execute(CREATE_DIFFERING)
         for spec in USER_SPECS:
-            query = format_differing_keys_query(spec, '"user_id"', REMAINING_USERS, REMAINING_USERS)
-            await statements.execute_quoted(connection, INSERT_DIFFERING, query)
+            compared = format_compared_keys(spec, "user_id", OF_USERS, OF_USERS)
+            await statements.execute_quoted(connection, INSERT_DIFFERING, compared, DIFFERS)
         await connection.execute(REJECT_DIFFERING)
     return inserted
-
-
-def format_differing_keys_query(spec: TableSpec, key: str, in_file: str, in_database: str) -> str:
-    """Return the query of the keys that differ among the staged rows and those of the table, under these conditions."""
-    columns = spec.format_columns()
-    file = key, columns, f'"{spec.staging_table}"', in_file
-    return DIFFERING_KEYS_QUERY % (*file, key, columns, f'public."{spec.name}"', in_database)
 
 
 async def _insert_batch(

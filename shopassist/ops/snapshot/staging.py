@@ -165,6 +165,26 @@ UNION ALL
 SELECT line + $1, user_id, false, 'marketing', true, 'earlier_record', updated_at FROM records WHERE marketing_consent
 """
 
+CREATE_USERS = """
+CREATE TEMPORARY TABLE users AS
+SELECT row_number() OVER (ORDER BY user_id) AS number, user_id FROM (
+    SELECT user_id FROM staged_user_credits UNION SELECT user_id FROM staged_user_consents
+    UNION SELECT user_id FROM staged_consent_events
+) AS all_users
+"""
+OF_USERS = "user_id IN (SELECT user_id FROM users)"
+
+# Parameters, for the staged table and for the table of the database: key, credits, columns, table, condition.
+COMPARED_KEYS = """(
+    SELECT %s AS key, count(*) AS rows, sum(%s) AS credits, sum(hash_record_extended(ROW(%s), 0)) AS hash
+    FROM %s WHERE %s GROUP BY 1
+) AS f FULL JOIN (
+    SELECT %s AS key, count(*) AS rows, sum(%s) AS credits, sum(hash_record_extended(ROW(%s), 0)) AS hash
+    FROM %s WHERE %s GROUP BY 1
+) AS d USING (key)
+"""
+DIFFERS = "(f.rows, f.hash) IS DISTINCT FROM (d.rows, d.hash)"
+
 
 @asynccontextmanager
 async def open_session(dsn: URL, lock_key: int) -> AsyncIterator[asyncpg.Connection]:
@@ -182,7 +202,7 @@ async def open_session(dsn: URL, lock_key: int) -> AsyncIterator[asyncpg.Connect
 async def stage_snapshot(
     connection: asyncpg.Connection, snapshot: Snapshot, hash_user_id: UserHasher, report: ReportProgress
 ) -> None:
-    """Copy the rows of a file into temporary tables, without those that an import rejects.
+    """Copy the rows of a file into temporary tables, without those that an import rejects, and list their users.
 
     Raises `StateError` if the file was written under another secret key.
     """
@@ -261,6 +281,8 @@ async def _check_staged(
         await connection.execute(INSERT_INITIAL_BALANCES)
         await connection.execute(UPDATE_BALANCES)
         await connection.execute(INSERT_EARLIER_RECORDS, lines)
+        await connection.execute(CREATE_USERS)
+        await connection.execute("ANALYZE users")
 
 
 def _get_owner(spec: TableSpec) -> str:
@@ -290,3 +312,12 @@ async def reject_erased(connection: asyncpg.Connection, hash_user_id: UserHasher
     for spec, owner in [*owners, (SPECS_BY_NAME["idempotent_answers"], "s.response ->> 'user_id'")]:
         await _reject(connection, spec, ERASED_CONDITION % owner, "NULL", "'the person was erased'")
     await connection.execute(ANONYMISE_ERASED_MERGES)
+
+
+def format_compared_keys(spec: TableSpec, key: str, in_file: str, in_database: str) -> str:
+    """Return the FROM clause that compares the staged rows (`f`) and those of the database (`d`) by key.
+
+    `in_file` and `in_database` are the conditions of the rows.
+    """
+    values = key, spec.credits_sql or "NULL::bigint", spec.format_columns()
+    return COMPARED_KEYS % (*values, f'"{spec.staging_table}"', in_file, *values, f'public."{spec.name}"', in_database)
