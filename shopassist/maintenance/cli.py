@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from shopassist.errors import StartupError
-from shopassist.maintenance.models import DONE, JobRecord, MaintenanceOverview, StartedBy
+from shopassist.maintenance.models import DONE, MaintenanceOverview, MaintenanceRun, StartedBy
 from shopassist.maintenance.scheduler import LEASE_NAME, RETRY_SECONDS, Job, JobScheduler
 from shopassist.settings import Storage, read_settings
 
@@ -96,18 +96,25 @@ async def run_to_end(scheduler: JobScheduler, job: Job) -> bool:
 
 def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None) -> bool:
     """Print a table of all jobs. Return whether none of them is overdue or failing."""
-    table = Table(
-        *("", Column("job", no_wrap=True), "last run", "result"),
-        *(Column("rows", justify="right"), Column("seconds", justify="right"), "every", "next in", "note"),
-        box=None,
-        pad_edge=False,
-    )
+    numbers = Column("rows", justify="right"), Column("seconds", justify="right")
+    columns = "", Column("job", no_wrap=True), "last run", "result", *numbers, "every", "next in", "note"
+    table = Table(*columns, box=None, pad_edge=False)
     problems = 0
     for job in jobs:
-        record = overview.jobs.get(job.name)
-        problem = find_problem(job, record, overview.now)
+        run = overview.jobs[job.name].last_run if job.name in overview.jobs else None
+        problem = find_problem(job, run, overview.now)
         problems += problem is not None
-        table.add_row("!!" if problem else "ok", job.name, *build_row_cells(job, record, problem, overview.now))
+        mark = "!!" if problem else "ok"
+        if run is None:
+            table.add_row(mark, job.name, "never", problem, "", "", format_duration(job.every))
+            continue
+        by = "" if run.started_by == StartedBy.SCHEDULER else f" by {run.started_by}"
+        result = run.outcome if run.repeats == 1 else f"{run.outcome}, {run.repeats:,} times"
+        wait = job.every if run.outcome == DONE else min(job.every, timedelta(seconds=RETRY_SECONDS))
+        next_in = max(timedelta(0), run.finished_at + wait - overview.now)
+        last_run = f"{run.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{by}"
+        figures = f"{run.did:,}", f"{run.seconds:.2f}", format_duration(job.every), format_duration(next_in)
+        table.add_row(mark, job.name, last_run, problem or result, *figures, run.note)
     output = create_output_console()
     output.print(table, soft_wrap=False)
     output.print(f"leader: {leader or 'none; a server that runs would lead'}")
@@ -116,34 +123,13 @@ def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: s
     return not problems
 
 
-def build_row_cells(job: Job, record: JobRecord | None, problem: str | None, now: datetime) -> Sequence[str]:
-    """Return the cells after the job's name."""
-    if record is None:
-        return "never", problem or "", "", "", format_duration(job.every), "", ""
-    run = record.last_run
-    by = "" if run.started_by == StartedBy.SCHEDULER else f" by {run.started_by}"
-    wait = job.every if run.outcome == DONE else min(job.every, timedelta(seconds=RETRY_SECONDS))
-    return (
-        f"{run.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{by}",
-        problem or (run.outcome if run.repeats == 1 else f"{run.outcome}, {run.repeats:,} times"),
-        f"{run.did:,}",
-        f"{run.seconds:.2f}",
-        format_duration(job.every),
-        format_duration(max(timedelta(0), run.finished_at + wait - now)),
-        run.note or "",
-    )
-
-
-def find_problem(job: Job, record: JobRecord | None, now: datetime) -> str | None:
+def find_problem(job: Job, run: MaintenanceRun | None, now: datetime) -> str | None:
     """Return why a job needs attention: it never ran, its last run failed, or it is overdue."""
-    if record is None:
+    if run is None:
         return "overdue: it never ran"
-    run = record.last_run
     if run.outcome != DONE:
         return f"failing: {run.outcome}, {run.repeats:,} times"
-    if now - run.finished_at > MAX_MISSED_RUNS * job.every + OVERDUE_GRACE:
-        return "overdue"
-    return None
+    return "overdue" if now - run.finished_at > MAX_MISSED_RUNS * job.every + OVERDUE_GRACE else None
 
 
 def format_duration(duration: timedelta) -> str:
