@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy import URL
 
 from shopassist.audit.storages import insert_operator_entry
-from shopassist.db import statements
 from shopassist.db.migrate import connect, list_known_revisions, require_current
+from shopassist.db.statements import copy_json_lines
 from shopassist.errors import StateError
 from shopassist.ops.files import write_private_file
 from shopassist.ops.snapshot.tables import FORMAT_VERSION, TABLE_SPECS, format_names
@@ -185,6 +185,6 @@ async def _write_rows(
 
         order = format_names(spec.table.primary_key.columns.keys())
         parts = spec.name, format_names(spec.file_columns), spec.name, order
-        await statements.copy_json_lines(connection, ROWS_QUERY, write, *parts)
+        await copy_json_lines(connection, ROWS_QUERY, write, *parts)
     file.write(json.dumps({"end": {"rows": rows, "sha256": digest.hexdigest()}}).encode() + b"\n")
     return rows

@@ -15,8 +15,8 @@ import asyncpg
 from sqlalchemy import URL
 
 from shopassist.audit.storages import insert_operator_entry
-from shopassist.db import statements
 from shopassist.db.migrate import require_current
+from shopassist.db.statements import execute_quoted
 from shopassist.errors import StateError
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.files import write_private_file
@@ -64,8 +64,8 @@ WHERE ROW(%s) IS DISTINCT FROM ROW(%s)
 """
 INSERT_ROWS = "INSERT INTO public.%I (%s) SELECT %s FROM %I s %s ON CONFLICT DO NOTHING"
 INSERT_NUMBERED_ROWS = """
-INSERT INTO public.%I (id, %s) OVERRIDING SYSTEM VALUE
-SELECT b.base + s.line, %s FROM %I s JOIN bases b ON b.kind = %L %s ON CONFLICT DO NOTHING
+INSERT INTO public.%1$I (id, %2$s) OVERRIDING SYSTEM VALUE
+SELECT s.line + (SELECT base FROM bases WHERE kind = %1$L), %3$s FROM %4$I s %5$s ON CONFLICT DO NOTHING
 """
 NEW_ROWS_CONDITION = """
 WHERE hash_record_extended(ROW(%s), 0) NOT IN (SELECT hash_record_extended(ROW(%s), 0) FROM public."%s" t)
@@ -164,7 +164,7 @@ async def import_snapshot(
         inserted = await _insert_other_tables(connection, snapshot.lines)
         inserted += await _insert_users(connection, hash_user_id, report)
         for spec in TABLE_SPECS:
-            await statements.execute_quoted(connection, "ANALYZE public.%I", spec.name)
+            await execute_quoted(connection, "ANALYZE public.%I", spec.name)
         rejected = await connection.fetch(REJECTED_QUERY, snapshot.lines)
         if rejected:
             _write_rejects(snapshot, {row["line"]: (row["kind"], row["reason"]) for row in rejected}, rejects)
@@ -191,7 +191,7 @@ async def _start_import(connection: asyncpg.Connection, snapshot: Snapshot) -> b
 
 async def _insert_other_tables(connection: asyncpg.Connection, lines: int) -> Counter[str]:
     """Reserve ids for all tables and insert the rows that do not depend on a user, in one transaction."""
-    inserted: Counter[str] = Counter()
+    inserted = Counter[str]()
     try:
         async with connection.transaction():
             await connection.execute(CREATE_BASES)
@@ -213,22 +213,18 @@ async def _insert_other_table(connection: asyncpg.Connection, spec: TableSpec) -
     if not spec.unique:
         return await _insert_rows(connection, spec, NEW_ROWS_CONDITION % (*columns, spec.name))
     keys = spec.format_key("s"), spec.format_key("t")
-    await statements.execute_quoted(
-        connection, REJECT_DIFFERENT, spec.name, spec.staging_table, spec.name, *keys, *columns
-    )
+    await execute_quoted(connection, REJECT_DIFFERENT, spec.name, spec.staging_table, spec.name, *keys, *columns)
     if not spec.keeps_id:
         return await _insert_rows(connection, spec)
-    inserted = await statements.execute_quoted(connection, INSERT_NOTICES)
+    inserted = await execute_quoted(connection, INSERT_NOTICES)
     await connection.execute(ADVANCE_NOTICE_SEQUENCE)
     return inserted
 
 
 async def _insert_rows(connection: asyncpg.Connection, spec: TableSpec, condition: str = "") -> int:
     """Insert staged rows that match a join or condition; return their number."""
-    parts = spec.name, spec.format_columns(), spec.format_columns("s"), spec.staging_table
-    if spec.has_identity:
-        return await statements.execute_quoted(connection, INSERT_NUMBERED_ROWS, *parts, spec.name, condition)
-    return await statements.execute_quoted(connection, INSERT_ROWS, *parts, condition)
+    parts = spec.name, spec.format_columns(), spec.format_columns("s"), spec.staging_table, condition
+    return await execute_quoted(connection, INSERT_NUMBERED_ROWS if spec.has_identity else INSERT_ROWS, *parts)
 
 
 async def _insert_users(
@@ -243,11 +239,11 @@ async def _insert_users(
         await connection.execute(SET_MEMORY)
         await connection.execute(INDEX_USERS)
         for spec in USER_SPECS:
-            await statements.execute_quoted(connection, INDEX_STAGED_USERS, spec.staging_table)
-            await statements.execute_quoted(connection, "ANALYZE %I", spec.staging_table)
+            await execute_quoted(connection, INDEX_STAGED_USERS, spec.staging_table)
+            await execute_quoted(connection, "ANALYZE %I", spec.staging_table)
     total = await connection.fetchval(COUNT_USERS)
     size = max(1, total) if await connection.fetchval(NO_USERS_QUERY) else USERS_PER_BATCH
-    inserted: Counter[str] = Counter()
+    inserted = Counter[str]()
     newest_erasure = None
     for first in range(1, total + 1, size):
         last = min(first + size - 1, total)
@@ -258,7 +254,7 @@ async def _insert_users(
         await connection.execute(CREATE_DIFFERING)
         for spec in USER_SPECS:
             compared = format_compared_keys(spec, "user_id", OF_USERS, OF_USERS)
-            await statements.execute_quoted(connection, INSERT_DIFFERING, compared, DIFFERS)
+            await execute_quoted(connection, INSERT_DIFFERING, compared, DIFFERS)
         await connection.execute(REJECT_DIFFERING)
     return inserted
 

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 from sqlalchemy import URL
 
-from shopassist.db import statements
 from shopassist.db.migrate import connect
+from shopassist.db.statements import execute_quoted
 from shopassist.errors import StateError
 from shopassist.identity.key_derivation import UserHasher
 from shopassist.ops.snapshot.file import SESSION_SETTINGS, ReportProgress, Snapshot
@@ -210,9 +210,7 @@ async def stage_snapshot(
         raise StateError(OTHER_KEY_MESSAGE.format(snapshot.path))
     await connection.execute(CREATE_RESULT_TABLES)
     for spec in TABLE_SPECS:
-        await statements.execute_quoted(
-            connection, CREATE_STAGING_TABLE, spec.staging_table, spec.format_staging_columns()
-        )
+        await execute_quoted(connection, CREATE_STAGING_TABLE, spec.staging_table, spec.format_staging_columns())
     done = snapshot.start
     for first_line, chunk in snapshot.read_chunks():
         records, rejected = validate_rows(chunk, first_line, accept_hashed=snapshot.header.key is not None)
@@ -254,7 +252,7 @@ async def _check_staged(
     async with connection.transaction():
         await connection.execute(SET_MEMORY)
         for spec in TABLE_SPECS:
-            await statements.execute_quoted(connection, "ANALYZE %I", spec.staging_table)
+            await execute_quoted(connection, "ANALYZE %I", spec.staging_table)
         report("rules of the tables")
         for spec in TABLE_SPECS:
             for constraint in await connection.fetch(CONSTRAINTS_QUERY, spec.name):
@@ -291,7 +289,7 @@ def _get_owner(spec: TableSpec) -> str:
 
 async def _reject(connection: asyncpg.Connection, spec: TableSpec, condition: str, owner: str, reason: str) -> None:
     """Move the rows that match a condition from the staging table to `rejected`."""
-    await statements.execute_quoted(connection, REJECT, spec.staging_table, condition, owner, reason, spec.name)
+    await execute_quoted(connection, REJECT, spec.staging_table, condition, owner, reason, spec.name)
 
 
 async def reject_erased(connection: asyncpg.Connection, hash_user_id: UserHasher) -> None:
