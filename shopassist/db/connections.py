@@ -76,7 +76,10 @@ class HostSelector:
                 for number in set(range(len(self.hosts))).difference(attempts.values()):
                     attempts[asyncio.create_task(self._open(number, target, options))] = number
             chosen = await _choose(attempts, target)
-            self._set_current(attempts[chosen])
+            if attempts[chosen] != self.current:
+                self.current = attempts[chosen]
+                host = self.hosts[self.current]
+                logger.info("database_server", host=host.name, port=host.port)
             return chosen.result()
         finally:
             for task in attempts:
@@ -88,12 +91,6 @@ class HostSelector:
         return await asyncpg.connect(
             dsn=self._dsn, host=host.name, port=host.port, target_session_attrs=target, **options
         )
-
-    def _set_current(self, number: int) -> None:
-        if number != self.current:
-            self.current = number
-            host = self.hosts[number]
-            logger.info("database_server", host=host.name, port=host.port)
 
 
 async def _choose(attempts: Attempts, target: str) -> asyncio.Task[asyncpg.Connection]:

@@ -110,7 +110,12 @@ class DataFolder:
         staging = Path(tempfile.mkdtemp(prefix=f"{CLUSTER_NAME}.new-", dir=self.root))
         self.account.give(staging)
         try:
-            self._run([*_build_initdb_command(binaries), f"--pwfile={self._password}", f"--pgdata={staging}"])
+            locale = ["--locale=C.UTF-8"]
+            if binaries.version >= _BUILTIN_LOCALE_SINCE:
+                locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+            initdb = [binaries.program("initdb"), f"--username={DATABASE_NAME}", "--auth=scram-sha-256"]
+            files = [f"--pwfile={self._password}", f"--pgdata={staging}"]
+            self._run([*initdb, "--encoding=UTF8", *locale, *files])
             single = [binaries.program("postgres"), "--single", "-c", "exit_on_error=on", "-D", str(staging)]
             self._run([*single, "postgres"], f"CREATE DATABASE {DATABASE_NAME}".encode())
             staging.rename(self.cluster)
@@ -128,14 +133,6 @@ class DataFolder:
         with self.log.open("rb") as file:
             file.seek(since)
             return _find_error(file.read())
-
-
-def _build_initdb_command(binaries: Binaries) -> list[str]:
-    locale = ["--locale=C.UTF-8"]
-    if binaries.version >= _BUILTIN_LOCALE_SINCE:
-        locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    user = f"--username={DATABASE_NAME}"
-    return [binaries.program("initdb"), user, "--auth=scram-sha-256", "--encoding=UTF8", *locale]
 
 
 def _is_port_free(port: int) -> bool:
@@ -267,7 +264,12 @@ class EmbeddedPostgres:
                 raise
             started.set_exception(error)
         finally:
-            self._release()
+            if self._process and self._process.poll() is None:
+                stop_process(self._process, _STOP_SECONDS)
+            self._process = None
+            if self._lock is not None:
+                os.close(self._lock)
+            self._lock = None
 
     def _find_or_start(self) -> int:
         self._folder.account.make_folder(self._folder.root)
@@ -351,11 +353,3 @@ class EmbeddedPostgres:
         self._restarts.append(now)
         self._process, _ = self._launch(self._port)
         structlog.get_logger(__name__).warning("embedded_postgresql_restarted")
-
-    def _release(self) -> None:
-        if self._process and self._process.poll() is None:
-            stop_process(self._process, _STOP_SECONDS)
-        self._process = None
-        if self._lock is not None:
-            os.close(self._lock)
-        self._lock = None
