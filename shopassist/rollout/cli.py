@@ -20,14 +20,13 @@ app = typer.Typer(no_args_is_help=True, help="Moving users between memory and Po
 
 TIMEOUT_SECONDS = 30.0
 LOOPBACK_BY_WILDCARD = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - an address that is replaced, not bound
-ROUTE = "/api/admin/rollout"
 ReasonOption = Annotated[str | None, typer.Option(help="Kept in the audit of administrators.")]
 
 
 @app.command()
 def status() -> None:
     """Show where users are, differences and errors; exit code 1 when something needs looking at."""
-    _print_and_check(_call_server("GET", ROUTE, None))
+    _print_and_check(_call_server("GET", ""))
 
 
 @app.command("set")
@@ -36,24 +35,27 @@ def set_(
     reason: ReasonOption = None,
 ) -> None:
     """Send PERCENT of users to PostgreSQL, with their state, and all others to memory."""
-    _print_status(_call_server("PUT", ROUTE, reason, {"percent": percent}))
+    _print_status(_call_server("PUT", "", reason, {"percent": percent}))
 
 
 @app.command()
 def back(reason: ReasonOption = None) -> None:
     """Send everybody back to memory at once, even with PostgreSQL down; exit code 1 when a change may be missing."""
-    _print_and_check(_call_server("POST", f"{ROUTE}/back", reason))
+    _print_and_check(_call_server("POST", "/back", reason))
 
 
-def _call_server(method: str, path: str, reason: str | None, body: dict[str, Any] | None = None) -> RolloutStatus:
+def _call_server(
+    method: str, path: str, reason: str | None = None, body: dict[str, Any] | None = None
+) -> RolloutStatus:
     """Call the server and return the status. Raises `StartupError` when there is none."""
     settings, how = read_settings(), load_settings(AdministrationSettings)
-    url = how.url or _build_local_url(settings)
+    host = LOOPBACK_BY_WILDCARD.get(settings.server.host, settings.server.host)
+    url = how.url or http_address(host, settings.server.port)
     token = how.token.get_secret_value() if how.token else _mint_token(settings)
     try:
         response = httpx.request(
             method,
-            url.rstrip("/") + path,
+            f"{url.rstrip('/')}/api/admin/rollout{path}",
             headers={"Authorization": f"Bearer {token}"},
             params={} if reason is None else {"reason": reason},
             json=body,
@@ -72,11 +74,6 @@ def _call_server(method: str, path: str, reason: str | None, body: dict[str, Any
         raise StartupError(f"The server at {url} answers {response.status_code}: is it a shopassist?") from None
 
 
-def _build_local_url(settings: Settings) -> str:
-    host = settings.server.host
-    return http_address(LOOPBACK_BY_WILDCARD.get(host, host), settings.server.port)
-
-
 def _mint_token(settings: Settings) -> str:
     """Return a token that a server on the embedded database accepts."""
     if settings.database.database_url is not None or settings.server.production:
@@ -93,7 +90,6 @@ def _print_and_check(status: RolloutStatus) -> None:
 
 
 def _print_status(status: RolloutStatus) -> None:
-    """Print a status."""
     console = Console(highlight=False, markup=False)
     state = "everybody was sent back" if status.is_back else f"{status.percent:g} % of users in PostgreSQL"
     shadow = ", both sides compared" if status.is_shadowing else ""
@@ -101,8 +97,8 @@ def _print_status(status: RolloutStatus) -> None:
     sides = Table("side", "users", "share", "asked", "failed", "moved here", "moves failed", box=None, pad_edge=False)
     everybody = max(1, status.memory.users + status.postgres.users)
     for name, side in (("memory", status.memory), ("postgres", status.postgres)):
-        figures = (side.asked, side.failed, side.moved_here, side.moves_failed)
-        sides.add_row(name, str(side.users), f"{100 * side.users / everybody:.1f} %", *map(str, figures))
+        users, *figures = map(str, side.model_dump().values())
+        sides.add_row(name, users, f"{100 * side.users / everybody:.1f} %", *figures)
     console.print(sides)
     differences = ", ".join(f"{name} {count}" for name, count in sorted(status.differences.items())) or "none"
     console.print(f"differences: {differences} (of {status.compared} compared; {status.shadow_failures} not answered)")

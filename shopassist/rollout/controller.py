@@ -31,7 +31,6 @@ NOTICES_TICKS, CACHE_TICKS = 5, 60
 PAGE = 500
 STEP_SECONDS = 2.0  # time limit of PostgreSQL for a step of the periodic work
 CONCURRENT_MIGRATIONS = 8
-BATCHES_PER_COLLECTION = 125
 SCAN_SECONDS = 10.0  # how often all users are checked when the percentage did not change
 BACK_BATCH_USERS, BACK_PAUSE_SECONDS = 100, 0.01  # sent back at a time; then requests are served
 BACK_SECONDS = 3.0  # how long `back` waits for calls in progress; the users that they are about follow later
@@ -47,16 +46,6 @@ COUNTERS_BY_SIDE = {
     "moves": "Users moved, by the storage that they were moved to.",
     "move_failures": "Moves that did not succeed, by the side that they were to go to.",
 }
-
-
-def freeze_garbage_collection() -> None:
-    """Exempt all present objects from garbage collection.
-
-    Rows stay for as long as the process. A full collection over those of 20,000 users stops the process for a second,
-    and migrations cause one after the other.
-    """
-    gc.collect(1)
-    gc.freeze()
 
 
 class Rollout:
@@ -88,8 +77,10 @@ class Rollout:
             for user_id, rows in (await postgres.read(page)).items():
                 await self._placement.adopt(user_id, rows)
             await self._leases.acquire(LEASE, self._holder, LEASE_LIFETIME)
-            freeze_garbage_collection()
             after = page[-1]
+        # Rows stay as long as the process; a full collection over those of 20,000 users would stop it for a second.
+        gc.collect(1)
+        gc.freeze()
         logger.info("rollout_begun", count=len(self._placement.in_postgres))
 
     @asynccontextmanager
@@ -213,16 +204,11 @@ class Rollout:
             return
         self._next_scan = now + SCAN_SECONDS
         misplaced = self._find_misplaced(await self._placement.memory_rows.list_owners())
-        for number in count(1):
-            batch = list(islice(misplaced, CONCURRENT_MIGRATIONS))
+        while batch := list(islice(misplaced, CONCURRENT_MIGRATIONS)):
             if not all(await asyncio.gather(*map(self._migrate, batch))):
                 self._next_scan = 0.0
                 if not self._placement.assignment.is_back:
                     return
-            if not batch:
-                return
-            if number % BATCHES_PER_COLLECTION == 0:
-                freeze_garbage_collection()
 
     async def _refresh_mirrors(self) -> None:
         """Refresh the mirror of all users in `unmirrored`, until PostgreSQL is found unavailable."""

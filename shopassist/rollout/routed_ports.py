@@ -10,6 +10,7 @@ from typing import Any, NoReturn, get_type_hints
 from dependency_injector import containers, providers
 
 from shopassist.audit.models import AdminAct
+from shopassist.cache.memory import keep_answer
 from shopassist.credits.models import Erasure, ReconciliationPage
 from shopassist.db.ports import Result, TransactionBody
 from shopassist.errors import StorageUnavailableError
@@ -99,7 +100,9 @@ async def settle(call: PortCall) -> Any:
     settled = await call.run_by_user()
     [settlement] = call.args
     if settled and settlement.answer is not None:
-        await call.router.placement.memory_rows.keep_answer(settlement.answer)
+        store = call.router.placement.memory_rows.store
+        async with store.lock:
+            keep_answer(store, settlement.answer)
     return settled
 
 
@@ -153,7 +156,7 @@ async def begin_erasure(call: PortCall) -> Erasure | None:
         erasure: Erasure | None = await call.run_on(postgres)
         if erasure is not None and erasure.finished_at is None:
             placement.erasures.setdefault(erasure.id, user_ids)
-        await placement.sync_erasures(request.subject_hash)
+        await placement.sync_erasures(subject_hash=request.subject_hash)
         return erasure
 
     found: Erasure | None = await call.router.run(user_ids, call.method, begin, to=Storage.POSTGRES, is_compared=False)
@@ -165,7 +168,7 @@ async def advance_erasure(call: PortCall) -> Erasure:
     placement = call.router.placement
     erasure: Erasure = await call.run_in_postgres()
     if erasure.finished_at is not None:
-        await placement.sync_erasures(erasure.subject_hash)
+        await placement.sync_erasures(subject_hash=erasure.subject_hash)
         async with call.router.hold(*placement.erasures.get(erasure.id, ())):
             await placement.forget_erased(erasure.id)
     return erasure

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,9 @@ from weakref import WeakValueDictionary
 import structlog
 from pydantic import BaseModel
 
+from shopassist.audit.models import AdminAct
+from shopassist.credits.models import ErasedBalance, Erasure
+from shopassist.db.memory import copy_row
 from shopassist.db.resilience import limit_time
 from shopassist.errors import StorageUnavailableError
 from shopassist.rollout.models import Assignment
@@ -23,22 +26,18 @@ from shopassist.settings import Storage
 
 logger = structlog.get_logger(__name__)
 
-MIGRATION_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003
-"""Time limit of a migration, during which calls about the user wait."""
-
-READ_SECONDS = 4.0
-"""Time limit of reading the rows of a user."""
-
-RETRY_PAUSE_SECONDS = 5.0
-"""After a failed migration to PostgreSQL no call waits for another one for so long."""
-
-SHADOW_SECONDS = 0.5
-"""Time limit of repeating a call on PostgreSQL, during which further calls about the user wait."""
+MIGRATION_SECONDS, SECONDS_PER_ROW = 1.0, 0.0003  # time limit of a migration; calls about the user wait meanwhile
+READ_SECONDS = 4.0  # time limit of reading the rows of a user
+RETRY_PAUSE_SECONDS = 5.0  # no call waits for another migration to PostgreSQL so soon after a failed one
+SHADOW_SECONDS = 0.5  # time limit of repeating a call on PostgreSQL; further calls about the user wait meanwhile
 
 IGNORED_FIELDS = frozenset({"id", "answered"})
 """Fields that may differ between storages, as may instants and UUIDs."""
 
 UNAVAILABLE_ERRORS = (StorageUnavailableError, TimeoutError, OSError)
+
+CallResult = tuple[Any, BaseException | None]
+"""What a call returned, and the error that it raised."""
 
 StorageCall = Callable[[Any], Awaitable[Any]]
 """A call on a storage container; it may be repeated on the other one."""
@@ -116,10 +115,12 @@ class UserPlacement:
         self.counts["moves", to] += self.memory_rows.has_rows(user_id)
 
     async def adopt(self, user_id: str, rows: Rows) -> None:
-        """Record a user with those rows in PostgreSQL."""
+        """Copy the rows of a user in PostgreSQL to the mirror."""
         await self.memory_rows.write(user_id, rows)
+        self.unmirrored.pop(user_id, None)
         self.in_postgres.add(user_id)
-        self.copied.add(user_id)
+        if rows:  # a call that creates an account is not repeated: it counts the network's guests
+            self.copied.add(user_id)
 
     async def refresh_copy(self, user_id: str) -> None:
         """Copy the rows of a user to the other storage.
@@ -129,23 +130,21 @@ class UserPlacement:
         """
         self.copied.discard(user_id)
         if user_id not in self.in_postgres:
-            rows = await _read(self.memory_rows, user_id)
-            await self._write_to_postgres(user_id, rows)
+            await self._copy_to_postgres(user_id, await _read(self.memory_rows, user_id))
+            return
+        try:
+            rows = await _read(self.postgres_rows, user_id)
+        except Exception as error:  # noqa: BLE001 - after any failure the copy may be outdated
+            self.unmirrored.setdefault(user_id, datetime.now(UTC))
+            logger.warning("not_mirrored", error=type(error).__name__)
         else:
-            try:
-                rows = await _read(self.postgres_rows, user_id)
-            except Exception as error:  # noqa: BLE001 - after any failure the copy may be outdated
-                self.unmirrored.setdefault(user_id, datetime.now(UTC))
-                logger.warning("not_mirrored", error=type(error).__name__)
-                return
-            await self.memory_rows.write(user_id, rows)
-            self.unmirrored.pop(user_id, None)
-        if rows:  # a call that creates an account is not repeated: it counts the network's guests
-            self.copied.add(user_id)
+            await self.adopt(user_id, rows)
 
-    async def sync_erasures(self, subject_hash: str | None = None) -> None:
-        """Copy erasures from PostgreSQL to memory. Raises `StorageUnavailableError`."""
-        await self.memory_rows.apply_erasures(await self.postgres_rows.read_erasures(subject_hash))
+    async def sync_erasures(self, **of_user: str) -> None:
+        """Copy erasures from PostgreSQL to memory, without names. Raises `StorageUnavailableError`."""
+        erasures = await self.postgres_rows.select(Erasure, **of_user)
+        await self.memory_rows.put(copy_row(row, user_id=None, pseudonym=None) for row in erasures)
+        await self.memory_rows.put(await self.postgres_rows.select(ErasedBalance, **of_user))
 
     async def forget_erased(self, erasure_id: UUID) -> None:
         """Release the users of a finished erasure and remove what memory has of the last one, who was erased."""
@@ -157,12 +156,15 @@ class UserPlacement:
 
     async def flush_audit_entries(self) -> None:
         """Move audit entries from memory to PostgreSQL. Raises `StorageUnavailableError`."""
-        if entries := self.memory_rows.pop_audit_entries():
-            try:
-                await self.postgres_rows.insert_audit_entries(entries)
-            except BaseException:
-                self.memory_rows.restore_audit_entries(entries)
-                raise
+        stored = self.memory_rows.store.table(AdminAct)
+        entries = dict(stored)
+        stored.clear()
+        try:
+            if entries:
+                await self.postgres_rows.insert(AdminAct, entries.values())
+        except BaseException:
+            stored.update(entries)
+            raise
 
     async def copy_notices(self) -> None:
         """Copy new notices from PostgreSQL to memory. Raises `StorageUnavailableError`."""
@@ -172,38 +174,36 @@ class UserPlacement:
             new = [notice.id for notice in await work.notices.list_published() if notice.id not in known]
             return await work.notices.get_notices(new) if new else []
 
-        await self.memory_rows.add_notices(await self.postgres.unit_of_work().run(read_new, repeatable=True))
+        await self.memory_rows.put(await self.postgres.unit_of_work().run(read_new, repeatable=True))
 
     async def _to_postgres(self, user_id: str) -> None:
         if rows := await _read(self.memory_rows, user_id):
             if time.monotonic() < self._no_migration_until:
                 raise StorageUnavailableError
             try:
-                await self._write_to_postgres(user_id, rows)
+                await self._copy_to_postgres(user_id, rows)
             except StorageUnavailableError:
                 self._no_migration_until = time.monotonic() + RETRY_PAUSE_SECONDS
                 raise
-            self.copied.add(user_id)
         self.unmirrored.pop(user_id, None)  # the rows in memory replaced those in PostgreSQL
         self.in_postgres.add(user_id)
+
+    async def _copy_to_postgres(self, user_id: str, rows: Rows) -> None:
+        with limit_time(MIGRATION_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values()))):
+            await self.postgres_rows.write(user_id, rows)
+        if rows:  # see `adopt`
+            self.copied.add(user_id)
 
     async def _to_memory(self, user_id: str) -> None:
         if not self.assignment.is_back:
             try:
                 with limit_time(READ_SECONDS):
-                    rows = await _read(self.postgres_rows, user_id)
+                    await self.adopt(user_id, await _read(self.postgres_rows, user_id))
             except StorageUnavailableError:
                 if user_id in self.unmirrored:
                     raise
-            else:
-                await self.memory_rows.write(user_id, rows)
-                self.unmirrored.pop(user_id, None)
         self.in_postgres.discard(user_id)
         self.copied.discard(user_id)
-
-    async def _write_to_postgres(self, user_id: str, rows: Rows) -> None:
-        with limit_time(MIGRATION_SECONDS + SECONDS_PER_ROW * sum(map(len, rows.values()))):
-            await self.postgres_rows.write(user_id, rows)
 
 
 async def _read(rows: MemoryUserRows | PostgresUserRows, user_id: str) -> Rows:
@@ -223,29 +223,22 @@ def normalise_result(value: Any) -> Any:
     return None if isinstance(value, datetime | UUID) else value
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
-    """The value that a call returned, or the error that it raised."""
+def is_known(result: CallResult) -> bool:
+    """Return whether the storage answered, by a value or an error of the domain."""
+    return not isinstance(result[1], (*UNAVAILABLE_ERRORS, asyncio.CancelledError))
 
-    value: Any = None
-    error: BaseException | None = None
 
-    @property
-    def is_known(self) -> bool:
-        """Whether the storage answered, by a value or an error of the domain."""
-        return not isinstance(self.error, (*UNAVAILABLE_ERRORS, asyncio.CancelledError))
-
-    def differs(self, other: "CallResult") -> bool:
-        """Return whether two storages gave different results."""
-        return (type(self.error), normalise_result(self.value)) != (type(other.error), normalise_result(other.value))
+def is_equal(result: CallResult, other: CallResult) -> bool:
+    """Return whether two storages gave the same result."""
+    return (normalise_result(result[0]), type(result[1])) == (normalise_result(other[0]), type(other[1]))
 
 
 async def run_call(call: StorageCall, storage: Any) -> CallResult:
     """Return the result of a call on a storage."""
     try:
-        return CallResult(await call(storage))
+        return await call(storage), None
     except Exception as error:  # noqa: BLE001 - it is raised or compared later
-        return CallResult(error=error)
+        return None, error
 
 
 class Router:
@@ -285,26 +278,30 @@ class Router:
         placement = self.placement
         async with AsyncExitStack() as held:
             await held.enter_async_context(self.hold(*user_ids))
-            result = CallResult(error=asyncio.CancelledError())
+            result: CallResult = None, asyncio.CancelledError()
             try:
                 result = await run_call(call, await placement.place_users(user_ids, to))
             finally:
+                value, error = result
                 storage = placement.get_storage(user_ids[-1])
                 placement.counts["asked", storage] += 1
-                if isinstance(result.error, UNAVAILABLE_ERRORS):
+                if isinstance(error, UNAVAILABLE_ERRORS):
                     placement.counts["failed", storage] += 1
                     logger.debug("rollout_unavailable", operation=operation)
                 # A call that failed or was cancelled may have written.
-                has_changed = result.error is not None or (writes(result.value) if callable(writes) else writes)
+                has_changed = error is not None or (writes(value) if callable(writes) else writes)
                 is_mirrored = storage is Storage.POSTGRES and has_changed
                 is_shadowed = placement.assignment.is_shadowing and not placement.assignment.is_back
                 if is_mirrored or is_shadowed:
-                    compared = result if is_shadowed and is_compared and result.is_known else None
-                    follow_up = self._follow_up(user_ids, operation, call, compared, is_mirrored)
-                    self._start(held.pop_all(), follow_up)
-        if result.error is not None:
-            raise result.error
-        return result.value
+                    compared = result if is_shadowed and is_compared and is_known(result) else None
+                    follow_up = self._follow_up(held.pop_all(), user_ids, operation, call, compared, is_mirrored)
+                    # An empty context: the deadline of the request does not apply.
+                    task = asyncio.get_running_loop().create_task(follow_up, context=Context())
+                    self._follow_ups.add(task)
+                    task.add_done_callback(self._follow_ups.discard)
+        if error is not None:
+            raise error
+        return value
 
     async def wait(self, seconds: float) -> None:
         """Wait that long for the follow-ups of calls that have returned."""
@@ -316,45 +313,38 @@ class Router:
         while self._follow_ups:
             await asyncio.gather(*self._follow_ups, return_exceptions=True)
 
-    def _start(self, held: AsyncExitStack, work: Awaitable[None]) -> None:
-        """Do `work` in a task that releases the locks."""
-
-        async def follow_up() -> None:
-            async with held:
-                await work
-
-        # An empty context: the deadline of the request does not apply.
-        task = asyncio.get_running_loop().create_task(follow_up(), context=Context())
-        self._follow_ups.add(task)
-        task.add_done_callback(self._follow_ups.discard)
-
     async def _follow_up(
-        self, user_ids: Sequence[str], operation: str, call: StorageCall, result: CallResult | None, is_mirrored: bool
+        self,
+        held: AsyncExitStack,
+        user_ids: Sequence[str],
+        operation: str,
+        call: StorageCall,
+        result: CallResult | None,
+        is_mirrored: bool,
     ) -> None:
         """Compare a result with that of the other storage; renew the copy there when it differs or must be exact."""
         placement = self.placement
-        other = placement.memory
-        seconds = None
-        if placement.get_storage(user_ids[-1]) is Storage.MEMORY:
-            other, seconds = placement.postgres, SHADOW_SECONDS
-        try:
-            async with asyncio.timeout(seconds):
-                is_equal = False
-                if result is not None and placement.copied.issuperset(user_ids):
-                    is_equal = await self._compare(operation, call, result, other)
-                for user_id in user_ids if is_mirrored or not is_equal else ():
-                    await placement.refresh_copy(user_id)
-        except (StorageUnavailableError, TimeoutError):
-            placement.copied.difference_update(user_ids)
-            placement.counts["shadow_failures", ""] += 1
+        is_in_memory = placement.get_storage(user_ids[-1]) is Storage.MEMORY
+        other = placement.postgres if is_in_memory else placement.memory
+        async with held:
+            try:
+                async with asyncio.timeout(SHADOW_SECONDS if is_in_memory else None):
+                    is_exact = False
+                    if result is not None and placement.copied.issuperset(user_ids):
+                        is_exact = await self._repeat(operation, call, result, other)
+                    for user_id in user_ids if is_mirrored or not is_exact else ():
+                        await placement.refresh_copy(user_id)
+            except (StorageUnavailableError, TimeoutError):
+                placement.copied.difference_update(user_ids)
+                placement.counts["shadow_failures", ""] += 1
 
-    async def _compare(self, operation: str, call: StorageCall, result: CallResult, other: Any) -> bool:
+    async def _repeat(self, operation: str, call: StorageCall, result: CallResult, other: Any) -> bool:
         """Return whether the other storage gives the same result. Raises `StorageUnavailableError` if it gives none."""
         repeated = await run_call(call, other)
-        if not repeated.is_known:
+        if not is_known(repeated):
             raise StorageUnavailableError
         self.placement.counts["compared", operation] += 1
-        if not result.differs(repeated):
+        if is_equal(result, repeated):
             return True
         self.placement.counts["differences", operation] += 1
         logger.warning("rollout_difference", operation=operation)

@@ -1,27 +1,17 @@
 """The rows of users in each storage, read and replaced as a whole."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, text
+from sqlalchemy import delete, insert, inspect, text
 from sqlalchemy.dialects.postgresql import insert as insert_new
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlmodel import SQLModel, col, select
 
-from shopassist.audit.models import AdminAct
-from shopassist.cache.memory import keep_answer
-from shopassist.cache.models import StoredAnswer
-from shopassist.consent.models import ConsentEvent, ConsentNotice, UserConsent
-from shopassist.credits.models import (
-    CreditHold,
-    CreditTransaction,
-    ErasedBalance,
-    Erasure,
-    IdempotentAnswer,
-    UserCredits,
-)
-from shopassist.db.database import DatabaseManager, PostgresUnitOfWork
+from shopassist.consent.models import ConsentEvent, UserConsent
+from shopassist.credits.models import CreditHold, CreditTransaction, IdempotentAnswer, UserCredits
+from shopassist.db.database import DatabaseManager
 from shopassist.db.memory import MemoryStore, copy_row
 from shopassist.db.statements import fetch
 from shopassist.privacy.models import GuestMerge
@@ -44,26 +34,19 @@ USER_TABLES: tuple[type[Any], ...] = (*OWNED_TABLES, GuestMerge)
 
 TABLES_BY_NAME: dict[str, type[Any]] = {table.__tablename__: table for table in USER_TABLES}
 
+SELECT_ROWS = """
+SELECT {owner} AS owner, '{table}' AS kind, {place} AS place, to_jsonb(t) AS row
+FROM {table} t WHERE {owner} = ANY(:users)
+"""
 # One statement, so that all rows are from one snapshot.
-READ_USER_ROWS = text("""
-SELECT user_id AS owner, 'user_credits' AS kind, 0 AS place, to_jsonb(t) AS row
-FROM user_credits t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'credit_holds', 0, to_jsonb(t) FROM credit_holds t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'credit_transactions', id, to_jsonb(t) FROM credit_transactions t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'user_consents', 0, to_jsonb(t) FROM user_consents t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'consent_events', id, to_jsonb(t) FROM consent_events t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'idempotent_answers', 0, to_jsonb(t) FROM idempotent_answers t WHERE user_id = ANY(:users)
-UNION ALL SELECT user_id, 'guest_merges', 0, to_jsonb(t) FROM guest_merges t WHERE user_id = ANY(:users)
-UNION ALL SELECT guest_id, 'guest_merges', 0, to_jsonb(t)
-FROM guest_merges t WHERE guest_id = ANY(:users) AND guest_id IS DISTINCT FROM user_id
-ORDER BY kind, place
-""")
-
-# Migrations may run concurrently, but not while rows are compacted or erased: the two would deadlock.
-ALLOW_MIGRATION = text("""
-SELECT set_config('shopassist.ledger_maintenance', 'on', true),
-       pg_advisory_xact_lock_shared(hashtextextended('shopassist.ledger_maintenance', 0))
-""")
+READ_USER_ROWS = text(
+    "UNION ALL".join(
+        SELECT_ROWS.format(table=table.__tablename__, owner=owner, place="id" if "id" in table.model_fields else 0)
+        for owner, tables in (("user_id", USER_TABLES), ("guest_id", (GuestMerge,)))
+        for table in tables
+    )
+    + "ORDER BY kind, place"
+)
 
 # Users under erasure and pseudonymised rows are not migrated.
 READ_OWNERS = text("""
@@ -78,17 +61,23 @@ WHERE user_id > :after AND NOT starts_with(user_id, 'erased|')
 ORDER BY user_id LIMIT :limit
 """)
 
+# Migrations may run concurrently, but not while rows are compacted or erased: the two would deadlock.
+ALLOW_MIGRATION = text("""
+SELECT set_config('shopassist.ledger_maintenance', 'on', true),
+       pg_advisory_xact_lock_shared(hashtextextended('shopassist.ledger_maintenance', 0))
+""")
+
 
 class MemoryUserRows:
-    """Reads and replaces the rows of users in a store. Nothing is awaited under its lock: each call is atomic."""
+    """Reads and replaces rows in a store. Nothing is awaited under its lock: each call is atomic."""
 
     def __init__(self, store: MemoryStore) -> None:
         """Use the rows of `store`."""
-        self._store = store
+        self.store = store
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
         """Return copies of the rows of those users who have any."""
-        async with self._store.lock:
+        async with self.store.lock:
             return {user_id: rows for user_id in user_ids if (rows := self._copy_rows(user_id))}
 
     async def write(self, user_id: str, rows: Rows) -> None:
@@ -96,93 +85,71 @@ class MemoryUserRows:
 
         The rows themselves are stored, not copies: the caller must not use them any more.
         """
-        async with self._store.lock:
+        async with self.store.lock:
             for table in OWNED_TABLES:
-                self._store.user_table(table).remove_user(user_id)
+                self.store.user_table(table).remove_user(user_id)
             for table, of_table in rows.items():
-                key = [column.name for column in table.__table__.primary_key]  # type: ignore[attr-defined] # SQLModel's
                 for row in of_table:
-                    if key == ["id"]:
-                        row.id = self._store.next_id(table)
-                    values = tuple(getattr(row, name) for name in key)
-                    self._store.table(table)[values if len(values) > 1 else values[0]] = row
+                    if hasattr(row, "id"):
+                        row.id = self.store.next_id(table)
+                self._put(of_table)
 
-    def has_rows(self, user_id: str) -> bool:
-        """Return whether a user has rows."""
-        return any(self._store.user_rows(table, user_id) for table in OWNED_TABLES)
+    async def put(self, rows: Iterable[SQLModel]) -> None:
+        """Insert or replace rows of any table."""
+        async with self.store.lock:
+            self._put(rows)
 
     async def list_owners(self, limit: int | None = None, after_user_id: str = "") -> list[str]:
         """Return the users who have rows, by user id, after `after_user_id`."""
-        async with self._store.lock:
-            owners = set[str]().union(*(self._store.user_table(table).list_users() for table in OWNED_TABLES))
+        async with self.store.lock:
+            owners = set[str]().union(*(self.store.user_table(table).list_users() for table in OWNED_TABLES))
         return sorted(user_id for user_id in owners if user_id > after_user_id)[:limit]
+
+    def has_rows(self, user_id: str) -> bool:
+        """Return whether a user has rows."""
+        return any(self.store.user_rows(table, user_id) for table in OWNED_TABLES)
 
     def has_account(self, account: UserCredits) -> bool:
         """Return whether there is an equal account."""
-        stored = self._store.table(UserCredits).get(account.user_id)
+        stored = self.store.table(UserCredits).get(account.user_id)
         return stored is not None and get_values(stored) == get_values(account)
 
     def list_admins_mentioning(self, user_id: str) -> list[str]:
         """Return the administrators with stored idempotent responses about a user."""
-        answers = self._store.table(IdempotentAnswer).values()
+        answers = self.store.table(IdempotentAnswer).values()
         return sorted({row.user_id for row in answers if row.response.get("user_id") == user_id})
 
     async def anonymise_merges(self, user_id: str) -> None:
         """Remove an erased user from the guest merges, and the merge of an erased guest."""
-        async with self._store.lock:
+        async with self.store.lock:
             for merge in self._find_merges(user_id):
-                del self._store.table(GuestMerge)[merge.guest_id]
+                del self.store.table(GuestMerge)[merge.guest_id]
                 if merge.guest_id != user_id:
-                    self._store.table(GuestMerge)[merge.guest_id] = copy_row(merge, user_id=None)
+                    self._put([copy_row(merge, user_id=None)])
 
-    async def apply_erasures(self, erasures: Rows) -> None:
-        """Store erasures that happened in PostgreSQL, without the names of unfinished ones."""
-        async with self._store.lock:
-            for row in erasures[Erasure]:
-                self._store.table(Erasure)[row.id] = copy_row(row, user_id=None, pseudonym=None)
-            self._store.table(ErasedBalance).update(
-                {row.subject_hash: copy_row(row) for row in erasures[ErasedBalance]}
-            )
-
-    async def add_notices(self, notices: Sequence[ConsentNotice]) -> None:
-        """Store notices under the ids that they have in PostgreSQL."""
-        async with self._store.lock:
-            self._store.table(ConsentNotice).update((row.id, copy_row(row)) for row in notices)
-
-    async def keep_answer(self, answer: StoredAnswer) -> None:
-        """Store an answer that was stored in PostgreSQL."""
-        async with self._store.lock:
-            keep_answer(self._store, answer)
-
-    def pop_audit_entries(self) -> list[AdminAct]:
-        """Remove all audit entries and return them."""
-        entries = list(self._store.table(AdminAct).values())
-        self._store.table(AdminAct).clear()
-        return entries
-
-    def restore_audit_entries(self, entries: Sequence[AdminAct]) -> None:
-        """Store entries that `pop_audit_entries` returned."""
-        self._store.table(AdminAct).update((entry.id, entry) for entry in entries)
+    def _put(self, rows: Iterable[SQLModel]) -> None:
+        for row in rows:
+            key = inspect(type(row)).primary_key_from_instance(row)
+            self.store.table(type(row))[key[0] if len(key) == 1 else tuple(key)] = row
 
     def _copy_rows(self, user_id: str) -> Rows:
         rows: Rows = {
-            table: [copy_row(row) for _, row in sorted(self._store.user_rows(table, user_id).items())]
+            table: [copy_row(row) for _, row in sorted(self.store.user_rows(table, user_id).items())]
             for table in OWNED_TABLES
         }
         rows[GuestMerge] = list(map(copy_row, self._find_merges(user_id)))
         return {table: of_table for table, of_table in rows.items() if of_table}
 
     def _find_merges(self, user_id: str) -> list[GuestMerge]:
-        return [row for row in self._store.table(GuestMerge).values() if user_id in {row.user_id, row.guest_id}]
+        return [row for row in self.store.table(GuestMerge).values() if user_id in {row.user_id, row.guest_id}]
 
 
 class PostgresUserRows:
-    """Reads and replaces the rows of users. Each call raises domain errors in place of the driver's."""
+    """Reads and replaces rows in PostgreSQL. Each call raises domain errors in place of the driver's."""
 
     def __init__(self, manager: DatabaseManager) -> None:
         """Use the sessions of `manager`."""
         self._manager = manager
-        self._unit_of_work = PostgresUnitOfWork[AsyncSession](manager, lambda session: session)
 
     async def read(self, user_ids: Sequence[str]) -> dict[str, Rows]:
         """Return the rows of those users who have any, all from one snapshot."""
@@ -197,31 +164,25 @@ class PostgresUserRows:
 
         Consent events and merges are only added, never removed: they prove what the user agreed to.
         """
-        await self._unit_of_work.run(lambda session: replace_rows(session, user_id, rows), repeatable=True)
+        await self._manager.run(lambda session: replace_rows(session, user_id, rows), repeatable=True)
 
     async def list_owners(self, limit: int, after_user_id: str = "") -> list[str]:
         """Return users who have rows, by user id, after `after_user_id`."""
         rows = await fetch(self._manager, READ_OWNERS, repeatable=True, after=after_user_id, limit=limit)
         return [row["user_id"] for row in rows]
 
-    async def insert_audit_entries(self, entries: Sequence[AdminAct]) -> None:
-        """Insert audit entries with the times that they have."""
-        values = list(map(get_values, entries))
-        await self._unit_of_work.run(lambda session: session.execute(insert(AdminAct), values))
+    async def insert(self, table: type[SQLModel], rows: Iterable[SQLModel]) -> None:
+        """Insert rows under new ids."""
+        values = list(map(get_values, rows))
+        await self._manager.run(lambda session: session.execute(insert(table), values))
 
-    async def read_erasures(self, subject_hash: str | None = None) -> Rows:
-        """Return all erasures and erased balances, or those of one user hash."""
+    async def select(self, table: type[Any], **wanted: object) -> list[Any]:
+        """Return the rows with those values."""
 
-        async def read(session: AsyncSession) -> Rows:
-            found: Rows = {}
-            for table in (Erasure, ErasedBalance):
-                rows = select(table)
-                if subject_hash is not None:
-                    rows = rows.where(table.subject_hash == subject_hash)
-                found[table] = list((await session.execute(rows)).scalars())
-            return found
+        async def read(session: AsyncSession) -> list[Any]:
+            return list(await session.scalars(select(table).filter_by(**wanted)))
 
-        return await self._unit_of_work.run(read, repeatable=True)
+        return await self._manager.run(read, repeatable=True)
 
 
 async def replace_rows(session: AsyncSession, user_id: str, rows: Rows) -> None:
@@ -240,7 +201,7 @@ async def replace_rows(session: AsyncSession, user_id: str, rows: Rows) -> None:
         await session.execute(insert_new(GuestMerge).values(get_values(merge)).on_conflict_do_nothing())
 
 
-def find_new_events(stored: Sequence[ConsentEvent], events: Sequence[ConsentEvent]) -> list[ConsentEvent]:
+def find_new_events(stored: Iterable[ConsentEvent], events: Iterable[ConsentEvent]) -> list[ConsentEvent]:
     """Return those of `events` that are not stored, whatever their ids; equal events are counted."""
 
     def identify(event: ConsentEvent) -> tuple[Any, ...]:
