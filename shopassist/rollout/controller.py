@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict
 from datetime import timedelta
 from itertools import count, islice
 from uuid import uuid4
@@ -20,11 +21,9 @@ from shopassist.metrics import MetricFamily, counter, gauge
 from shopassist.rollout.models import RolloutSide, RolloutStatus, Unmirrored
 from shopassist.rollout.router import Router, UnmovableError
 from shopassist.rollout.rows import get_values
-from shopassist.settings import Storage
 
 logger = structlog.get_logger(__name__)
 
-STORAGES = (Storage.MEMORY, Storage.POSTGRES)
 LEASE, LEASE_LIFETIME, LEASE_PATIENCE_SECONDS = "rollout", timedelta(seconds=15), 20.0
 TICK_SECONDS = 1.0
 NOTICES_TICKS, CACHE_TICKS = 5, 60
@@ -41,11 +40,12 @@ OTHER_SERVER_MESSAGE = (
     "other one, or wait 15 seconds if it has just been killed."
 )
 COUNTERS_BY_SIDE = {
-    "asked": "What was asked about users, by the side that answered.",
-    "failed": "What was asked and found no answer, by side.",
-    "moves": "Users moved, by the storage that they were moved to.",
-    "move_failures": "Moves that did not succeed, by the side that they were to go to.",
+    "asked": ("asked", "What was asked about users, by the side that answered."),
+    "failed": ("failed", "What was asked and found no answer, by side."),
+    "moves": ("moved_here", "Users moved, by the storage that they were moved to."),
+    "move_failures": ("moves_failed", "Moves that did not succeed, by the side that they were to go to."),
 }
+"""Metrics with their field in `RolloutSide` and their description."""
 
 
 class Rollout:
@@ -129,23 +129,15 @@ class Rollout:
         placement, counts = self._placement, self._placement.counts
         owners = set(await placement.memory_rows.list_owners())
         users = {"memory": len(owners - placement.in_postgres), "postgres": len(placement.in_postgres)}
-        memory, postgres = (
-            RolloutSide(
-                users=users[storage],
-                asked=counts["asked", storage],
-                failed=counts["failed", storage],
-                moved_here=counts["moves", storage],
-                moves_failed=counts["move_failures", storage],
-            )
-            for storage in STORAGES
-        )
+        sides = {
+            side: {"users": users[side], **{field: counts[name, side] for name, (field, _) in COUNTERS_BY_SIDE.items()}}
+            for side in users
+        }
         return RolloutStatus(
-            percent=placement.assignment.percent,
-            is_back=placement.assignment.is_back,
-            is_shadowing=placement.assignment.is_shadowing,
+            **asdict(placement.assignment),
+            memory=RolloutSide(**sides["memory"]),
+            postgres=RolloutSide(**sides["postgres"]),
             is_overtaken=self.is_overtaken,
-            memory=memory,
-            postgres=postgres,
             to_move=sum(1 for _ in self._find_misplaced(owners)),
             compared=sum(self._get_by_operation("compared").values()),
             differences=self._get_by_operation("differences"),
@@ -163,8 +155,8 @@ class Rollout:
             ("overtaken", "1 when another server runs one as well.", int(self.is_overtaken)),
         ):
             yield gauge(f"shopassist_rollout_{name}", help_, value)
-        for name, help_ in COUNTERS_BY_SIDE.items():
-            by_side = {storage.value: float(counts[name, storage]) for storage in STORAGES}
+        for name, (_, help_) in COUNTERS_BY_SIDE.items():
+            by_side = {side: float(counts[name, side]) for side in ("memory", "postgres")}
             yield counter(f"shopassist_rollout_{name}", help_, by_side, "side")
         compared = self._get_by_operation("compared")
         differences = {operation: float(counts["differences", operation]) for operation in compared}

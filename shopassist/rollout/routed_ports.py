@@ -58,34 +58,29 @@ class PortCall:
         """Make the call on a storage."""
         return await getattr(getattr(storage, self.port)(), self.method)(*self.args, **self.kwargs)
 
-    async def run_in_memory(self) -> Any:
+    async def in_memory(self) -> Any:
         """Make the call in memory."""
         return await self.run_on(self.router.placement.memory)
 
-    async def run_in_postgres(self) -> Any:
+    async def in_postgres(self) -> Any:
         """Make the call in PostgreSQL."""
         return await self.run_on(self.router.placement.postgres)
 
-    async def run_in_both(self) -> int:
+    async def in_both(self) -> int:
         """Return the sum of both storages: the rows that a job changes are copied by no follow-up."""
-        count: int = await self.run_in_memory() + await self.run_in_postgres()
+        count: int = await self.in_memory() + await self.in_postgres()
         return count
 
-    async def run_by_user(self, **how: Any) -> Any:
+    async def by_user(self, **how: Any) -> Any:
         """Make the call where its users are, and `how` as the parameters of `Router.run` say."""
         port = type(getattr(self.router.placement.memory, self.port)())
         user_ids = find_users(port, self.method, *self.args, **self.kwargs)
         return await self.router.run(user_ids, self.method, self.run_on, **how)
 
 
-async def read(call: PortCall) -> Any:
-    """Make a call that changes no rows."""
-    return await call.run_by_user(writes=False)
-
-
 async def get_account(call: PortCall) -> Any:
     """Get an account; the mirror is refreshed only if it differs."""
-    return await call.run_by_user(writes=lambda account: not call.router.placement.memory_rows.has_account(account))
+    return await call.by_user(writes=lambda account: not call.router.placement.memory_rows.has_account(account))
 
 
 async def adjust(call: PortCall) -> Any:
@@ -97,7 +92,7 @@ async def adjust(call: PortCall) -> Any:
 
 async def settle(call: PortCall) -> Any:
     """Settle a hold and keep the answer in memory, where its buyer finds it after any migration."""
-    settled = await call.run_by_user()
+    settled = await call.by_user()
     [settlement] = call.args
     if settled and settlement.answer is not None:
         store = call.router.placement.memory_rows.store
@@ -111,23 +106,23 @@ async def find_answer(call: PortCall) -> Any:
     found = None
     if call.router.placement.assignment.uses_postgres:
         with suppress(StorageUnavailableError):
-            found = await call.run_in_postgres()
-    return found or await call.run_in_memory()
+            found = await call.in_postgres()
+    return found or await call.in_memory()
 
 
 async def advance_epoch(call: PortCall) -> Any:
     """Clear the answers in memory as well as those in PostgreSQL, which counts."""
     await call.router.placement.memory.unit_of_work().run(lambda work: work.cache.clear_cache())
-    return await call.run_in_postgres()
+    return await call.in_postgres()
 
 
 async def reconcile_page(call: PortCall) -> ReconciliationPage:
     """Return the pages of memory, then those of PostgreSQL."""
     after_user_id, *rest = call.args or ("",)
     if not after_user_id.startswith(POSTGRES_PAGE):
-        page: ReconciliationPage = await call.run_in_memory()
+        page: ReconciliationPage = await call.in_memory()
         return ReconciliationPage(page.accounts, page.drifts, page.last_user_id or POSTGRES_PAGE)
-    page = await replace(call, args=(after_user_id.removeprefix(POSTGRES_PAGE), *rest)).run_in_postgres()
+    page = await replace(call, args=(after_user_id.removeprefix(POSTGRES_PAGE), *rest)).in_postgres()
     last = page.last_user_id
     return ReconciliationPage(page.accounts, page.drifts, None if last is None else POSTGRES_PAGE + last)
 
@@ -166,7 +161,7 @@ async def begin_erasure(call: PortCall) -> Erasure | None:
 async def advance_erasure(call: PortCall) -> Erasure:
     """Advance an erasure in PostgreSQL; its end also removes what memory has of the user."""
     placement = call.router.placement
-    erasure: Erasure = await call.run_in_postgres()
+    erasure: Erasure = await call.in_postgres()
     if erasure.finished_at is not None:
         await placement.sync_erasures(subject_hash=erasure.subject_hash)
         async with call.router.hold(*placement.erasures.get(erasure.id, ())):
@@ -174,30 +169,26 @@ async def advance_erasure(call: PortCall) -> Erasure:
     return erasure
 
 
-by_user, in_memory, in_postgres, in_both = (
-    PortCall.run_by_user,
-    PortCall.run_in_memory,
-    PortCall.run_in_postgres,
-    PortCall.run_in_both,
-)
-ROUTES: dict[str, dict[str, Callable[[PortCall], Awaitable[Any]]]] = {
+Handler = Callable[[PortCall], Awaitable[Any]]
+READS: Handler = partial(PortCall.by_user, writes=False)
+ROUTES: dict[str, dict[str, Handler]] = {
     "credit_ledger": {
-        **dict.fromkeys(("register_guest", "deduct", "place_hold", "void", "reset"), by_user),
-        **dict.fromkeys(("void_expired", "reset_due_accounts", "delete_old_guest_counts"), in_both),
+        **dict.fromkeys(("register_guest", "deduct", "place_hold", "void", "reset"), PortCall.by_user),
+        **dict.fromkeys(("void_expired", "reset_due_accounts", "delete_old_guest_counts"), PortCall.in_both),
         "get_or_create_account": get_account,
-        "list_open_holds": read,
+        "list_open_holds": READS,
         "settle": settle,
         "adjust": adjust,
     },
-    "replays": {"get": read, "store": by_user, "delete_expired": in_both},
-    "consent_lookup": {"list_published": in_memory, "get_latest_decision": read},
-    "personal_data": {"read_page": read_personal_data, "list_owners": in_postgres},
+    "replays": {"get": READS, "store": PortCall.by_user, "delete_expired": PortCall.in_both},
+    "consent_lookup": {"list_published": PortCall.in_memory, "get_latest_decision": READS},
+    "personal_data": {"read_page": read_personal_data, "list_owners": PortCall.in_postgres},
     "erasures": {
-        **dict.fromkeys(("list_unfinished", "list_erasures", "delete_expired"), in_postgres),
+        **dict.fromkeys(("list_unfinished", "list_erasures", "delete_expired"), PortCall.in_postgres),
         "begin": begin_erasure,
         "advance": advance_erasure,
     },
-    "cached_answers": {"find": find_answer, "read_epoch": in_postgres, "advance_epoch": advance_epoch},
+    "cached_answers": {"find": find_answer, "read_epoch": PortCall.in_postgres, "advance_epoch": advance_epoch},
     "audit": {"reconcile_page": reconcile_page},
 }
 """Where the calls of each port go."""
@@ -212,18 +203,15 @@ class RoutedPort:
         for method, handler in ROUTES[port].items():
             setattr(self, method, partial(self._run, method, handler))
 
-    async def _run(self, method: str, handler: Callable[[PortCall], Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    async def _run(self, method: str, handler: Handler, *args: Any, **kwargs: Any) -> Any:
         return await handler(PortCall(self._router, self._port, method, args, kwargs))
 
 
 REPOSITORIES = get_type_hints(Repositories)
 
 
-class FirstCall(BaseException):
-    """Ends the body of a unit of work at its first repository call, which is about `user_ids`."""
-
-    def __init__(self, repository: str, method: str, user_ids: tuple[str, ...]) -> None:
-        self.name, self.user_ids = f"{repository}.{method}", user_ids
+class FirstCallError(BaseException):
+    """Ends the body of a unit of work at its first repository call. Its arguments are the call and its users."""
 
 
 class WatchedRepositories:
@@ -238,21 +226,17 @@ class WatchedRepositories:
         return partial(self._on_call, *names) if self._names else WatchedRepositories(self._on_call, *names)
 
 
-def find_users_of_call(repository: str, method: str, *args: object, **kwargs: object) -> tuple[str, ...]:
-    """Return the users of a repository call."""
-    return find_users(REPOSITORIES[repository], method, *args, **kwargs)
-
-
-async def find_first_call(body: Callable[[Any], Any]) -> FirstCall:
-    """Return the first repository call of a body, without making it."""
+async def find_first_call(body: Callable[[Any], Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the first repository call of a body, without making it, and its users."""
 
     def stop(repository: str, method: str, *args: object, **kwargs: object) -> NoReturn:
-        raise FirstCall(repository, method, find_users_of_call(repository, method, *args, **kwargs))
+        raise FirstCallError(f"{repository}.{method}", find_users(REPOSITORIES[repository], method, *args, **kwargs))
 
     try:
         await body(WatchedRepositories(stop))
-    except FirstCall as call:
-        return call
+    except FirstCallError as stopped:
+        name, user_ids = stopped.args
+        return name, user_ids
     raise TypeError("The body of a unit of work must call a repository.")
 
 
@@ -260,7 +244,7 @@ def refuse_users(work: Repositories) -> Any:
     """Return repositories that refuse calls about users: the unit of work could be in the wrong storage for them."""
 
     def call(repository: str, method: str, *args: object, **kwargs: object) -> Any:
-        if find_users_of_call(repository, method, *args, **kwargs):
+        if find_users(REPOSITORIES[repository], method, *args, **kwargs):
             raise TypeError("The first repository call of a unit of work must name its users.")
         return getattr(getattr(work, repository), method)(*args, **kwargs)
 
@@ -288,28 +272,29 @@ class RoutedUnitOfWork:
         happened: TransactionBody[Any, Result | None] | None = None,
         repeatable: bool = False,
     ) -> Result:
-        first = await find_first_call(body)
+        first_call, user_ids = await find_first_call(body)
+        memory, postgres = self._placement.memory, self._placement.postgres
 
         async def run_on(storage: Any, body: TransactionBody[Any, Result] = body) -> Result:
             result: Result = await storage.unit_of_work().run(body, happened, repeatable)
             return result
 
-        if first.user_ids:
-            found: Result = await self._router.run(first.user_ids, "unit_of_work", run_on, self._writes)
+        if user_ids:
+            found: Result = await self._router.run(user_ids, "unit_of_work", run_on, self._writes)
             return found
-        if first.name == "consents.list_consents":  # memory has those of all users, once the mirror is up to date
+        if first_call == "consents.list_consents":  # memory has those of all users, once the mirror is up to date
             await self._router.wait(SHADOW_SECONDS)
-            return await run_on(self._placement.memory)
-        is_catalog_read = first.name.startswith("catalog.") and first.name != "catalog.upsert"
+            return await run_on(memory)
+        is_catalog_read = first_call.startswith("catalog.") and first_call != "catalog.upsert"
         if is_catalog_read and not self._placement.assignment.uses_postgres:
-            return await run_on(self._placement.memory)
-        is_publication = first.name == "notices.lock"
+            return await run_on(memory)
+        is_publication = first_call == "notices.lock"
         try:
-            result = await run_on(self._placement.postgres, lambda work: body(refuse_users(work)))
+            result = await run_on(postgres, lambda work: body(refuse_users(work)))
         except StorageUnavailableError:
             if is_publication:
                 raise
-            return await run_on(self._placement.memory, lambda work: body(refuse_users(work)))
+            return await run_on(memory, lambda work: body(refuse_users(work)))
         if is_publication:
             with suppress(StorageUnavailableError):  # it is repeated in the background
                 await self._placement.copy_notices()
