@@ -34,19 +34,19 @@ USER_TABLES: tuple[type[Any], ...] = (*OWNED_TABLES, GuestMerge)
 
 TABLES_BY_NAME: dict[str, type[Any]] = {table.__tablename__: table for table in USER_TABLES}
 
-SELECT_ROWS = """
-SELECT {owner} AS owner, '{table}' AS kind, {place} AS place, to_jsonb(t) AS row
-FROM {table} t WHERE {owner} = ANY(:users)
-"""
 # One statement, so that all rows are from one snapshot.
-READ_USER_ROWS = text(
-    "UNION ALL".join(
-        SELECT_ROWS.format(table=table.__tablename__, owner=owner, place="id" if "id" in table.model_fields else 0)
-        for owner, tables in (("user_id", USER_TABLES), ("guest_id", (GuestMerge,)))
-        for table in tables
-    )
-    + "ORDER BY kind, place"
-)
+READ_USER_ROWS = text("""
+SELECT user_id AS owner, 'user_credits' AS kind, 0 AS place, to_jsonb(t) AS row
+FROM user_credits t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'credit_holds', 0, to_jsonb(t) FROM credit_holds t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'credit_transactions', id, to_jsonb(t) FROM credit_transactions t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'user_consents', 0, to_jsonb(t) FROM user_consents t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'consent_events', id, to_jsonb(t) FROM consent_events t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'idempotent_answers', 0, to_jsonb(t) FROM idempotent_answers t WHERE user_id = ANY(:users)
+UNION ALL SELECT user_id, 'guest_merges', 0, to_jsonb(t) FROM guest_merges t WHERE user_id = ANY(:users)
+UNION ALL SELECT guest_id, 'guest_merges', 0, to_jsonb(t) FROM guest_merges t WHERE guest_id = ANY(:users)
+ORDER BY kind, place
+""")
 
 # Users under erasure and pseudonymised rows are not migrated.
 READ_OWNERS = text("""
