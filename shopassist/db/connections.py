@@ -226,8 +226,8 @@ class DirectPool:
 
     async def close(self) -> None:
         """Close all idle connections."""
-        while self._idle:
-            await self._idle.pop().close()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*(pooled.close() for pooled in idle))
 
     async def _take_idle(self) -> PooledConnection | None:
         while self._idle:
