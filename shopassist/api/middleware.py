@@ -207,20 +207,19 @@ class BodyLimit:
         await self.app(scope, replay, send)
 
 
-def parse_framing(scope: Scope) -> tuple[int | None, list[bytes]]:
+def parse_framing(scope: Scope) -> tuple[int | None, set[bytes]]:
     """Return the announced length (0 if unknown, None without a body) and the encodings of the body."""
     length: int | None = None
-    encodings = []
+    encodings = set()
     for name, value in scope["headers"]:
         if name == b"content-length":
-            length = max(
-                length or 0, int(value) if value.isdigit() and len(value) < MAX_LENGTH_DIGITS else MAX_BODY_BYTES + 1
-            )
+            is_plausible = value.isdigit() and len(value) < MAX_LENGTH_DIGITS
+            length = max(length or 0, int(value) if is_plausible else MAX_BODY_BYTES + 1)
         elif name == b"transfer-encoding":
             length = length or 0
-            encodings += [value] if value.strip().lower() != b"chunked" else []
+            encodings |= {value.strip().lower()} - {b"chunked"}
         elif name == b"content-encoding":
-            encodings += [value] if value.strip().lower() not in {b"", b"identity"} else []
+            encodings |= {value.strip().lower()} - {b"", b"identity"}
     return length, encodings
 
 
