@@ -75,6 +75,6 @@ EXPOSE 8000
 
 # Any response but a server error means alive: with ALLOWED_HOSTS set, 127.0.0.1 gets a refusal.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('API_PORT') or 8000), timeout=3); server.request('GET', '/health'); sys.exit(server.getresponse().status >= 500)"]
+    CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('127.0.0.1', int(port if (port := os.environ.get('API_PORT', '')).isdigit() else 8000), timeout=3); server.request('GET', '/health'); sys.exit(server.getresponse().status >= 500)"]
 
 CMD ["shopassist", "serve"]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     IPvAnyNetwork,
@@ -20,6 +21,17 @@ from pydantic_settings import NoDecode
 from shopassist.errors import StartupError
 from shopassist.settings.database import BackupSettings, DatabaseConfig
 from shopassist.settings.group import SettingsGroup, load_settings
+from shopassist.settings.values import (
+    DEFAULT_API_PORT,
+    Environment,
+    LogLevel,
+    Named,
+    Names,
+    Origins,
+    Port,
+    check_key,
+    split_list,
+)
 
 
 class IdentitySettings(SettingsGroup):
@@ -32,8 +44,13 @@ class IdentitySettings(SettingsGroup):
     auth0_issuer: str | None = Field(None, alias="AUTH0_ISSUER")
     admin_scope: str = Field("shopassist:admin", alias="ADMIN_SCOPE")
     secret_key: SecretStr | None = Field(
-        None, alias="SECRET_KEY", min_length=32, description="signs sessions and hashes user ids; one for all servers"
+        None, alias="SECRET_KEY", description="signs sessions and hashes user ids; one for all servers"
     )
+
+    @field_validator("secret_key")
+    @classmethod
+    def _check_key(cls, key: SecretStr | None) -> SecretStr | None:
+        return None if key is None else SecretStr(check_key(key.get_secret_value()))
 
     @property
     def issuer(self) -> str | None:
@@ -101,35 +118,30 @@ class ServerSettings(SettingsGroup):
     """The HTTP server."""
 
     host: str = Field("127.0.0.1", alias="API_HOST")
-    port: int = Field(8000, ge=0, le=65535, alias="API_PORT")
+    port: Port = Field(DEFAULT_API_PORT, alias="API_PORT")
     workers: PositiveInt = Field(1, alias="WORKERS")
     keep_alive_seconds: PositiveInt = Field(
         75, alias="KEEP_ALIVE_SECONDS", description="how long an idle connection is kept; longer than a proxy keeps it"
     )
     debug: bool = Field(False, alias="DEBUG")
-    log_level: str = Field("info", alias="LOG_LEVEL")
-    environment: str = Field("development", alias="ENVIRONMENT")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(("*",), alias="ALLOWED_HOSTS")
-    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode] = Field(
+    log_level: Annotated[LogLevel, Named] = Field(LogLevel.INFO, alias="LOG_LEVEL")
+    environment: Annotated[Environment, Named] = Field(Environment.DEVELOPMENT, alias="ENVIRONMENT")
+    allowed_hosts: Names = Field(("*",), alias="ALLOWED_HOSTS")
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = Field(
         (), alias="TRUSTED_PROXIES", description="networks (CIDR) of proxies with trusted forwarding headers"
     )
-    frontend_url: str | None = Field(None, alias="FRONTEND_URL")
-
-    @field_validator("allowed_hosts", "trusted_proxies", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    frontend_url: Origins = Field((), alias="FRONTEND_URL", description="origins that may call the API from a browser")
 
     @property
     def production(self) -> bool:
         """Return whether this is a production deployment."""
-        return self.environment.lower() in {"production", "prod"}
+        return self.environment is Environment.PRODUCTION
 
     @property
     def origins(self) -> list[str]:
         """Return the origins that may call the API from a browser."""
         local = ["http://localhost:5173", "http://localhost:3000"]
-        return [*local, *([self.frontend_url.rstrip("/")] if self.frontend_url else [])]
+        return [*local, *self.frontend_url]
 
 
 def http_address(host: str, port: int) -> str:
@@ -341,6 +353,10 @@ class Settings(BaseModel):
     def shared_cache_url(self) -> SecretStr | None:
         """Return the URL of the shared cache; only PostgreSQL storage has one."""
         return self.cache.redis_url if self.storage.storage is Storage.POSTGRES else None
+
+    def with_port(self, port: int) -> Self:
+        """Return the same settings with the port in use, which API_PORT=0 leaves open."""
+        return self.model_copy(update={"server": self.server.model_copy(update={"port": port})})
 
     def with_embedded(self, url: str) -> Self:
         """Return the same settings with the embedded database at `url`."""

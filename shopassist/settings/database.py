@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, PositiveInt, SecretStr
 
 from shopassist.settings.group import SettingsGroup
+from shopassist.settings.values import FolderPath
 
 PROJECT_FOLDER = Path(__file__).resolve().parents[2]
 
@@ -15,7 +16,11 @@ def choose_data_folder() -> Path:
     """Return `.data` in a source checkout, else `shopassist` in the user's data folder (XDG base directories)."""
     if (PROJECT_FOLDER / "pyproject.toml").exists():
         return PROJECT_FOLDER / ".data"
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "shopassist"
+    given = os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".local" / "share") / "shopassist"
+    except RuntimeError:  # a user without a name has no home
+        return Path("/var/lib/shopassist")
 
 
 class PoolMode(StrEnum):
@@ -84,7 +89,7 @@ class DatabaseConfig(SettingsGroup):
     fatal_after_seconds: float | None = Field(
         None, gt=0, alias="DB_FATAL_AFTER_SECONDS", description="after this outage the process exits"
     )
-    data_folder: Path = Field(
+    data_folder: FolderPath = Field(
         default_factory=choose_data_folder, alias="SHOPASSIST_DATA", description="embedded server and local keys"
     )
 
@@ -106,7 +111,7 @@ class ProvisioningSettings(SettingsGroup):
 class BackupSettings(SettingsGroup):
     """Backups of the database."""
 
-    folder: Path | None = Field(None, alias="BACKUP_FOLDER", description="default: `backups` in SHOPASSIST_DATA")
+    folder: FolderPath | None = Field(None, alias="BACKUP_FOLDER", description="default: `backups` in SHOPASSIST_DATA")
     keep: PositiveInt = Field(7, alias="BACKUP_KEEP", description="how many; older ones are removed")
     recipient: str | None = Field(
         None, alias="BACKUP_RECIPIENT", description="public key (age1…) that backups are encrypted for"

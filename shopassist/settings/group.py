@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -18,7 +18,9 @@ from pydantic_settings import (
 
 from shopassist.errors import StartupError
 
+ENV_FILE = ".env"
 MAX_SECRET_BYTES = 64 * 1024
+NO_TEXT = f"The file {ENV_FILE} is not text in UTF-8: save it in that encoding"
 
 
 class SettingsGroup(BaseSettings):
@@ -29,7 +31,8 @@ class SettingsGroup(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_file=".env",
+        env_file=ENV_FILE,
+        env_file_encoding="utf-8-sig",  # some editors begin a file with a mark, which would become part of a name
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -51,8 +54,17 @@ class SettingsGroup(BaseSettings):
         for source in (dotenv_settings, env_settings):
             if isinstance(source, EnvSettingsSource | DotEnvSettingsSource):
                 given |= source.env_vars
+        if any("\x00" in f"{name}{value}" for name, value in given.items()):
+            raise SettingsError(NO_TEXT)
         secrets = InitSettingsSource(settings_cls, read_secret_files(settings_cls, given))
         return init_settings, env_settings, dotenv_settings, secrets
+
+    @field_validator("*")
+    @classmethod
+    def _refuse_blank_secret(cls, value: Any) -> Any:
+        if isinstance(value, SecretStr) and not value.get_secret_value().strip():
+            raise ValueError("it holds only spaces")
+        return value
 
 
 def read_secret_files(group: type[BaseSettings], given: Mapping[str, str | None]) -> dict[str, Any]:
@@ -98,7 +110,11 @@ def load_settings(read: Callable[[], Read]) -> Read:
         raise StartupError(f"{error}.") from None
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
-        name = ".".join(str(part) for part in problem["loc"])
-        if not name:  # a rule for several settings; its text names them
-            raise StartupError(f"{problem['ctx']['error']}.") from None
-        raise StartupError(f"The setting {name} is not valid: {problem['msg']}.") from None
+        reason = problem.get("ctx", {}).get("error", problem["msg"])
+        if not problem["loc"]:  # a rule for several settings; its text names them
+            raise StartupError(f"{reason}.") from None
+        raise StartupError(f"The setting {problem['loc'][0]} is not valid: {reason}.") from None
+    except UnicodeDecodeError:
+        raise StartupError(f"{NO_TEXT}.") from None
+    except OSError as error:
+        raise StartupError(f"The file {ENV_FILE} cannot be read: {error.strerror}.") from None
