@@ -14,11 +14,12 @@ from typing import Any
 import httpx
 import jwt
 import structlog
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shopassist.db.dsn import is_local_host
-from shopassist.errors import InvalidInputError, InvalidTokenError, IssuerUnavailableError
+from shopassist.errors import InvalidInputError, InvalidTokenError, IssuerUnavailableError, StartupError
 from shopassist.identity.caller import Caller
 from shopassist.identity.key_derivation import read_or_create_file
 from shopassist.settings import Settings
@@ -272,6 +273,11 @@ class DevelopmentIssuer:
         """Create the key in the data folder, readable by its owner only, at the first use."""
         self._key_file = settings.database.data_folder / DEVELOPMENT_KEY_FILE_NAME
 
+    def check_key(self) -> None:
+        """Raise `StartupError` if there is a key that cannot be used."""
+        if self._key_file.exists():
+            self._get_private_key()
+
     async def get(self, key_id: str) -> jwt.PyJWK | None:
         """Do what `GetKey` says."""
         if key_id != DEVELOPMENT_KEY_ID:
@@ -294,10 +300,11 @@ class DevelopmentIssuer:
 
     def _get_private_key(self) -> rsa.RSAPrivateKey:
         pem = read_or_create_file(self._key_file, generate_private_key)
-        key = serialization.load_pem_private_key(pem, password=None)
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise TypeError("the development key must be an RSA key")
-        return key
+        with suppress(ValueError, TypeError, UnsupportedAlgorithm):
+            key = serialization.load_pem_private_key(pem, password=None)
+            if isinstance(key, rsa.RSAPrivateKey):
+                return key
+        raise StartupError(f"{self._key_file} holds no private RSA key: remove it to get a new one.")
 
 
 def generate_private_key() -> bytes:
@@ -307,18 +314,20 @@ def generate_private_key() -> bytes:
     )
 
 
-def token_verifier(settings: Settings) -> TokenVerifier:
-    """Build the verifier of the configured identity provider and of the development issuer.
+def trusts_development_tokens(settings: Settings) -> bool:
+    """Return whether tokens for local use are trusted: no production, embedded database, loopback address."""
+    server = settings.server
+    return settings.embedded_database and not server.production and is_local_host(server.host)
 
-    The latter is trusted for local use only: no production, embedded database, loopback address.
-    """
+
+def token_verifier(settings: Settings) -> TokenVerifier:
+    """Build the verifier of the configured identity provider and of the development issuer, where that is trusted."""
     issuers = []
     identity = settings.identity
     if identity.issuer and identity.audience:
         keys = IssuerKeys(partial(fetch_jwks, identity.issuer))
         issuers.append(Issuer(identity.issuer_names, identity.audience, keys.get))
-    server = settings.server
-    if settings.embedded_database and not server.production and is_local_host(server.host):
+    if trusts_development_tokens(settings):
         own = DevelopmentIssuer(settings)
         issuers.append(Issuer((DEVELOPMENT_ISSUER,), DEVELOPMENT_AUDIENCE, own.get))
     return TokenVerifier(issuers)
