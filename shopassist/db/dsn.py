@@ -15,15 +15,32 @@ from shopassist.errors import StartupError
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode, SslMode
 
-CACHE_PARAMETERS = {"statement_cache_size", "prepared_statement_cache_size", "prepared_statement_name_func"}
-REPLACED_PARAMETERS = {"application_name", "connect_timeout", "async_fallback", *CACHE_PARAMETERS}
-"""Parameters of libpq and of drivers that our own settings replace."""
+IGNORED_PARAMETERS = (
+    # Replaced by our own settings.
+    {"application_name", "fallback_application_name", "client_encoding", "connect_timeout", "async_fallback"}
+    # Of libpq, where this driver has its own way, or what cannot be set does not matter.
+    | {"gssencmode", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"}
+    | {"channel_binding", "sslsni", "sslcompression", "sslcertmode", "load_balance_hosts", "uselibpqcompat"}
+    # Of the caches and pools of Prisma, pgx, Rails, SQLAlchemy, JDBC and hosters.
+    | {"statement_cache_size", "prepared_statement_cache_size", "prepared_statement_name_func", "pgbouncer"}
+    | {"connection_limit", "pool_timeout", "socket_timeout", "statement_cache_capacity", "default_query_exec_mode"}
+    | {"pool", "pool_size", "pool_max_conns", "pool_min_conns", "prepared_statements", "prepareThreshold", "supa"}
+    # Read before the others are.
+    | {"ssl", "sslmode", "schema", "currentSchema"}
+)
+SCHEMA = "public"
+SSL_MODE_ALIASES = {
+    **dict.fromkeys(("true", "1", "on", "yes", "no-verify"), SslMode.REQUIRE),
+    **dict.fromkeys(("false", "0", "off", "no"), SslMode.DISABLE),
+}
+"""How drivers other than libpq say it."""
 
 NETWORK_LOCATION = re.compile(
     r"(?P<scheme>[^:/?#]+://)(?P<user>[^:/]*(?::[^@]*)?@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)", re.DOTALL
 )
 HOST_AND_PORT = re.compile(r"(?P<host>\[[^\]]+\]|[^:\[\]]*|/.*?)(?::(?P<port>\d+))?")
 DEFAULT_PORT = 5432
+AT_SIGN_IN_PARAMETER = re.compile(r"[?&](?:host|user|password|application_name|options)=[^&]*")
 SESSION_ATTRIBUTES = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
 
 
@@ -48,6 +65,11 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
     """
     match = NETWORK_LOCATION.fullmatch(url)
     hosts = match["hosts"] if match else ""
+    if match and "@" in AT_SIGN_IN_PARAMETER.sub("", match["rest"]):
+        raise StartupError(
+            f"The user or password in {name} has characters that a link must encode: write @ as %40, / as %2F, "
+            "? as %3F, # as %23 and % as %25."
+        )
     if match and "," in hosts:  # which SQLAlchemy takes for a port
         url = f"{match['scheme']}{match['user'] or ''}{match['rest']}"
     try:
@@ -57,8 +79,7 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
         raise StartupError(f"{name} is not a link of the form postgresql://user:password@host/database.") from None
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise StartupError(f"{name} must be a PostgreSQL link: postgresql://user:password@host/database.")
-    kept = {key: value for key, value in parsed.query.items() if key not in REPLACED_PARAMETERS}
-    query = {("ssl" if key == "sslmode" else key): value for key, value in kept.items()}
+    query = _read_parameters(parsed, name)
     if len(several) > 1:
         query = {**query, "host": tuple(host.text for host in several)}
         query.pop("port", None)
@@ -67,6 +88,21 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
     if query.get("target_session_attrs", "any") not in SESSION_ATTRIBUTES:
         raise StartupError(f"target_session_attrs in {name} must be one of {', '.join(SESSION_ATTRIBUTES)}.")
     return parsed.set(drivername="postgresql+asyncpg", query=query)
+
+
+def _read_parameters(parsed: URL, name: str) -> dict[str, str | tuple[str, ...]]:
+    """Return the parameters that matter here, with the TLS mode as `ssl`. Raises `StartupError`."""
+    given = {key: value if isinstance(value, str) else value[-1] for key, value in parsed.query.items()}
+    if schema := {given.get("schema") or SCHEMA, given.get("currentSchema") or SCHEMA} - {SCHEMA}:
+        raise StartupError(f"{name} asks for the schema {schema.pop()}, and the tables are in {SCHEMA}: remove that.")
+    if given.get("gssencmode") == "require":
+        raise StartupError(f"{name} asks for gssencmode=require, which is not possible here: use sslmode=require.")
+    query = {key: value for key, value in parsed.query.items() if key not in IGNORED_PARAMETERS}
+    bound = SslMode.REQUIRE if given.get("channel_binding") == "require" else None
+    if mode := given.get("sslmode") or given.get("ssl") or bound:
+        mode = mode.lower().replace("_", "-")
+        query["ssl"] = SSL_MODE_ALIASES.get(mode, mode)
+    return query
 
 
 def get_hosts(url: URL) -> list[Host]:

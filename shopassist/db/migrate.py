@@ -1,6 +1,7 @@
 """Schema migrations, applied once however many processes start together."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,8 @@ LOCK_TIMEOUT = "500ms"
 """Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
+PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "08P01"}
+"""SQLSTATEs of parameters that are unknown, not valid or not allowed; the last one is a pooler's."""
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
@@ -127,15 +130,28 @@ async def connect(url: URL, setting: str = "DATABASE_URL") -> AsyncIterator[asyn
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError) as error:
         if problem := get_tls_error_message(error):
             raise StartupError(f"The database at {where} {problem}.") from None
+        if parameter := find_refused_parameter(error, url):
+            raise StartupError(
+                f"The database at {where} refuses the parameter {parameter} in {setting}: remove or correct it."
+            ) from None
         raise DatabaseAbsentError(unreachable) from None
-    except ValueError:
+    except (ValueError, KeyError):  # the latter when there is no user, neither in the link nor of this process
         raise StartupError(unreachable) from None
     try:
         yield connection
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
         raise DatabaseAbsentError(f"The database at {where} was lost during preparation.") from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise StartupError(f"The database at {where} refuses what the role of {setting} needs: {error}.") from None
     finally:
         await connection.close()
+
+
+def find_refused_parameter(error: BaseException, url: URL) -> str | None:
+    """Return the parameter of `url` that a server, or a pooler, does not know or accept, by its error."""
+    is_about_parameters = isinstance(error, asyncpg.PostgresError) and error.sqlstate in PARAMETER_STATES
+    words = re.findall(r"[\w.]+", str(error)) if is_about_parameters else []
+    return next((word for word in words if word in url.query), None)
 
 
 async def fetch_revision(connection: asyncpg.Connection) -> str | None:

@@ -1,14 +1,16 @@
-"""TLS settings: in which places they may be given, and which are refused."""
+"""DSNs as they are written: TLS settings, parameters of hosters, and passwords that are not encoded."""
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import SecretStr
 
-from shopassist.db.dsn import apply_tls_settings, build_dsn, is_local_dsn, normalise_dsn
-from shopassist.errors import StartupError
+from shopassist.db.dsn import Host, apply_tls_settings, build_dsn, get_hosts, is_local_dsn, normalise_dsn
+from shopassist.db.migrate import connect
+from shopassist.errors import DatabaseAbsentError, StartupError
 from shopassist.settings import ServerSettings, Settings
 from shopassist.settings.database import DatabaseConfig, SslMode
 from tests.support.certificates import Authority
@@ -99,3 +101,91 @@ def test_production_says_how_the_way_to_another_machine_is_protected() -> None:
 def test_links_that_stay_on_this_machine_are_known(link: str, local: bool) -> None:
     """Loopback addresses and sockets, and nothing that looks like them."""
     assert is_local_dsn(normalise_dsn(link)) is local
+
+
+HOSTERS = [
+    "sslmode=require&channel_binding=require",
+    "pgbouncer=true&connection_limit=1&pool_timeout=0",
+    "schema=public&sslmode=prefer",
+    "currentSchema=public&prepareThreshold=0",
+    "gssencmode=disable&keepalives=1&keepalives_idle=30&keepalives_interval=10&keepalives_count=3",
+    "application_name=shop@home&connect_timeout=10&tcp_user_timeout=1000",
+    "target_session_attrs=read-write&load_balance_hosts=random",
+    "client_encoding=latin1&supa=base-pooler.x&sslsni=1",
+    "pool_max_conns=10&statement_cache_capacity=0&default_query_exec_mode=exec",
+]
+
+
+@pytest.mark.parametrize("parameters", HOSTERS)
+async def test_links_of_hosters_work(parameters: str, server_url: str) -> None:
+    """A real server would refuse parameters that are not its own; its TLS is another matter."""
+    parameters = parameters.replace("sslmode=require&channel_binding=require", "channel_binding=prefer")
+    async with connect(normalise_dsn(f"{server_url}?{parameters}")) as connection:
+        assert await connection.fetchval("SELECT current_setting('client_encoding')") == "UTF8"
+
+
+@pytest.mark.parametrize(
+    "unknown", ["sslmod=require", "hostaddr=127.0.0.1", "require_auth=none", "foo=hidden", "jit=x"]
+)
+async def test_parameters_that_nobody_knows_are_named(unknown: str, server_url: str) -> None:
+    """Without their value; and those of the server itself work."""
+    async with connect(normalise_dsn(f"{server_url}?work_mem=9MB&pgbouncer=true")) as connection:
+        assert await connection.fetchval("SHOW work_mem") == "9MB"
+    name = unknown.partition("=")[0]
+    with pytest.raises(StartupError, match=f"refuses the parameter {name} in DATABASE_URL: ") as refusal:
+        async with connect(normalise_dsn(f"{server_url}?application_name=x&{unknown}")):
+            pass
+    assert "hidden" not in refusal.value.detail
+    assert not isinstance(refusal.value, DatabaseAbsentError)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [("schema=shop", "schema shop"), ("currentSchema=shop", "schema shop"), ("gssencmode=require", "gssencmode")],
+)
+def test_parameters_that_cannot_be_honoured_are_refused(parameters: str, said: str) -> None:
+    """Leaving them out would mean something else."""
+    with pytest.raises(StartupError, match=f"^DATABASE_REPLICA_URL asks for .*{said}"):
+        normalise_dsn(f"{LINK}?{parameters}", "DATABASE_REPLICA_URL")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "mode"),
+    [
+        ("sslmode=REQUIRE", "require"),
+        ("sslmode=verify_full", "verify-full"),
+        ("sslmode=no-verify", "require"),
+        ("ssl=true", "require"),
+        ("ssl=0", "disable"),
+        ("ssl=true&sslmode=verify-full", "verify-full"),
+        ("sslmode=verify-full&ssl=true", "verify-full"),
+        ("channel_binding=require", "require"),
+        ("channel_binding=require&sslmode=verify-ca", "verify-ca"),
+        ("sslmode=disable&sslmode=require", "require"),
+        ("channel_binding=prefer", None),
+    ],
+)
+def test_tls_modes_of_other_drivers_are_understood(parameters: str, mode: str | None) -> None:
+    """Of two the stricter form counts, and of a parameter given twice the last."""
+    assert normalise_dsn(f"{LINK}?{parameters}").query.get("ssl") == mode
+
+
+PASSWORDS = ["hid@den", "hi@d/den", "hid@den@", "@hidden", "hi/d@den", "hi?d@den", "hi#dd@en", "hid@d?a=@n", "hi:d@den"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize(
+    "after", ["@127.0.0.1:1/d", "@127.0.0.1:1,127.0.0.2:1/d", "@/d?host=/nowhere", "@[::1]:1/d?a=b"]
+)
+async def test_a_password_that_is_not_encoded_is_not_shown_in_part(password: str, after: str) -> None:
+    """It is refused with the setting's name and what to write instead."""
+    with pytest.raises(StartupError, match=r"The user or password in DATABASE_URL .*%40") as refusal:
+        normalise_dsn(f"postgresql://me:{password}{after}")
+    assert not [part for part in ("hi", "den", "127") if part in refusal.value.detail]
+
+
+@pytest.mark.parametrize("password", ["hid%40den", "hi/d", "hi?d", "hi#d", "h:d", "100%", "h d", "[x]", "a&b=c", "a,b"])
+def test_other_passwords_work_as_they_are(password: str) -> None:
+    """Only an @ cannot be told from the end of the password."""
+    url = normalise_dsn(f"postgresql://me:{password}@127.0.0.1:1/d?application_name=a@b")
+    assert (url.password, get_hosts(url), url.database) == (unquote(password), [Host("127.0.0.1", 1)], "d")
