@@ -156,7 +156,12 @@ class Container(containers.DeclarativeContainer):
 
     # Health, scheduled jobs and shutdown.
     availability = providers.Singleton(
-        Availability, cached_answers, stale_answers, config.database.start_degraded, config.fatal_after_seconds
+        Availability,
+        cached_answers,
+        stale_answers,
+        database,
+        config.database.start_degraded,
+        config.fatal_after_seconds,
     )
     scheduled_jobs = providers.Factory(
         build_jobs,

@@ -188,10 +188,10 @@ class DatabaseManager:
         """Return the value of a query that is repeatable. Raises `StorageUnavailableError`."""
         return await self.resilience.run(lambda: self.fetch_value_once(query), repeatable=True)
 
-    async def fetch_value_once(self, query: str) -> Any:
+    async def fetch_value_once(self, query: str, *parameters: Any) -> Any:
         """Return the value of a query without retries. Raises the driver's errors."""
         async with asyncio.timeout(self.resilience.limits.work_seconds), self.direct_pool.acquire() as pooled:
-            return await pooled.driver.fetchval(query)
+            return await pooled.driver.fetchval(query, *parameters)
 
     async def _ask_server(self) -> frozenset[int] | None:
         """Return the ids of the server processes at work for this role, None behind a pooler, which hides them.

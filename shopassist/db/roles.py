@@ -4,9 +4,12 @@ import base64
 import hashlib
 import hmac
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
+from sqlmodel import SQLModel
 
 from shopassist.db.statements import execute_quoted
 
@@ -28,6 +31,19 @@ WHERE a.grantee <> c.relowner AND a.privilege_type = ANY (restricted.privileges)
 ORDER BY 1, 2, 3
 """
 """Privileges on records that only grow, which only their owner may have. The erasure of a user needs the others."""
+MISSING_PRIVILEGES_QUERY = """
+SELECT array_agg(missing.privileges || ' on ' || missing.name ORDER BY missing.name) FROM (
+    SELECT needed.name, string_agg(needed.privilege, ', ' ORDER BY needed.privilege) AS privileges FROM (
+        SELECT name, privilege
+        FROM unnest($1::text[]) AS name, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS privilege
+        EXCEPT VALUES ('consent_notices', 'UPDATE'), ('consent_notices', 'DELETE'), ('consent_events', 'UPDATE'),
+            ('admin_audit', 'DELETE')
+    ) AS needed
+    WHERE NOT has_table_privilege(to_regclass(format('public.%I', needed.name)), needed.privilege)
+    GROUP BY needed.name
+) AS missing
+"""
+MAX_NAMED = 3
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind = 'S' AS is_sequence
@@ -143,6 +159,16 @@ def _list_table_privileges(connection: asyncpg.Connection) -> list[str]:
 async def is_privileged(connection: asyncpg.Connection) -> bool:
     """Return whether the connected role is a superuser or owns the ledger, and could disable its triggers."""
     return bool(await connection.fetchval(PRIVILEGED_QUERY))
+
+
+async def find_missing_privileges(fetch_value: Callable[..., Awaitable[Any]]) -> str | None:
+    """Return what the connected role may not do with the tables although the app must, or None.
+
+    `fetch_value` returns the value of a query with parameters.
+    """
+    missing: list[str] = await fetch_value(MISSING_PRIVILEGES_QUERY, list(SQLModel.metadata.tables)) or []
+    more = len(missing) - MAX_NAMED
+    return "; ".join([*missing[:MAX_NAMED], *([f"more on {more} other tables"] if more > 0 else [])]) or None
 
 
 async def is_setting_off(connection: asyncpg.Connection, setting: str) -> bool:

@@ -18,6 +18,7 @@ from shopassist.api.dependencies import get_container
 from shopassist.api.error_handlers import RETRY_AFTER_SECONDS
 from shopassist.cache.service import CachedAnswers, StaleAnswers
 from shopassist.db.database import DatabaseManager
+from shopassist.db.roles import find_missing_privileges
 from shopassist.errors import DatabaseAbsentError, ShopAssistError, StorageUnavailableError
 from shopassist.settings import Storage
 
@@ -47,7 +48,12 @@ class Availability:
     """Watches the database while the process serves, and logs once when it goes down and when it is back."""
 
     def __init__(
-        self, stored: CachedAnswers, stale: StaleAnswers, may_start_without: bool, fatal_after_seconds: float | None
+        self,
+        stored: CachedAnswers,
+        stale: StaleAnswers,
+        database: DatabaseManager | None,
+        may_start_without: bool,
+        fatal_after_seconds: float | None,
     ) -> None:
         """With `may_start_without` the database may be down at first.
 
@@ -57,6 +63,8 @@ class Availability:
         self.on_lost: Callable[[str], None] = lambda _: signal.raise_signal(signal.SIGTERM)
         self._stored = stored
         self._stale = stale
+        self._database = database
+        self._missing_privileges: str | None = None
         self._may_start_without = may_start_without
         self._fatal_after_seconds = fatal_after_seconds
         self.prepared = asyncio.Event()
@@ -70,7 +78,13 @@ class Availability:
             return Phase.STOPPING
         if not self.prepared.is_set():
             return Phase.STARTING
-        return Phase.READY if self._down_since is None else Phase.DEGRADED
+        is_whole = self._down_since is None and self._missing_privileges is None
+        return Phase.READY if is_whole else Phase.DEGRADED
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether to send requests here. While the database is down, answers from memory count."""
+        return self.phase in {Phase.READY, Phase.DEGRADED} and self._missing_privileges is None
 
     def status(self) -> dict[str, str | float]:
         """Return the phase, and for how many seconds the database has been down."""
@@ -110,6 +124,7 @@ class Availability:
                     await prepare()
                     self.prepared.set()
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
+                    await self._check_privileges()
                     epoch = await self._stored.read_epoch()
             except (DatabaseAbsentError, StorageUnavailableError, TimeoutError):
                 self._note_down()
@@ -121,6 +136,15 @@ class Availability:
             else:
                 self._stale.set_epoch(epoch)
                 self._note_up()
+
+    async def _check_privileges(self) -> None:
+        """Log once when the role loses rights that it needs, and when it has them again."""
+        if self._database is None:
+            return
+        missing = await find_missing_privileges(self._database.fetch_value_once)
+        if missing != self._missing_privileges:
+            self._missing_privileges = missing
+            logger.warning("database_rights", reason=f"missing: {missing}" if missing else "complete again")
 
     def _note_down(self) -> None:
         now = time.monotonic()
@@ -206,10 +230,10 @@ async def read_health() -> Health:
 @router.get("/health/ready", responses={503: {"model": Readiness, "description": "Not ready yet, or stopping."}})
 async def read_readiness(request: Request, response: Response) -> Readiness:
     """Return whether to send requests here; while the database is down, answers from memory count."""
-    phase = get_container(request).availability().phase
-    if phase not in {Phase.READY, Phase.DEGRADED}:
+    availability = get_container(request).availability()
+    if not availability.is_ready:
         _mark_unavailable(response)
-    return Readiness(status=phase)
+    return Readiness(status=availability.phase)
 
 
 @router.get("/health/database", responses={503: {"model": DatabaseHealth, "description": "The database is down."}})

@@ -14,7 +14,7 @@ from shopassist.credits.models import UserCredits
 from shopassist.db.connections import DIRECT_CONNECTIONS
 from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
-from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, is_privileged
+from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, find_missing_privileges, is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
 from shopassist.ops.backups import get_backup_folder, get_dump_file, list_backups, read_manifest
 from shopassist.settings import Settings
@@ -74,7 +74,11 @@ async def check_role(deployment: Deployment) -> Finding:
 
 
 async def check_privileges(deployment: Deployment) -> Finding:
-    """Check that records which only grow can only be added to."""
+    """Check that the app's role can do its work, and that records which only grow can only be added to."""
+    if missing := await find_missing_privileges(deployment.connection.fetchval):
+        return Finding(
+            "privileges", f"the app's role lacks {missing}", "Run `shopassist db provision`, or grant these."
+        )
     excess = await deployment.connection.fetch(EXCESSIVE_PRIVILEGES_QUERY)
     if not excess:
         return Finding("privileges", "records that only grow can only be added to")

@@ -5,18 +5,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import asyncpg
 import structlog
 from sqlalchemy import URL
 
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.database import get_time_limits
-from shopassist.db.dsn import build_dsn, find_session_dsn, get_session_setting
+from shopassist.db.dsn import build_dsn, find_session_dsn, format_hosts_and_database, get_session_setting
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
-from shopassist.db.roles import is_privileged, is_setting_off
-from shopassist.errors import StartupError
+from shopassist.db.roles import find_missing_privileges, is_privileged, is_setting_off
+from shopassist.errors import DatabaseAbsentError, StartupError
 from shopassist.settings import Settings, Storage, StorageSettings, read_settings
 from shopassist.settings.database import PoolMode
 
@@ -26,6 +27,13 @@ PRIVILEGED_MESSAGE = (
     "DATABASE_URL logs in as a superuser or as the owner of the tables, who could switch the ledger's rules off. "
     "Make the roles with `shopassist db provision` and use the app's, or set DB_ALLOW_PRIVILEGED_ROLE=true."
 )
+
+MISSING_PRIVILEGES_MESSAGE = (
+    "DATABASE_URL's role has not the rights it needs ({}): make the roles with `shopassist db provision` and use the "
+    "app's, or grant them."
+)
+
+ENCODING = "UTF8"
 
 UNLIMITED_MESSAGE = (
     "DB_POOL_MODE=transaction, and DATABASE_URL's role has no {}: run `shopassist db provision`, which sets its limits."
@@ -77,25 +85,51 @@ async def prepare_to_serve(settings: Settings, container: Any) -> None:
 
 
 async def _prepare_schema(settings: Settings, url: URL) -> None:
-    """Migrate with the owner's DSN or a direct one; if there is none, only check the revision."""
+    """Migrate with the owner's DSN or a direct one; if there is none, only check the revision.
+
+    Check before that what no migration can change, and after it the rights on the tables.
+    """
     database = settings.database
     is_strict = settings.server.production and not settings.embedded_database and not database.privileged_role
     is_pooled = database.pool_mode is PoolMode.TRANSACTION
-    if is_strict or is_pooled:
-        async with connect(url) as connection:
-            if is_strict and await is_privileged(connection):
-                raise StartupError(PRIVILEGED_MESSAGE)
-            if is_pooled and (
-                unlimited := [name for name in get_time_limits(database) if await is_setting_off(connection, name)]
-            ):
-                logger.warning("time_limits_missing", reason=UNLIMITED_MESSAGE.format(", ".join(unlimited)))
+    async with connect(url) as connection:
+        await _require_writable_utf8(connection, url)
+        if is_strict and await is_privileged(connection):
+            raise StartupError(PRIVILEGED_MESSAGE)
+        if is_pooled and (
+            unlimited := [name for name in get_time_limits(database) if await is_setting_off(connection, name)]
+        ):
+            logger.warning("time_limits_missing", reason=UNLIMITED_MESSAGE.format(", ".join(unlimited)))
     migration_url = find_session_dsn(settings, only_owner=is_strict)
     if migration_url is None:
         await require_current(url)
-        return
-    before = partial(_back_up, settings) if settings.backup.before_migration else None
-    if await ensure_current(migration_url, before, get_session_setting(settings)):
-        logger.info("schema_migrated", revision=list_known_revisions()[-1])
+    else:
+        before = partial(_back_up, settings) if settings.backup.before_migration else None
+        if await ensure_current(migration_url, before, get_session_setting(settings)):
+            logger.info("schema_migrated", revision=list_known_revisions()[-1])
+    async with connect(url) as connection:
+        if missing := await find_missing_privileges(connection.fetchval):
+            raise StartupError(MISSING_PRIVILEGES_MESSAGE.format(missing))
+
+
+async def _require_writable_utf8(connection: asyncpg.Connection, url: URL) -> None:
+    """Raise `StartupError` for a database that cannot store every text or be used, and one for a standby.
+
+    The latter is a `DatabaseAbsentError`, because the standby may be promoted.
+    """
+    where = format_hosts_and_database(url)
+    encoding = await connection.fetchval("SELECT current_setting('server_encoding')")
+    if encoding != ENCODING:
+        raise StartupError(
+            f"The database at {where} has the encoding {encoding}, which cannot store every text: make one with "
+            f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0, and move the data there."
+        )
+    if await connection.fetchval("SELECT NOT has_schema_privilege(to_regnamespace('public'), 'USAGE')"):
+        raise StartupError(MISSING_PRIVILEGES_MESSAGE.format("USAGE on the schema public"))
+    if await connection.fetchval("SELECT current_setting('transaction_read_only') = 'on'"):
+        raise DatabaseAbsentError(
+            f"The database at {where} can only be read: it is a standby, or default_transaction_read_only is on."
+        )
 
 
 async def _back_up(settings: Settings) -> None:
