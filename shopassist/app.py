@@ -14,7 +14,14 @@ from starlette.middleware.cors import CORSMiddleware
 from shopassist import __version__
 from shopassist.api import pages
 from shopassist.api.error_handlers import ERROR_HANDLERS
-from shopassist.api.middleware import BodyLimit, Refusals, RequestContext, SecurityHeaders, check_host
+from shopassist.api.middleware import (
+    BodyLimit,
+    Refusals,
+    RequestContext,
+    SecurityHeaders,
+    UnexpectedErrors,
+    check_host,
+)
 from shopassist.audit import routes as audit_routes
 from shopassist.consent import routes as consent_routes
 from shopassist.credits import routes as credit_routes
@@ -53,6 +60,7 @@ ROUTERS = (
     metrics_routes.router,
 )
 EXPOSED_HEADERS = [
+    "Content-Disposition",
     "Idempotent-Replayed",
     "Link",
     "RateLimit",
@@ -127,10 +135,11 @@ def create_app(
     app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
         app.add_middleware(Refusals, find_error=partial(health.check_started, container.availability()))
+    app.add_middleware(UnexpectedErrors)  # inside those that add headers
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.server.origins,
-        allow_methods=["GET", "POST", "PUT", "DELETE", "OPTIONS"],
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"],
         allow_headers=["*"],
         allow_credentials=True,
         expose_headers=EXPOSED_HEADERS,

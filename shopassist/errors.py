@@ -112,6 +112,10 @@ class BodyEncodedError(ShopAssistError, code="unsupported_encoding", status=415)
     """The body of a request must be sent as it is, not compressed."""
 
 
+class ContentTypeError(ShopAssistError, code="unsupported_media_type", status=415):
+    """The body of a request must be JSON, with the header `Content-Type: application/json`."""
+
+
 class HostNotAllowedError(ShopAssistError, code="host_not_allowed", status=400):
     """This server does not answer to that host name."""
 

@@ -50,6 +50,7 @@ REGISTERED_SECURITY = [Depends(BEARER_SCHEME)]
 
 async def identify_caller(request: Request) -> Caller:
     """Return the caller. An invalid token is refused even beside a valid session id."""
+    request.scope["is_personal"] = True
     container, network = get_container(request), get_network(request)
     tokens = request.headers.getlist("authorization")
     if tokens:

@@ -20,6 +20,7 @@ from shopassist.errors import (
     BodyEncodedError,
     BodyTooLargeError,
     ConsentRequiredError,
+    ContentTypeError,
     CreditsExhaustedError,
     GuestLimitError,
     NoticeReference,
@@ -95,7 +96,7 @@ def document_errors(*errors: type[ShopAssistError]) -> dict[int | str, dict[str,
 IDENTITY_ERRORS = (AuthenticationError, AccountErasedError, RateLimitedError)
 GUEST_ERRORS = (*IDENTITY_ERRORS, GuestLimitError)
 ADMIN_ERRORS = (AuthenticationError, RateLimitedError, PermissionDeniedError)
-BODY_ERRORS = (BodyTooLargeError, BodyEncodedError)
+BODY_ERRORS = (BodyTooLargeError, BodyEncodedError, ContentTypeError)
 
 
 def build_error_response(status: int, content: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
@@ -126,6 +127,8 @@ async def handle_domain_error(request: Request, error: ShopAssistError) -> Respo
 
 async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
     """Render the faults of a request, without repeating its content."""
+    if isinstance(error.body, bytes):  # FastAPI parses a body only if its Content-Type is JSON
+        return await handle_domain_error(request, ContentTypeError())
     count_error(request, VALIDATION_ERROR_TYPE)
     return build_validation_response(*((list(e["loc"]), e["msg"], e["type"]) for e in error.errors()))
 
@@ -145,7 +148,10 @@ async def handle_http_error(request: Request, error: HTTPException) -> Response:
     error_type = HTTP_ERROR_TYPES.get(error.status_code, "http_error")
     count_error(request, error_type)
     content = {"detail": str(error.detail), "error_type": error_type}
-    return build_error_response(error.status_code, content, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "GET" in (allowed := headers.get("Allow", "").split(", ")):
+        headers["Allow"] = ", ".join(sorted({*allowed, "HEAD"}))
+    return build_error_response(error.status_code, content, headers)
 
 
 async def handle_unexpected_error(request: Request, error: Exception) -> Response:
@@ -160,5 +166,4 @@ ERROR_HANDLERS: dict[int | type[Exception], Callable[[Request, Any], Coroutine[A
     ShopAssistError: handle_domain_error,
     RequestValidationError: handle_validation_error,
     HTTPException: handle_http_error,
-    Exception: handle_unexpected_error,
 }

@@ -1,4 +1,4 @@
-"""ASGI middleware: allowed hosts; request ids, logs and traces; security headers; limits of request bodies."""
+"""ASGI middleware: allowed hosts; request ids, logs and traces; security headers; errors; limits of request bodies."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.dependencies import get_peer_address
-from shopassist.api.error_handlers import build_validation_response, handle_domain_error
+from shopassist.api.error_handlers import build_validation_response, handle_domain_error, handle_unexpected_error
 from shopassist.db.resilience import Freshness, limit_time, track_freshness
 from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
 from shopassist.identity.caller import ClientNetworks
@@ -43,8 +43,10 @@ class Refusals:
 def check_host(allowed: Iterable[str], scope: Scope) -> HostNotAllowedError | None:
     """Return an error for other hosts, so that no link is ever built from a host name that a client made up.
 
-    Names are in lower case; `*.name` allows all names below it.
+    Names are in lower case; `*.name` allows all names below it. Probes and Prometheus call an instance by its address.
     """
+    if scope["path"] in {"/health", "/metrics"} or scope["path"].startswith("/health/"):
+        return None
     hosts = [value.decode("latin-1").lower() for header, value in scope["headers"] if header == b"host"]
     host = hosts[0] if len(hosts) == 1 else ""
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0].removesuffix(".")
@@ -70,6 +72,9 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":  # The server, which has the original scope, leaves out the body.
+            scope = {**scope, "method": "GET"}
         client_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = client_id.decode() if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -96,11 +101,11 @@ class RequestContext:
                 route = getattr(scope.get("route"), "path", None)
                 seconds = time.perf_counter() - began
                 self.figures.in_progress -= 1
-                self.figures.count_request(scope["method"], route, status, seconds)
+                self.figures.count_request(method, route, status, seconds)
                 milliseconds = round(1000 * seconds, 1)
-                logger.info("request", method=scope["method"], route=route, status=status, milliseconds=milliseconds)
+                logger.info("request", method=method, route=route, status=status, milliseconds=milliseconds)
                 if span:
-                    describe_request(span, scope["method"], route, status)
+                    describe_request(span, method, route, status)
                 structlog.contextvars.clear_contextvars()
 
 
@@ -127,7 +132,7 @@ HSTS_HEADER = (b"strict-transport-security", b"max-age=31536000")
 
 
 class SecurityHeaders:
-    """Adds security headers, and the quota if the request used one, to every response."""
+    """Adds security headers to every response; to those about a caller `no-store`, and the quota if one was used."""
 
     def __init__(self, app: ASGIApp, networks: ClientNetworks) -> None:
         """Use `networks` to find out whether the client used TLS."""
@@ -144,6 +149,8 @@ class SecurityHeaders:
                 headers = message["headers"] = [*message["headers"], *SECURITY_HEADERS]
                 if DEFAULT_CSP_HEADER[0] not in [name for name, _ in headers]:
                     headers.append(DEFAULT_CSP_HEADER)
+                if scope.get("is_personal"):
+                    headers.append((b"cache-control", b"no-store"))
                 quota = scope.get("quota")
                 if quota is not None and (used := quota.used) is not None:
                     name = used.name.encode()  # Structured Fields (RFC 9651), each a list of one item
@@ -154,6 +161,33 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
+
+
+class UnexpectedErrors:
+    """Answers a request that failed in a way that nothing else handles."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap `app`."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def note_begin(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_begin)
+        except Exception as error:
+            response = await handle_unexpected_error(Request(scope), error)
+            if has_begun:
+                raise  # The server closes the connection, which tells the client that the rest is missing.
+            await response(scope, receive, send)
 
 
 MAX_BODY_BYTES = 64 * 1024

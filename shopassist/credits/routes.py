@@ -175,6 +175,7 @@ async def begin_session(request: Request, sessions: GuestSessionsDep, service: C
 
     The guest counts towards the daily limit of the client network. The session does not expire.
     """
+    request.scope["is_personal"] = True
     network = get_network(request)
     caller, session_id = sessions.issue(network)
     create_quota(request, RateLimitKind.READS, caller).consume()

@@ -25,7 +25,7 @@ router = APIRouter(prefix="/api/user", tags=["privacy"])
 PAGE_TIMEOUT_SECONDS = 30.0
 """Time limit of one page of an export; the whole export has none."""
 
-EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-export.json"', "Cache-Control": "no-store"}
+EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-export.json"'}
 
 ExportServiceDep = Annotated[ExportService, Depends(take_from_container("export_service"))]
 ErasureServiceDep = Annotated[ErasureService, Depends(take_from_container("erasure_service"))]
@@ -57,7 +57,6 @@ async def erase(caller: CallerDep, service: ErasureServiceDep, response: Respons
     receipt = await service.erase(caller.user_id, caller.is_guest)
     if receipt.finished_at is None:
         response.status_code = 202
-    response.headers["Cache-Control"] = "no-store"
     return receipt
 
 

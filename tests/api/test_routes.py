@@ -142,7 +142,7 @@ async def test_all_consents_in_pages(client: httpx.AsyncClient, bearer: Bearer) 
         page = await client.get(url, headers=admin)
         seen += [record["user_id"] for record in page.json()]
         link = re.fullmatch(r'<(.*)>; rel="next"', page.headers.get("Link", ""))
-        url = link[1] if link else ""
+        url = str(page.url.join(link[1])) if link else ""
     assert seen == subjects
 
 
@@ -184,16 +184,48 @@ async def test_what_is_not_there_is_404(client: httpx.AsyncClient, path: str) ->
     assert answer.json()["error_type"] == "not_found"
 
 
-async def test_an_unexpected_error_shows_nothing(client: httpx.AsyncClient, container: Container) -> None:
-    """500 with a sentence of ours."""
+def fail(*_: object) -> Any:
+    """Raise an error that nothing expects."""
+    raise RuntimeError("a secret")
 
-    def fail() -> Any:
-        raise RuntimeError("a secret")
 
-    container.credit_service.override(fail)
-    answer = await client.get("/api/user/credits", headers=GUEST)
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ("credit_service", "/api/user/credits"),
+        ("guest_sessions", "/api/user/credits/transactions"),
+        ("rate_limits", "/api/consents"),
+        ("export_service", "/api/user/export"),
+        ("notice_service", "/api/notices"),
+        ("availability", "/health/ready"),
+    ],
+)
+async def test_an_unexpected_error_shows_nothing(
+    client: httpx.AsyncClient, container: Container, capsys: pytest.CaptureFixture[str], part: str, path: str
+) -> None:
+    """500 with a sentence of ours and all headers, and one line in the log, wherever it happens."""
+    getattr(container, part).override(fail)
+    sent = {**GUEST, "X-Request-ID": "unlucky", "Origin": "http://localhost:5173"}
+    answer = await client.get(path, headers=sent)
     assert answer.status_code == 500
     assert answer.json() == {"detail": "Something went wrong on our side.", "error_type": "internal_error"}
+    assert answer.headers["X-Request-ID"] == "unlucky"
+    assert answer.headers["Access-Control-Allow-Origin"] == sent["Origin"]
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "unexpected_error" in line]
+    assert "unlucky" in line
+    assert "a secret" not in line
+
+
+async def test_an_error_in_the_middle_of_an_answer_is_logged(
+    client: httpx.AsyncClient, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing follows that could be taken for the rest."""
+    monkeypatch.setattr("shopassist.privacy.service.get_personal_data_tables", lambda *_: [None])
+    answer = await client.get("/api/user/export", headers={**GUEST, "X-Request-ID": "unlucky"})
+    assert answer.text.endswith('"held":{')
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "unexpected_error" in line]
+    assert "unlucky" in line
 
 
 async def test_openapi_declares_errors_and_examples(app: FastAPI) -> None:
