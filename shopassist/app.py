@@ -6,10 +6,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from shopassist import __version__
 from shopassist.api import pages
@@ -101,6 +105,21 @@ async def do_nothing() -> None:
     """Do nothing, where nothing is to be prepared."""
 
 
+async def redirect_final_slash(app: FastAPI, scope: Scope, receive: Receive, send: Send) -> None:
+    """Redirect a path that only its final slash keeps from being a route; any other is not found.
+
+    The location is relative, so that it is also right behind a proxy that removes a prefix of the path.
+    """
+    path, _, rest = scope["path"].rpartition("/")
+    candidate = {**scope, "path": path}
+    if rest or not path or all(route.matches(candidate)[0] is Match.NONE for route in app.routes):
+        await app.router.not_found(scope, receive, send)
+        return
+    query = scope["query_string"].decode("latin-1")
+    location = f"../{quote(path.rpartition('/')[2])}{'?' if query else ''}{query}"
+    await RedirectResponse(location)(scope, receive, send)
+
+
 def create_app(
     container: Any,
     before: Callable[[], Awaitable[None]] = do_nothing,
@@ -120,7 +139,8 @@ def create_app(
         debug=False,
         lifespan=lifespan,
         exception_handlers=ERROR_HANDLERS,
-        redirect_slashes=False,
+        redirect_slashes=False,  # FastAPI's redirects name the scheme and the host that it sees
+        servers=[{"url": "."}],  # relative to the document, which may stand behind a prefix
         docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours carry no paths, only templates
@@ -132,6 +152,7 @@ def create_app(
     for router in ROUTERS:
         app.include_router(router)
     pages.add_docs(app)
+    app.router.default = partial(redirect_final_slash, app)
     app.add_middleware(BodyLimit)
     if settings.database.start_degraded:
         app.add_middleware(Refusals, find_error=partial(health.check_started, container.availability()))

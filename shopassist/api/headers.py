@@ -93,6 +93,7 @@ def cut_page(rows: Sequence[Row], limit: int, request: Request, response: Respon
     """Return the first `limit` rows; if there are more, set the `Link` header of the page after the column `key`."""
     page = list(rows[:limit])
     if len(rows) > limit:
+        # Relative to the request, since a proxy may have removed a prefix of its path.
         url = request.url.include_query_params(cursor=encode_cursor(str(getattr(page[-1], key))))
-        response.headers["Link"] = f'<{url.path}?{url.query}>; rel="next"'
+        response.headers["Link"] = f'<?{url.query}>; rel="next"'
     return page

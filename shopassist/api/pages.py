@@ -63,13 +63,13 @@ EMPTY_ICON = "data:,"
 
 
 def add_docs(app: FastAPI) -> None:
-    """Serve the API documentation of `app` at `/docs`."""
+    """Serve the API documentation of `app` at `/docs`. Its links are relative, for proxies that remove a prefix."""
     page = bytes(
         get_swagger_ui_html(
-            openapi_url=str(app.openapi_url),
+            openapi_url=str(app.openapi_url).lstrip("/"),
             title=f"{app.title} - API",
-            swagger_js_url="/docs/files/swagger-ui-bundle.js",
-            swagger_css_url="/docs/files/swagger-ui.css",
+            swagger_js_url="docs/files/swagger-ui-bundle.js",
+            swagger_css_url="docs/files/swagger-ui.css",
             swagger_favicon_url=EMPTY_ICON,
         ).body
     ).decode()

@@ -106,7 +106,7 @@ async def test_pages(client: httpx.AsyncClient, admin: dict[str, str]) -> None:
     while url:
         page = await client.get(url, headers=admin)
         seen += [act["act"] for act in page.json()]
-        url = page.links.get("next", {}).get("url", "")
+        url = str(page.url.join(page.links["next"]["url"])) if page.links else ""
     assert seen == ["read_consents"] * 5
 
 

@@ -145,7 +145,7 @@ async def test_history_in_pages(client: httpx.AsyncClient, container: Container,
     while url:
         page = await client.get(url, headers=who)
         versions += [entry["notice"]["version"] for entry in page.json()]
-        url = page.links.get("next", {}).get("url", "")
+        url = str(page.url.join(page.links["next"]["url"])) if page.links else ""
     assert versions == [5, 4, 3, 2, 1]
 
 

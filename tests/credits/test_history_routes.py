@@ -17,9 +17,9 @@ PATH = "/api/user/credits/transactions"
 
 
 def next_of(page: httpx.Response) -> str:
-    """Return the URL of the `Link` header, or an empty string."""
+    """Return the URL that the `Link` header leads to, or an empty string."""
     link = re.fullmatch(r'<(.*)>; rel="next"', page.headers.get("Link", ""))
-    return link[1] if link else ""
+    return str(page.url.join(link[1])) if link else ""
 
 
 async def test_history_of_the_caller(client: httpx.AsyncClient, container: Container) -> None:
