@@ -17,6 +17,9 @@ from shopassist.api.protocol import MAX_HEAD_BYTES, RequestProtocol
 from tests.support.servers import TestServer
 
 RECEIVE_SECONDS = 0.5
+"""The time limit of the server that serves `echo`."""
+
+REAL_RECEIVE_SECONDS = protocol.RECEIVE_SECONDS
 STALLED = 240
 UPGRADE = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
 BODY = '{"query": "phone"}'
@@ -156,7 +159,7 @@ async def test_stalled_connections_do_not_lock_others_out(database_url: str, tmp
             connection = socket.create_connection(("127.0.0.1", server.port))
             connection.sendall(b"GET / HTTP/1.1\r\nHost: " if number % 2 else b"")
             stalled.append(connection)
-        await asyncio.sleep(protocol.RECEIVE_SECONDS + 2)
+        await asyncio.sleep(REAL_RECEIVE_SECONDS + 2)
         started_at = time.monotonic()
         status, _, _ = await asyncio.to_thread(server.ask, "phone", "guest")
         assert status == 200
