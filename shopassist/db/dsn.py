@@ -237,7 +237,12 @@ def get_session_setting(settings: Settings) -> str:
     """Return the setting of the DSN for migrations and backups: the owner's, else one that bypasses any pooler."""
     if settings.database.migration_url is not None:
         return "DATABASE_MIGRATION_URL"
-    return "DATABASE_URL" if settings.database.direct_url is None else "DATABASE_DIRECT_URL"
+    return get_link_setting(settings) if settings.database.direct_url is None else "DATABASE_DIRECT_URL"
+
+
+def get_link_setting(settings: Settings) -> str:
+    """Return where the DSN of the app is from."""
+    return "postgresql.password in SHOPASSIST_DATA" if settings.embedded_database else "DATABASE_URL"
 
 
 def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None:
@@ -248,9 +253,9 @@ def find_session_dsn(settings: Settings, only_owner: bool = False) -> URL | None
     database, name = settings.database, get_session_setting(settings)
     if only_owner and name != "DATABASE_MIGRATION_URL":
         return None
-    if name == "DATABASE_URL" and database.pool_mode is PoolMode.TRANSACTION:
-        return None
-    link = database.migration_url or database.direct_url or database.database_url
+    link = database.migration_url or database.direct_url
+    if link is None and database.pool_mode is not PoolMode.TRANSACTION:
+        link = database.database_url
     return None if link is None else build_dsn(settings, link, name)
 
 

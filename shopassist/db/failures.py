@@ -1,4 +1,4 @@
-"""Translates errors of asyncpg and SQLAlchemy into domain errors."""
+"""Translates errors of asyncpg and SQLAlchemy into domain errors, and into sentences for the command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,3 +133,54 @@ def classify_error(error: BaseException) -> StorageUnavailableError | None:
     if isinstance(error, exc.DBAPIError) and (error.connection_invalidated or isinstance(error, exc.InterfaceError)):
         return ConnectionLostError()
     return StorageUnavailableError() if state.startswith(UNAVAILABLE_STATES) else None
+
+
+SENTENCES_BY_STATE = {
+    "28": "The database refuses the user or password of {setting} ({reason}).",
+    "3D000": "The database that {setting} names does not exist ({reason}).",
+    "42501": (
+        "The role of {setting} may not do this ({reason}): use the link of a role that may, or grant it with "
+        "`shopassist db provision`."
+    ),
+    **dict.fromkeys(
+        ("3F000", "42P01", "42703", "42704", "42883"),
+        "The schema of the database is not the one that this version needs ({reason}): run `shopassist db upgrade`.",
+    ),
+    "25006": "The database can only be read ({reason}): put the link of the primary server into {setting}.",
+    "53": "The database server has no room left ({reason}): free space, memory or connections there.",
+    **dict.fromkeys(
+        ("40", "55P03", "57014", "25P03"), "The database is too busy or too slow for this ({reason}): try again later."
+    ),
+    **dict.fromkeys(
+        ("22021", "22P05"), "The database cannot hold this text ({reason}): it must be created with ENCODING 'UTF8'."
+    ),
+    **dict.fromkeys(
+        ("08", "57P", "58", "XX"), "The database of {setting} failed ({reason}): see the log of its server."
+    ),
+}
+"""What to tell an operator, by the beginning of the SQLSTATE."""
+
+NO_ANSWER_SENTENCE = "The database of {setting} does not answer: check the link, and that its server runs."
+
+
+def describe_database_error(error: BaseException) -> str | None:
+    """Return a sentence for the operator about an error of the database, or None for any other error.
+
+    A note of the error names the setting of the link; unless there is one, it is DATABASE_URL.
+    """
+    causes = list(_list_causes(error))
+    notes = [note for cause in causes for note in getattr(cause, "__notes__", ())]
+    setting = notes[0] if notes else "DATABASE_URL"
+    for cause in causes:
+        if isinstance(cause, asyncpg.PostgresError):
+            for state, sentence in SENTENCES_BY_STATE.items():
+                if str(cause.sqlstate).startswith(state):
+                    return sentence.format(setting=setting, reason=cause.args[0])
+    return NO_ANSWER_SENTENCE.format(setting=setting) if isinstance(error, StorageUnavailableError) else None
+
+
+def _list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it, down to the driver's own."""
+    while error is not None:
+        yield error
+        error = getattr(error, "orig", None) or error.__cause__

@@ -30,6 +30,7 @@ STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
 PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "08P01"}
 """SQLSTATEs of parameters that are unknown, not valid or not allowed; the last one is a pooler's."""
+CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError)
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
@@ -60,9 +61,18 @@ async def ensure_current(
             return True
 
 
-async def require_current(url: URL) -> None:
+async def require_schema(url: URL, setting: str = "DATABASE_URL") -> None:
+    """Raise `MigrationError` if the database has no schema, and what `connect` raises."""
+    if await get_current_revision(url, setting) is None:
+        raise MigrationError(
+            f"The database {format_hosts_and_database(url)} has no schema of this product: check that {setting} names "
+            "the right one, or run `shopassist db upgrade` with the owner's link."
+        )
+
+
+async def require_current(url: URL, setting: str = "DATABASE_URL") -> None:
     """Raise `MigrationError` unless the schema is at the revision that this code needs."""
-    found, newest = await get_current_revision(url), list_known_revisions()[-1]
+    found, newest = await get_current_revision(url, setting), list_known_revisions()[-1]
     _reject_newer(found)
     if found != newest:
         raise MigrationError(
@@ -80,13 +90,29 @@ async def upgrade(url: URL, revision: str = "head", setting: str = "DATABASE_URL
 async def downgrade(url: URL, revision: str, setting: str = "DATABASE_URL") -> None:
     """Downgrade to `revision` ("-1" for one step, "base" for all). Raises the same errors as `ensure_current`."""
     async with connect(url, setting) as connection, _hold_migration_lock(connection) as current:
-        if revision.startswith("-") and revision[1:].isdecimal():
-            targets = ["base", *list_known_revisions()]
-            target = targets.index(current or "base") - int(revision[1:])
-            if target < 0:
-                raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
-            revision = targets[target]
-        await _run_alembic("downgrade", url, revision, connection)
+        await _run_alembic("downgrade", url, _find_target(current, revision), connection)
+
+
+async def list_undone(url: URL, revision: str, setting: str = "DATABASE_URL") -> list[str]:
+    """Return the revisions and titles that `downgrade` would undo, newest first. Raises the same errors."""
+    current = await get_current_revision(url, setting)
+    _reject_newer(current)
+    target = _find_target(current, revision)
+    kept = "" if target == "base" else target
+    return [f"{number} {title}" for number, title in reversed(list_revisions()) if kept < number <= (current or "")]
+
+
+def _find_target(current: str | None, revision: str) -> str:
+    """Return the revision to downgrade to. Raises `MigrationError` if there is no such revision."""
+    targets = ["base", *list_known_revisions()]
+    if revision.startswith("-") and revision[1:].isdecimal():
+        target = targets.index(current or "base") - int(revision[1:])
+        if target < 0:
+            raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
+        return targets[target]
+    if revision not in targets:
+        raise MigrationError(f"There is no revision {revision!r}: see `shopassist db history`.")
+    return revision
 
 
 async def get_current_revision(url: URL, setting: str = "DATABASE_URL") -> str | None:
@@ -116,35 +142,52 @@ def build_alembic_config(url: URL | None) -> "Config":
 @asynccontextmanager
 async def connect(url: URL, setting: str = "DATABASE_URL") -> AsyncIterator[asyncpg.Connection]:
     """Open a connection for the length of the block. Raises `StartupError` that names `setting`, the DSN's source."""
-    where = format_hosts_and_database(url)
-    unreachable = f"The database at {where} cannot be reached: check {setting}."
     try:
         # Without prepared statements the revision can also be read through a pooler.
         connection = await HostSelector(url).connect(timeout=10, statement_cache_size=0)
-    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
-        is_without_tls = url.query.get("ssl") == SslMode.DISABLE
-        reason = "the user, the password or a way without TLS" if is_without_tls else "the user or password"
-        raise StartupError(f"The database at {where} refuses {reason} of {setting}.") from None
-    except asyncpg.InvalidCatalogNameError:
-        raise StartupError(f"The database server at {where} has no database of that name.") from None
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError) as error:
-        if problem := get_tls_error_message(error):
-            raise StartupError(f"The database at {where} {problem}.") from None
-        if parameter := find_refused_parameter(error, url):
-            raise StartupError(
-                f"The database at {where} refuses the parameter {parameter} in {setting}: remove or correct it."
-            ) from None
-        raise DatabaseAbsentError(unreachable) from None
-    except (ValueError, KeyError):  # the latter when there is no user, neither in the link nor of this process
-        raise StartupError(unreachable) from None
+    except (*CONNECT_ERRORS, ValueError, KeyError) as error:
+        raise _explain_refusal(error, url, setting) from None
+    where = format_hosts_and_database(url)
     try:
         yield connection
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError):
+    except (
+        OSError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.OperatorInterventionError,
+        asyncpg.InterfaceError,
+    ) as lost:
+        if isinstance(lost, OSError) and lost.filename:  # of a file, not of the connection
+            raise
         raise DatabaseAbsentError(f"The database at {where} was lost during preparation.") from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise StartupError(f"The database at {where} refuses what the role of {setting} needs: {error}.") from None
+    except asyncpg.PostgresError as error:
+        error.add_note(setting)  # for `describe_database_error`
+        raise
     finally:
         await connection.close()
+
+
+def _explain_refusal(error: Exception, url: URL, setting: str) -> StartupError:
+    """Return why no connection was opened."""
+    where = format_hosts_and_database(url)
+    if isinstance(error, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
+        is_without_tls = url.query.get("ssl") == SslMode.DISABLE
+        reason = "the user, the password or a way without TLS" if is_without_tls else "the user or password"
+        return StartupError(f"The database at {where} refuses {reason} of {setting}.")
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return StartupError(f"The database server at {where} has no database of that name: check {setting}.")
+    if isinstance(error, OSError) and error.filename:  # a key or password file in the home folder
+        return StartupError(f"{error.filename} cannot be used: {error.strerror}.")
+    if problem := get_tls_error_message(error):
+        return StartupError(f"The database at {where} {problem}.")
+    if parameter := find_refused_parameter(error, url):
+        return StartupError(
+            f"The database at {where} refuses the parameter {parameter} in {setting}: remove or correct it."
+        )
+    # Waiting does not help against a wrong link, or a missing user, which is a `KeyError`.
+    kind = DatabaseAbsentError if isinstance(error, CONNECT_ERRORS) else StartupError
+    return kind(f"The database at {where} cannot be reached: check {setting}.")
 
 
 def find_refused_parameter(error: BaseException, url: URL) -> str | None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,4 +30,5 @@ def write_private_file(path: Path, failure: type[ShopAssistError]) -> Iterator[B
     except OSError as error:
         raise failure(f"{path} cannot be written: {error.strerror}.") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()

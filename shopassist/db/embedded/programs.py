@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from shopassist.errors import StartupError
+from shopassist.text import read_text_file
 
 CLUSTER_NAME = "postgresql"
 _SHARED_DATA = Path("/var/lib/shopassist")
@@ -325,7 +326,7 @@ def find_reused_pid(cluster: Path) -> int | None:
 
 def _read_pid_file(cluster: Path) -> list[str]:
     try:
-        text = (cluster / "postmaster.pid").read_text()
+        text = read_text_file(cluster / "postmaster.pid")
     except FileNotFoundError:
         return []
     lines = [line.strip() for line in text.splitlines()]

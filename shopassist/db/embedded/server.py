@@ -31,6 +31,7 @@ from shopassist.db.embedded.programs import (
     stop_process,
 )
 from shopassist.errors import StartupError
+from shopassist.text import read_text_file
 
 DATABASE_NAME = "shopassist"
 HOST = "127.0.0.1"
@@ -54,11 +55,11 @@ class DataFolder:
 
     def url(self, port: int) -> str:
         """Return the DSN of the server on this port, with its password."""
-        return f"postgresql://{DATABASE_NAME}:{self._password.read_text()}@{HOST}:{port}/{DATABASE_NAME}"
+        return f"postgresql://{DATABASE_NAME}:{read_text_file(self._password)}@{HOST}:{port}/{DATABASE_NAME}"
 
     def choose_port(self) -> int:
         """Return the last port if it is free, else a new one, and store it."""
-        last = self._port.read_text() if self._port.exists() else ""
+        last = read_text_file(self._port) if self._port.exists() else ""
         if last.isdigit() and _is_port_free(int(last)):
             return int(last)
         port = next(port for port in iter(lambda: secrets.choice(_PORT_RANGE), 0) if _is_port_free(port))
@@ -80,7 +81,7 @@ class DataFolder:
         """
         marker = self.cluster / "PG_VERSION"
         if marker.exists():
-            found = marker.read_text().strip()
+            found = read_text_file(marker).strip()
             if found != str(binaries.version):
                 raise StartupError(
                     f"The data in {self.cluster} is of PostgreSQL {found} and this is PostgreSQL {binaries.version}: "
