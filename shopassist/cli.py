@@ -8,15 +8,20 @@ from types import SimpleNamespace
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import SecretStr
 
 from shopassist import __version__
+from shopassist.cache import cli as cache_cli
 from shopassist.catalog import cli as catalog_cli
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.consent import cli as consent_cli
 from shopassist.credits import cli as credits_cli
+from shopassist.db.dsn import build_dsn, get_link_setting
 from shopassist.db.embedded.programs import die_with_parent
+from shopassist.db.failures import describe_database_error
+from shopassist.db.migrate import require_schema
 from shopassist.db.ports import UnitOfWork
-from shopassist.errors import ShopAssistError, StartupError
+from shopassist.errors import ShopAssistError, StartupError, StorageUnavailableError
 from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.logging import configure_logging
 from shopassist.maintenance import cli as maintenance_cli
@@ -27,7 +32,8 @@ from shopassist.ops.snapshot import cli as snapshot_cli
 from shopassist.ops.startup import prepare, running_database
 from shopassist.privacy import cli as privacy_cli
 from shopassist.rollout import cli as rollout_cli
-from shopassist.settings import Settings, Storage, read_settings
+from shopassist.settings import Settings, read_settings
+from shopassist.terminal import JsonOption
 
 Result = TypeVar("Result")
 
@@ -36,6 +42,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 app.add_typer(database_app, name="db")
 app.add_typer(credits_cli.app, name="credits")
 app.add_typer(catalog_cli.app, name="catalog")
+app.add_typer(cache_cli.app, name="cache")
 app.add_typer(backup_cli.app, name="backup")
 app.add_typer(privacy_cli.app, name="user")
 app.add_typer(rollout_cli.app, name="rollout")
@@ -72,10 +79,10 @@ def token(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: JsonOption = False) -> None:
     """Check the deployment and say what to put right; exit code 1 if there is a problem."""
     with running_database() as settings:
-        if not print_findings(asyncio.run(run_checks(settings))):
+        if not print_findings(asyncio.run(run_checks(settings)), as_json=as_json):
             raise typer.Exit(1)
 
 
@@ -91,22 +98,37 @@ async def on_database(settings: Settings, work: Callable[[Any], Awaitable[Result
 
 
 def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
-    """Start the database and run `work` with the services; return its result. Raises `StartupError`."""
+    """Start the database and run `work` with the services; return its result. Raises `StartupError`.
+
+    The database is checked first: a service would only say that it cannot be reached.
+    """
+
+    async def check_and_work(settings: Settings, link: SecretStr) -> Result:
+        await require_schema(build_dsn(settings, link), get_link_setting(settings))
+        return await on_database(settings, work)
+
     with running_database() as settings:
-        if settings.storage.storage is Storage.MEMORY:
-            raise StartupError("STORAGE=memory has no database.")
-        return asyncio.run(on_database(settings, work))
+        return asyncio.run(check_and_work(settings, require_database_url(settings)))
 
 
-def with_prepared_storage(work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
-    """Run `work` on the migrated storage of the settings, which may be memory."""
+def with_prepared_database(work: Callable[[UnitOfWork[CatalogRepositories]], Awaitable[None]]) -> None:
+    """Start and migrate the database, and run `work` on it. Raises `StartupError`."""
 
     async def prepare_and_work(container: Any) -> None:
         await prepare(container.settings(), container.unit_of_work())
         await work(container.unit_of_work())
 
     with running_database() as settings:
+        require_database_url(settings)
         asyncio.run(on_database(settings, prepare_and_work))
+
+
+def require_database_url(settings: Settings) -> SecretStr:
+    """Return the link to the database. Raises `StartupError` if everything is in memory."""
+    link = settings.database.database_url
+    if link is None or not settings.storage.has_database:
+        raise StartupError("STORAGE=memory has no database: what a command stored in memory would be lost at its end.")
+    return link
 
 
 def print_version(requested: bool) -> None:
@@ -125,8 +147,22 @@ def provide_services(
 ) -> None:
     """Give the commands of other modules the services."""
     context.obj = SimpleNamespace(
-        with_services=with_services, on_database=on_database, with_prepared_storage=with_prepared_storage
+        with_services=with_services, on_database=on_database, with_prepared_database=with_prepared_database
     )
+
+
+def describe_error(error: Exception) -> str | None:
+    """Return a sentence for the operator about an error that is no defect of the program, or None."""
+    if isinstance(error, ShopAssistError) and not isinstance(error, StorageUnavailableError):
+        return error.detail
+    if sentence := describe_database_error(error):
+        return sentence
+    if isinstance(error, OSError):
+        what = f"{error.filename} cannot be used" if error.filename else "Input or output failed"
+        return f"{what}: {error.strerror or error}."
+    if isinstance(error, UnicodeError):
+        return f"A text is not UTF-8: {error}."
+    return None
 
 
 def run() -> None:
@@ -134,6 +170,9 @@ def run() -> None:
     configure_logging("warning")  # to standard error: programs may read the output
     try:
         app()
-    except ShopAssistError as error:
-        typer.echo(f"shopassist: {error.detail}", err=True)
+    except Exception as error:
+        sentence = describe_error(error)
+        if sentence is None:
+            raise
+        typer.echo(f"shopassist: {' '.join(sentence.split())}", err=True)
         sys.exit(1)

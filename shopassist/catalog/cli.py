@@ -1,10 +1,10 @@
 """`shopassist catalog import`: shows how a file will be read, the progress and the result."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -12,13 +12,13 @@ from shopassist.catalog.importer.importer import ImportOptions, ImportPlan, impo
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.ports import UnitOfWork
 from shopassist.errors import InvalidInputError
+from shopassist.terminal import JsonOption, create_console, print_json
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue of products.")
-console = Console(stderr=True)
 
 
 @app.command("import")
-def import_(
+def import_(  # noqa: PLR0913, PLR0917 - the options of the command
     context: typer.Context,
     file: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, help="CSV, JSON or JSONL, also compressed with gzip.")
@@ -35,6 +35,7 @@ def import_(
     rejects: Annotated[
         Path | None, typer.Option(help="Where refused rows go; FILE.rejects.jsonl unless given.")
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add the products of FILE, or bring them up to date by their source and id."""
     pairs = [entry.partition("=") for entry in columns or []]
@@ -42,14 +43,15 @@ def import_(
         raise InvalidInputError("--map takes FIELD=COLUMN.")
     mapping = {name: column for name, _, column in pairs}
     plan = plan_import(file, ImportOptions(source, mapping, currency, minor_units, link_template, rejects))
-    table = Table("field", "column", "", title=f"{file.name} as {plan.builder.source!r}")
+    context.obj.with_prepared_database(lambda unit_of_work: _import_with_progress(plan, unit_of_work, as_json))
+
+
+async def _import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories], as_json: bool) -> None:
+    console = create_console(stderr=True)
+    table = Table("field", "column", "", title=f"{plan.file.path.name} as {plan.builder.source!r}")
     for line in plan.description:
         table.add_row(*line)
-    console.print(table)
-    context.obj.with_prepared_storage(lambda unit_of_work: _import_with_progress(plan, unit_of_work))
-
-
-async def _import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[CatalogRepositories]) -> None:
+    console.print(table, soft_wrap=False)
     bar = Progress(
         TextColumn("{task.fields[rows]:,} rows"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
     )
@@ -57,6 +59,10 @@ async def _import_with_progress(plan: ImportPlan, unit_of_work: UnitOfWork[Catal
         task = bar.add_task("import", total=plan.file.path.stat().st_size, rows=0)
         report = await import_catalog(
             plan, unit_of_work, lambda now: bar.update(task, completed=now.bytes_read, rows=now.read)
+        )
+    if as_json:
+        print_json(
+            {"source": plan.builder.source, "rejects": str(plan.rejects) if report.rejected else None, **asdict(report)}
         )
     console.print(
         f"{report.read:,} rows: {report.inserted:,} inserted, {report.updated:,} updated, "

@@ -1,22 +1,31 @@
 """Commands `shopassist consent …`: publish a notice, and list the published ones."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Column
 
 from shopassist.audit.models import REASON_LENGTH
 from shopassist.audit.storages import get_operator_name
 from shopassist.consent.models import ConsentNotice, NoticePublication
 from shopassist.errors import InvalidInputError
+from shopassist.terminal import Columns, JsonOption, format_instant, print_rows
 
 app = typer.Typer(no_args_is_help=True, help="What people are asked to agree to.")
 
 output = Console(soft_wrap=True, highlight=False, markup=False)
-NOTICE_LINE_FORMAT = "{:>6}  {:<16} {:>7}  {:<10} {:<23}  {:<23}  {}"
+NOTICE_COLUMNS: Columns = (
+    (Column("id", justify="right"), lambda notice: str(notice.id)),
+    ("purpose", lambda notice: notice.purpose),
+    (Column("version", justify="right"), lambda notice: str(notice.version)),
+    ("locale", lambda notice: notice.locale),
+    ("published", lambda notice: format_instant(notice.published_at)),
+    ("binding from", lambda notice: format_instant(notice.binding_from)),
+    ("sha256", lambda notice: notice.sha256),
+)
 
 PurposeArgument = Annotated[str, typer.Argument(help="What the data is used for: terms, marketing, or your own.")]
 FileArgument = Annotated[
@@ -45,11 +54,6 @@ def build_publication(
         raise InvalidInputError(f"{problem['loc'][0]}: {problem['msg']}.") from None
 
 
-def format_instant(instant: datetime) -> str:
-    """Format an instant in UTC."""
-    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
 @app.command()
 def publish(
     context: typer.Context,
@@ -73,11 +77,7 @@ def publish(
 
 
 @app.command()
-def notices(context: typer.Context) -> None:
+def notices(context: typer.Context, as_json: JsonOption = False) -> None:
     """List what is published."""
-    output.print(NOTICE_LINE_FORMAT.format("id", "purpose", "version", "locale", "published", "binding from", "sha256"))
-    for notice in context.obj.with_services(lambda services: services.notice_service().list_notices()):
-        times = format_instant(notice.published_at), format_instant(notice.binding_from)
-        output.print(
-            NOTICE_LINE_FORMAT.format(notice.id, notice.purpose, notice.version, notice.locale, *times, notice.sha256)
-        )
+    published = context.obj.with_services(lambda services: services.notice_service().list_notices())
+    print_rows(published, NOTICE_COLUMNS, as_json=as_json)

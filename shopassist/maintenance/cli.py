@@ -1,8 +1,7 @@
 """`shopassist maintenance …`: shows scheduled jobs and runs them by hand."""
 
-import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from shopassist.errors import StartupError
 from shopassist.maintenance.models import DONE, MaintenanceOverview, MaintenanceRun, StartedBy
 from shopassist.maintenance.scheduler import LEASE_NAME, RETRY_SECONDS, Job, JobScheduler
 from shopassist.settings import Storage, read_settings
+from shopassist.terminal import JsonOption, create_console, format_instant, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Scheduled work: what the servers clean, verify and vacuum by themselves.")
 console = Console(stderr=True)
@@ -20,9 +20,6 @@ console = Console(stderr=True)
 MAX_MISSED_RUNS = 2
 OVERDUE_GRACE = timedelta(minutes=1)
 """A job is overdue when it missed `MAX_MISSED_RUNS` runs and this grace has passed too."""
-
-PIPE_WIDTH = 200
-"""Width of the output in a pipe, so that lines are not wrapped."""
 
 
 @app.callback()
@@ -33,7 +30,7 @@ def refuse_memory_storage() -> None:
 
 
 @app.command()
-def status(context: typer.Context) -> None:
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show when each job last ran, what came of it, and who leads; exit code 1 when one is overdue or failing."""
 
     async def read(services: Any) -> tuple[Sequence[Job], MaintenanceOverview, str | None]:
@@ -43,7 +40,7 @@ def status(context: typer.Context) -> None:
     jobs, overview, leader = context.obj.with_services(read)
     if read_settings().storage.storage is Storage.ROLLOUT:
         leader = "the server of the rollout"
-    if not print_overview(jobs, overview, leader):
+    if not print_overview(jobs, overview, leader, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -68,11 +65,6 @@ def run(
         raise typer.Exit(1)
 
 
-def create_output_console() -> Console:
-    """Return the console for results."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=True, highlight=False, markup=False)
-
-
 def select_jobs(jobs: Sequence[Job], names: Sequence[str]) -> list[Job]:
     """Return the jobs with these names, or all jobs if there are no names. Raises `StartupError` for an unknown one."""
     by_name = {job.name: job for job in jobs}
@@ -90,12 +82,23 @@ async def run_to_end(scheduler: JobScheduler, job: Job) -> bool:
             rows, seconds, has_more = rows + report.result.rows, seconds + report.seconds, report.result.has_more
             progress.update(f"{job.name}: {rows:,}")
     note = f"  ({report.result.note})" if report.result.note else ""
-    create_output_console().print(f"{job.name}: {report.outcome}, {rows:,} in {seconds:.2f} s{note}")
+    create_console().print(f"{job.name}: {report.outcome}, {rows:,} in {seconds:.2f} s{note}")
     return report.outcome == DONE
 
 
-def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None) -> bool:
-    """Print a table of all jobs. Return whether none of them is overdue or failing."""
+def print_overview(
+    jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None, *, as_json: bool = False
+) -> bool:
+    """Print all jobs. Return whether none of them is overdue or failing."""
+    if as_json:
+        runs = {job.name: overview.jobs[job.name].last_run if job.name in overview.jobs else None for job in jobs}
+        found = {job.name: find_problem(job, runs[job.name], overview.now) for job in jobs}
+        rows = [
+            {"job": job.name, "every_seconds": job.every, "problem": found[job.name], "last_run": runs[job.name]}
+            for job in jobs
+        ]
+        print_json({"leader": leader, "jobs": rows})
+        return not any(found.values())
     numbers = Column("rows", justify="right"), Column("seconds", justify="right")
     columns = "", Column("job", no_wrap=True), "last run", "result", *numbers, "every", "next in", "note"
     table = Table(*columns, box=None, pad_edge=False)
@@ -112,11 +115,11 @@ def print_overview(jobs: Sequence[Job], overview: MaintenanceOverview, leader: s
         result = run.outcome if run.repeats == 1 else f"{run.outcome}, {run.repeats:,} times"
         wait = job.every if run.outcome == DONE else min(job.every, timedelta(seconds=RETRY_SECONDS))
         next_in = max(timedelta(0), run.finished_at + wait - overview.now)
-        last_run = f"{run.finished_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC{by}"
+        last_run = f"{format_instant(run.finished_at)}{by}"
         figures = f"{run.did:,}", f"{run.seconds:.2f}", format_duration(job.every), format_duration(next_in)
         table.add_row(mark, job.name, last_run, problem or result, *figures, run.note)
-    output = create_output_console()
-    output.print(table, soft_wrap=False)
+    print_table(table)
+    output = create_console()
     output.print(f"leader: {leader or 'none; a server that runs would lead'}")
     verdict = f"{problems} to look at" if problems else "all well"
     output.print(f"{len(jobs)} jobs, {verdict}")

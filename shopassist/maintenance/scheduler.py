@@ -17,6 +17,7 @@ import structlog
 from shopassist.cache.service import QueryCacheService
 from shopassist.credits.ports import CreditLedger, IdempotencyStore
 from shopassist.credits.service import LedgerCompaction, LedgerReconciliationService
+from shopassist.db.failures import describe_database_error
 from shopassist.db.ports import JOB_TIME_LIMIT_SECONDS, JobResult, run_in_batches
 from shopassist.errors import ShopAssistError
 from shopassist.maintenance.models import DONE, Leases, MaintenanceRuns, RunReport, StartedBy
@@ -199,6 +200,6 @@ async def run_job(job: Job, started_by: StartedBy) -> RunReport:
         logger.warning("job_failed", job=job.name, error_type=error.code)
     except Exception as error:  # noqa: BLE001 - a failed job is tried again
         outcome = "failed"
-        result = JobResult(note=type(error).__name__)
+        result = JobResult(note=describe_database_error(error) or type(error).__name__)
         logger.error("job_failed", job=job.name, error=type(error).__name__)
     return RunReport(job.name, outcome, result, time.monotonic() - began, started_by)

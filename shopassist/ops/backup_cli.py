@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Column
 from sqlalchemy import URL
 
 from shopassist.audit.storages import insert_operator_entry
@@ -25,6 +25,7 @@ from shopassist.privacy.models import ErasureListEntry
 from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
+from shopassist.terminal import Columns, JsonOption, YesOption, confirm_loss, format_instant, print_rows
 
 RunOnDatabase = Callable[..., Awaitable[Any]]
 """Runs work with the services on the database of the settings."""
@@ -32,6 +33,16 @@ RunOnDatabase = Callable[..., Awaitable[Any]]
 app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
 console = Console(stderr=True)
+
+MANIFEST_COLUMNS: Columns = (
+    (Column("name", no_wrap=True), lambda found: found.name),
+    ("made", lambda found: format_instant(found.created_at)),
+    ("revision", lambda found: found.contents.revision),
+    ("rows", lambda found: f"{sum(found.contents.rows.values()):,}"),
+    ("ledger", lambda found: f"{found.contents.ledger_sum:,}"),
+    ("bytes", lambda found: f"{found.size:,}"),
+    ("encrypted", lambda found: "yes" if found.encrypted else "no"),
+)
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
 
@@ -53,16 +64,11 @@ def create() -> None:
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: JsonOption = False) -> None:
     """Show the backups, oldest first."""
     folder = backups.get_backup_folder(read_settings())
-    table = Table(Column("name", no_wrap=True), "made", "revision", "rows", "ledger", "bytes", "encrypted")
-    for name in backups.list_backups(folder):
-        found = backups.read_manifest(folder, name)
-        rows, ledger = sum(found.contents.rows.values()), found.contents.ledger_sum
-        made, secret = f"{found.created_at:%Y-%m-%d %H:%M:%S} UTC", "yes" if found.encrypted else "no"
-        table.add_row(name, made, found.contents.revision, f"{rows:,}", f"{ledger:,}", f"{found.size:,}", secret)
-    Console().print(table)
+    manifests = [backups.read_manifest(folder, name) for name in backups.list_backups(folder)]
+    print_rows(manifests, MANIFEST_COLUMNS, as_json=as_json)
 
 
 @app.command()
@@ -82,17 +88,14 @@ def verify(name: NameArgument = "newest") -> None:
 def restore(
     context: typer.Context,
     name: NameArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Replace the database with NAME and keep the old one under another name. Erased users stay erased."""
     with running_database() as settings:
         folder = backups.get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
         url = get_administrator_dsn(settings)
-        if not yes:
-            typer.confirm(
-                f"Everything since {chosen} will be gone from the database {url.database}. Go on?", abort=True
-            )
+        confirm_loss(f"Everything since {chosen} will be gone from the database {url.database}.", yes=yes)
         with console.status("restoring"):
             erase_again = partial(replay_erasures, url, settings, context.obj.on_database)
             finish = partial(finish_restore, name=chosen, erase_again=erase_again)

@@ -13,13 +13,20 @@ from sqlalchemy import URL
 
 from shopassist.db import migrate
 from shopassist.db.database import get_role_settings
-from shopassist.db.dsn import apply_tls_settings, get_session_setting, normalise_dsn, require_session_dsn
+from shopassist.db.dsn import (
+    apply_tls_settings,
+    format_hosts_and_database,
+    get_session_setting,
+    normalise_dsn,
+    require_session_dsn,
+)
 from shopassist.db.migrate import connect
 from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
 from shopassist.errors import StartupError
 from shopassist.ops.startup import running_database
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
+from shopassist.terminal import JsonOption, YesOption, confirm_loss, print_json
 
 database_app = typer.Typer(no_args_is_help=True, help="The schema of the database.")
 
@@ -39,10 +46,15 @@ def upgrade(revision: Annotated[str, typer.Argument()] = "head") -> None:
         typer.echo(asyncio.run(migrate.get_current_revision(url, setting)))
 
 
-@database_app.command()
-def downgrade(revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')]) -> None:
-    """Downgrade the schema to REVISION."""
+@database_app.command(context_settings={"ignore_unknown_options": True})  # for "-1"
+def downgrade(
+    revision: Annotated[str, typer.Argument(help='"-1" for one step, "base" for all.')], yes: YesOption = False
+) -> None:
+    """Downgrade the schema to REVISION; the tables and columns of the later revisions are lost with their content."""
     with running_session_dsn() as (url, setting):
+        if undone := asyncio.run(migrate.list_undone(url, revision, setting)):
+            where = format_hosts_and_database(url)
+            confirm_loss(f"All that is stored in {where} by these revisions will be lost: {' '.join(undone)}", yes=yes)
         asyncio.run(migrate.downgrade(url, revision, setting))
         typer.echo(asyncio.run(migrate.get_current_revision(url, setting)) or "base")
 
@@ -55,9 +67,13 @@ def current() -> None:
 
 
 @database_app.command()
-def history() -> None:
+def history(as_json: JsonOption = False) -> None:
     """Show every revision, oldest first."""
-    for revision, title in migrate.list_revisions():
+    revisions = migrate.list_revisions()
+    if as_json:
+        print_json([{"revision": revision, "title": title} for revision, title in revisions])
+        return
+    for revision, title in revisions:
         typer.echo(f"{revision}  {title}")
 
 
@@ -76,7 +92,7 @@ async def provision_roles(settings: ProvisioningSettings, config: DatabaseConfig
         raise StartupError("DATABASE_ADMIN_URL is not set: the link of an administrator to the product's database.")
     url = normalise_dsn(settings.admin_url.get_secret_value(), "DATABASE_ADMIN_URL")
     url = apply_tls_settings(url, config, "DATABASE_ADMIN_URL")
-    async with connect(url) as connection:
+    async with connect(url, "DATABASE_ADMIN_URL") as connection:
         requested = {
             "DATABASE_MIGRATION_URL": (settings.owner_role, settings.owner_password),
             "DATABASE_URL": (settings.app_role, settings.app_password),

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import asyncpg
-from rich.console import Console
-from rich.table import Table
 from sqlalchemy import URL
 
 from shopassist.cache.redis import RedisClient
 from shopassist.credits.models import UserCredits
 from shopassist.db.connections import DIRECT_CONNECTIONS
-from shopassist.db.dsn import apply_tls_settings, is_local_dsn, normalise_dsn
+from shopassist.db.dsn import apply_tls_settings, get_link_setting, is_local_dsn, normalise_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
 from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, find_missing_privileges, is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
 from shopassist.ops.backups import get_backup_folder, get_dump_file, list_backups, read_manifest
 from shopassist.settings import Settings
+from shopassist.terminal import Columns, create_console, print_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,20 +313,25 @@ async def run_checks(settings: Settings) -> list[Finding]:
     if settings.database.database_url is None:
         raise StartupError("STORAGE=memory has no database.")
     url = apply_tls_settings(normalise_dsn(settings.database.database_url.get_secret_value()), settings.database)
-    async with connect(url) as connection:
+    async with connect(url, get_link_setting(settings)) as connection:
         deployment = Deployment(settings, url, connection)
         checks = CHECKS + (CONTENT_CHECKS if await fetch_revision(connection) == list_known_revisions()[-1] else ())
         return [await check(deployment) for check in checks]
 
 
-def print_findings(findings: list[Finding]) -> bool:
+FINDING_COLUMNS: Columns = (
+    ("", lambda finding: "ok" if finding.is_healthy else "!!"),
+    ("check", lambda finding: finding.check),
+    ("seen", lambda finding: finding.observation),
+    ("to do", lambda finding: finding.fix or ""),
+)
+
+
+def print_findings(findings: list[Finding], *, as_json: bool = False) -> bool:
     """Print the findings; return whether all are healthy."""
-    table = Table("", "check", "seen", "to do", box=None, pad_edge=False)
-    for finding in findings:
-        table.add_row("ok" if finding.is_healthy else "!!", finding.check, finding.observation, finding.fix or "")
-    console = Console(highlight=False, markup=False)
-    console.print(table)
+    print_rows(findings, FINDING_COLUMNS, as_json=as_json)
     problems = sum(not finding.is_healthy for finding in findings)
-    verdict = f"{problems} to put right" if problems else "all well"
-    console.print(f"{len(findings)} checks, {verdict}")
+    if not as_json:
+        verdict = f"{problems} to put right" if problems else "all well"
+        create_console().print(f"{len(findings)} checks, {verdict}")
     return not problems

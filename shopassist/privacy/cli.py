@@ -20,6 +20,8 @@ from shopassist.identity.key_derivation import UserHasher
 from shopassist.privacy.models import AskedBy, ErasureListEntry, ErasureReceipt
 from shopassist.privacy.service import ErasureService, ExportService
 from shopassist.settings import Storage, read_settings
+from shopassist.terminal import YesOption, confirm_loss
+from shopassist.text import validate_user_id
 
 OTHER_KEY_MESSAGE = (
     "{} was written under another SECRET_KEY, so that no user on it can be recognised. Set the SECRET_KEY that the "
@@ -115,8 +117,10 @@ def export(context: typer.Context, user: UserArgument, to: FileOption = None) ->
 
 
 @app.command()
-def erase(context: typer.Context, user: UserArgument) -> None:
-    """Erase USER and show the receipt; may be done again."""
+def erase(context: typer.Context, user: UserArgument, yes: YesOption = False) -> None:
+    """Erase USER for good and show the receipt; may be done again."""
+    loss = f"The credits, consents and stored answers of {validate_user_id(user)!r} will be lost for good."
+    confirm_loss(loss, yes=yes)
 
     async def erase_user(services: PrivacyServices) -> ErasureReceipt:
         receipt = await services.erasure_service().erase(user, None, AskedBy.OPERATOR, float("inf"))

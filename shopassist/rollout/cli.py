@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import httpx
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from shopassist.audit.storages import get_operator_name
@@ -15,6 +14,7 @@ from shopassist.identity.tokens import DevelopmentIssuer
 from shopassist.rollout.models import RolloutStatus
 from shopassist.settings import AdministrationSettings, Settings, http_address, read_settings
 from shopassist.settings.group import load_settings
+from shopassist.terminal import JsonOption, create_console, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="Moving users between memory and PostgreSQL, on the server that runs.")
 
@@ -24,24 +24,25 @@ ReasonOption = Annotated[str | None, typer.Option(help="Kept in the audit of adm
 
 
 @app.command()
-def status() -> None:
+def status(as_json: JsonOption = False) -> None:
     """Show where users are, differences and errors; exit code 1 when something needs looking at."""
-    _print_and_check(_call_server("GET", ""))
+    _print_and_check(_call_server("GET", ""), as_json)
 
 
 @app.command("set")
 def set_(
     percent: Annotated[float, typer.Argument(min=0, max=100, help="Share of users, in PostgreSQL.")],
     reason: ReasonOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Send PERCENT of users to PostgreSQL, with their state, and all others to memory."""
-    _print_status(_call_server("PUT", "", reason, {"percent": percent}))
+    _print_status(_call_server("PUT", "", reason, {"percent": percent}), as_json)
 
 
 @app.command()
-def back(reason: ReasonOption = None) -> None:
+def back(reason: ReasonOption = None, as_json: JsonOption = False) -> None:
     """Send everybody back to memory at once, even with PostgreSQL down; exit code 1 when a change may be missing."""
-    _print_and_check(_call_server("POST", "/back", reason))
+    _print_and_check(_call_server("POST", "/back", reason), as_json)
 
 
 def _call_server(
@@ -82,15 +83,18 @@ def _mint_token(settings: Settings) -> str:
     return issuer.mint(get_operator_name(), [settings.identity.admin_scope], timedelta(minutes=1))
 
 
-def _print_and_check(status: RolloutStatus) -> None:
+def _print_and_check(status: RolloutStatus, as_json: bool) -> None:
     """Print a status. Raises `Exit` when something needs attention."""
-    _print_status(status)
+    _print_status(status, as_json)
     if status.unmirrored or status.differences or status.is_overtaken:
         raise typer.Exit(1)
 
 
-def _print_status(status: RolloutStatus) -> None:
-    console = Console(highlight=False, markup=False)
+def _print_status(status: RolloutStatus, as_json: bool) -> None:
+    if as_json:
+        print_json(status)
+        return
+    console = create_console()
     state = "everybody was sent back" if status.is_back else f"{status.percent:g} % of users in PostgreSQL"
     shadow = ", both sides compared" if status.is_shadowing else ""
     console.print(f"{state}{shadow}; {status.to_move} still to move")
@@ -99,7 +103,7 @@ def _print_status(status: RolloutStatus) -> None:
     for name, side in (("memory", status.memory), ("postgres", status.postgres)):
         users, *figures = map(str, side.model_dump().values())
         sides.add_row(name, users, f"{100 * side.users / everybody:.1f} %", *figures)
-    console.print(sides)
+    print_table(sides)
     differences = ", ".join(f"{name} {count}" for name, count in sorted(status.differences.items())) or "none"
     console.print(f"differences: {differences} (of {status.compared} compared; {status.shadow_failures} not answered)")
     if status.is_overtaken:

@@ -81,7 +81,7 @@ async def test_a_newer_version_is_taken_back(folder: Path, next_version: Path, d
     assert too_old.process.wait(60) == 1
     assert "9000, which this version does not know" in too_old.log.read_text()
 
-    command = [sys.executable, "-m", "shopassist", "db", "downgrade", list_known_revisions()[-1]]
+    command = [sys.executable, "-m", "shopassist", "db", "downgrade", list_known_revisions()[-1], "--yes"]
     variables = {"PYTHONPATH": path, "DATABASE_URL": database_url, "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     taken_back = subprocess.run(  # noqa: ASYNC221 - nothing else is to happen meanwhile
         command, env=variables, cwd=folder, capture_output=True, text=True, check=False

@@ -214,7 +214,7 @@ async def test_the_operators_commands(
     assert len(export.held["transactions"]) == 10
     looked = "SELECT target FROM admin_audit WHERE act = 'export_user' AND actor LIKE 'operator:%'"
     assert await text_of(database_url, looked) == GUEST
-    _, shown = await asyncio.to_thread(run, "user", "erase", GUEST)
+    _, shown = await asyncio.to_thread(run, "user", "erase", GUEST, "--yes")
     assert (await text_of(database_url, looked)).startswith("erased")
     erased = "SELECT target FROM admin_audit WHERE act = 'erase_user' AND actor LIKE 'operator:%'"
     assert await text_of(database_url, erased) == json.loads(shown)["receipt_id"]
@@ -227,7 +227,7 @@ async def test_the_operators_commands(
     assert len(listed.read_text().splitlines()) == 1
     assert GUEST not in listed.read_text()
     with pytest.raises(NotFoundError):
-        await asyncio.to_thread(run, "user", "erase", "unknown")
+        await asyncio.to_thread(run, "user", "erase", "unknown", "--yes")
     # An older backup knows of the guest and of no erasure.
     await execute(database_url, "DELETE FROM erasures; DELETE FROM erased_balances;")
     await execute(database_url, FILL.format(rows=10))

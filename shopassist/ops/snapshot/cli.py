@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,15 +14,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Column, Table
 from sqlalchemy import URL
 
-from shopassist.db.dsn import require_session_dsn
+from shopassist.db.dsn import get_session_setting, require_session_dsn
+from shopassist.db.migrate import require_current
 from shopassist.errors import StartupError
 from shopassist.identity.key_derivation import UserHasher
-from shopassist.ops.snapshot.compare import compare_snapshot
+from shopassist.ops.snapshot.compare import SnapshotComparison, compare_snapshot
 from shopassist.ops.snapshot.file import ReportProgress, export_snapshot, scan_file
 from shopassist.ops.snapshot.importing import import_snapshot
 from shopassist.ops.snapshot.tables import TABLE_SPECS
 from shopassist.ops.startup import running_database
 from shopassist.settings import Storage, read_settings
+from shopassist.terminal import JsonOption, print_json, print_table
 
 app = typer.Typer(no_args_is_help=True, help="The whole state as a file (docs/state.md).")
 TOTALS_HEADINGS = ("file: rows", "credits", "database: rows", "credits")
@@ -43,21 +46,29 @@ def refuse_rollout_storage() -> None:
 
 
 @app.command("export")
-def export_(file: ToArgument) -> None:
+def export_(file: ToArgument, as_json: JsonOption = False) -> None:
     """Write all rows to FILE as of one instant. It holds personal data: protect it like a backup."""
     with _open_database() as (dsn, user_hasher), _show_progress() as report:
         rows = asyncio.run(export_snapshot(dsn, file, user_hasher.fingerprint, report))
+    if as_json:
+        print_json(rows)
+        return
     for kind, count in rows.items():
         output.print(f"{kind}: {count:,}")
 
 
 @app.command("import")
-def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardOption = False) -> None:
+def import_(
+    file: FileArgument, rejects: RejectsOption = None, discard: DiscardOption = False, as_json: JsonOption = False
+) -> None:
     """Add the rows of FILE that are not there yet. If it is interrupted, give the same command again."""
     path = rejects or file.with_name(f"{file.name}.rejects.jsonl")
     with _open_database() as (dsn, user_hasher), _show_progress() as report:
         snapshot = scan_file(file, report)
         result = asyncio.run(import_snapshot(dsn, snapshot, user_hasher, path, report, discard=discard))
+    if as_json:
+        print_json(result)
+        return
     if result.is_resumed:
         output.print("an import of this file that had not ended was gone on with")
     for spec in TABLE_SPECS:
@@ -71,17 +82,24 @@ def import_(file: FileArgument, rejects: RejectsOption = None, discard: DiscardO
 
 
 @app.command()
-def verify(file: FileArgument) -> None:
+def verify(file: FileArgument, as_json: JsonOption = False) -> None:
     """Compare FILE with the database: counts, sums, checksums; exit code 1 when anything differs."""
     with _open_database() as (dsn, user_hasher), _show_progress() as report:
         comparison = asyncio.run(compare_snapshot(dsn, scan_file(file, report), user_hasher, report))
+    print_json({"is_equal": comparison.is_equal, **asdict(comparison)}) if as_json else print_comparison(comparison)
+    if not comparison.is_equal:
+        raise typer.Exit(1)
+
+
+def print_comparison(comparison: SnapshotComparison) -> None:
+    """Print the tables that have rows, and what differs."""
     table = Table(Column("kind", no_wrap=True), *TOTALS_HEADINGS, "checksums", box=None)
     for compared in comparison.tables:
         if compared.file_rows or compared.database_rows:
             numbers = compared.file_rows, compared.file_credits, compared.database_rows, compared.database_credits
             cells = ["" if number is None else f"{number:,}" for number in numbers]
             table.add_row(compared.kind, *cells, "differ" if compared.differing else "equal")
-    Console().print(table)
+    print_table(table)
     for compared in comparison.tables:
         if compared.differing:
             output.print(f"{compared.kind} differs: {', '.join(compared.differing)}")
@@ -90,15 +108,15 @@ def verify(file: FileArgument) -> None:
     if comparison.refused:
         output.print(f"{comparison.refused:,} rows of the file are refused by an import: they are not in the database")
     output.print("no difference" if comparison.is_equal else "not the same")
-    if not comparison.is_equal:
-        raise typer.Exit(1)
 
 
 @contextmanager
 def _open_database() -> Iterator[tuple[URL, UserHasher]]:
     """Start the database; give its DSN and the hasher of user ids."""
     with running_database() as settings:
-        yield require_session_dsn(settings), UserHasher(settings)
+        dsn = require_session_dsn(settings)
+        asyncio.run(require_current(dsn, get_session_setting(settings)))  # before the file is read, which may be long
+        yield dsn, UserHasher(settings)
 
 
 @contextmanager
