@@ -6,11 +6,14 @@ Worker processes use the ASGI factory: `uvicorn --factory shopassist.asgi:create
 import asyncio
 import gc
 import os
+import shlex
+import shutil
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -31,8 +34,9 @@ from shopassist.app import create_app, do_nothing
 from shopassist.db.embedded.programs import die_with_parent
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.errors import DatabaseAbsentError, DatabaseLostError, StartupError, StorageUnavailableError
-from shopassist.identity.key_derivation import require_secret
-from shopassist.logging import configure_logging
+from shopassist.identity.key_derivation import read_secret, require_secret
+from shopassist.identity.tokens import DevelopmentIssuer, trusts_development_tokens
+from shopassist.logging import configure_logging, discard_unwritable_output
 from shopassist.ops.startup import prepare_to_serve, start_database
 from shopassist.settings import WORKER, ServerSettings, Settings, http_address, read_settings
 from shopassist.tracing import start_tracing
@@ -49,12 +53,13 @@ WORKER_TIMEOUT_SECONDS = 30
 LOST_FILE_NAME = "lost"
 """File in the workers' shared folder with the reason why all of them must end."""
 
+LISTEN_BACKLOG = 2048
 APP = "shopassist.asgi:create"
 EXAMPLE_QUESTION = "best 5G phone under ₹12,000 with 8GB RAM"
 
 
 def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None:
-    """Print the server's address and commands to try."""
+    """Print the server's address and commands to try, as far as the output can take them."""
     address = http_address(settings.server.host, settings.server.port)
     lines = [f"shopassist {__version__} serves on {address}  (page: {address}/  API: {address}/docs)"]
     if embedded:
@@ -64,9 +69,20 @@ def print_address(settings: Settings, embedded: EmbeddedPostgres | None) -> None
         f"  curl {address}/api/query -H 'X-Session-ID: me' -H 'Content-Type: application/json' \\",
         f'    -d \'{{"query": "{EXAMPLE_QUESTION}"}}\'',
     ]
-    if settings.embedded_database:
-        lines.append("a token for a registered user: .venv/bin/shopassist token --sub 'auth0|me'")
-    typer.echo("\n".join(lines))
+    if trusts_development_tokens(settings):
+        lines.append(f"a token for a registered user: {find_command()} token --sub 'auth0|me'")
+    with suppress(OSError, ValueError):
+        typer.echo("\n".join(lines))
+
+
+def find_command() -> str:
+    """Return what to type to run this installation's command line."""
+    script = Path(sys.executable).with_name("shopassist")
+    if shutil.which(script.name) == str(script):
+        return script.name
+    if not script.exists():
+        return f"{shlex.quote(sys.executable)} -m shopassist"
+    return shlex.quote(str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script))
 
 
 class Server(uvicorn.Server):
@@ -107,8 +123,10 @@ def run_server(settings: Settings, container_of: Callable[..., Any] = Container)
     if settings.server.workers == 1:
         start_tracing(settings.telemetry, __version__)
     listener = bind_socket(settings.server)
+    settings = settings.with_port(listener.getsockname()[1])
     settings, embedded = start_database(settings)
     try:
+        check_keys(settings)
         with asyncio.Runner(loop_factory=build_uvicorn_config(APP, settings.server).get_loop_factory()) as runner:
             runner.run(_serve_process(settings, container_of(settings=settings), listener, embedded))
         if settings.server.workers > 1:
@@ -116,6 +134,14 @@ def run_server(settings: Settings, container_of: Callable[..., Any] = Container)
     finally:
         if embedded:
             embedded.stop()
+        discard_unwritable_output()
+
+
+def check_keys(settings: Settings) -> None:
+    """Raise `StartupError` when a key in the data folder cannot be used."""
+    read_secret(settings)
+    if trusts_development_tokens(settings):
+        DevelopmentIssuer(settings).check_key()
 
 
 async def _serve_process(
@@ -211,11 +237,15 @@ def handle_stop_signals(container: Any) -> None:
 
 
 def bind_socket(settings: ServerSettings) -> socket.socket:
-    """Return the listening socket. Raises `StartupError` when the port is taken or not permitted."""
+    """Return the listening socket. Raises `StartupError` when the port is taken or not permitted.
+
+    It listens at once, because until then another server could bind the same port.
+    """
     listener = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
         raise StartupError(

@@ -1,6 +1,7 @@
 """The command line `shopassist …`: joins the commands of all folders and gives them services."""
 
 import asyncio
+import io
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -167,6 +168,8 @@ def describe_error(error: Exception) -> str | None:
 
 def run() -> None:
     """Run the command; print known errors as one sentence."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # it may not be able to print ₹
     configure_logging("warning")  # to standard error: programs may read the output
     try:
         app()

@@ -1,9 +1,12 @@
 """Configure structlog and library logging; only fields on the allow-list are logged."""
 
 import logging
+import os
 import sys
 import traceback
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict
@@ -39,8 +42,36 @@ class TracebackOnlyFormatter(logging.Formatter):
         return "".join([*traceback.format_tb(trace), kind.__name__ if kind else ""])
 
 
+class LogOutput:
+    """Standard error. What cannot be written is dropped: a full disk or a closed pipe must not fail a request."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a text if possible."""
+        with suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush if possible."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
+def discard_unwritable_output() -> None:
+    """Discard what standard output and error cannot take, so that the end of the process does not fail on it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
 def configure_logging(level: str = "info") -> None:
     """Send structlog's events, and the warnings of libraries, to standard error."""
+    output: Any = LogOutput(sys.stderr)
     number = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
@@ -52,9 +83,9 @@ def configure_logging(level: str = "info") -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(TracebackOnlyFormatter("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler])
