@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +15,12 @@ from sqlalchemy import URL
 
 from shopassist.audit.storages import insert_operator_entry
 from shopassist.db.database import get_role_settings
-from shopassist.db.dsn import build_dsn, require_session_dsn
 from shopassist.db.migrate import connect, ensure_current
-from shopassist.db.roles import ROLE_EXISTS, Role, Roles, provision
-from shopassist.errors import StartupError
+from shopassist.db.roles import Role, Roles, provision
+from shopassist.errors import BackupError, StartupError
 from shopassist.ops import backups
 from shopassist.ops.startup import running_database
+from shopassist.ops.targets import find_target
 from shopassist.privacy.cli import PrivacyServices
 from shopassist.privacy.models import ErasureListEntry
 from shopassist.settings import Settings, read_settings
@@ -45,12 +46,13 @@ MANIFEST_COLUMNS: Columns = (
 )
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
-
-
-def get_administrator_dsn(settings: Settings) -> URL:
-    """Return the administrator's DSN, which may create databases, or else the one for backups."""
-    link = load_settings(ProvisioningSettings).admin_url
-    return require_session_dsn(settings) if link is None else build_dsn(settings, link, "DATABASE_ADMIN_URL")
+NEEDS_PROVISION_QUERY = """
+SELECT to_regclass('public.alembic_version') IS NULL AND EXISTS (
+    SELECT FROM pg_database CROSS JOIN aclexplode(datacl) AS a JOIN pg_roles r ON r.oid = a.grantee
+    WHERE datname = current_database() AND rolname = $1
+)
+"""
+"""Whether the database is new and was provisioned. The grants in one with tables are kept."""
 
 
 @app.command()
@@ -77,9 +79,8 @@ def verify(name: NameArgument = "newest") -> None:
     with running_database() as settings, console.status("restoring into a scratch database"):
         folder = backups.get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
-        found = asyncio.run(
-            backups.verify_backup(get_administrator_dsn(settings), folder, chosen, _get_identity(settings))
-        )
+        found = asyncio.run(_verify(settings, folder, chosen))
+        _note_verification(folder, chosen)
     rows = sum(found.rows.values())
     typer.echo(f"{chosen} is whole: {rows:,} rows in {len(found.rows)} tables, ledger sum {found.ledger_sum:,}")
 
@@ -94,24 +95,38 @@ def restore(
     with running_database() as settings:
         folder = backups.get_backup_folder(settings)
         chosen = _resolve_name(folder, name)
-        url = get_administrator_dsn(settings)
+        url = asyncio.run(find_target(settings))
         confirm_loss(f"Everything since {chosen} will be gone from the database {url.database}.", yes=yes)
         with console.status("restoring"):
             erase_again = partial(replay_erasures, url, settings, context.obj.on_database)
-            finish = partial(finish_restore, name=chosen, erase_again=erase_again)
+            finish = partial(finish_restore, old=url, name=chosen, erase_again=erase_again)
             old = asyncio.run(backups.restore_backup(url, folder, chosen, _get_identity(settings), finish))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
 
-async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None) -> None:
-    """Erase users again in a restored database, grant it to the existing roles, and record the restore in it."""
-    if erase_again:
-        await erase_again(url)
-    names = ProvisioningSettings()
+async def _verify(settings: Settings, folder: Path, name: str) -> backups.DatabaseContents:
+    return await backups.verify_backup(await find_target(settings), folder, name, _get_identity(settings))
+
+
+def _note_verification(folder: Path, name: str) -> None:
+    """Write into the manifest that the backup was verified, for `doctor`."""
+    manifest = backups.read_manifest(folder, name).model_copy(update={"verified_at": datetime.now(UTC)})
+    try:
+        backups.write_manifest(folder, manifest)
+    except BackupError as error:
+        typer.echo(f"`shopassist doctor` will not know of it: {error.detail}", err=True)
+
+
+async def finish_restore(url: URL, old: URL, name: str, erase_again: Callable[[URL], Awaitable[object]]) -> None:
+    """Erase users again in a restored database, record the restore in it, and provision it if `old` was only that."""
+    await erase_again(url)
+    names = load_settings(ProvisioningSettings)
+    async with connect(old) as connection:
+        needs_provision = await connection.fetchval(NEEDS_PROVISION_QUERY, names.app_role)
     async with connect(url) as connection:
-        if await connection.fetchval(ROLE_EXISTS, names.app_role):
+        if needs_provision:
             roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
-            await provision(connection, roles, get_role_settings(DatabaseConfig()))
+            await provision(connection, roles, get_role_settings(load_settings(DatabaseConfig)))
         await insert_operator_entry(connection, "restore_backup", name)
 
 

