@@ -67,10 +67,11 @@ ORDER BY 1, 2, 3, ordinality
 SETTINGS_QUERY = """
 SELECT quote_ident(rolname) AS role, split_part(setting, '=', 1) AS name,
     substr(setting, strpos(setting, '=') + 1) AS value
-FROM pg_db_role_setting CROSS JOIN unnest(setconfig) AS setting LEFT JOIN pg_roles r ON r.oid = setrole
+FROM pg_db_role_setting CROSS JOIN unnest(setconfig) WITH ORDINALITY AS s (setting, position)
+LEFT JOIN pg_roles r ON r.oid = setrole
 WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND (setrole = 0 OR rolname IS NOT NULL)
-ORDER BY 1, 2
+ORDER BY rolname, position
 """
 
 

@@ -1,0 +1,92 @@
+"""Backups of Debian's PostgreSQL 15 with and without TLS: each is created, verified and restored.
+
+The other tests of backups run on the embedded PostgreSQL 18, which has no TLS. `docs/backups.md` has the whole matrix.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shopassist.db import migrate
+from shopassist.db.dsn import normalise_dsn
+from shopassist.ops import dumps
+from tests.support.backups import Shop
+from tests.support.helpers import execute, replace_database_name
+from tests.support.secure_server import SecureServer, run_secure_server
+
+pytestmark = pytest.mark.external
+
+ACCOUNT = """
+INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp)
+VALUES ('auth0|1', false, 0, 50, now())
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[SecureServer]:
+    """Start a server of Debian's package."""
+    with run_secure_server() as server:
+        yield server
+
+
+@pytest.fixture
+async def shop(server: SecureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Return a shop with an account on that server."""
+    await execute(server.url, "DROP DATABASE IF EXISTS shop WITH (FORCE)")
+    await execute(server.url, "CREATE DATABASE shop TEMPLATE template0")
+    shop = Shop(replace_database_name(server.url, "shop"), tmp_path / "backups", monkeypatch)
+    await migrate.upgrade(normalise_dsn(shop.url))
+    await shop.execute(ACCOUNT)
+    return shop
+
+
+@pytest.mark.parametrize("mode", ["disable", None, "require", "verify-full"])
+async def test_create_verify_restore(server: SecureServer, shop: Shop, mode: str | None) -> None:
+    """Nothing is lost, and the database is the one that it was."""
+    environment = {"DATABASE_ADMIN_URL": replace_database_name(server.url, "postgres")}
+    if mode:
+        environment["DB_SSL_MODE"] = mode
+    if mode == "verify-full":
+        environment["DB_SSL_ROOT_CERT"] = server.root()
+    await shop.succeed("create", **environment)
+    assert shop.manifest().dumped_by == shop.manifest().server_version // 10000 == 15
+    await shop.succeed("verify", **environment)
+    await shop.execute("DELETE FROM user_credits")
+    await shop.succeed("restore", "newest", "--yes", **environment)
+    assert await shop.fetch("SELECT count(*) FROM user_credits") == 1
+
+
+async def test_tls_is_verified(server: SecureServer, shop: Shop) -> None:
+    """The programs refuse a server that another authority vouches for; here only they are asked to verify."""
+    link = f"{shop.url}?sslmode=verify-full&sslrootcert={server.root('stranger.crt')}"
+    programs = dumps.find_programs(normalise_dsn(link), 15)
+    with pytest.raises(dumps.BackupError, match="certificate verify failed"):
+        dumps.write_dump(normalise_dsn(link), programs, "", shop.folder / "x.dump", None)
+
+
+async def test_what_could_not_be_restored_is_not_created(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded programs could dump this server, and not restore what they dumped."""
+    monkeypatch.setattr(dumps, "DEBIAN_FOLDER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = await shop.fail("create")
+    assert "The server is PostgreSQL 15: dumping and restoring needs pg_dump and pg_restore of version 15 to 16" in said
+    assert not list(shop.folder.glob("*"))
+
+
+async def test_a_backup_of_an_older_version_says_why_it_cannot_be_restored(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Versions before dumped this server with the embedded pg_dump 18."""
+    find_programs = dumps.find_programs
+    monkeypatch.setattr("shopassist.ops.backups.find_programs", lambda url, _: find_programs(url, 18))
+    await shop.succeed("create")
+    monkeypatch.setattr("shopassist.ops.backups.find_programs", find_programs)
+    assert "pg_dump 18 wrote this backup: it can be restored on PostgreSQL 17 or later" in await shop.fail("verify")
+    file = shop.folder / f"{shop.manifest().name}.json"
+    file.write_text(
+        file.read_text().replace('"dumped_by": 18', '"dumped_by": 0').replace('"dumped_by":18', '"dumped_by":0')
+    )
+    assert "unsupported version (1.16) in file header: pg_dump 16 or later wrote it" in await shop.fail("verify")
