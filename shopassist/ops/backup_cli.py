@@ -99,7 +99,7 @@ def restore(
         confirm_loss(f"Everything since {chosen} will be gone from the database {url.database}.", yes=yes)
         with console.status("restoring"):
             erase_again = partial(replay_erasures, url, settings, context.obj.on_database)
-            finish = partial(finish_restore, old=url, name=chosen, erase_again=erase_again)
+            finish = partial(finish_restore, name=chosen, erase_again=erase_again, old=url)
             old = asyncio.run(backups.restore_backup(url, folder, chosen, _get_identity(settings), finish))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
@@ -117,11 +117,14 @@ def _note_verification(folder: Path, name: str) -> None:
         typer.echo(f"`shopassist doctor` will not know of it: {error.detail}", err=True)
 
 
-async def finish_restore(url: URL, old: URL, name: str, erase_again: Callable[[URL], Awaitable[object]]) -> None:
+async def finish_restore(
+    url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None, old: URL | None = None
+) -> None:
     """Erase users again in a restored database, record the restore in it, and provision it if `old` was only that."""
-    await erase_again(url)
+    if erase_again:
+        await erase_again(url)
     names = load_settings(ProvisioningSettings)
-    async with connect(old) as connection:
+    async with connect(old or url) as connection:
         needs_provision = await connection.fetchval(NEEDS_PROVISION_QUERY, names.app_role)
     async with connect(url) as connection:
         if needs_provision:

@@ -369,10 +369,10 @@ async def _drop_database(url: URL, name: str) -> None:
 @asynccontextmanager
 async def _connect_as_administrator(url: URL) -> AsyncIterator[asyncpg.Connection]:
     """Connect to the maintenance database. Raises `BackupError` if the role lacks a privilege."""
-    try:
-        async with connect(url.set(database=MAINTENANCE_DATABASE)) as connection:
+    async with connect(url.set(database=MAINTENANCE_DATABASE)) as connection:
+        try:
             yield connection
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise BackupError(
-            f"The role may not do this ({error.args[0]}): set DATABASE_ADMIN_URL to the link of an administrator."
-        ) from None
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise BackupError(
+                f"The role may not do this ({error.args[0]}): set DATABASE_ADMIN_URL to the link of an administrator."
+            ) from None

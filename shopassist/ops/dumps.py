@@ -130,7 +130,7 @@ def build_environment(url: URL) -> dict[str, str]:
         "PGAPPNAME": "shopassist backup",
         "PGCONNECT_TIMEOUT": "10",
         "PATH": os.defpath,
-        "HOME": os.environ.get("HOME"),  # certificates are there
+        "HOME": os.path.expanduser("~"),  # noqa: PTH111 - certificates may be there; pathlib raises if there is none
         "LC_ALL": "C",
     }
     return {name: value for name, value in variables.items() if value}

@@ -16,7 +16,7 @@ DEFAULT_KINDS = {"r": "TABLES", "S": "SEQUENCES", "f": "ROUTINES", "T": "TYPES",
 """Kinds of objects with default grants, by PostgreSQL's letters."""
 
 LIST_SETTINGS = {"search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries"}
-"""Settings whose value is a list of names."""
+"""Settings that are lists of names."""
 
 LIST_ENTRY = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 PRIVILEGE = re.compile("[A-Z ]+")

@@ -49,7 +49,7 @@ async def _find_name(own: URL, other: URL, setting: str) -> str:
         started_at, name = await connection.fetchrow(PLACE_QUERY)
     async with connect(other, setting) as connection:
         if (await connection.fetchrow(PLACE_QUERY))[0] != started_at:
-            raise BackupError(f"{setting} leads to another server than DATABASE_URL, whose database is meant.")
+            raise BackupError(f"{setting} leads to another server than DATABASE_URL, which names the database.")
     return str(name)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
+from shopassist.errors import BackupError
 from shopassist.ops import dumps
 from tests.support.backups import Shop
 from tests.support.helpers import execute, replace_database_name
@@ -61,7 +62,7 @@ async def test_tls_is_verified(server: SecureServer, shop: Shop) -> None:
     """The programs refuse a server that another authority vouches for; here only they are asked to verify."""
     link = f"{shop.url}?sslmode=verify-full&sslrootcert={server.root('stranger.crt')}"
     programs = dumps.find_programs(normalise_dsn(link), 15)
-    with pytest.raises(dumps.BackupError, match="certificate verify failed"):
+    with pytest.raises(BackupError, match="certificate verify failed"):
         dumps.write_dump(normalise_dsn(link), programs, "", shop.folder / "x.dump", None)
 
 

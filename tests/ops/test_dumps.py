@@ -1,6 +1,5 @@
 """Which `pg_dump` and `pg_restore` are used, and how they connect."""
 
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -57,7 +56,7 @@ def write_programs(folder: Path, major: int, *names: str) -> Path:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty folder for programs, and hide those of this machine but the embedded ones."""
     monkeypatch.setattr(dumps, "DEBIAN_FOLDER", tmp_path / "debian")
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
@@ -92,7 +91,7 @@ def test_newer_and_secure_servers_are_refused_without_their_programs(
 
 
 def test_both_programs_are_needed(machine: Path) -> None:
-    """Without its pg_restore a pg_dump would make what nobody can restore."""
+    """Without its pg_restore a pg_dump would make what cannot be restored."""
     write_programs(machine / "debian" / "15" / "bin", 15, "pg_dump")
     with pytest.raises(BackupError, match="pg_dump and pg_restore of version 15 to 16"):
         find_programs(URL, 15)

@@ -29,7 +29,7 @@ async def shop(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def drop_databases(shop: Shop, pattern: str) -> None:
-    """Drop the databases whose names match a pattern of LIKE."""
+    """Drop the databases with names that match a pattern of LIKE."""
     connection = await asyncpg.connect(replace_database_name(shop.url, "postgres"))
     try:
         for row in await connection.fetch("SELECT datname FROM pg_database WHERE datname LIKE $1", pattern):

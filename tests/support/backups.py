@@ -7,8 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shopassist.cli import app
 from shopassist.db.dsn import normalise_dsn
