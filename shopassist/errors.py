@@ -1,5 +1,6 @@
 """Domain errors: each has a stable `code`, an HTTP status, and a `detail` that is safe to show to callers."""
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from sqlmodel import Field, SQLModel
@@ -35,10 +36,11 @@ class ShopAssistError(Exception):
         if status is not None:
             cls.status = status
 
-    def __init__(self, detail: str | None = None, **extra: Any) -> None:
-        """`extra` holds further public fields of the JSON body."""
+    def __init__(self, detail: str | None = None, retry_after: int | None = None, **extra: Any) -> None:
+        """`retry_after`: seconds after which the request may succeed; `extra`: further public fields of the body."""
         if detail is not None:
             self.detail = detail
+        self.retry_after = retry_after
         self.extra: dict[str, Any] = extra
         super().__init__(self.detail)
 
@@ -47,12 +49,39 @@ class AuthenticationError(ShopAssistError, code="authentication_required", statu
     """Missing authentication token"""
 
 
+class TokenRefusal(StrEnum):
+    """Why a token was refused, for the log and metrics; callers are not told."""
+
+    NO_ISSUER = "no_issuer_configured"
+    MALFORMED = "malformed"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    LIFETIME_TOO_LONG = "lifetime_too_long"
+    WRONG_ISSUER = "wrong_issuer"
+    WRONG_AUDIENCE = "wrong_audience"
+    WRONG_ALGORITHM = "wrong_algorithm"
+    WRONG_TYPE = "wrong_type"
+    INVALID_CLAIM = "invalid_claim"
+    BAD_SIGNATURE = "bad_signature"
+    UNKNOWN_KEY = "unknown_key"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    METRICS = "metrics"
+
+
 class InvalidTokenError(AuthenticationError, code="invalid_token"):
     """Invalid authentication token"""
+
+    def __init__(self, kind: TokenRefusal = TokenRefusal.MALFORMED) -> None:
+        super().__init__()
+        self.kind = kind
 
 
 class IssuerUnavailableError(ShopAssistError, code="issuer_unavailable", status=503):
     """Tokens cannot be verified right now, since their issuer cannot be reached; please try again shortly."""
+
+    def __init__(self, kind: TokenRefusal = TokenRefusal.KEYS_UNAVAILABLE, retry_after: int | None = None) -> None:
+        super().__init__(retry_after=retry_after)
+        self.kind = kind
 
 
 class SessionRefusedError(AuthenticationError, code="invalid_session"):
@@ -99,9 +128,7 @@ class RateLimitedError(ShopAssistError, code="rate_limited", status=429):
     """Too many requests in a short time. Please wait a moment."""
 
     def __init__(self, retry_after: int) -> None:
-        """`retry_after`: whole seconds to wait."""
-        super().__init__()
-        self.retry_after = retry_after
+        super().__init__(retry_after=retry_after)
 
 
 class BodyTooLargeError(ShopAssistError, code="body_too_large", status=413):

@@ -3,7 +3,10 @@
 import logging
 import os
 import sys
+import time
 import traceback
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +27,25 @@ ALLOWED_FIELDS = frozenset(
 def drop_unlisted_fields(_: Any, __: str, event: EventDict) -> EventDict:
     """Drop every field that is not on the list."""
     return {key: value for key, value in event.items() if key in ALLOWED_FIELDS}
+
+
+class LogLimit:
+    """Limits how often events that callers cause are logged, and counts them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds."""
+        self._clock = clock
+        self._counts: Counter[str] = Counter()
+        self._silent_until: dict[str, float] = {}
+
+    def count(self, event: str, interval_seconds: float) -> int:
+        """Count an event. Return how many were not logged yet if one may be logged now, else 0."""
+        self._counts[event] += 1
+        now = self._clock()
+        if now < self._silent_until.get(event, now):
+            return 0
+        self._silent_until[event] = now + interval_seconds
+        return self._counts.pop(event)
 
 
 class TracebackOnlyFormatter(logging.Formatter):

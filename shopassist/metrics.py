@@ -17,6 +17,8 @@ from threading import Lock
 from typing import Any, Literal
 from uuid import uuid4
 
+from shopassist.logging import LogLimit
+
 Labels = tuple[str, ...]
 SampleValue = float | list[float]
 """A number; for a histogram the count in each bucket, then the sum."""
@@ -60,10 +62,12 @@ class Histogram:
 
 @dataclass(slots=True)
 class RequestMetrics:
-    """Durations of HTTP requests by method, route template and status class; errors by type; requests in progress."""
+    """Durations of HTTP requests by method, route template and status class; errors by type; refused tokens by kind."""
 
     seconds: Histogram = field(default_factory=lambda: Histogram(DURATION_BOUNDS))
     errors: Counter[Labels] = field(default_factory=Counter)
+    refused_tokens: Counter[str] = field(default_factory=Counter)
+    token_log: LogLimit = field(default_factory=LogLimit)
     in_progress: int = 0
 
     def count_request(self, method: str, route: str | None, status: int, seconds: float) -> None:

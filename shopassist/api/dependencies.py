@@ -10,7 +10,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
-from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions
+from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions, require_session_id
 from shopassist.identity.rate_limits import RateLimitKind, RequestQuota
 from shopassist.settings import Settings
 from shopassist.text import IDEMPOTENCY_KEY_LENGTH
@@ -60,9 +60,9 @@ async def identify_caller(request: Request) -> Caller:
         user: Caller = await container.token_verifier().verify(token.strip())
         return replace(user, network=network)
     sessions = request.headers.getlist("x-session-id")
-    if not sessions or not sessions[0]:
+    if not sessions:
         raise AuthenticationError
-    guest: Caller = container.guest_sessions().verify(sessions[0], network)
+    guest: Caller = container.guest_sessions().verify(require_session_id(sessions[0]), network)
     return guest
 
 

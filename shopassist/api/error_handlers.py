@@ -23,16 +23,21 @@ from shopassist.errors import (
     ContentTypeError,
     CreditsExhaustedError,
     GuestLimitError,
+    InvalidTokenError,
+    IssuerUnavailableError,
     NoticeReference,
     PermissionDeniedError,
     RateLimitedError,
     ShopAssistError,
     StorageUnavailableError,
 )
+from shopassist.metrics import RequestMetrics
 
 logger = structlog.get_logger(__name__)
 
 RETRY_AFTER_SECONDS = "5"
+TOKEN_LOG_SECONDS = 60
+"""Minimum time between two log lines of one process about one kind of refused token."""
 VALIDATION_ERROR_TYPE = "validation_error"
 HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed", 400: "bad_request", 413: "body_too_large"}
 
@@ -109,16 +114,27 @@ def count_error(request: Request, error_type: str) -> None:
     get_container(request).request_figures().errors[error_type,] += 1
 
 
+def count_refused_token(request: Request, error: InvalidTokenError | IssuerUnavailableError) -> None:
+    """Count a refused token by its kind, and log it once in a while."""
+    figures: RequestMetrics = get_container(request).request_figures()
+    figures.refused_tokens[error.kind] += 1
+    if count := figures.token_log.count(error.kind, TOKEN_LOG_SECONDS):
+        logger.warning("token_refused", reason=error.kind.value, count=count)
+
+
 async def handle_domain_error(request: Request, error: ShopAssistError) -> Response:
     """Render an error of this product."""
     count_error(request, error.code)
+    if isinstance(error, InvalidTokenError | IssuerUnavailableError):
+        count_refused_token(request, error)
     headers = {}
     if error.status == AuthenticationError.status:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RateLimitedError):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     elif error.status == StorageUnavailableError.status:
         headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if error.status == StorageUnavailableError.status:
         # Only at debug level, since an unavailable database is logged once and not for each request.
         logger.debug("request_refused", error_type=error.code)
     content = {"detail": error.detail, "error_type": error.code, **error.extra}

@@ -18,6 +18,14 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 SESSION_ID_PATTERN = re.compile(r"[!-{}~]{1,255}")
 """Visible ASCII except `|`, which common identity providers use in user ids."""
 
+MISSING_VALUE = re.compile(
+    r"""[\s"'`()\[\]{}]*+(undefined|null|none|nil|nan|true|false|[+-]?infinity)?[\s"'`()\[\]{}]*"""
+    r"|\[object .*\]|<.*>|\$?\{+\s*[\w.]*\s*\}+|%s",
+    re.IGNORECASE,
+)
+"""What clients send instead of a session id that they do not have: all of them would share one account."""
+
+SESSION_HEADER = "X-Session-ID"
 SIGNED_PREFIX = "gs1."
 """Prefix of signed sessions, `gs1.<id>.<code>`. `gs1.<id>` is the guest's user id, which is not secret: only the code
 gives access."""
@@ -41,6 +49,16 @@ class Caller:
     network: str | None = None
 
 
+def require_session_id(session_id: str, field: str = SESSION_HEADER) -> str:
+    """Return the session id. Raises `InvalidInputError`, which names `field`, for the text of a missing value."""
+    if MISSING_VALUE.fullmatch(session_id[: USER_ID_LENGTH + 1]):
+        raise InvalidInputError(
+            f"{field} is empty or the text of a missing value, such as undefined or null. Send the id of a session, "
+            "which POST /api/guest issues, or leave it out."
+        )
+    return session_id
+
+
 class GuestSessions:
     """Issues and verifies guest sessions."""
 
@@ -54,10 +72,11 @@ class GuestSessions:
         user_id = SIGNED_PREFIX + token_urlsafe(ID_BYTES)
         return Caller(user_id, is_guest=True, network=network), f"{user_id}.{self._sign(user_id)}"
 
-    def verify(self, session_id: str, network: str | None = None) -> Caller:
+    def verify(self, session_id: str, network: str | None = None, field: str = SESSION_HEADER) -> Caller:
         """Return the guest of a session id.
 
-        Raises `SessionRefusedError` for an id that is not accepted, and `InvalidInputError` for one that is too long.
+        Raises `SessionRefusedError` for an id that is not accepted, and `InvalidInputError`, which names `field`, for
+        one that is too long.
         """
         if session_id.startswith(SIGNED_PREFIX):
             user_id, _, code = session_id.rpartition(".")
@@ -67,7 +86,7 @@ class GuestSessions:
         if self._only_signed:
             raise SessionRefusedError
         if len(session_id) > USER_ID_LENGTH:
-            raise InvalidInputError(f"X-Session-ID must have at most {USER_ID_LENGTH} characters.")
+            raise InvalidInputError(f"{field} must have at most {USER_ID_LENGTH} characters.")
         if not SESSION_ID_PATTERN.fullmatch(session_id):
             raise SessionRefusedError
         return Caller(session_id, is_guest=True, network=network)

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from math import ceil
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shopassist.db.dsn import is_local_host
-from shopassist.errors import InvalidInputError, InvalidTokenError, IssuerUnavailableError, StartupError
+from shopassist.errors import InvalidInputError, InvalidTokenError, IssuerUnavailableError, StartupError, TokenRefusal
 from shopassist.identity.caller import Caller
 from shopassist.identity.key_derivation import read_or_create_file
 from shopassist.settings import Settings
@@ -44,8 +45,25 @@ ACCESS_TOKEN_TYPES = {"jwt", "at+jwt", "application/jwt", "application/at+jwt"}
 GetKey = Callable[[str], Awaitable[jwt.PyJWK | None]]
 """Returns an issuer's public key by its id, or None when the issuer has no such key.
 
-Raises `IssuerUnavailableError` when no key of the issuer is known, so that no token can be verified.
+Raises `IssuerUnavailableError` when that cannot be said: the issuer does not answer or was asked a moment ago.
 """
+
+INVALID_TOKEN_ERRORS = (
+    jwt.PyJWTError,
+    InvalidInputError,
+    ValueError,
+    TypeError,
+    KeyError,
+    OverflowError,
+    RecursionError,
+)
+REFUSALS: dict[type[Exception], TokenRefusal] = {
+    jwt.ExpiredSignatureError: TokenRefusal.EXPIRED,
+    jwt.ImmatureSignatureError: TokenRefusal.NOT_YET_VALID,
+    jwt.InvalidAudienceError: TokenRefusal.WRONG_AUDIENCE,
+    jwt.InvalidSignatureError: TokenRefusal.BAD_SIGNATURE,
+}
+"""Kinds of refusal by what PyJWT raises; all other errors are about a claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +84,31 @@ class TokenVerifier:
 
     async def verify(self, token: str) -> Caller:
         """Return the registered user. Raises `InvalidTokenError`, or `IssuerUnavailableError` when keys are missing."""
+        if not self._issuers:
+            raise InvalidTokenError(TokenRefusal.NO_ISSUER)
         if len(token) > MAX_TOKEN_LENGTH or not COMPACT_FORM.fullmatch(token):
-            raise InvalidTokenError
+            raise InvalidTokenError(TokenRefusal.MALFORMED)
         try:
-            return build_caller(await self._verify_claims(token))
-        except (jwt.PyJWTError, InvalidInputError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            raise InvalidTokenError from None
+            unverified = jwt.decode_complete(token, options={"verify_signature": False})
+        except INVALID_TOKEN_ERRORS:
+            raise InvalidTokenError(TokenRefusal.MALFORMED) from None
+        try:
+            return build_caller(await self._verify_claims(token, unverified["header"], unverified["payload"]))
+        except INVALID_TOKEN_ERRORS as error:
+            raise InvalidTokenError(find_refusal(error)) from None
 
-    async def _verify_claims(self, token: str) -> dict[str, Any]:
-        unverified = jwt.decode_complete(token, options={"verify_signature": False})
-        header = unverified["header"]
-        issuer = self._issuers.get(unverified["payload"].get("iss", ""))
-        if issuer is None or not is_acceptable_header(header):
-            raise InvalidTokenError
+    async def _verify_claims(self, token: str, header: dict[str, Any], unverified: dict[str, Any]) -> dict[str, Any]:
+        name = unverified.get("iss")
+        issuer = self._issuers.get(name) if isinstance(name, str) else None
+        if issuer is None:
+            raise InvalidTokenError(TokenRefusal.WRONG_ISSUER)
+        if fault := find_header_fault(header):
+            raise InvalidTokenError(fault)
         key = await issuer.get_key(header["kid"])
-        if key is None or key.algorithm_name != header["alg"]:
-            raise InvalidTokenError
+        if key is None:
+            raise InvalidTokenError(TokenRefusal.UNKNOWN_KEY)
+        if key.algorithm_name != header["alg"]:
+            raise InvalidTokenError(TokenRefusal.WRONG_ALGORITHM)
         claims: dict[str, Any] = jwt.decode(
             token,
             key,
@@ -91,23 +118,29 @@ class TokenVerifier:
             leeway=LEEWAY,
             options={"require": ["exp", "iat", "iss", "aud", "sub"]},
         )
-        if not 0 <= get_numeric_date(claims, "exp") - get_numeric_date(claims, "iat") <= MAX_LIFETIME.total_seconds():
-            raise InvalidTokenError
+        lifetime = get_numeric_date(claims, "exp") - get_numeric_date(claims, "iat")
+        if not 0 <= lifetime <= MAX_LIFETIME.total_seconds():
+            raise InvalidTokenError(TokenRefusal.LIFETIME_TOO_LONG if lifetime > 0 else TokenRefusal.INVALID_CLAIM)
         if "nbf" in claims:
             get_numeric_date(claims, "nbf")
         return claims
 
 
-def is_acceptable_header(header: dict[str, Any]) -> bool:
-    """Return whether the header is of an access token with a known algorithm and a key id."""
+def find_refusal(error: Exception) -> TokenRefusal:
+    """Return the kind of an error of verification."""
+    if isinstance(error, jwt.MissingRequiredClaimError) and error.claim == "aud":
+        return TokenRefusal.WRONG_AUDIENCE
+    return REFUSALS.get(type(error), TokenRefusal.INVALID_CLAIM)
+
+
+def find_header_fault(header: dict[str, Any]) -> TokenRefusal | None:
+    """Return None for the header of an access token with a known algorithm and a key id."""
     token_type = header.get("typ", "JWT")
-    return (
-        header.get("alg") in ALGORITHMS
-        and "crit" not in header
-        and isinstance(token_type, str)
-        and token_type.lower() in ACCESS_TOKEN_TYPES
-        and isinstance(header.get("kid"), str)
-    )
+    if header.get("alg") not in ALGORITHMS:
+        return TokenRefusal.WRONG_ALGORITHM
+    if "crit" in header or not isinstance(token_type, str) or token_type.lower() not in ACCESS_TOKEN_TYPES:
+        return TokenRefusal.WRONG_TYPE
+    return None if isinstance(header.get("kid"), str) else TokenRefusal.UNKNOWN_KEY
 
 
 def get_numeric_date(claims: dict[str, Any], name: str) -> float:
@@ -195,25 +228,28 @@ class IssuerKeys:
         self._fetch = fetch
         self._monotonic = monotonic
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._withdrawn: set[str] = set()
         self._fetched_at = self._requested_at = float("-inf")
-        self._refresh_task: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[bool] | None = None
 
     async def get(self, key_id: str) -> jwt.PyJWK | None:
         """Do what `GetKey` says."""
         age = self._monotonic() - self._fetched_at
         if age > STALE_SECONDS:
             self._keys = {}
-        is_known = key_id in self._keys
-        if not is_known or age > FRESH_SECONDS:
-            refresh = self._start_refresh()
-            if refresh is not None and not is_known:
-                # Shielded, since other requests wait for the same refresh when this one is cancelled.
-                await asyncio.shield(refresh)
-        if not self._keys:
-            raise IssuerUnavailableError
-        return self._keys.get(key_id)
+        key = self._keys.get(key_id)
+        refresh = self._start_refresh() if key is None or age > FRESH_SECONDS else None
+        if key is not None:
+            return key
+        # Shielded, since other requests wait for the same refresh when this one is cancelled.
+        was_fetched = refresh is not None and await asyncio.shield(refresh)
+        if was_fetched or (self._keys and key_id in self._withdrawn):
+            return self._keys.get(key_id)
+        retry_after = max(1, ceil(self._requested_at + RETRY_SECONDS - self._monotonic()))
+        kind = TokenRefusal.UNKNOWN_KEY if self._keys else TokenRefusal.KEYS_UNAVAILABLE
+        raise IssuerUnavailableError(kind, retry_after)
 
-    def _start_refresh(self) -> asyncio.Task[None] | None:
+    def _start_refresh(self) -> asyncio.Task[bool] | None:
         """Return the running refresh or a new one; None shortly after the last request to the issuer."""
         if self._refresh_task is None or self._refresh_task.done():
             if self._monotonic() - self._requested_at < RETRY_SECONDS:
@@ -222,17 +258,20 @@ class IssuerKeys:
             self._refresh_task = asyncio.create_task(self._refresh())
         return self._refresh_task
 
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> bool:
+        """Fetch the keys; return whether that succeeded."""
         started_at = self._monotonic()
         try:
             keys = {key.key_id: key for key in parse_jwks(await self._fetch()) if key.key_id}
         except Exception as failure:  # noqa: BLE001 - after any failure the earlier keys stay in use
             logger.warning("issuer_keys_unavailable", error=type(failure).__name__)
-            return
+            return False
         if not keys:  # more likely a fault of the issuer than the end of all its keys
             logger.warning("issuer_keys_unavailable", reason="no usable key")
-            return
+            return False
+        self._withdrawn = (self._withdrawn | self._keys.keys()) - keys.keys()
         self._keys, self._fetched_at = keys, started_at
+        return True
 
 
 def parse_jwks(document: dict[str, Any]) -> list[jwt.PyJWK]:

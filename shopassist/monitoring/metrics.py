@@ -20,7 +20,7 @@ from shopassist import __version__
 from shopassist.api.dependencies import SettingsDep, get_container
 from shopassist.api.error_handlers import ErrorBody
 from shopassist.db.migrate import list_known_revisions
-from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
+from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError, TokenRefusal
 from shopassist.identity.caller import parse_address
 from shopassist.metrics import (
     PUBLISH_INTERVAL_SECONDS,
@@ -71,6 +71,8 @@ def _collect_requests(services: Any) -> Iterator[MetricFamily]:
         requests.errors,
         "error_type",
     )
+    refused = {kind.value: float(requests.refused_tokens[kind]) for kind in TokenRefusal}
+    yield counter("shopassist_tokens_refused", "Refused access tokens by the kind of fault.", refused, "kind")
 
 
 def _collect_database(services: Any) -> Iterator[MetricFamily]:
@@ -281,7 +283,7 @@ def require_metrics_access(request: Request, token: SecretStr | None) -> None:
     if scheme.lower() != "bearer":
         raise AuthenticationError
     if not hmac.compare_digest(given.strip().encode(), token.get_secret_value().encode()):
-        raise InvalidTokenError
+        raise InvalidTokenError(TokenRefusal.METRICS)
 
 
 def is_private_client(request: Request) -> bool:

@@ -51,7 +51,8 @@ async def test_without_any_key_nobody_is_called_a_forger(settings: Settings, pro
         answer = await client.get(STATUS, headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 503
     assert answer.json()["error_type"] == "issuer_unavailable"
-    assert answer.headers["Retry-After"]
+    assert answer.headers["Retry-After"] == "30"  # when the issuer is asked again
+    assert container.request_figures().refused_tokens == {"keys_unavailable": 1}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +106,36 @@ async def test_session_ids_that_nobody_can_have(client: httpx.AsyncClient, sessi
 async def test_session_ids_have_a_longest(client: httpx.AsyncClient, length: int, status: int) -> None:
     """255 characters; what is longer is 422, as in any other field."""
     assert (await client.get(STATUS, headers={"X-Session-ID": "x" * length})).status_code == status
+
+
+MISSING_VALUES = [
+    *("", " ", "undefined", "null", "NULL", "None", "nil", "NaN", "false", "True", "Infinity", "-Infinity"),
+    *("[object Object]", "[object Promise]", "[]", "{}", '""', "''", '"null"', "'undefined'", "(null)", "<null>"),
+    *("<nil>", "${sessionId}", "{{ session_id }}", "{session_id}", "%s"),
+]
+
+
+@pytest.mark.parametrize("session", MISSING_VALUES)
+async def test_the_text_of_a_missing_value_is_no_session(
+    client: httpx.AsyncClient, bearer: Bearer, session: str
+) -> None:
+    """422 that names the header: all clients with the same fault would share one account. A token counts alone."""
+    headers = {"X-Session-ID": session}
+    for method, path in (("GET", STATUS), ("POST", "/api/query"), ("GET", "/api/consents"), ("DELETE", "/api/user")):
+        answer = await client.request(method, path, headers=headers, json={"query": "phone"})
+        assert (answer.status_code, answer.json()["error_type"]) == (422, "invalid_input")
+        assert "X-Session-ID" in answer.json()["detail"]
+    merge = await client.post("/api/user/merge-guest", headers=bearer(), json={"session_id": session})
+    assert merge.status_code == 422
+    assert "session_id" in merge.text
+    assert (await client.get(STATUS, headers={**headers, **bearer()})).status_code == 200
+    assert (await client.get(STATUS, headers={**headers, "Authorization": "Bearer x.y.z"})).status_code == 401
+
+
+@pytest.mark.parametrize("session", ["0", "-1", "nulls", "nan-7", "undefined1", "x.null", "trueblue", '{"id":1}'])
+async def test_ids_that_resemble_a_missing_value(client: httpx.AsyncClient, session: str) -> None:
+    """Everything else that a browser makes up is an id."""
+    assert (await client.get(STATUS, headers={"X-Session-ID": session})).json()["user_id"] == session
 
 
 async def test_a_session_cannot_name_a_registered_account(client: httpx.AsyncClient, bearer: Bearer) -> None:

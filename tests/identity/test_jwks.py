@@ -1,13 +1,14 @@
 """The keys of a token issuer: when it is asked, and what is done while it is away."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shopassist.errors import IssuerUnavailableError
+from shopassist.errors import IssuerUnavailableError, TokenRefusal
 from shopassist.identity.tokens import FRESH_SECONDS, RETRY_SECONDS, STALE_SECONDS, IssuerKeys
 
 PUBLIC = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
@@ -76,10 +77,13 @@ async def test_unknown_keys_cause_one_fetch_in_30_seconds() -> None:
     """However many of them arrive; known keys are answered at once meanwhile, even while the issuer is slow."""
     issuer = Issuer("a")
     assert await issuer.knows("a")
-    for second in range(300):
+    for second in range(1, 300):
         issuer.now = float(second)
+        asked = issuer.asked
         for number in range(10):
-            assert not await issuer.knows(f"unknown {second} {number}")
+            with suppress(IssuerUnavailableError):
+                assert not await issuer.knows(f"unknown {second} {number}")
+                assert (number, issuer.asked) == (0, asked + 1)  # only what the issuer was asked for is refused
     assert issuer.asked == 300 / RETRY_SECONDS
     issuer.now += RETRY_SECONDS
     issuer.may_answer.clear()
@@ -120,6 +124,27 @@ async def test_keys_are_refreshed_in_the_background() -> None:
     assert await issuer.knows("a")
     await settle()
     assert issuer.asked == 2
+
+
+async def test_a_key_is_unknown_only_if_the_issuer_said_so() -> None:
+    """Shortly after a fetch a new key may be right, so that nothing is said of it until the issuer is asked again."""
+    issuer = Issuer("old")
+    assert await issuer.knows("old")
+    issuer.key_ids = ["old", "new"]
+    for second, retry_after in ((0, 30), (1, 29), (29.5, 1)):
+        issuer.now = second
+        with pytest.raises(IssuerUnavailableError) as unknown:
+            await issuer.knows("new")
+        assert (unknown.value.kind, unknown.value.retry_after) == (TokenRefusal.UNKNOWN_KEY, retry_after)
+        assert await issuer.knows("old")
+    issuer.now = RETRY_SECONDS
+    assert await issuer.knows("new")
+    issuer.now += RETRY_SECONDS
+    assert not await issuer.knows("stranger's")
+    issuer.failure = OSError("away")
+    issuer.now += RETRY_SECONDS
+    with pytest.raises(IssuerUnavailableError):
+        await issuer.knows("newest")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from containers import Container
 from shopassist.settings import Settings, Storage, StorageSettings
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 
@@ -239,7 +240,7 @@ async def test_all_attacks_together_make_the_issuer_be_asked_once(
     """None of them is believed, and a token that holds still is, behind them."""
     for forgery in ATTACKS.values():
         answer = await client.get(STATUS, headers={"Authorization": f"Bearer {forgery(provider)}"})
-        assert answer.status_code == 401
+        assert answer.status_code == 401 or answer.json()["error_type"] == "issuer_unavailable"  # unknown keys
     answer = await client.get(STATUS, headers={"Authorization": f"Bearer {provider.token()}"})
     assert answer.status_code == 200
     assert provider.requests == 1
@@ -253,7 +254,8 @@ async def test_a_thousand_unknown_keys_make_the_issuer_be_asked_once(
     for number in range(1000):
         header = encoded({"alg": "RS256", "kid": f"unknown {number}"}).decode()
         answer = await client.get(STATUS, headers={"Authorization": f"Bearer {header}.{claims}.AAAA"})
-        assert answer.status_code == 401
+        assert answer.status_code == (503 if number else 401)
+        assert answer.headers["Retry-After" if number else "WWW-Authenticate"]
     assert provider.requests == 1
 
 
@@ -320,7 +322,7 @@ async def test_both_algorithms_are_believed(client: httpx.AsyncClient, provider:
 
 @pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits")
 async def test_keys_that_prove_nothing_are_not_used(
-    client: httpx.AsyncClient, provider: IdentityProvider, bearer: Bearer
+    client: httpx.AsyncClient, container: Container, provider: IdentityProvider, bearer: Bearer
 ) -> None:
     """Secrets, short keys, private keys and keys for encryption that an issuer publishes by mistake."""
     short = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - that is what is tested
@@ -338,7 +340,8 @@ async def test_keys_that_prove_nothing_are_not_used(
         private,
     ]
     for kid, key in {"short": short, "encryption": STRANGER, "to encrypt": STRANGER, "private": STRANGER}.items():
+        container.token_verifier.reset()  # so that the issuer is asked for each key
         assert (await client.get(STATUS, headers=bearer(key=key, headers={"kid": kid}))).status_code == 401
     token = jwt.encode({"sub": "x"}, b"secret-secret-secret-secret-secr", algorithm="HS256", headers={"kid": "secret"})
     assert (await client.get(STATUS, headers={"Authorization": f"Bearer {token}"})).status_code == 401
-    assert provider.requests == 1
+    assert provider.requests == 4
