@@ -12,13 +12,17 @@ from shopassist.api.dependencies import (
     CallerDep,
     GuestSessionsDep,
     RegisteredDep,
+    require_registered,
     take_from_container,
 )
 from shopassist.api.error_handlers import BODY_ERRORS, IDENTITY_ERRORS, document_errors
+from shopassist.consent.models import ConsentProvenance, ConsentSource
+from shopassist.consent.routes import record_signal
 from shopassist.db.resilience import limit_time
-from shopassist.errors import GuestMergedError, NotFoundError
+from shopassist.errors import GuestMergedError, NotFoundError, SessionRefusedError
+from shopassist.identity.caller import require_session_id
 from shopassist.privacy.models import ErasureReceipt, GuestMerged, GuestToMerge, UserExport
-from shopassist.privacy.service import ErasureService, ExportService, GuestMergeService
+from shopassist.privacy.service import UNKNOWN_GUEST, ErasureService, ExportService, GuestMergeService
 
 router = APIRouter(prefix="/api/user", tags=["privacy"])
 
@@ -30,6 +34,7 @@ EXPORT_HEADERS = {"Content-Disposition": 'attachment; filename="shopassist-expor
 ExportServiceDep = Annotated[ExportService, Depends(take_from_container("export_service"))]
 ErasureServiceDep = Annotated[ErasureService, Depends(take_from_container("erasure_service"))]
 GuestMergeServiceDep = Annotated[GuestMergeService, Depends(take_from_container("guest_merge_service"))]
+MergeProvenanceDep = Annotated[ConsentProvenance, Depends(record_signal(ConsentSource.GUEST_MERGE))]
 
 
 @router.get(
@@ -62,15 +67,24 @@ async def erase(caller: CallerDep, service: ErasureServiceDep, response: Respons
 
 @router.post(
     "/merge-guest",
-    dependencies=REGISTERED_SECURITY,
+    # Guests are refused before their signal would be recorded.
+    dependencies=[*REGISTERED_SECURITY, Depends(require_registered)],
     responses=document_errors(*IDENTITY_ERRORS, *BODY_ERRORS, NotFoundError, GuestMergedError),
 )
 async def merge_guest(
-    session: GuestToMerge, sessions: GuestSessionsDep, caller: RegisteredDep, service: GuestMergeServiceDep
+    session: GuestToMerge,
+    sessions: GuestSessionsDep,
+    provenance: MergeProvenanceDep,
+    caller: RegisteredDep,
+    service: GuestMergeServiceDep,
 ) -> GuestMerged:
     """Move what the caller agreed to and asked as a guest to the user, once. Credits are not added."""
-    guest = sessions.verify(session.session_id.get_secret_value())
-    return await service.merge(guest.user_id, caller.user_id)
+    session_id = require_session_id(session.session_id.get_secret_value(), "session_id")
+    try:
+        guest = sessions.verify(session_id, field="session_id")
+    except SessionRefusedError:
+        raise NotFoundError(UNKNOWN_GUEST) from None
+    return await service.merge(guest.user_id, caller.user_id, provenance)
 
 
 async def limit_time_per_part(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -198,9 +198,10 @@ class GuestMergeService:
         """Do each merge in one transaction."""
         self._unit_of_work = unit_of_work
 
-    async def merge(self, guest_id: str, user_id: str) -> GuestMerged:
+    async def merge(self, guest_id: str, user_id: str, provenance: ConsentProvenance = MERGE_PROVENANCE) -> GuestMerged:
         """Move the guest's data to `user_id`; a repetition returns the first result. Credits are not added.
 
+        A privacy signal of the request turns marketing off for both, so that no grant against it is moved.
         Raises `NotFoundError` when there is no guest of that id, `GuestMergedError` when the guest was merged into
         another account, and `AccountErasedError` while one of them is being erased.
         """
@@ -211,9 +212,12 @@ class GuestMergeService:
             if earlier is not None:
                 return earlier
             account = await work.credits.get_user_credits(guest_id)
-            decided = await work.consent_history.get_latest_events(ConsentSubject(guest_id, is_guest=True))
+            guest = ConsentSubject(guest_id, is_guest=True)
+            decided = await lock_latest_events(work, guest)
             if guest_id == user_id or not (account.is_guest if account else decided):
                 raise NotFoundError(UNKNOWN_GUEST)
+            for event in await apply_choices(work, guest, decided, [], provenance):
+                decided[event.purpose] = event
             moved = {MOVED_ON_MERGE: await work.guest_merges.move_answers(guest_id, user_id)} if account else {}
             user = ConsentSubject(user_id, is_guest=False)
             latest = await lock_latest_events(work, user)
@@ -223,7 +227,7 @@ class GuestMergeService:
                 for event in decided.values()
                 if event.purpose not in latest
             ]
-            await apply_choices(work, user, latest, choices, MERGE_PROVENANCE)
+            await apply_choices(work, user, latest, choices, provenance)
             moved["consents"] = len(choices)
             return await work.guest_merges.insert_merge(guest_id, user_id, moved)
 

@@ -10,6 +10,7 @@ import pytest
 
 from containers import Container
 from shopassist.cache.models import QueryCache
+from shopassist.consent.models import NoticePublication
 from shopassist.credits.models import CreditTransaction
 from shopassist.privacy.models import UserExport
 from shopassist.query.models import Answer, ConversationContext
@@ -177,17 +178,62 @@ async def test_a_guest_who_logs_in_keeps_answers(client: httpx.AsyncClient, bear
 
 @pytest.mark.parametrize(
     ("session", "status"),
-    [("auth0|victim", 401), ("victim", 404), ("unknown", 404), ("", 422), ("x" * 5000, 422), (7, 422)],
+    [
+        *(("auth0|victim", 404), ("victim", 404), ("unknown", 404), ("with space", 404), ("gs1.forged.code", 404)),
+        *(("", 422), ("null", 422), ("x" * 256, 422), ("x" * 5000, 422), (7, 422), (None, 422)),
+    ],
 )
 async def test_sessions_that_cannot_be_merged(
     client: httpx.AsyncClient, bearer: Bearer, session: object, status: int
 ) -> None:
-    """Registered users' ids are refused as sessions are, or unknown; what is no session is not repeated."""
+    """Never 401, at which clients give up their token; what is no session is not repeated."""
     await client.get("/api/user/me", headers=bearer("auth0|victim"))
     await client.get("/api/user/me", headers=bearer("victim"))
     response = await client.post("/api/user/merge-guest", json={"session_id": session}, headers=bearer())
     assert response.status_code == status
     assert "victim" not in response.text
+    assert status == 404 or "session_id" in response.text
+
+
+async def test_a_merge_applies_the_privacy_signal(
+    client: httpx.AsyncClient, container: Container, bearer: Bearer
+) -> None:
+    """No grant of the guest's is moved against it, and it ends the grants of both, whether or not a guest is merged."""
+    for purpose in ("terms", "marketing"):
+        publication = NoticePublication(purpose=purpose, locale="en", text="Yes?")
+        notice = await container.notice_service().publish(publication, "operator")
+        yes = {"consents": [{"purpose": purpose, "granted": True, "notice_id": notice.id}]}
+        assert (await client.post("/api/consents", headers=GUEST, json=yes)).status_code == 200
+
+    async def marketing_of(headers: dict[str, str]) -> list[tuple[bool, str, str]]:
+        entries = (await client.get("/api/consents/history", headers=headers)).json()
+        return [(e["granted"], e["source"], e["route"]) for e in entries if e["purpose"] == "marketing"]
+
+    route = "POST /api/user/merge-guest"
+    headers = {**bearer(), "Sec-GPC": "1"}
+    merged = await client.post("/api/user/merge-guest", json={"session_id": "guest-1"}, headers=headers)
+    assert (merged.status_code, merged.json()["moved"]) == (200, {"consents": 2})
+    assert await marketing_of(bearer()) == [(False, "guest_merge", route)]
+    assert (await marketing_of(GUEST))[0] == (False, "privacy_signal", route)
+    for session_id in ("guest-1", "unknown", "null"):
+        await client.post("/api/consents", headers=bearer(), json=yes)
+        await client.post("/api/user/merge-guest", json={"session_id": session_id}, headers=headers)
+        assert (await marketing_of(bearer()))[0] == (False, "privacy_signal", route)
+
+
+async def test_a_merge_without_the_signal_moves_the_grant(
+    client: httpx.AsyncClient, container: Container, bearer: Bearer
+) -> None:
+    """As before; and a guest who sends the signal changes nothing, since guests cannot merge."""
+    publication = NoticePublication(purpose="marketing", locale="en", text="Yes?")
+    notice = await container.notice_service().publish(publication, "operator")
+    yes = {"consents": [{"purpose": "marketing", "granted": True, "notice_id": notice.id}]}
+    await client.post("/api/consents", headers=GUEST, json=yes)
+    body = {"session_id": "guest-1"}
+    assert (await client.post("/api/user/merge-guest", json=body, headers={**GUEST, "Sec-GPC": "1"})).status_code == 401
+    assert (await client.post("/api/user/merge-guest", json=body, headers=bearer())).status_code == 200
+    [state] = (await client.get("/api/consents", headers=bearer())).json()
+    assert (state["granted"], state["source"]) == (True, "guest_merge")
 
 
 async def test_guests_do_not_merge(client: httpx.AsyncClient) -> None:

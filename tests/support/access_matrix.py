@@ -113,7 +113,7 @@ TABLE: dict[tuple[str, str], Row] = {
     ("POST", "/api/consent/"): row(R, 200, 400, body=CONSENT),
     ("GET", "/api/consent/me"): row(R, 200, 404),
     ("PUT", "/api/consent/me"): row(R, 200, 404, body={"marketing_consent": True}),
-    ("POST", "/api/user/merge-guest"): row(R, 200, 401, 404, 409, body={"session_id": "an-unused-session"}),
+    ("POST", "/api/user/merge-guest"): row(R, 200, 404, 409, body={"session_id": "an-unused-session"}),
     ("GET", "/api/consent/admin/all"): row(A, of_others=True),
     ("POST", "/api/admin/credits/{user_id:path}/adjust"): row(
         A, 200, 404, body=ADJUSTMENT, of_others=True, user_id="auth0|victim"
