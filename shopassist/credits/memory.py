@@ -33,7 +33,6 @@ from shopassist.credits.ports import (
 from shopassist.db.memory import MemoryStore, copy_row
 from shopassist.db.ports import UserHashFunction
 from shopassist.db.resilience import get_request_start
-from shopassist.errors import GuestLimitError
 
 
 @dataclass(slots=True)
@@ -54,7 +53,6 @@ class MemoryCreditLedger:
             account = self._get_or_create(user_id, is_guest=False)
             if account.is_guest:
                 account.is_guest = False
-                account.max_credits = self.policy.max_registered_credits
                 self._refill(account, "Credits of a registered user", TransactionType.ALLOCATE)
             return copy_row(account)
 
@@ -73,7 +71,7 @@ class MemoryCreditLedger:
             if self._is_answered(request):
                 return Grant(False, copy_row(account), already_answered=True)
             if request.amount > account.available_credits or (request.is_guest and not account.is_guest):
-                return self.counters.record(Grant(False, copy_row(account)), is_hold=True)
+                return self.counters.record(Grant(False, copy_row(account), instant=self.store.now()), is_hold=True)
             if self._find_open_holds(request.user_id, request.question_hash, request.idempotency_key):
                 return Grant(False, copy_row(account), is_in_progress=True)
             account.available_credits -= request.amount
@@ -180,7 +178,7 @@ class MemoryCreditLedger:
             new = GuestNetwork(day=day, network=network, accounts=0)
             row = self.store.table(GuestNetwork).setdefault((day, network), new)
             if row.accounts >= self.policy.guest_accounts_per_network:
-                raise GuestLimitError
+                raise self.counters.refuse_guest(history.now)
             row.accounts += 1
         self.store.table(UserCredits)[user_id] = account
         if account.available_credits:
@@ -192,6 +190,7 @@ class MemoryCreditLedger:
         return not account.is_guest and since >= self.policy.reset_interval
 
     def _refill(self, account: UserCredits, description: str, kind: TransactionType = TransactionType.RESET) -> None:
+        account.max_credits = self.policy.max_registered_credits
         refilled = max(account.available_credits, account.max_credits - account.held_credits)
         added = refilled - account.available_credits
         account.available_credits = refilled

@@ -271,7 +271,7 @@ class CreditPolicy:
     reset_interval: timedelta = timedelta(hours=24)
     hold_lifetime: timedelta = timedelta(seconds=60)
     replay_lifetime: timedelta = timedelta(hours=24)
-    guest_accounts_per_network: int = 50
+    guest_accounts_per_network: int = 1000
     retention_days: int = 90
 
     def max_credits(self, is_guest: bool) -> int:

@@ -1,9 +1,12 @@
 """Ports of the credit ledger and its repositories, and what they take and return."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
+
+import structlog
 
 from shopassist.cache.models import StoredAnswer
 from shopassist.credits.models import (
@@ -14,6 +17,10 @@ from shopassist.credits.models import (
     UserCredits,
 )
 from shopassist.db.resilience import get_request_start
+from shopassist.errors import GuestLimitError
+from shopassist.logging import LogLimit
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +50,29 @@ class Grant:
 
     `is_in_progress`: refused because an open hold of the user has the same question or key. `already_answered`: a hold
     was refused because its question or key has an answer by now; None if it was granted without checking that.
+    `instant`: when a hold was decided, by the storage's clock.
     """
 
     granted: bool
     account: UserCredits
     is_in_progress: bool = False
     already_answered: bool | None = False
+    instant: datetime | None = None
+
+
+GUEST_LIMIT_LOG_SECONDS = 3600
+GUEST_LIMIT_ADVICE = (
+    "a client network has reached GUEST_ACCOUNTS_PER_NETWORK_PER_DAY: if it is a proxy in front of this server, name "
+    "it in TRUSTED_PROXIES; if many people share it, raise the limit"
+)
 
 
 @dataclass(slots=True)
 class LedgerCounters:
-    """Counts, in one process, of holds placed and how they ended, deductions, and refusals for lack of credits."""
+    """Counts, in one process, of holds placed and how they ended, deductions, and refusals for lack of credits.
+
+    `guest_log` limits the log of refused guests.
+    """
 
     held: int = 0
     settled: int = 0
@@ -61,6 +80,15 @@ class LedgerCounters:
     expired: int = 0
     deducted: int = 0
     refused: int = 0
+    guest_log: LogLimit = field(default_factory=LogLimit)
+
+    def refuse_guest(self, now: datetime) -> GuestLimitError:
+        """Return the error for a new guest of a network at its limit, which is over at midnight UTC; log it hourly."""
+        if count := self.guest_log.count("guest", GUEST_LIMIT_LOG_SECONDS):
+            logger.warning(GuestLimitError.code, reason=GUEST_LIMIT_ADVICE, count=count)
+        today = now.astimezone(UTC)
+        midnight = datetime.combine(today.date() + timedelta(days=1), datetime.min.time(), UTC)
+        return GuestLimitError(retry_after=ceil((midnight - today).total_seconds()))
 
     def record(self, grant: Grant, is_hold: bool) -> Grant:
         """Count the outcome of a request for credits, and return it."""

@@ -22,7 +22,7 @@ from shopassist.api.dependencies import (
     get_request_id,
     take_from_container,
 )
-from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, GUEST_ERRORS, IDENTITY_ERRORS, document_errors
+from shopassist.api.error_handlers import ADMIN_ERRORS, BODY_ERRORS, IDENTITY_ERRORS, document_errors
 from shopassist.api.fast_route import FastRoute, build_json_response
 from shopassist.api.headers import STALE_RESPONSE, cut_page, decode_id_cursor, is_preferred
 from shopassist.credits.models import (
@@ -68,7 +68,7 @@ router = APIRouter(
     prefix="/api",
     tags=["credits"],
     dependencies=CALLER_SECURITY,
-    responses=document_errors(*GUEST_ERRORS),
+    responses=document_errors(*IDENTITY_ERRORS),
     route_class=FastRoute,
 )
 
@@ -80,9 +80,8 @@ CreditServiceDep = Annotated[CreditService, Depends(take_from_container("credit_
 @router.get("/credits/status", name="read_status_of_credits", response_model=UserCreditStatus)
 async def read_credits(caller: CallerDep, service: CreditServiceDep) -> Response:
     """Return the caller's available credits and the time of the next reset."""
-    account = await service.get_caller_account(caller.user_id, caller.is_guest, caller.network)
-    status = service.build_status(account)
-    return build_json_response(UserCreditStatus(user_id=account.user_id, **status.__dict__))
+    status = await service.get_caller_status(caller.user_id, caller.is_guest, caller.network)
+    return build_json_response(UserCreditStatus(user_id=caller.user_id, **status.__dict__))
 
 
 history_router = APIRouter(prefix="/api/user/credits", tags=["credits"], dependencies=CALLER_SECURITY)
@@ -125,7 +124,7 @@ class HistoryQuery(BaseModel):
 @history_router.get(
     "/transactions",
     response_model=list[CreditTransaction],
-    responses={**HISTORY_RESPONSES, **document_errors(*GUEST_ERRORS)},
+    responses={**HISTORY_RESPONSES, **document_errors(*IDENTITY_ERRORS)},
 )
 async def list_transactions(
     request: Request,

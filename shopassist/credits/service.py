@@ -33,7 +33,14 @@ from shopassist.credits.ports import (
     LedgerReconciliation,
 )
 from shopassist.db.ports import JobResult, ReplicaReads, UnitOfWork, run_in_batches
-from shopassist.errors import KeyReusedError, NotFoundError, OverdrawError, SessionRefusedError, StorageUnavailableError
+from shopassist.errors import (
+    GuestLimitError,
+    KeyReusedError,
+    NotFoundError,
+    OverdrawError,
+    SessionRefusedError,
+    StorageUnavailableError,
+)
 from shopassist.text import validate_user_id
 
 logger = structlog.get_logger(__name__)
@@ -92,6 +99,16 @@ class CreditService:
         """Return the available credits and the time of the next reset."""
         return self.build_status(await self.get_user_credits(user_id, is_guest))
 
+    async def get_caller_status(self, user_id: str, is_guest: bool, network: str | None = None) -> CreditStatus:
+        """Return the status of `get_caller_account`; a new guest whose network is at its limit has no credits."""
+        try:
+            return self.build_status(await self.get_caller_account(user_id, is_guest, network))
+        except GuestLimitError:
+            full = self.policy.max_guest_credits
+            return CreditStatus(
+                available_credits=0, max_credits=full, is_guest=True, can_reset=False, next_reset_time=None
+            )
+
     def build_status(self, account: UserCredits) -> CreditStatus:
         """Return the public status of an account."""
         return CreditStatus(
@@ -120,12 +137,15 @@ class CreditService:
         filter_: HistoryFilter = UNFILTERED,
         network: str | None = None,
     ) -> Sequence[CreditTransaction]:
-        """Return transactions of an identified caller. Raises the errors of `get_caller_account`.
+        """Return transactions of an identified caller; none of a guest whom the limit of the network refuses.
 
-        While the primary is down, the account is only read from a replica, never created.
+        Raises the other errors of `get_caller_account`. While the primary is down, the account is only read from a
+        replica, never created.
         """
         try:
             await self.get_caller_account(user_id, is_guest, network)
+        except GuestLimitError:
+            return []
         except StorageUnavailableError:
             account = await self.lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from math import ceil
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -310,7 +312,7 @@ class QueryService:
             waited = True
             await asyncio.sleep(POLL_SECONDS)
         if not waited and account.available_credits < QUESTION_COST and not await self._is_answered(question):
-            raise self._build_exhausted_error(account)
+            raise self._build_exhausted_error(account, grant.instant)
 
     async def _is_held(self, question: Question) -> bool:
         """Return whether a hold for the question is open under no key or another one.
@@ -372,8 +374,8 @@ class QueryService:
         account = outcome.account
         return question.build_response(outcome, None if account is None else self.credits_.build_status(account))
 
-    def _build_exhausted_error(self, account: UserCredits) -> CreditsExhaustedError:
-        """Return the error, which tells the caller how to get credits."""
+    def _build_exhausted_error(self, account: UserCredits, now: datetime | None) -> CreditsExhaustedError:
+        """Return the error, which tells the caller how to get credits and, if known, in how many seconds."""
         status = self.credits_.build_status(account)
         when = status.next_reset_time
         description = (
@@ -382,7 +384,8 @@ class QueryService:
             else f"You have used all your credits. They come back at {when:%Y-%m-%d %H:%M} UTC."
         )
         shown = status.model_dump(include={"available_credits", "max_credits", "is_guest"})
-        return CreditsExhaustedError(description, **shown, error_description=description)
+        retry_after = ceil((when - now).total_seconds()) if when and now else None
+        return CreditsExhaustedError(description, retry_after, **shown, error_description=description)
 
 
 def build_replay(question: Question, response: QueryResponse) -> IdempotencyRecord | None:

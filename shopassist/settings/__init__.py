@@ -90,7 +90,7 @@ class GuestSettings(SettingsGroup):
     """Limits for guests, and which session ids they may use: any, or only those that this server signed."""
 
     accounts_per_network: int = Field(
-        50, ge=0, le=1_000_000, alias="GUEST_ACCOUNTS_PER_NETWORK_PER_DAY", description="new ones in a day (UTC)"
+        1000, ge=0, le=1_000_000, alias="GUEST_ACCOUNTS_PER_NETWORK_PER_DAY", description="new ones in a day (UTC)"
     )
     sessions: Literal["any", "signed"] = Field("any", alias="GUEST_SESSIONS")
 

@@ -1,6 +1,7 @@
 """Contract of `CreditService` for both storages."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -11,8 +12,10 @@ from shopassist.cache.models import StoredAnswer
 from shopassist.credits.models import CreditTransaction, TransactionType
 from shopassist.credits.ports import CreditRequest, Grant, IdempotencyRecord, Settlement
 from shopassist.errors import InvalidInputError, SessionRefusedError
+from shopassist.settings import CreditSettings, Settings, Storage
 from tests.support.helpers import FixedClock
 
+Reset = Callable[[Container], Awaitable[None]]
 USER = "auth0|123"
 GUEST = "g2wsht"
 
@@ -231,6 +234,63 @@ async def test_a_reset_includes_held_credits(container: Container, clock: FixedC
     assert await service.check_credits(USER) == 49
     await ledger.void(hold_id, USER)
     assert await service.check_credits(USER) == 50 == await balance_of_ledger(container, USER)
+
+
+async def reset_by_read(container: Container) -> None:
+    """Read the balance."""
+    await container.credit_service().check_credits(USER)
+
+
+async def reset_by_deduction(container: Container) -> None:
+    """Spend a credit at once."""
+    assert await container.credit_service().deduct_credit(USER)
+
+
+async def reset_by_hold(container: Container) -> None:
+    """Hold a credit and give it back."""
+    request = CreditRequest(uuid4(), USER, is_guest=False)
+    assert (await container.credit_ledger().place_hold(request)).granted
+    await container.credit_ledger().void(request.operation_id, USER)
+
+
+async def reset_by_job(container: Container) -> None:
+    """Run the job."""
+    await container.credit_service().reset_credits()
+
+
+async def reset_by_name(container: Container) -> None:
+    """Reset the user by name."""
+    await container.credit_service().reset_credits(USER)
+
+
+@pytest.mark.parametrize("reset", [reset_by_read, reset_by_deduction, reset_by_hold, reset_by_job, reset_by_name])
+@pytest.mark.parametrize(("maximum", "balance"), [(80, 80), (20, 30)])
+async def test_a_changed_allowance_counts_from_the_next_reset(
+    container: Container, settings: Settings, clock: FixedClock, reset: Reset, maximum: int, balance: int
+) -> None:
+    """After a restart with another MAX_REGISTERED_CREDITS; no balance is lowered, and guests keep what they had."""
+    service = container.credit_service()
+    await service.deduct_credit(USER, amount=20)
+    await service.deduct_credit(GUEST, is_guest=True, amount=4)
+    allowances = CreditSettings(max_registered_credits=maximum, max_guest_credits=maximum)
+    changed = Container(settings=settings.model_copy(update={"credits": allowances}))
+    changed.clock.override(clock)
+    if settings.storage.storage is Storage.MEMORY:
+        changed.memory_store.override(container.memory_store())
+    try:
+        service = changed.credit_service()
+        account = await service.get_user_credits(USER)
+        assert (account.available_credits, account.max_credits) == (30, 50)
+        clock.move(hours=24)
+        await reset(changed)
+        status = await service.get_credit_status(USER)
+        assert (status.max_credits, status.next_reset_time) == (maximum, clock.time + timedelta(hours=24))
+        spent = 1 if reset is reset_by_deduction else 0
+        assert status.available_credits == balance - spent == await balance_of_ledger(changed, USER)
+        guest = await service.get_user_credits(GUEST, is_guest=True)
+        assert (guest.available_credits, guest.max_credits) == (6, 10)
+    finally:
+        await changed.shutdown()
 
 
 async def test_a_guest_session_cannot_reach_a_registered_account(container: Container) -> None:

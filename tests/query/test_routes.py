@@ -118,6 +118,7 @@ async def test_a_guest_without_credits_is_told_to_log_in(client: httpx.AsyncClie
         "is_guest": True,
     }
     assert "log in" in body["error_description"].lower()
+    assert "Retry-After" not in refused.headers  # a guest's credits do not come back
     assert isinstance(body["detail"], str)
     assert (await ask(client, {"query": "phone 3"})).status_code == 200
 
@@ -130,7 +131,10 @@ async def test_a_registered_user_without_credits_is_told_when(
     refused = await ask(client, headers=bearer())
     assert refused.status_code == 429
     assert "2026-01-02 12:00" in refused.json()["error_description"]
-    clock.move(hours=24)
+    assert refused.headers["Retry-After"] == str(24 * 3600)
+    clock.move(hours=23, minutes=59, seconds=58.5)
+    assert (await ask(client, headers=bearer())).headers["Retry-After"] == "2"
+    clock.move(seconds=1.5)
     assert (await ask(client, headers=bearer())).json()["metadata"]["available_credits"] == 49
 
 

@@ -21,7 +21,7 @@ from shopassist.db.database import DatabaseManager
 from shopassist.db.failures import ConnectionLostError, ServerProcess
 from shopassist.db.ports import Clock, UserHashFunction
 from shopassist.db.statements import fetch, fetch_without_deadline
-from shopassist.errors import AccountErasedError, GuestLimitError, ShopAssistError, StorageUnavailableError
+from shopassist.errors import AccountErasedError, ShopAssistError, StorageUnavailableError
 
 REQUEST_FIELDS = tuple(CreditRequest.__dataclass_fields__)
 ACCOUNT_COLUMNS = tuple(column.key for column in class_mapper(UserCredits).column_attrs)
@@ -84,8 +84,7 @@ class PostgresCreditLedger:
         return (await self._credit_requests.submit(request)).account
 
     async def register_guest(self, user_id: str) -> UserCredits:
-        credits_ = self._policy.max_registered_credits
-        await self._run(statements.REGISTER_ACCOUNT, repeatable=True, user_id=user_id, credits=credits_)
+        await self._refill(statements.REGISTER_ACCOUNT, user_id=user_id)
         return await self.get_or_create_account(user_id, is_guest=False)
 
     async def deduct(self, user_id: str, is_guest: bool, amount: int, description: str) -> Grant:
@@ -124,12 +123,11 @@ class PostgresCreditLedger:
         return await self.get_or_create_account(adjustment.user_id, is_guest=False)
 
     async def reset(self, user_id: str) -> None:
-        await self._run(statements.RESET_ACCOUNT, repeatable=True, user_id=user_id)
+        await self._refill(statements.RESET_ACCOUNT, user_id=user_id)
 
     async def reset_due_accounts(self, limit: int = 1000) -> int:
         interval = self._policy.reset_interval
-        [row] = await self._run(statements.RESET_DUE_ACCOUNTS, repeatable=True, interval=interval, limit=limit)
-        return int(row[0])
+        return await self._refill(statements.RESET_DUE_ACCOUNTS, interval=interval, limit=limit)
 
     async def delete_old_guest_counts(self, limit: int = 1000) -> int:
         instant = self._clock.instant()
@@ -276,12 +274,13 @@ class PostgresCreditLedger:
         rows = await self._run(
             statements.TAKE_CREDITS,
             interval=self._policy.reset_interval,
+            registered_credits=self._policy.max_registered_credits,
             lifetime=self._policy.hold_lifetime,
             **build_arrays(requests, REQUEST_FIELDS),
         )
         return {
             requests[row["position"] - 1].operation_id: Grant(
-                row["granted"], row_to_account(row), row["is_in_progress"], row["already_answered"]
+                row["granted"], row_to_account(row), row["is_in_progress"], row["already_answered"], row["instant"]
             )
             for row in rows
         }
@@ -314,7 +313,8 @@ class PostgresCreditLedger:
             else:
                 new.setdefault(user_id, (account, request.network if is_guest else None))
         existing = await self._insert_accounts(session, new) if new else set()
-        refused |= {user_id: GuestLimitError() for user_id in new.keys() - existing}
+        for user_id in new.keys() - existing:
+            refused[user_id] = self._counters.refuse_guest(histories[hashes[user_id]].now)
         # Of several requests of one user, one may be refused and another create the account.
         return {user_id: error for user_id, error in refused.items() if user_id not in existing}
 
@@ -346,6 +346,11 @@ class PostgresCreditLedger:
             await session.execute(statements.DECREMENT_GUEST_COUNT, dict(spare))
         existing = await session.execute(statements.SELECT_EXISTING_ACCOUNTS, {"user_ids": list(new)})
         return set(existing.scalars())
+
+    async def _refill(self, statement: TextClause, **parameters: Any) -> int:
+        credits_ = self._policy.max_registered_credits
+        [row] = await self._run(statement, repeatable=True, registered_credits=credits_, **parameters)
+        return int(row[0])
 
     async def _run(self, statement: TextClause, *, repeatable: bool = False, **parameters: Any) -> Sequence[Any]:
         return await fetch(self._manager, statement, repeatable=repeatable, instant=self._clock.instant(), **parameters)

@@ -49,11 +49,14 @@ WITH moment AS (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
     SELECT *, xmin AS version FROM user_credits WHERE user_id = ANY(CAST(:user_id AS text[]))
     ORDER BY user_id FOR UPDATE
 ), account AS (
-    SELECT l.*, d.due, m.instant, CASE WHEN d.due THEN GREATEST(l.available_credits, l.max_credits - l.held_credits)
-                            ELSE l.available_credits END AS refilled
+    SELECT l.*, d.due, m.instant, f.allowance,
+           CASE WHEN d.due THEN GREATEST(l.available_credits, f.allowance - l.held_credits)
+                ELSE l.available_credits END AS refilled
     FROM locked l, moment m,
          LATERAL (SELECT NOT l.is_guest
-                         AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d
+                         AND l.last_reset_timestamp <= m.instant - CAST(:interval AS interval) AS due) AS d,
+         LATERAL (SELECT CASE WHEN d.due THEN CAST(:registered_credits AS integer) ELSE l.max_credits END AS allowance)
+             AS f
 ), asked AS MATERIALIZED (
     SELECT a.*, r.position, r.turn, r.operation_id, r.amount, r.is_hold, r.description, r.question_hash,
            r.idempotency_key, r.turn * r.amount <= a.refilled AND (a.is_guest OR NOT r.claims_guest) AS affordable,
@@ -92,6 +95,7 @@ WITH moment AS (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
 ), changed AS (
     UPDATE user_credits c
     SET available_credits = o.refilled - o.total, held_credits = o.held_credits + COALESCE(o.set_aside, 0),
+        max_credits = o.allowance,
         last_reset_timestamp = CASE WHEN o.due THEN o.instant ELSE o.last_reset_timestamp END, updated_at = o.instant
     FROM outcome o
     WHERE c.user_id = o.user_id AND o.is_last AND (o.due OR o.total > 0)
@@ -112,7 +116,7 @@ WITH moment AS (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant
 )
 SELECT position, granted, affordable AND NOT granted AND NOT answered AS is_in_progress,
        CASE WHEN granted AND is_hold AND is_unsure THEN NULL ELSE answered END AS already_answered,
-       user_id, is_guest, max_credits, created_at,
+       instant, user_id, is_guest, allowance AS max_credits, created_at,
        refilled - total AS available_credits, held_credits + COALESCE(set_aside, 0) AS held_credits,
        CASE WHEN due THEN instant ELSE last_reset_timestamp END AS last_reset_timestamp,
        CASE WHEN due OR total > 0 THEN instant ELSE updated_at END AS updated_at
@@ -193,14 +197,16 @@ SELECT operation_id FROM credit_transactions
 WHERE user_id = ANY(CAST(:user_ids AS text[])) AND operation_id = ANY(CAST(:operation_ids AS uuid[]))
 """)
 
-# Refills accounts, never lowering a balance.
+# Refills accounts to `registered_credits`, never lowering a balance.
 REFILL_TEMPLATE = """
 WITH moment AS (SELECT COALESCE(CAST(:instant AS timestamptz), now()) AS instant), locked AS MATERIALIZED (
-    SELECT user_id, available_credits, held_credits, GREATEST(available_credits, {full} - held_credits) AS refilled
+    SELECT user_id, available_credits, held_credits,
+           GREATEST(available_credits, CAST(:registered_credits AS integer) - held_credits) AS refilled
     FROM user_credits WHERE {condition}
 ), changed AS (
     UPDATE user_credits c
-    SET available_credits = l.refilled, {changes}last_reset_timestamp = m.instant, updated_at = m.instant
+    SET available_credits = l.refilled, max_credits = CAST(:registered_credits AS integer), is_guest = false,
+        last_reset_timestamp = m.instant, updated_at = m.instant
     FROM locked l, moment m WHERE c.user_id = l.user_id
     RETURNING c.user_id
 ), ledger AS (
@@ -213,9 +219,7 @@ SELECT count(*) FROM changed
 
 REGISTER_ACCOUNT = text(
     REFILL_TEMPLATE.format(
-        full="CAST(:credits AS integer)",
         condition="user_id = CAST(:user_id AS text) AND is_guest FOR UPDATE",
-        changes="max_credits = CAST(:credits AS integer), is_guest = false, ",
         kind="allocate",
         description="Credits of a registered user",
     )
@@ -223,9 +227,7 @@ REGISTER_ACCOUNT = text(
 
 RESET_ACCOUNT = text(
     REFILL_TEMPLATE.format(
-        full="max_credits",
         condition="NOT is_guest AND user_id = CAST(:user_id AS text) FOR UPDATE",
-        changes="",
         kind="reset",
         description="Credit reset",
     )
@@ -234,11 +236,9 @@ RESET_ACCOUNT = text(
 # Locked rows are skipped: the call that has such an account locked resets it too.
 RESET_DUE_ACCOUNTS = text(
     REFILL_TEMPLATE.format(
-        full="max_credits",
         condition="NOT is_guest AND last_reset_timestamp"
         " <= COALESCE(CAST(:instant AS timestamptz), now()) - CAST(:interval AS interval)"
         " ORDER BY last_reset_timestamp LIMIT :limit FOR UPDATE SKIP LOCKED",
-        changes="",
         kind="reset",
         description="Periodic credit reset",
     )
