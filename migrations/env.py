@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 
 import shopassist.storage.postgres  # noqa: F401 - registers every table
 from shopassist.db.connections import HostSelector
-from shopassist.db.database import ISOLATION_SETTINGS
+from shopassist.db.database import ADD_EXTENSION_SCHEMA, ISOLATION_SETTINGS
 
 attributes = context.config.attributes
 
@@ -38,6 +38,8 @@ async def connect_and_migrate() -> None:
         },
     )
     async with engine.connect() as connection:
+        await connection.execute(ADD_EXTENSION_SCHEMA, {"is_local": False})
+        await connection.commit()
         await connection.run_sync(migrate)
         await connection.commit()
     await engine.dispose()

@@ -16,7 +16,7 @@ from sqlmodel import SQLModel, col, func, select
 from shopassist.catalog import models
 from shopassist.catalog.attributes import COLUMN_KEYS
 from shopassist.catalog.models import STORED_FIELDS, Bound, Criteria, Feature, Product, SortOrder, words_of
-from shopassist.db.database import BaseRepository
+from shopassist.db.database import ADD_EXTENSION_SCHEMA, BaseRepository
 
 BRAND_EXPRESSION: ColumnElement[str] = literal_column(models.BRAND_KEY)
 CATEGORY_EXPRESSION: ColumnElement[str] = literal_column(models.CATEGORY_KEY)
@@ -86,6 +86,7 @@ class PostgresCatalogRepository(BaseRepository):
         return products
 
     async def find_corrections(self, words: Sequence[str]) -> dict[str, str]:
+        await self.session.execute(ADD_EXTENSION_SCHEMA, {"is_local": True})
         await self.session.execute(SET_SIMILARITY_THRESHOLD)
         corrected = {}
         for word in set(filter(models.is_correctable, words)):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Generic
 
-from sqlalchemy import ColumnElement, cast, event, func, literal
+from sqlalchemy import ColumnElement, cast, event, func, literal, text
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -28,6 +28,15 @@ APPLICATION_NAME = "shopassist"
 DIRECT_LOCK_SHARE = 0.9
 ISOLATION_SETTINGS = {"default_transaction_isolation": "read committed"}
 """All statements are written for this level, whatever the default of the database."""
+
+ADD_EXTENSION_SCHEMA = text("""
+    SELECT set_config(
+        'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), quote_ident(n.nspname)), :is_local
+    )
+    FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+    WHERE e.extname = 'pg_trgm' AND n.nspname <> ALL (current_schemas(false))
+""")
+"""Find operators and functions also where a hoster has its extensions in a schema of their own."""
 
 PROCESSES_AT_WORK_QUERY = "SELECT pid FROM pg_stat_activity WHERE usename = current_user AND state <> 'idle'"
 

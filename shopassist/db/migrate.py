@@ -134,7 +134,7 @@ def build_alembic_config(url: URL | None) -> "Config":
     from alembic.config import Config  # noqa: PLC0415 - costs a warm start 0.2 s
 
     config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
+    config.set_main_option("script_location", str(MIGRATIONS_FOLDER).replace("%", "%%"))
     config.attributes.update(url=url, lock_timeout=LOCK_TIMEOUT)
     return config
 

@@ -43,6 +43,15 @@ SELECT array_agg(missing.privileges || ' on ' || missing.name ORDER BY missing.n
     GROUP BY needed.name
 ) AS missing
 """
+MISSING_SCHEMAS_QUERY = """
+SELECT string_agg('USAGE on the schema ' || nspname, ', ') FROM pg_namespace n
+WHERE (nspname = 'public' OR EXISTS (SELECT FROM pg_extension WHERE extname = 'pg_trgm' AND extnamespace = n.oid))
+  AND NOT has_schema_privilege(oid, 'USAGE')
+"""
+EXTENSION_SCHEMA_QUERY = """
+SELECT nspname FROM pg_namespace n JOIN pg_extension e ON e.extnamespace = n.oid
+WHERE e.extname = 'pg_trgm' AND nspname <> 'public'
+"""
 MAX_NAMED = 3
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
@@ -102,6 +111,8 @@ async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict
         await connection.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
         await execute_quoted(connection, "GRANT USAGE, CREATE ON SCHEMA public TO %I", owner)
         await execute_quoted(connection, "GRANT USAGE ON SCHEMA public TO %I, %I", app, reader)
+        if schema := await connection.fetchval(EXTENSION_SCHEMA_QUERY):
+            await execute_quoted(connection, "GRANT USAGE ON SCHEMA %I TO %I, %I, %I", schema, owner, app, reader)
         await execute_quoted(connection, "GRANT %I TO CURRENT_USER", owner)  # required to change the owner of tables
         await _grant_on_existing(connection, roles)
         await _grant_on_future(connection, roles)

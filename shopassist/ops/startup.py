@@ -16,7 +16,7 @@ from shopassist.db.dsn import build_dsn, find_session_dsn, format_hosts_and_data
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
 from shopassist.db.ports import UnitOfWork
-from shopassist.db.roles import find_missing_privileges, is_privileged, is_setting_off
+from shopassist.db.roles import MISSING_SCHEMAS_QUERY, find_missing_privileges, is_privileged, is_setting_off
 from shopassist.errors import DatabaseAbsentError, StartupError
 from shopassist.settings import Settings, Storage, StorageSettings, read_settings
 from shopassist.settings.database import PoolMode
@@ -124,8 +124,8 @@ async def _require_writable_utf8(connection: asyncpg.Connection, url: URL) -> No
             f"The database at {where} has the encoding {encoding}, which cannot store every text: make one with "
             f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0, and move the data there."
         )
-    if await connection.fetchval("SELECT NOT has_schema_privilege(to_regnamespace('public'), 'USAGE')"):
-        raise StartupError(MISSING_PRIVILEGES_MESSAGE.format("USAGE on the schema public"))
+    if missing := await connection.fetchval(MISSING_SCHEMAS_QUERY):
+        raise StartupError(MISSING_PRIVILEGES_MESSAGE.format(missing))
     if await connection.fetchval("SELECT current_setting('transaction_read_only') = 'on'"):
         raise DatabaseAbsentError(
             f"The database at {where} can only be read: it is a standby, or default_transaction_read_only is on."

@@ -24,7 +24,7 @@ from shopassist.db.embedded.programs import (
     find_postmaster,
     make_runnable,
 )
-from shopassist.db.embedded.server import EmbeddedPostgres
+from shopassist.db.embedded.server import DataFolder, EmbeddedPostgres
 from shopassist.errors import StartupError
 
 PROJECT = Path(__file__).parents[2]
@@ -409,6 +409,29 @@ def test_damaged_data_is_reported_in_the_words_of_postgresql(data: Path) -> None
     (data / "pg_control").rename(data / "postgresql/global/pg_control")
     assert query(embedded.start(), "SELECT 1") == 1
     embedded.stop()
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", bytes(32), b"a b", None], ids=str)
+def test_a_damaged_password_is_refused(data: Path, content: bytes | None) -> None:
+    """The sentence names the file; with a line end after it the password is accepted."""
+    file = data / "postgresql.password"
+    password = file.read_bytes()
+    file.unlink() if content is None else file.write_bytes(content)
+    embedded = EmbeddedPostgres(data)
+    with pytest.raises(StartupError, match=f"{file} with the password of the database is missing or damaged"):
+        embedded.start()
+    file.write_bytes(password + b"\n")
+    if content is None:
+        assert query(embedded.start(), "SELECT 1") == 1
+        embedded.stop()
+
+
+def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
+    """Containers run as any number, and PostgreSQL insists on a name when it makes a database."""
+    unnamed = next(number for number in range(54_321, 65_000) if not OsAccount.of(number).has_name)
+    with pytest.raises(StartupError, match=f"user {unnamed}, which has no name: .*DATABASE_URL"):
+        DataFolder(folder, OsAccount.of(unnamed)).ensure_cluster(find_binaries())
+    assert list(folder.iterdir()) == []
 
 
 def test_a_folder_without_permission_is_refused(folder: Path) -> None:

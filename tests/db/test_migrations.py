@@ -332,3 +332,15 @@ async def test_a_database_that_cannot_be_reached_is_named_without_its_password(
     with pytest.raises(StartupError, match=message) as caught:
         await migrate.ensure_current(normalise_dsn(link))
     assert "hidden" not in caught.value.detail
+
+
+async def test_the_project_may_be_in_a_folder_with_any_name(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with what configuration files and URLs treat specially."""
+    folder = tmp_path / "50% off %(here)s #1 it's a 'shop' ü"
+    shutil.copytree(migrate.MIGRATIONS_FOLDER, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrate, "MIGRATIONS_FOLDER", folder)
+    assert len(migrate.list_revisions()) == len(migrate.list_known_revisions())
+    await migrate.upgrade(normalise_dsn(empty_database_url), "0003")
+    assert await migrate.get_current_revision(normalise_dsn(empty_database_url)) == "0003"

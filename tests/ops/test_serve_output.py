@@ -138,7 +138,7 @@ def test_a_port_is_taken_from_the_first_moment(host: str) -> None:
         (True, ServerSettings(host="::1"), True),
         (False, ServerSettings(), False),
         (True, ServerSettings(host="0.0.0.0"), False),  # noqa: S104
-        (True, ServerSettings(environment="prod"), False),  # type: ignore[arg-type]
+        (True, ServerSettings(environment="prod"), False),
     ],
 )
 def test_tokens_are_hinted_at_where_they_are_accepted(

@@ -13,6 +13,7 @@ from sqlalchemy import URL
 
 from containers import Container
 from shopassist.app import create_app
+from shopassist.catalog.importer.importer import load_sample
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.roles import Role, Roles, provision
@@ -21,7 +22,7 @@ from shopassist.ops.doctor import run_checks
 from shopassist.ops.startup import prepare
 from shopassist.settings import ServerSettings, Settings
 from shopassist.settings.database import DatabaseConfig
-from tests.support.helpers import execute, replace_database_name
+from tests.support.helpers import execute, postgres_settings, replace_database_name
 
 PASSWORD = "twelve letters"  # noqa: S105 - a test's own
 
@@ -168,3 +169,24 @@ async def test_a_role_that_loses_rights_is_not_ready(links: Links) -> None:
             assert (await client.get("/health")).status_code == 200
             await execute(links.admin, f"GRANT {taken} TO {app}")
         await wait_for(200)
+
+
+@pytest.mark.parametrize("schema", ["extensions", 'Their "own"'])
+async def test_extensions_may_be_in_another_schema(links: Links, schema: str) -> None:
+    """As some hosters have it: tables are migrated, misspelt words found, once the roles may use that schema."""
+    quoted = '"{}"'.format(schema.replace('"', '""'))
+    await execute(links.admin, f"CREATE SCHEMA {quoted}; CREATE EXTENSION pg_trgm SCHEMA {quoted}")
+    with pytest.raises(StartupError, match=f"USAGE on the schema {schema}"):
+        await prepared(links.app, links.owner)
+    connection = await asyncpg.connect(links.admin)
+    mark = str(normalise_dsn(links.app).username).removeprefix("app_")
+    await provision(connection, Roles(*(Role(f"{part}_{mark}", None) for part in ("owner", "app", "reader"))), {})
+    await connection.close()
+    await prepared(links.app, links.owner)
+    container = Container(settings=postgres_settings(links.app))
+    try:
+        await load_sample(container.unit_of_work())
+        async with container.unit_of_work()() as repositories:
+            assert await repositories.catalog.find_corrections(["motorolla"]) == {"motorolla": "motorola"}
+    finally:
+        await container.shutdown()

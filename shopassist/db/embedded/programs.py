@@ -48,6 +48,14 @@ class OsAccount:
         return cls(name, user, os.getegid() if user == os.geteuid() else group)
 
     @property
+    def has_name(self) -> bool:
+        """Whether the operating system knows its name."""
+        try:
+            return bool(pwd.getpwuid(self.user))
+        except KeyError:
+            return False
+
+    @property
     def is_other_user(self) -> bool:
         """Return whether it is not the account of this process."""
         return self.user != os.geteuid()

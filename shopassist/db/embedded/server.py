@@ -35,6 +35,7 @@ from shopassist.text import read_text_file
 
 DATABASE_NAME = "shopassist"
 HOST = "127.0.0.1"
+_PASSWORD_PATTERN = re.compile(r"[\w-]+", re.ASCII)
 _STARTING_MESSAGE = "the database system is"
 _LOG_LIMIT_BYTES = 10_000_000
 _BUILTIN_LOCALE_SINCE = 17
@@ -55,7 +56,10 @@ class DataFolder:
 
     def url(self, port: int) -> str:
         """Return the DSN of the server on this port, with its password."""
-        return f"postgresql://{DATABASE_NAME}:{read_text_file(self._password)}@{HOST}:{port}/{DATABASE_NAME}"
+        return f"postgresql://{DATABASE_NAME}:{self._read_password()}@{HOST}:{port}/{DATABASE_NAME}"
+
+    def _read_password(self) -> str:
+        return read_text_file(self._password).strip() if self._password.exists() else ""
 
     def choose_port(self) -> int:
         """Return the last port if it is free, else a new one, and store it."""
@@ -94,13 +98,18 @@ class DataFolder:
             )
         else:
             self._create_cluster(binaries)
-        if not self._password.exists():
+        if not _PASSWORD_PATTERN.fullmatch(self._read_password()):
             raise StartupError(
-                f"{self._password} with the password of the database is missing: put it back, or move {self.cluster} "
-                "away to start afresh."
+                f"{self._password} with the password of the database is missing or damaged: put it back, or move "
+                f"{self.cluster} away to start afresh."
             )
 
     def _create_cluster(self, binaries: Binaries) -> None:
+        if not self.account.has_name:
+            raise StartupError(
+                f"PostgreSQL makes no database for {self.account.name}, which has no name: add it to /etc/passwd, run "
+                "as a user with a name, or set DATABASE_URL."
+            )
         # Created in a staging folder and renamed, so that a crash never leaves an incomplete cluster.
         for leftover in self.root.glob(f"{CLUSTER_NAME}.new-*"):
             shutil.rmtree(leftover, ignore_errors=True)
