@@ -19,6 +19,7 @@ from shopassist.db.migrate import connect, ensure_current
 from shopassist.db.roles import Role, Roles, provision
 from shopassist.errors import BackupError, StartupError
 from shopassist.ops import backups
+from shopassist.ops.files import describe_passing_folder
 from shopassist.ops.startup import running_database
 from shopassist.ops.targets import find_target
 from shopassist.privacy.cli import PrivacyServices
@@ -43,6 +44,7 @@ MANIFEST_COLUMNS: Columns = (
     ("ledger", lambda found: f"{found.contents.ledger_sum:,}"),
     ("bytes", lambda found: f"{found.size:,}"),
     ("encrypted", lambda found: "yes" if found.encrypted else "no"),
+    ("verified", lambda found: format_instant(found.verified_at) if found.verified_at else "no"),
 )
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
@@ -63,6 +65,9 @@ def create() -> None:
     rows = sum(made.contents.rows.values())
     secret = "encrypted" if made.encrypted else "not encrypted"
     typer.echo(f"{made.name}: {rows:,} rows, revision {made.contents.revision}, {made.size:,} bytes, {secret}")
+    folder = backups.get_backup_folder(settings)
+    if loss := describe_passing_folder(folder):
+        typer.echo(f"{folder} is {loss}: put BACKUP_FOLDER on a disk or on a volume.", err=True)
 
 
 @app.command("list")
@@ -70,7 +75,8 @@ def list_(as_json: JsonOption = False) -> None:
     """Show the backups, oldest first."""
     folder = backups.get_backup_folder(read_settings())
     manifests = [backups.read_manifest(folder, name) for name in backups.list_backups(folder)]
-    print_rows(manifests, MANIFEST_COLUMNS, as_json=as_json)
+    shown = [manifest.model_copy(update={"rights": None}) for manifest in manifests]  # they are long
+    print_rows(shown, MANIFEST_COLUMNS, as_json=as_json)
 
 
 @app.command()

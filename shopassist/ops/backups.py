@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -113,6 +113,16 @@ def read_manifest(folder: Path, name: str) -> BackupManifest:
     if manifest.name != name:
         raise BackupError(f"The manifest of backup {name} is that of {manifest.name}.")
     return manifest
+
+
+def find_last_verified(folder: Path) -> tuple[datetime, str] | None:
+    """Return when a backup was last verified, and its name; None if none was."""
+    found = []
+    for name in list_backups(folder):
+        with suppress(BackupError):
+            if verified_at := read_manifest(folder, name).verified_at:
+                found.append((verified_at, name))
+    return max(found, default=None)
 
 
 def check_dump(folder: Path, manifest: BackupManifest) -> None:

@@ -1,8 +1,10 @@
 """`shopassist doctor`: checks a deployment and says what to put right."""
 
+import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 from sqlalchemy import URL
@@ -10,11 +12,13 @@ from sqlalchemy import URL
 from shopassist.cache.redis import RedisClient
 from shopassist.credits.models import UserCredits
 from shopassist.db.connections import DIRECT_CONNECTIONS
-from shopassist.db.dsn import apply_tls_settings, get_link_setting, is_local_dsn, normalise_dsn
+from shopassist.db.dsn import apply_tls_settings, get_link_setting, is_local_dsn, normalise_dsn, require_session_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
 from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, find_missing_privileges, is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
-from shopassist.ops.backups import get_backup_folder, get_dump_file, list_backups, read_manifest
+from shopassist.ops.backups import find_last_verified, get_backup_folder, get_dump_file, list_backups, read_manifest
+from shopassist.ops.dumps import find_programs
+from shopassist.ops.files import describe_passing_folder
 from shopassist.settings import Settings
 from shopassist.terminal import Columns, create_console, print_rows
 
@@ -50,6 +54,9 @@ DoctorCheck = Callable[[Deployment], Awaitable[Finding]]
 
 MAX_CLOCK_DIFFERENCE_SECONDS = 1.0
 """A larger difference makes tokens and periods expire at different times."""
+
+LONGEST_UNVERIFIED = timedelta(days=30)
+"""Since the last verification. Without any, one is due when there are BACKUP_KEEP backups."""
 
 TLS_QUERY = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 CONNECTIONS_QUERY = """
@@ -133,11 +140,34 @@ async def check_settings(deployment: Deployment) -> Finding:
     return Finding("settings", f"fit for production{hint}")
 
 
+async def check_backup_programs(deployment: Deployment) -> Finding:
+    """Check that this machine has programs that dump and restore the server."""
+    major = deployment.connection.get_server_version().major
+    try:
+        programs = await asyncio.to_thread(find_programs, require_session_dsn(deployment.settings), major)
+    except (BackupError, StartupError) as error:
+        return Finding("backup programs", error.detail, "Put that right, or back up elsewhere: see docs/backups.md.")
+    return Finding("backup programs", f"pg_dump and pg_restore {programs.major} fit PostgreSQL {major}")
+
+
+async def check_backup_folder(deployment: Deployment) -> Finding:
+    """Check that backups can be written, and outlast the container and the machine's memory."""
+    if not deployment.is_strict:
+        return Finding("backup folder", "not looked at outside production")
+    folder = get_backup_folder(deployment.settings)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("backup folder", f"{folder} cannot be written to", "Give it to this user, or set BACKUP_FOLDER.")
+    if loss := describe_passing_folder(folder):
+        return Finding("backup folder", f"{folder} is {loss}", "Put BACKUP_FOLDER on a disk or on a volume.")
+    return Finding("backup folder", f"{folder} can be written to and lasts")
+
+
 async def check_backups(deployment: Deployment) -> Finding:
-    """Check the age and the size of the newest backup."""
+    """Check the age and the size of the newest backup, and when one was last verified."""
     if not deployment.is_strict:
         return Finding("backups", "not looked at outside production")
-    folder = get_backup_folder(deployment.settings)
+    folder, config = get_backup_folder(deployment.settings), deployment.settings.backup
     fix = "Run `shopassist backup create` on a schedule, or raise BACKUP_MAX_AGE_HOURS if something else backs up."
     names = list_backups(folder)
     if not names:
@@ -149,9 +179,15 @@ async def check_backups(deployment: Deployment) -> Finding:
         return Finding("backups", f"the newest, {names[-1]}, is damaged", fix)
     if size != newest.size:
         return Finding("backups", f"{newest.name} is cut off", fix)
-    hours = (datetime.now(UTC) - newest.created_at).total_seconds() / 3600
-    is_old = hours > deployment.settings.backup.longest_age_hours
-    return Finding("backups", f"{newest.name} is {hours:.1f} hours old", fix if is_old else None)
+    now = datetime.now(UTC)
+    hours = (now - newest.created_at).total_seconds() / 3600
+    verified = find_last_verified(folder)
+    text = f"{verified[1]} was verified on {verified[0]:%Y-%m-%d}" if verified else "none was verified"
+    text = f"{newest.name} is {hours:.1f} hours old, {text}"
+    if hours > config.longest_age_hours:
+        return Finding("backups", text, fix)
+    is_due = now - verified[0] > LONGEST_UNVERIFIED if verified else len(names) >= config.keep
+    return Finding("backups", text, "Run `shopassist backup verify` now, and every week." if is_due else None)
 
 
 async def check_shared_cache(deployment: Deployment) -> Finding:
@@ -286,6 +322,8 @@ CHECKS: tuple[DoctorCheck, ...] = (
     ),
     check_connections,
     check_settings,
+    check_backup_programs,
+    check_backup_folder,
     check_backups,
     check_shared_cache,
 )

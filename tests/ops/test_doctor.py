@@ -1,6 +1,7 @@
 """`shopassist doctor` finds each problem that it checks for."""
 
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,11 +13,11 @@ from pydantic import SecretStr
 
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
-from shopassist.ops import doctor
-from shopassist.ops.backups import create_backup, get_manifest_file
+from shopassist.ops import doctor, dumps, files
+from shopassist.ops.backups import create_backup, get_manifest_file, list_backups, read_manifest, write_manifest
 from shopassist.ops.doctor import Deployment, Finding, print_findings, run_checks
 from shopassist.settings import IdentitySettings, ServerSettings, Settings
-from shopassist.settings.database import BackupSettings, DatabaseConfig
+from shopassist.settings.database import BackupSettings, DatabaseConfig, PoolMode
 from tests.support.helpers import execute, postgres_settings
 
 ALWAYS_FOUND = {"roles", "durability"}
@@ -47,8 +48,9 @@ class Patient:
 
 
 @pytest.fixture
-async def patient(database_url: str, tmp_path: Path) -> Patient:
+async def patient(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patient:
     """Return a deployment in production with no other problem than `ALWAYS_FOUND`."""
+    monkeypatch.setattr(files, "MOUNTS", tmp_path / "none")  # the folder of the tests may be in memory
     settings = postgres_settings(database_url).model_copy(
         update={
             "server": ServerSettings(environment="production", allowed_hosts=("shop.example",)),
@@ -136,6 +138,16 @@ async def _damaged_backup(patient: Patient) -> None:
     get_manifest_file(patient.folder, name).write_text("{")
 
 
+async def _unverified_backups(patient: Patient) -> None:
+    patient.change("backup", keep=1)
+
+
+async def _last_verified_long_ago(patient: Patient) -> None:
+    [name] = list_backups(patient.folder)
+    then = datetime.now(UTC) - timedelta(days=31)
+    write_manifest(patient.folder, read_manifest(patient.folder, name).model_copy(update={"verified_at": then}))
+
+
 async def _no_redis(patient: Patient) -> None:
     with socket.socket() as unused_socket:
         unused_socket.bind(("127.0.0.1", 0))
@@ -174,6 +186,8 @@ async def _record_without_history(patient: Patient) -> None:
         (_no_backup, "backups", "there is none"),
         (_old_backup, "backups", "hours old"),
         (_damaged_backup, "backups", "damaged"),
+        (_unverified_backups, "backups", "none was verified"),
+        (_last_verified_long_ago, "backups", "was verified on"),
     ],
 )
 async def test_each_problem_is_reported(
@@ -194,6 +208,59 @@ async def test_a_healthy_deployment(patient: Patient, capsys: pytest.CaptureFixt
     assert {name for name, finding in (await patient.findings()).items() if not finding.is_healthy} == {"durability"}
     print_findings([finding for finding in await run_checks(patient.settings) if finding.is_healthy])
     assert "all well" in capsys.readouterr().out
+
+
+async def test_a_folder_that_does_not_last_is_reported(
+    patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory, also by a link to it, and the layer of a container, but no volume in them."""
+    monkeypatch.undo()
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        (tmp_path / "link").symlink_to(memory)
+        for folder in (Path(memory), tmp_path / "link" / "backups"):
+            patient.change("backup", folder=folder)
+            finding = (await patient.findings())["backup folder"]
+            assert "in memory" in finding.observation
+            assert not finding.is_healthy
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "1 0 0:1 / / rw - overlay overlay rw\n2 1 0:2 / /back\\040ups rw shared:1 - ext4 /dev/sda rw\n"
+        "3 1 0:3 / /back\\040ups/memory rw - tmpfs tmpfs rw\n"
+    )
+    monkeypatch.setattr(files, "MOUNTS", mounts)
+    for text, loss in (
+        ("/other", "layer"),
+        ("/back ups/today", ""),
+        ("/back ups/memory", "in memory"),
+        ("/back", "la"),
+    ):
+        assert loss in (files.describe_passing_folder(Path(text)) or "")
+    assert files.describe_passing_folder(Path("/back ups/today")) is None
+
+
+async def test_a_folder_that_cannot_be_written_to_is_reported(patient: Patient, tmp_path: Path) -> None:
+    """A file is in its place."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "backups"):
+        patient.change("backup", folder=folder)
+        finding = (await patient.findings())["backup folder"]
+        assert not finding.is_healthy
+        assert "cannot be written to" in finding.observation
+
+
+async def test_missing_programs_are_reported(patient: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also outside production: `backup create` refuses to start."""
+    monkeypatch.setattr(dumps, "DEBIAN_FOLDER", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "pg_restore 18 fit PostgreSQL 18" in (await patient.findings())["backup programs"].observation
+    patient.change("server", environment="development")
+    patient.change("database", migration_url=SecretStr(f"{patient.url}?sslmode=require"))
+    finding = (await patient.findings())["backup programs"]
+    assert "over TLS needs pg_dump and pg_restore of version 18 or later" in finding.observation
+    assert not finding.is_healthy
+    pooled = {"migration_url": None, "pool_mode": PoolMode.TRANSACTION}
+    patient.change("database", **pooled)
+    assert "DATABASE_DIRECT_URL" in (await patient.findings())["backup programs"].observation
 
 
 async def test_an_empty_database_lacks_its_schema(patient: Patient, empty_database_url: str) -> None:
