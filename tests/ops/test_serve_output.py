@@ -73,7 +73,7 @@ def ask(port: int) -> int:
 
 
 def test_an_output_that_takes_nothing_ends_no_server(start: Start) -> None:
-    """Full, closed, or a pipe that nobody reads any more: requests are answered and the end is clean."""
+    """Full, closed, or a pipe without a reader: requests are answered and the end is clean."""
     ports = {redirection: free_port() for redirection in ("> /dev/full 2>&1", ">&- 2>&-", "")}
     servers = {
         redirection: start(redirection, API_PORT=str(port), LOG_LEVEL="debug") for redirection, port in ports.items()

@@ -79,7 +79,7 @@ def test_origins_are_written_as_browsers_send_them(
         *(("API_PORT", text) for text in ("eight", "-1", "65536", "http://10.0.0.1:80", "8000/tcp")),
         *((name, __file__) for name in ("SHOPASSIST_DATA", "BACKUP_FOLDER")),
         *((name, f"{__file__}/below/it") for name in ("SHOPASSIST_DATA", "BACKUP_FOLDER")),
-        ("SHOPASSIST_DATA", "~nobody-has-this-name/data"),
+        ("SHOPASSIST_DATA", "~unknown-user/data"),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", f"{'k' * 20}{' ' * 20}"),
         ("SECRET_KEY", " " * 40),
@@ -130,7 +130,7 @@ def test_the_address_of_a_kubernetes_service_is_no_port(
 
 
 def test_the_home_folder_may_be_abbreviated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As nobody's shell does it for lines of `.env`."""
+    """No shell does it for lines of `.env`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("BACKUP_FOLDER", "~/backups")
     settings = read("SHOPASSIST_DATA", "~/data", monkeypatch)
