@@ -77,7 +77,7 @@ class InvalidTokenError(AuthenticationError, code="invalid_token"):
 
 
 class IssuerUnavailableError(ShopAssistError, code="issuer_unavailable", status=503):
-    """Tokens cannot be verified right now, since their issuer cannot be reached; please try again shortly."""
+    """Your token cannot be verified right now, since its issuer cannot be asked; please try again shortly."""
 
     def __init__(self, kind: TokenRefusal = TokenRefusal.KEYS_UNAVAILABLE, retry_after: int | None = None) -> None:
         super().__init__(retry_after=retry_after)

@@ -180,8 +180,8 @@ class StorageSettings(SettingsGroup):
 class CreditSettings(SettingsGroup):
     """Credit allowances, resets and retention."""
 
-    max_guest_credits: PositiveInt = Field(10, alias="MAX_GUEST_CREDITS")
-    max_registered_credits: PositiveInt = Field(50, alias="MAX_REGISTERED_CREDITS")
+    max_guest_credits: int = Field(10, ge=1, le=2**31 - 1, alias="MAX_GUEST_CREDITS")
+    max_registered_credits: int = Field(50, ge=1, le=2**31 - 1, alias="MAX_REGISTERED_CREDITS")
     reset_interval_hours: float = Field(24, gt=0, alias="CREDIT_RESET_INTERVAL_HOURS")
     hold_lifetime_seconds: PositiveInt = Field(60, alias="CREDIT_HOLD_TTL_SECONDS")
     retention_days: int = Field(90, ge=1, le=36500, alias="TRANSACTION_RETENTION_DAYS")

@@ -1,11 +1,13 @@
-"""What operators see of refused tokens and guests, in the log and metrics of a real server."""
+"""What operators and callers are told of refused tokens, guests and questions by a real server."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from containers import Container
 from shopassist.errors import TokenRefusal
@@ -83,24 +85,44 @@ def test_each_kind_of_refused_token_is_counted_and_logged_once(tmp_path: Path, p
         assert server.stop() == 0
 
 
-def test_refused_guests_are_logged_once_with_advice(tmp_path: Path, database_url: str) -> None:
-    """Ten guests behind a proxy that TRUSTED_PROXIES does not name are one network, and read what there is."""
+@pytest.fixture
+def limited_server(tmp_path: Path, database_url: str, provider: IdentityProvider) -> Iterator[TestServer]:
+    """Run a server in production, with small limits and a clock that is wrong by five hours."""
     production = {"ENVIRONMENT": "production", "SECRET_KEY": "s" * 32, "DB_ALLOW_PRIVILEGED_ROLE": "true"}
-    limits = {"GUEST_ACCOUNTS_PER_NETWORK_PER_DAY": "3"}
-    server = TestServer(tmp_path, database_url, **production, **limits).wait_until_ready()
-    try:
-        for number in range(10):
-            headers = {"X-Session-ID": f"guest-{number}", "X-Forwarded-For": f"203.0.113.{number}"}
-            for path in (STATUS, "/api/user/credits/transactions", "/api/consents", "/api/user/export"):
-                assert server.call("GET", path, headers=headers)[0] == 200
-            status, body, got = server.call("POST", "/api/query", {"query": "phone"}, headers)
-            assert status == (200 if number < 3 else 429)
-            assert number < 3 or (body["error_type"] == "guest_limit_reached" and int(got["retry-after"]) > 0)
-        [line] = read_events(server, "guest_limit_reached")
-        assert "TRUSTED_PROXIES" in line["reason"]
-        assert "203.0.113" not in server.log.read_text()
-    finally:
-        assert server.stop() == 0
+    limits = {"GUEST_ACCOUNTS_PER_NETWORK_PER_DAY": "3", "MAX_REGISTERED_CREDITS": "1", "TEST_CLOCK_MINUTES": "300"}
+    identity = {"OIDC_ISSUER": provider.issuer, "OIDC_AUDIENCE": AUDIENCE}
+    server = TestServer(tmp_path, database_url, **production, **limits, **identity)
+    yield server.wait_until_ready()
+    assert server.stop() == 0
+
+
+def test_refused_guests_are_logged_once_with_advice(limited_server: TestServer, provider: IdentityProvider) -> None:
+    """Guests behind a proxy that TRUSTED_PROXIES does not name are one network, and read what there is.
+
+    The database's clock says when there are credits again.
+    """
+    server, now = limited_server, datetime.now(UTC)
+    until_midnight = (datetime.combine(now.date(), time.max, UTC) - now).total_seconds()
+
+    def waits(headers: dict[str, str], seconds: float) -> bool:
+        # Modulo a day, as the test may run at midnight.
+        return (seconds - int(headers["retry-after"]) + 5) % 86400 < 120
+
+    for number in range(10):
+        headers = {"X-Session-ID": f"guest-{number}", "X-Forwarded-For": f"203.0.113.{number}"}
+        for path in (STATUS, "/api/user/credits/transactions", "/api/consents", "/api/user/export"):
+            assert server.call("GET", path, headers=headers)[0] == 200
+        status, body, got = server.call("POST", "/api/query", {"query": "phone"}, headers)
+        assert status == (200 if number < 3 else 429)
+        assert number < 3 or (body["error_type"] == "guest_limit_reached" and waits(got, until_midnight))
+    token = provider.token(exp=now + timedelta(hours=10), iat=now)
+    for query in ("one", "another"):
+        answered = server.call("POST", "/api/query", {"query": query}, {"Authorization": f"Bearer {token}"})
+    assert (answered[0], answered[1]["error_type"]) == (429, "credits_exhausted")
+    assert waits(answered[2], 24 * 3600)
+    [line] = read_events(server, "guest_limit_reached")
+    assert "TRUSTED_PROXIES" in line["reason"]
+    assert "203.0.113" not in server.log.read_text()
 
 
 async def test_without_an_issuer_that_is_the_kind(

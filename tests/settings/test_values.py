@@ -76,6 +76,11 @@ def test_origins_are_written_as_browsers_send_them(
                 "null",
             )
         ),
+        *(
+            (f"MAX_{who}_CREDITS", text)
+            for who in ("GUEST", "REGISTERED")
+            for text in ("0", "-1", "2147483648", "many")
+        ),
         *(("API_PORT", text) for text in ("eight", "-1", "65536", "http://10.0.0.1:80", "8000/tcp")),
         *((name, __file__) for name in ("SHOPASSIST_DATA", "BACKUP_FOLDER")),
         *((name, f"{__file__}/below/it") for name in ("SHOPASSIST_DATA", "BACKUP_FOLDER")),
