@@ -258,7 +258,7 @@ async def _run_alembic(
             if not isinstance(cause, LOCK_ERRORS) or time.monotonic() > give_up_at:
                 reason = str(cause or type(error).__name__).splitlines()[0]
                 at = await fetch_revision(connection) or "base"
-                raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}") from error
+                raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}.") from error
         except CommandError as error:
             raise MigrationError(f"The migration cannot be done: {error}") from error
         await asyncio.sleep(STEP_RETRY_PAUSE_SECONDS)

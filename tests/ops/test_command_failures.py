@@ -1,0 +1,319 @@
+"""Every command under every known failure: one sentence, exit code 1, no traceback.
+
+The commands are those of the application. A new command needs its arguments in `ARGUMENTS`, and its name in each
+condition that does not matter to it.
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.support.commands import Outcome, run_command, walk_commands
+from tests.support.helpers import execute, get_port, replace_database_name
+
+ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "serve": (),
+    "token": ("--sub", "someone"),
+    "doctor": (),
+    "db upgrade": (),
+    "db downgrade": ("-1", "--yes"),
+    "db current": (),
+    "db history": (),
+    "db provision": (),
+    "credits show": ("someone",),
+    "credits verify": (),
+    "catalog import": ("{catalogue}",),
+    "cache clear": (),
+    "backup create": (),
+    "backup list": (),
+    "backup verify": (),
+    "backup restore": ("newest", "--yes"),
+    "user export": ("someone", "--to", "{output}"),
+    "user erase": ("someone", "--yes"),
+    "user erasures export": ("{output}",),
+    "user erasures replay": ("{erasures}",),
+    "rollout status": (),
+    "rollout set": ("5",),
+    "rollout back": (),
+    "state export": ("{output}",),
+    "state import": ("{state}",),
+    "state verify": ("{state}",),
+    "maintenance status": (),
+    "maintenance run": (),
+    "consent publish": ("terms", "{notice}", "--locale", "en"),
+    "consent notices": (),
+}
+OFFLINE = {"token", "db history", "backup list"}
+"""Commands that need no database."""
+READ_ONLY = Path("/sys")
+"""A folder where not even root may create a file."""
+REPORTS = {"doctor", "maintenance status", "maintenance run"}
+"""Commands that print a report of problems and exit with 1."""
+PROGRESS = re.compile(r" *\d+\.\d s  ")
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A database with the schema, an empty one, and good files for every command."""
+
+    url: str
+    empty_url: str
+    folder: Path
+    files: Mapping[str, Path]
+
+    def run(self, name: str, environment: Mapping[str, str], **files: Path) -> Outcome:
+        """Run a command with its arguments; `files` replace good ones."""
+        self.files["output"].unlink(missing_ok=True)
+        arguments = [part.format(**{**self.files, **files}) for part in ARGUMENTS[name]]
+        return run_command(self.folder, [*name.split(), *arguments], self.complete(environment))
+
+    def complete(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment with what every command has in a good one."""
+        url = environment.get("DATABASE_URL", self.url)
+        defaults = {
+            "SHOPASSIST_DATA": str(self.folder / "data"),
+            "BACKUP_FOLDER": str(self.folder / "backups"),
+            "SECRET_KEY": "k" * 32,
+            "DATABASE_URL": url,
+            "DATABASE_ADMIN_URL": url,
+            "API_PORT": "0",
+        }
+        return {name: value for name, value in {**defaults, **environment}.items() if value}
+
+
+@pytest.fixture(scope="module")
+def shop(server_url: str, template_url: str, tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Create databases, roles and files; the shop has one account."""
+    folder = tmp_path_factory.mktemp("shop")
+    url, empty_url = (replace_database_name(server_url, name) for name in ("commands", "commands_empty"))
+    template = template_url.rpartition("/")[2]
+
+    async def create() -> None:
+        await execute(server_url, f"CREATE DATABASE commands TEMPLATE {template}")
+        await execute(server_url, "CREATE DATABASE commands_empty")
+        await execute(server_url, "CREATE ROLE commands_stranger LOGIN PASSWORD 'word'")
+        await execute(server_url, "CREATE ROLE commands_reader LOGIN PASSWORD 'word' IN ROLE pg_read_all_data")
+        await execute(
+            url,
+            "INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp) "
+            "VALUES ('someone', true, 10, 10, now());"
+            "INSERT INTO credit_transactions (user_id, transaction_type, amount, balance_after) "
+            "VALUES ('someone', 'allocate', 10, 10)",
+        )
+
+    asyncio.run(create())
+    contents = {
+        "catalogue": ("products.csv", "id,title,price,currency\n1,Phone,100,INR\n"),
+        "notice": ("terms.txt", "Be good."),
+        "erasures": ("erasures.jsonl", ""),
+    }
+    for name, content in contents.values():
+        (folder / name).write_text(content)
+    (folder / "damaged").write_bytes(b"\xff\xfe\x00\x81\n")
+    files = {kind: folder / name for kind, (name, _) in contents.items()}
+    files |= {kind: folder / kind for kind in ("output", "state", "damaged")}
+    shop = Shop(url, empty_url, folder, files)
+    for command in (["state", "export", files["state"]], ["backup", "create"]):
+        made = run_command(folder, command, shop.complete({}))
+        assert made.code == 0, made.stderr
+    return shop
+
+
+def require_sentence(outcome: Outcome, says: str = "") -> None:
+    """Require exit code 1 and one sentence on standard error, which may follow lines of progress."""
+    assert "Traceback" not in outcome.stderr
+    lines = [line for line in outcome.stderr.splitlines() if not PROGRESS.match(line)]
+    assert (outcome.code, len(lines)) == (1, 1), outcome
+    assert re.fullmatch(r"shopassist: .*[.?]", lines[0])
+    assert says in lines[0]
+
+
+def require_known_outcome(name: str, outcome: Outcome, unaffected: set[str], says: str = "") -> None:
+    """Require a sentence, or success where the condition does not matter, or a report with exit code 1."""
+    if name in unaffected:
+        assert (outcome.code, "Traceback" in outcome.stderr) == (0, False), outcome
+    elif name in REPORTS and outcome.stdout:
+        assert (outcome.code, "Traceback" in outcome.stderr) == (1, False), outcome
+    else:
+        require_sentence(outcome, says)
+
+
+def test_every_command_is_in_the_matrix() -> None:
+    """The table of arguments has the commands of the application."""
+    assert [name for name, _ in walk_commands()] == sorted(ARGUMENTS, key=list(dict(walk_commands())).index)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An environment in which commands fail, those that do not, and those that are left out."""
+
+    environment: Callable[[Shop], dict[str, str]]
+    unaffected: set[str] = field(default_factory=lambda: OFFLINE)
+    left_out: set[str] = field(default_factory=set)
+
+
+def log_in_as(user: str, password: str = "word") -> Callable[[Shop], dict[str, str]]:  # noqa: S107
+    """Return an environment that logs in as `user`."""
+    return lambda shop: {"DATABASE_URL": f"postgresql://{user}:{password}@127.0.0.1:{get_port(shop.url)}/commands"}
+
+
+READ_ONLY_COMMANDS = {
+    "db upgrade",
+    "db current",
+    "credits show",
+    "credits verify",
+    "backup create",
+    "user erasures export",
+    "user erasures replay",
+    "state verify",
+    "consent notices",
+}
+CONDITIONS = {
+    "no schema": Condition(
+        lambda shop: {"DATABASE_URL": shop.empty_url},
+        OFFLINE | {"db current"},
+        # They create the schema or what belongs to none, and so make the condition go away.
+        {"serve", "db upgrade", "db provision", "catalog import", "backup verify", "backup restore"},
+    ),
+    "no rights": Condition(log_in_as("commands_stranger")),
+    "only reading": Condition(log_in_as("commands_reader"), OFFLINE | READ_ONLY_COMMANDS),
+    "wrong password": Condition(log_in_as("commands_reader", "wrong")),
+    "no database": Condition(
+        lambda shop: {"DATABASE_URL": replace_database_name(shop.url, "commands_absent")}, left_out={"backup verify"}
+    ),
+    "memory": Condition(
+        lambda _: {"STORAGE": "memory", "DATABASE_URL": "", "DATABASE_ADMIN_URL": ""}, left_out={"serve"}
+    ),
+    "read-only data folder": Condition(
+        lambda _: {"SHOPASSIST_DATA": str(READ_ONLY), "DATABASE_URL": "", "DATABASE_ADMIN_URL": ""},
+        OFFLINE - {"token"},
+    ),
+    "damaged secret": Condition(
+        lambda shop: {"SECRET_KEY": "", "SECRET_KEY_FILE": str(shop.files["damaged"])}, {"db history"}, {"db provision"}
+    ),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_a_database_that_cannot_be_used(shop: Shop, condition: str, name: str) -> None:
+    """The sentence is about the database."""
+    case = CONDITIONS[condition]
+    if name not in case.left_out:
+        require_known_outcome(name, shop.run(name, case.environment(shop)), case.unaffected)
+
+
+DAMAGE = {"no text": b"\xff\xfe\x00\x81\n", "empty": b"", "cut off": b'[{"title": "Ph', "other": b'{"other": 1}\n'}
+READERS = (
+    ("catalogue", "catalog import", set[str]()),
+    ("notice", "consent publish", {"cut off", "other"}),  # every text can be published
+    ("erasures", "user erasures replay", {"empty", "cut off"}),  # a line that was not finished is left out
+    ("output", "user erasures export", {"empty", "cut off"}),
+    ("state", "state import", set()),
+    ("state", "state verify", set()),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(("kind", "name", "accepted"), READERS)
+def test_a_damaged_file(shop: Shop, tmp_path: Path, damage: str, kind: str, name: str, accepted: set[str]) -> None:
+    """The sentence names the file or what is wrong in it."""
+    if damage not in accepted:
+        file = tmp_path / "damaged.csv"
+        file.write_bytes(DAMAGE[damage])
+        require_sentence(shop.run(name, {}, **{kind: file}))
+        assert file.read_bytes() == DAMAGE[damage]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("ending", ["json", "dump"])
+def test_a_damaged_backup(shop: Shop, tmp_path: Path, damage: str, ending: str) -> None:
+    """The sentence names the backup."""
+    for file in (shop.folder / "backups").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    damaged = max(tmp_path.glob(f"*.{ending}"))
+    damaged.write_bytes(DAMAGE[damage])
+    for name in ("backup list", "backup verify", "backup restore")[ending == "dump" :]:
+        require_sentence(shop.run(name, {"BACKUP_FOLDER": str(tmp_path)}), damaged.stem)
+
+
+@pytest.mark.parametrize("name", ["postgresql/PG_VERSION", "postgresql/postmaster.pid"])
+def test_a_damaged_data_folder(shop: Shop, name: str) -> None:
+    """The sentence names the file of the embedded server."""
+    with TemporaryDirectory() as folder:
+        cluster = Path(folder) / "postgresql"
+        cluster.mkdir()
+        (cluster.parent / name).write_bytes(DAMAGE["no text"])
+        if os.geteuid() == 0:  # PostgreSQL does not run as root
+            cluster.parent.chmod(0o711)
+            shutil.chown(cluster, "nobody")
+        require_sentence(shop.run("credits show", {"DATABASE_URL": "", "SHOPASSIST_DATA": folder}), name)
+
+
+@pytest.mark.parametrize("folder", [READ_ONLY, Path(__file__), Path("/absent/folder")])
+@pytest.mark.parametrize("name", ["user export", "user erasures export", "state export"])
+def test_a_folder_that_cannot_be_written(shop: Shop, folder: Path, name: str) -> None:
+    """The sentence names the file that cannot be written."""
+    require_sentence(shop.run(name, {}, output=folder / "output"), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [("backup create", "BACKUP_FOLDER"), ("user erase", "SHOPASSIST_DATA"), ("token", "SHOPASSIST_DATA")],
+)
+def test_a_folder_of_the_settings_that_cannot_be_written(shop: Shop, name: str, variable: str) -> None:
+    """The sentence names the folder."""
+    require_sentence(shop.run(name, {variable: str(READ_ONLY), "SECRET_KEY": ""}), str(READ_ONLY))
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"DATABASE_URL": "postgresql://user:word@127.0.0.1:1/shop"}, "check DATABASE_URL"),
+        ({"DB_SSL_MODE": "require"}, "does not speak TLS"),
+        ({"DB_SSL_ROOT_CERT": "{damaged}", "DB_SSL_MODE": "verify-full"}, "DB_SSL_ROOT_CERT"),
+        ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE"),
+    ],
+)
+@pytest.mark.parametrize("name", ["serve", "db current", "credits show", "backup create", "catalog import"])
+def test_a_setting_that_is_wrong(shop: Shop, environment: dict[str, str], says: str, name: str) -> None:
+    """The sentence names the setting or what is wrong with it."""
+    require_sentence(shop.run(name, {key: text.format(**shop.files) for key, text in environment.items()}), says)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("credits show", "user_id"), ("catalog import", "--source")])
+def test_an_argument_that_is_not_text(shop: Shop, name: str, kind: str) -> None:
+    """Bytes that are not UTF-8 are refused."""
+    outcome = run_command(
+        shop.folder,
+        [*name.split(), *{"user_id": ["\udcff"], "--source": [shop.files["catalogue"], "--source", "\udcff"]}[kind]],
+        shop.complete({}),
+    )
+    require_sentence(outcome, kind)
+
+
+async def test_a_schema_of_another_version(database_url: str, shop: Shop) -> None:
+    """A table that is missing, and one that may not be read, are named."""
+    await execute(database_url, "DROP TABLE consent_notices CASCADE")
+    outcome = await asyncio.to_thread(shop.run, "consent notices", {"DATABASE_URL": database_url})
+    require_sentence(outcome, "shopassist db upgrade")
+    assert "consent_notices" in outcome.stderr
+
+
+def test_an_output_that_is_full(shop: Shop) -> None:
+    """A full disk behind standard output is named, and nothing is printed at exit."""
+    command = [sys.executable, "-m", "shopassist", "db", "history"]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command, env=os.environ | shop.complete({}), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    require_sentence(Outcome(ended.returncode, "", ended.stderr), "No space left on device")
