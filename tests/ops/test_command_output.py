@@ -17,6 +17,7 @@ from shopassist.credits.models import CreditAdjustment
 from shopassist.db.migrate import list_known_revisions
 from tests.support.commands import Outcome, run_command, walk_commands
 from tests.support.helpers import postgres_settings
+from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 from tests.support.servers import TestServer
 
 USER = "auth0|shopper"
@@ -130,6 +131,24 @@ async def test_json(terminal: Terminal) -> None:
     assert (await terminal.read_json("state", "export", state))["user_credits"] == 1
     assert (await terminal.read_json("state", "import", state))["rejected"] == 0
     assert (await terminal.read_json("state", "verify", state))["is_equal"]
+
+
+async def test_json_of_a_rollout(terminal: Terminal, provider: IdentityProvider) -> None:
+    """The status is printed as the server gives it."""
+    url = terminal.environment["DATABASE_URL"]
+    believed = {"AUTH0_ISSUER": provider.issuer, "AUTH0_API_AUDIENCE": AUDIENCE}
+    server = await asyncio.to_thread(TestServer(terminal.folder, url, STORAGE="rollout", **believed).wait_until_ready)
+    terminal.environment |= {
+        "SHOPASSIST_URL": f"http://127.0.0.1:{server.port}",
+        "ADMIN_TOKEN": provider.token("auth0|admin", scope="shopassist:admin"),
+    }
+    try:
+        assert (await terminal.read_json("rollout", "set", 100))["percent"] == 100
+        assert not (await terminal.read_json("rollout", "status"))["is_back"]
+        assert (await terminal.read_json("rollout", "back"))["is_back"]
+        assert "everybody was sent back" in (await terminal.run("rollout", "status")).stdout
+    finally:
+        await asyncio.to_thread(server.stop)
 
 
 async def test_tables_are_not_cut_in_a_pipe(terminal: Terminal) -> None:
