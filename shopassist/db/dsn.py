@@ -4,7 +4,6 @@ import re
 import ssl
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import certifi
@@ -14,6 +13,7 @@ from sqlalchemy import URL, make_url
 from shopassist.errors import StartupError
 from shopassist.settings import Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode, SslMode
+from shopassist.settings.values import expand_home
 
 IGNORED_PARAMETERS = (
     # Replaced by our own settings.
@@ -63,6 +63,7 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
     Several hosts, in libpq's or SQLAlchemy's form, become one `host=` each, with `default_target` as
     `target_session_attrs` unless given. Raises `StartupError` that names the setting `name` for an invalid DSN.
     """
+    url = url.strip()
     match = NETWORK_LOCATION.fullmatch(url)
     hosts = match["hosts"] if match else ""
     if match and "@" in AT_SIGN_IN_PARAMETER.sub("", match["rest"]):
@@ -147,6 +148,7 @@ def _parse_host(text: str, port: int) -> Host:
 
 
 SYSTEM_AUTHORITIES = "system"
+HOME_AUTHORITY = "~/.postgresql/root.crt"
 VERIFYING_MODES = {SslMode.VERIFY_CA, SslMode.VERIFY_FULL}
 TLS_REJECTED_MESSAGE = "rejected SSL upgrade"
 """asyncpg's message; it has no class for this error."""
@@ -161,7 +163,7 @@ def apply_tls_settings(url: URL, config: DatabaseConfig, name: str = "DATABASE_U
     given = _merge_setting(name, "sslrootcert", url.query.get("sslrootcert"), "DB_SSL_ROOT_CERT", config.ssl_root_cert)
     if mode is not None and mode not in set(SslMode):
         raise StartupError(f"sslmode in {name} must be one of {', '.join(SslMode)}.")
-    if mode in VERIFYING_MODES and given is None and not (Path.home() / ".postgresql" / "root.crt").exists():
+    if mode in VERIFYING_MODES and given is None and not expand_home(HOME_AUTHORITY).exists():
         raise StartupError(
             f"DB_SSL_ROOT_CERT is not set, and {mode} needs it: the file of the certificate of the authority that the "
             f"database's is from, or `{SYSTEM_AUTHORITIES}` for the authorities that this machine knows."
@@ -180,7 +182,8 @@ def _merge_setting(name: str, parameter: str, in_link: Any, setting: str, value:
 
 
 def _find_authority_file(authority: str) -> str:
-    file = (ssl.get_default_verify_paths().cafile or certifi.where()) if authority == SYSTEM_AUTHORITIES else authority
+    system = ssl.get_default_verify_paths().cafile or certifi.where()
+    file = system if authority == SYSTEM_AUTHORITIES else str(expand_home(authority))
     try:
         ssl.create_default_context(cafile=file)
     except OSError as error:

@@ -28,7 +28,7 @@ LOCK_TIMEOUT = "500ms"
 """Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
-PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "08P01"}
+PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "42601", "08P01"}
 """SQLSTATEs of parameters that are unknown, not valid or not allowed; the last one is a pooler's."""
 CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError)
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
@@ -194,7 +194,8 @@ def find_refused_parameter(error: BaseException, url: URL) -> str | None:
     """Return the parameter of `url` that a server, or a pooler, does not know or accept, by its error."""
     is_about_parameters = isinstance(error, asyncpg.PostgresError) and error.sqlstate in PARAMETER_STATES
     words = re.findall(r"[\w.]+", str(error)) if is_about_parameters else []
-    return next((word for word in words if word in url.query), None)
+    named = [word for word in words if word in url.query]
+    return next(iter(named), "options" if is_about_parameters and "options" in url.query else None)
 
 
 async def fetch_revision(connection: asyncpg.Connection) -> str | None:

@@ -29,8 +29,8 @@ PRIVILEGED_MESSAGE = (
 )
 
 MISSING_PRIVILEGES_MESSAGE = (
-    "DATABASE_URL's role has not the rights it needs ({}): make the roles with `shopassist db provision` and use the "
-    "app's, or grant them."
+    "DATABASE_URL's role lacks rights ({}): make the roles with `shopassist db provision` and use the app's, "
+    "or grant them."
 )
 
 ENCODING = "UTF8"

@@ -17,6 +17,7 @@ from pydantic_settings import (
 )
 
 from shopassist.errors import StartupError
+from shopassist.settings.values import expand_home
 
 ENV_FILE = ".env"
 MAX_SECRET_BYTES = 64 * 1024
@@ -76,7 +77,7 @@ def read_secret_files(group: type[BaseSettings], given: Mapping[str, str | None]
         if file and is_secret_field(field):
             if given.get(name.lower()):
                 raise SettingsError(f"{name} and {name}_FILE are both set: which one holds cannot be said")
-            secrets[name] = read_secret_file(name, Path(file))
+            secrets[name] = read_secret_file(name, expand_home(file))
     return secrets
 
 

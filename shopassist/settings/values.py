@@ -89,12 +89,16 @@ def read_port(value: Any) -> Any:
     return value
 
 
+def expand_home(path: str) -> Path:
+    """Return a path with `~` replaced, where the home folder is known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - unlike Path's, it raises no error
+
+
 def read_folder(path: Path) -> Path:
     """Return a folder, which may be missing, with `~` replaced. Raises `ValueError` when a file is in the way."""
-    try:
-        path = path.expanduser()
-    except RuntimeError:
-        raise ValueError("the home folder that ~ stands for is not known: write the whole path") from None
+    path = expand_home(str(path))
+    if path.parts[:1] and path.parts[0].startswith("~"):
+        raise ValueError("the home folder that ~ stands for is not known: write the whole path")
     nearest = next((part for part in (path, *path.parents) if os.path.lexists(part)), path)
     if os.path.lexists(nearest) and not os.path.isdir(nearest):  # noqa: PTH112 - unlike Path's, it raises no error
         raise ValueError(f"{nearest} is not a folder")

@@ -63,6 +63,18 @@ def test_what_cannot_be_meant_is_refused(
     assert "hidden" not in str(refusal.value)
 
 
+def test_the_home_folder_may_be_abbreviated(authority: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the path of the authorities' file."""
+    monkeypatch.setenv("HOME", str(Path(authority).parent))
+    config = DatabaseConfig(ssl_mode=SslMode.VERIFY_FULL, ssl_root_cert=f"~/{Path(authority).name}")
+    assert apply_tls_settings(normalise_dsn(LINK), config).query["sslrootcert"] == authority
+
+
+def test_space_around_a_link_is_no_part_of_it() -> None:
+    """As copies from a page and lines of files have it."""
+    assert normalise_dsn(f" {LINK}\n") == normalise_dsn(LINK)
+
+
 def test_the_authorities_of_the_machine_may_be_meant() -> None:
     """`system` is for databases with certificates of a public authority."""
     config = DatabaseConfig(ssl_mode=SslMode.VERIFY_FULL, ssl_root_cert="system")
@@ -125,7 +137,8 @@ async def test_links_of_hosters_work(parameters: str, server_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unknown", ["sslmod=require", "hostaddr=127.0.0.1", "require_auth=none", "foo=hidden", "jit=x"]
+    "unknown",
+    ["sslmod=require", "hostaddr=127.0.0.1", "require_auth=none", "foo=hidden", "jit=x", "options=project%3Dhidden"],
 )
 async def test_parameters_that_nobody_knows_are_named(unknown: str, server_url: str) -> None:
     """Without their value; and those of the server itself work."""

@@ -138,7 +138,10 @@ def test_the_home_folder_may_be_abbreviated(monkeypatch: pytest.MonkeyPatch, tmp
     """No shell does it for lines of `.env`."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("BACKUP_FOLDER", "~/backups")
+    (tmp_path / "key").write_text("k" * 32)
+    monkeypatch.setenv("SECRET_KEY_FILE", "~/key")
     settings = read("SHOPASSIST_DATA", "~/data", monkeypatch)
+    assert settings.identity.secret_key
     assert (settings.database.data_folder, settings.backup.folder) == (tmp_path / "data", tmp_path / "backups")
 
 
