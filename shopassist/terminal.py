@@ -68,6 +68,6 @@ def confirm_loss(loss: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise InvalidInputError(f"{loss} Give --yes to do it without a terminal.")
     typer.confirm(f"{loss} Go on?", abort=True, err=True)

@@ -60,7 +60,7 @@ def get_operator_name() -> str:
     """Return the operating system's name of the user who runs the command."""
     try:
         return f"operator:{getpass.getuser()}"
-    except OSError:
+    except (OSError, KeyError):  # a container may run as a number without a name
         return "operator"
 
 

@@ -185,9 +185,11 @@ def _explain_refusal(error: Exception, url: URL, setting: str) -> StartupError:
         return StartupError(
             f"The database at {where} refuses the parameter {parameter} in {setting}: remove or correct it."
         )
-    # Waiting does not help against a wrong link, or a missing user, which is a `KeyError`.
-    kind = DatabaseAbsentError if isinstance(error, CONNECT_ERRORS) else StartupError
-    return kind(f"The database at {where} cannot be reached: check {setting}.")
+    # Waiting helps neither a role that may not connect, nor a wrong link, nor a missing user, which is a `KeyError`.
+    is_absent = isinstance(error, CONNECT_ERRORS) and not isinstance(error, asyncpg.InsufficientPrivilegeError)
+    reason = f" ({error.args[0]})" if isinstance(error, asyncpg.PostgresError) else ""
+    kind = DatabaseAbsentError if is_absent else StartupError
+    return kind(f"The database at {where} cannot be reached{reason}: check {setting}.")
 
 
 def find_refused_parameter(error: BaseException, url: URL) -> str | None:

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import asyncpg
 import pytest
 
+from shopassist.audit.storages import get_operator_name
 from tests.support.commands import Outcome, run_command, walk_commands
 from tests.support.helpers import execute, get_port, replace_database_name
 
@@ -102,6 +104,13 @@ def shop(server_url: str, template_url: str, tmp_path_factory: pytest.TempPathFa
         await execute(server_url, "CREATE DATABASE commands_empty")
         await execute(server_url, "CREATE ROLE commands_stranger LOGIN PASSWORD 'word'")
         await execute(server_url, "CREATE ROLE commands_reader LOGIN PASSWORD 'word' IN ROLE pg_read_all_data")
+        await execute(server_url, "CREATE DATABASE commands_private")
+        await execute(server_url, "REVOKE CONNECT ON DATABASE commands_private FROM PUBLIC")
+        await execute(server_url, "CREATE ROLE commands_shut_out LOGIN PASSWORD 'word'")
+        await execute(server_url, "CREATE ROLE commands_crowded LOGIN PASSWORD 'word' CONNECTION LIMIT 0")
+        await execute(server_url, "CREATE ROLE commands_nobody NOLOGIN PASSWORD 'word'")
+        await execute(server_url, "CREATE ROLE commands_standby LOGIN SUPERUSER PASSWORD 'word'")
+        await execute(server_url, "ALTER ROLE commands_standby SET default_transaction_read_only = on")
         await execute(
             url,
             "INSERT INTO user_credits (user_id, is_guest, available_credits, max_credits, last_reset_timestamp) "
@@ -302,6 +311,44 @@ def test_an_argument_that_is_not_text(shop: Shop, arguments: tuple[str, ...], sa
     """Bytes that are not UTF-8 are refused by the name of the argument."""
     given = [part.format(**shop.files) for part in arguments]
     require_sentence(run_command(shop.folder, given, shop.complete({})), says)
+
+
+@pytest.mark.parametrize(
+    ("role", "says"),
+    [
+        ("commands_shut_out", "does not have CONNECT privilege|permission denied for database"),
+        ("commands_crowded", "too many connections"),
+        ("commands_nobody", "refuses the user or password"),
+        ("commands_standby", "can only be read"),
+    ],
+)
+@pytest.mark.parametrize("name", ["db downgrade", "user erase", "cache clear", "catalog import", "state export"])
+def test_a_role_that_is_limited(shop: Shop, role: str, says: str, name: str) -> None:
+    """The sentence says how the role is limited."""
+    database = "commands_private" if role == "commands_shut_out" else "commands"
+    url = f"postgresql://{role}:word@127.0.0.1:{get_port(shop.url)}/{database}"
+    outcome = shop.run(name, {"DATABASE_URL": url})
+    require_sentence(outcome)
+    assert re.search(f"{says}|read-only transaction", outcome.stderr)
+
+
+@pytest.mark.parametrize("name", ["credits show", "user erase", "cache clear"])
+async def test_a_table_that_is_locked(shop: Shop, name: str) -> None:
+    """The sentence says that the database is busy."""
+    connection = await asyncpg.connect(shop.url)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE user_credits, query_cache")
+        outcome = await asyncio.to_thread(shop.run, name, {"DB_LOCK_TIMEOUT": "0.1"})
+    await connection.close()
+    require_sentence(outcome, "too busy")
+
+
+def test_an_operator_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a number that no account has."""
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 3_999_999)
+    assert get_operator_name() == "operator"
 
 
 async def test_a_schema_of_another_version(database_url: str, shop: Shop) -> None:
