@@ -30,7 +30,7 @@ from shopassist.ops import backup_cli
 from shopassist.ops.db_cli import database_app
 from shopassist.ops.doctor import print_findings, run_checks
 from shopassist.ops.snapshot import cli as snapshot_cli
-from shopassist.ops.startup import prepare, running_database
+from shopassist.ops.startup import prepare, require_privileges, running_database
 from shopassist.privacy import cli as privacy_cli
 from shopassist.rollout import cli as rollout_cli
 from shopassist.settings import Settings, read_settings
@@ -98,14 +98,20 @@ async def on_database(settings: Settings, work: Callable[[Any], Awaitable[Result
         await container.shutdown()
 
 
-def with_services(work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]]) -> Result:
+def with_services(
+    work: Callable[[privacy_cli.PrivacyServices], Awaitable[Result]], *, like_a_server: bool = False
+) -> Result:
     """Start the database and run `work` with the services; return its result. Raises `StartupError`.
 
-    The database is checked first: a service would only say that it cannot be reached.
+    The database is checked first, because a service would only say that it cannot be reached. `like_a_server` checks the
+    rights too.
     """
 
     async def check_and_work(settings: Settings, link: SecretStr) -> Result:
-        await require_schema(build_dsn(settings, link), get_link_setting(settings))
+        url = build_dsn(settings, link)
+        await require_schema(url, get_link_setting(settings))
+        if like_a_server:
+            await require_privileges(url)
         return await on_database(settings, work)
 
     with running_database() as settings:

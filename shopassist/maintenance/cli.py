@@ -61,7 +61,7 @@ def run(
         scheduler: JobScheduler = services.jobs()
         return all([await run_to_end(scheduler, job) for job in select_jobs(scheduler.jobs, names or [])])
 
-    if not context.obj.with_services(work):
+    if not context.obj.with_services(work, like_a_server=True):
         raise typer.Exit(1)
 
 

@@ -107,6 +107,11 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
         before = partial(_back_up, settings) if settings.backup.before_migration else None
         if await ensure_current(migration_url, before, get_session_setting(settings)):
             logger.info("schema_migrated", revision=list_known_revisions()[-1])
+    await require_privileges(url)
+
+
+async def require_privileges(url: URL) -> None:
+    """Raise `StartupError` if the app's role may not do the work of a server."""
     async with connect(url) as connection:
         if missing := await find_missing_privileges(connection.fetchval):
             raise StartupError(MISSING_PRIVILEGES_MESSAGE.format(missing))

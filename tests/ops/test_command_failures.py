@@ -58,7 +58,7 @@ OFFLINE = {"token", "db history", "backup list"}
 """Commands that need no database."""
 READ_ONLY = Path("/sys")
 """A folder where not even root may create a file."""
-REPORTS = {"doctor", "maintenance status", "maintenance run"}
+REPORTS = {"doctor", "maintenance status"}
 """Commands that print a report of problems and exit with 1."""
 PROGRESS = re.compile(r" *\d+\.\d s  ")
 
