@@ -103,8 +103,8 @@ def with_services(
 ) -> Result:
     """Start the database and run `work` with the services; return its result. Raises `StartupError`.
 
-    The database is checked first, because a service would only say that it cannot be reached. `like_a_server` checks the
-    rights too.
+    The database is checked first, because a service would only say that it cannot be reached. `like_a_server` checks
+    the rights too.
     """
 
     async def check_and_work(settings: Settings, link: SecretStr) -> Result:
