@@ -74,7 +74,7 @@ def normalise_dsn(url: str, name: str = "DATABASE_URL", default_target: str = "r
     if match and "," in hosts:  # which SQLAlchemy takes for a port
         url = f"{match['scheme']}{match['user'] or ''}{match['rest']}"
     try:
-        parsed = make_url(url)
+        parsed = make_url(url if url.isprintable() else "")  # a name with a line end would be printed as it is
         several = _parse_hosts(hosts, parsed)
     except Exception:  # noqa: BLE001 - the parser's own text would show the password
         raise StartupError(f"{name} is not a link of the form postgresql://user:password@host/database.") from None

@@ -3,10 +3,10 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
 from sqlalchemy import URL
@@ -30,6 +30,10 @@ STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
 PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "42601", "08P01"}
 """SQLSTATEs of parameters that are unknown, not valid or not allowed; the last one is a pooler's."""
+POOLER_MESSAGE = (
+    "The pooler at {} refuses {}, which this server sets for each connection: set DB_POOL_MODE to transaction, or name "
+    "it in the pooler's ignore_startup_parameters."
+)
 CONNECT_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, StorageUnavailableError)
 LOCK_ERRORS = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
@@ -140,12 +144,17 @@ def build_alembic_config(url: URL | None) -> "Config":
 
 
 @asynccontextmanager
-async def connect(url: URL, setting: str = "DATABASE_URL") -> AsyncIterator[asyncpg.Connection]:
+async def connect(
+    url: URL, setting: str = "DATABASE_URL", server_settings: Mapping[str, str] | None = None
+) -> AsyncIterator[asyncpg.Connection]:
     """Open a connection for the length of the block. Raises `StartupError` that names `setting`, the DSN's source."""
     try:
         # Without prepared statements the revision can also be read through a pooler.
-        connection = await HostSelector(url).connect(timeout=10, statement_cache_size=0)
+        options = {"timeout": 10, "statement_cache_size": 0, "server_settings": dict(server_settings or {})}
+        connection = await HostSelector(url).connect(**options)
     except (*CONNECT_ERRORS, ValueError, KeyError) as error:
+        if parameter := find_refused_parameter(error, server_settings or {}):
+            raise StartupError(POOLER_MESSAGE.format(format_hosts_and_database(url), parameter)) from None
         raise _explain_refusal(error, url, setting) from None
     where = format_hosts_and_database(url)
     try:
@@ -181,7 +190,7 @@ def _explain_refusal(error: Exception, url: URL, setting: str) -> StartupError:
         return StartupError(f"{error.filename} cannot be used: {error.strerror}.")
     if problem := get_tls_error_message(error):
         return StartupError(f"The database at {where} {problem}.")
-    if parameter := find_refused_parameter(error, url):
+    if parameter := find_refused_parameter(error, url.query):
         return StartupError(
             f"The database at {where} refuses the parameter {parameter} in {setting}: remove or correct it."
         )
@@ -192,12 +201,12 @@ def _explain_refusal(error: Exception, url: URL, setting: str) -> StartupError:
     return kind(f"The database at {where} cannot be reached{reason}: check {setting}.")
 
 
-def find_refused_parameter(error: BaseException, url: URL) -> str | None:
-    """Return the parameter of `url` that a server, or a pooler, does not know or accept, by its error."""
-    is_about_parameters = isinstance(error, asyncpg.PostgresError) and error.sqlstate in PARAMETER_STATES
-    words = re.findall(r"[\w.]+", str(error)) if is_about_parameters else []
-    named = [word for word in words if word in url.query]
-    return next(iter(named), "options" if is_about_parameters and "options" in url.query else None)
+def find_refused_parameter(error: BaseException, given: Mapping[str, Any]) -> str | None:
+    """Return which of the given parameters a server, or a pooler, does not know or accept, by its error."""
+    if not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in PARAMETER_STATES:
+        return None
+    named = [word for word in re.findall(r"[\w.]+", str(error)) if word in given]
+    return next(iter(named), "options" if "options" in given else None)
 
 
 async def fetch_revision(connection: asyncpg.Connection) -> str | None:

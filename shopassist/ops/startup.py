@@ -11,7 +11,7 @@ from sqlalchemy import URL
 
 from shopassist.catalog.importer.importer import load_sample
 from shopassist.catalog.ports import CatalogRepositories
-from shopassist.db.database import get_time_limits
+from shopassist.db.database import get_connect_options, get_time_limits
 from shopassist.db.dsn import build_dsn, find_session_dsn, format_hosts_and_database, get_session_setting
 from shopassist.db.embedded.server import EmbeddedPostgres
 from shopassist.db.migrate import connect, ensure_current, list_known_revisions, require_current
@@ -92,7 +92,7 @@ async def _prepare_schema(settings: Settings, url: URL) -> None:
     database = settings.database
     is_strict = settings.server.production and not settings.embedded_database and not database.privileged_role
     is_pooled = database.pool_mode is PoolMode.TRANSACTION
-    async with connect(url) as connection:
+    async with connect(url, server_settings=get_connect_options(database, False)["server_settings"]) as connection:
         await _require_writable_utf8(connection, url)
         if is_strict and await is_privileged(connection):
             raise StartupError(PRIVILEGED_MESSAGE)

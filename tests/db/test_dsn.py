@@ -71,8 +71,10 @@ def test_the_home_folder_may_be_abbreviated(authority: str, monkeypatch: pytest.
 
 
 def test_space_around_a_link_is_no_part_of_it() -> None:
-    """As copies from a page and lines of files have it."""
+    """As copies from a page and lines of files have it. A line end within it is refused."""
     assert normalise_dsn(f" {LINK}\n") == normalise_dsn(LINK)
+    with pytest.raises(StartupError, match="DATABASE_URL is not a link"):
+        normalise_dsn(f"{LINK}\nsecond line")
 
 
 def test_the_authorities_of_the_machine_may_be_meant() -> None:

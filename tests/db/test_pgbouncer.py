@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,7 +21,7 @@ from shopassist.db import migrate
 from shopassist.db.database import get_role_settings
 from shopassist.db.dsn import find_session_dsn, normalise_dsn
 from shopassist.db.roles import Role, Roles, provision
-from shopassist.errors import MigrationError
+from shopassist.errors import MigrationError, StartupError
 from shopassist.ops.startup import prepare
 from shopassist.settings import AssistantSettings, Settings
 from shopassist.settings.database import DatabaseConfig, PoolMode
@@ -203,3 +203,28 @@ async def test_questions_over_http_from_two_processes(tmp_path: Path, pooled: Po
     assert report is not None
     assert (report.accounts, report.drifting_accounts) == (CALLERS, 0)
     tell("HTTP through PgBouncer", requests=CALLERS * 8, errors=0, drifting_accounts=report.drifting_accounts)
+
+
+@pytest.mark.parametrize(
+    ("mode", "parameters", "said"),
+    [
+        (PoolMode.SESSION, "?pgbouncer=true&connection_limit=1", "refuses [a-z_]+, .*: set DB_POOL_MODE to"),
+        (PoolMode.TRANSACTION, "?foo=1", "refuses the parameter foo in DATABASE_URL"),
+    ],
+)
+async def test_what_the_pooler_refuses_is_named(pooled: Pooled, mode: PoolMode, parameters: str, said: str) -> None:
+    """Instead of a database that cannot be reached."""
+    config = DatabaseConfig(database_url=SecretStr(pooled.url + parameters), pool_mode=mode)
+    container = Container(settings=Settings(database=config))
+    with pytest.raises(StartupError, match=said):
+        await prepare(container.settings(), container.unit_of_work())
+    await container.shutdown()
+
+
+async def test_a_poolers_link_of_a_hoster_works(pooled: Pooled) -> None:
+    """With the parameters that Prisma's users have in it."""
+    link = f"{pooled.url}?pgbouncer=true&connection_limit=1&pool_timeout=0&schema=public"
+    settings = replace(pooled, url=link).settings()
+    container = Container(settings=settings)
+    await prepare(settings, container.unit_of_work())
+    await container.shutdown()
