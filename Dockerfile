@@ -55,6 +55,13 @@ RUN rm -rf /usr/local/bin/pip* /usr/local/lib/python3.13/ensurepip /usr/local/li
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin shopassist \
     && install -d -o shopassist -g shopassist -m 0700 /var/lib/shopassist /backups
 
+# docs/backups.md says which databases need one: PostgreSQL 13 to 16, and any over TLS.
+ARG DEBIAN_PACKAGES=""
+# hadolint ignore=DL3008,SC2086
+RUN test -z "${DEBIAN_PACKAGES}" \
+    || { apt-get update -qq && apt-get install -y -qq --no-install-recommends ${DEBIAN_PACKAGES} \
+      && rm -rf /var/lib/apt/lists/*; }
+
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
 

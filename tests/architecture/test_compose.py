@@ -10,7 +10,7 @@ from tests.support.helpers import get_setting_names
 from tests.support.servers import PROJECT
 
 PUBLISHED = {"app", "nginx", "grafana"}
-STORING = {"database", "standby", "pgbouncer", "redis", "provision", "replication", "synchronous"}
+STORING = {"database", "standby", "pgbouncer", "redis", "provision", "replication", "synchronous", "backup"}
 INTERNAL = {"storage", "monitoring", "front"}
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+(\.\d+)?(-[\w.]+)?")
 
@@ -26,7 +26,10 @@ def test_profiles_have_what_they_are_for() -> None:
     shared = {"replication", "standby", "synchronous", "pgbouncer", "redis"}
     assert set(services("scale")) == {"app-1", "app-2", "nginx"} | shared
     assert set(services("observe")) == {"prometheus", "grafana"}
-    assert set(compose()["services"]) == {name for one in (None, "scale", "observe") for name in services(one)}
+    assert set(services("backup")) == {"backup"}
+    assert set(compose()["services"]) == {
+        name for one in (None, "scale", "observe", "backup") for name in services(one)
+    }
 
 
 def test_only_doors_are_published_and_on_this_machine_alone() -> None:
@@ -66,15 +69,16 @@ def test_apps_get_every_setting() -> None:
     """What the README lists has an effect from `.env`, but for what the image and the services themselves determine."""
     fixed = {"API_HOST", "API_PORT", "SHOPASSIST_DATA"}
     roles = {name for name in get_setting_names() if re.fullmatch(r"DB_(OWNER|APP|READ)_(ROLE|PASSWORD)", name)}
-    for name in ("app", "app-1", "app-2"):
+    for name in ("app", "app-1", "app-2", "backup"):
         passed = part_of(name)["environment"]
-        assert get_setting_names() - passed.keys() == fixed | roles | {"DATABASE_ADMIN_URL"}
+        administrators = {"DATABASE_ADMIN_URL"} if name != "backup" else set()
+        assert get_setting_names() - passed.keys() == fixed | roles | administrators
         assert passed.keys() <= get_setting_names()
 
 
 def test_backups_last() -> None:
     """The folder of backups is a volume, not the memory that a container loses."""
-    for name in ("app", "app-1", "app-2"):
+    for name in ("app", "app-1", "app-2", "backup"):
         assert f"backups:{part_of(name)['environment']['BACKUP_FOLDER']}" in part_of(name)["volumes"]
     assert "backups" in compose()["volumes"]
 

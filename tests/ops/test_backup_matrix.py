@@ -13,8 +13,11 @@ from shopassist.db.dsn import normalise_dsn
 from shopassist.errors import BackupError
 from shopassist.ops import dumps
 from tests.support.backups import Shop
+from tests.support.certificates import Authority
 from tests.support.helpers import execute, replace_database_name
+from tests.support.pgbouncer import SETTINGS, run_pgbouncer
 from tests.support.secure_server import SecureServer, run_secure_server
+from tests.support.servers import PROJECT
 
 pytestmark = pytest.mark.external
 
@@ -91,3 +94,76 @@ async def test_a_backup_of_an_older_version_says_why_it_cannot_be_restored(
         file.read_text().replace('"dumped_by": 18', '"dumped_by": 0').replace('"dumped_by":18', '"dumped_by":0')
     )
     assert "unsupported version (1.16) in file header: pg_dump 16 or later wrote it" in await shop.fail("verify")
+
+
+def get_sidecar_template() -> str:
+    """Return the sidecar's settings with the test's addresses and folder."""
+    text = (PROJECT / "deploy/backup/pgbouncer.ini").read_text()
+    for documented, own in (
+        ("host=db.example port=5432", "host={host} port={port}"),
+        ("listen_port = 5433", "listen_port = {own_port}"),
+        ("/etc/pgbouncer/", "{folder}/"),
+    ):
+        assert documented in text
+        text = text.replace(documented, own)
+    return text
+
+
+async def back_up_through(shop: Shop, url: str, authority: Authority) -> None:
+    """Create, verify and restore a backup through the sidecar to the server of `url`."""
+    link = normalise_dsn(shop.url)
+    users = {str(link.username): str(link.password)}
+    with run_pgbouncer(url, users, get_sidecar_template(), {"ca.crt": authority.pem}) as through:
+        administrator = replace_database_name(through, "postgres")
+        environment = {"DATABASE_URL": through, "DATABASE_ADMIN_URL": administrator, "DB_SSL_MODE": "disable"}
+        await shop.succeed("create", **environment)
+        await shop.succeed("verify", **environment)
+        await shop.execute("DELETE FROM user_credits")
+        await shop.succeed("restore", "newest", "--yes", **environment)
+    assert await shop.fetch("SELECT count(*) FROM user_credits") == 1
+
+
+async def test_the_sidecar_leads_over_tls(server: SecureServer, shop: Shop) -> None:
+    """Programs without TLS back up a server that refuses connections without it; the sidecar knows it by its name."""
+    [rules] = server.folder.rglob("pg_hba.conf")
+    before = rules.read_text()
+    rules.write_text(before.replace("host ", "hostssl "))
+    await execute(server.url, "SELECT pg_reload_conf()")
+    try:
+        assert "a way without TLS" in await shop.fail("create", DB_SSL_MODE="disable")
+        await back_up_through(shop, shop.url, server.authority)
+        with pytest.raises(AssertionError, match=r"refuses|cannot be reached"):
+            await back_up_through(shop, shop.url, server.stranger)
+    finally:
+        rules.write_text(before)
+        await execute(server.url, "SELECT pg_reload_conf()")
+
+
+SECURE_FRONT = f"""{SETTINGS}
+client_tls_sslmode = require
+client_tls_cert_file = {{folder}}/server.crt
+client_tls_key_file = {{folder}}/server.key
+""".replace("pool_mode = transaction", "pool_mode = session\nserver_lifetime = 0")
+
+
+async def test_the_sidecar_serves_the_embedded_programs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a PostgreSQL 18 behind a PgBouncer that speaks TLS: no PostgreSQL 18 with TLS of its own is at hand."""
+    authority = Authority("Authority")
+    certificate, key = authority.issue("127.0.0.1")
+    link = normalise_dsn(database_url)
+    users, files = {str(link.username): str(link.password)}, {"server.crt": certificate, "server.key": key}
+    shop = Shop(database_url, tmp_path / "backups", monkeypatch)
+    await shop.execute(ACCOUNT)
+    with run_pgbouncer(database_url, users, SECURE_FRONT, files) as front:
+        await back_up_through(shop, front, authority)
+    [old] = await list_databases(shop)
+    await execute(replace_database_name(database_url, "postgres"), f'DROP DATABASE "{old}"')
+
+
+async def list_databases(shop: Shop) -> list[str]:
+    """Return the databases that restores replaced."""
+    names = await shop.fetch(f"SELECT array_agg(datname::text) FROM pg_database WHERE datname LIKE '{shop.database}_%'")  # noqa: S608
+    assert isinstance(names, list)
+    return names

@@ -37,8 +37,13 @@ logfile = {folder}/log
 
 
 @contextmanager
-def run_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
-    """Run a pooler in front of the server of `url` for `users` (passwords by name); yield its connection string."""
+def run_pgbouncer(
+    url: str, users: Mapping[str, str], template: str = SETTINGS, files: Mapping[str, bytes] | None = None
+) -> Iterator[str]:
+    """Run a pooler in front of the server of `url` for `users` (passwords by name); yield its connection string.
+
+    `template` has the settings, and `files` are those that it names.
+    """
     assert PROGRAM.exists(), "install the package pgbouncer: make tools"
     server = make_url(url)
     made = Path(tempfile.mkdtemp(prefix="shopassist-pooler-"))
@@ -47,11 +52,13 @@ def run_pgbouncer(url: str, users: Mapping[str, str]) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         own_port = int(probe.getsockname()[1])
-    settings = SETTINGS.format(
+    settings = template.format(
         host=server.host, port=server.port, own_port=own_port, folder=folder, size=SERVER_CONNECTIONS
     )
     (folder / "settings.ini").write_text(settings)
     (folder / "users").write_text("".join(f'"{name}" "{password}"\n' for name, password in users.items()))
+    for name, content in (files or {}).items():
+        (folder / name).write_bytes(content)
     for path in (folder, *folder.iterdir()):
         account.give(path)
     output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
