@@ -28,7 +28,8 @@ LOCK_TIMEOUT = "500ms"
 """Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
-PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "42601", "08P01"}
+SYNTAX_STATE = "42601"
+PARAMETER_STATES = {"42704", "22023", "42602", "55P02", "42501", "08P01", SYNTAX_STATE}
 """SQLSTATEs of parameters that are unknown, not valid or not allowed; the last one is a pooler's."""
 POOLER_MESSAGE = (
     "The pooler at {} refuses {}, which this server sets for each connection: set DB_POOL_MODE to transaction, or name "
@@ -198,7 +199,8 @@ def _explain_refusal(error: Exception, url: URL, setting: str) -> StartupError:
     is_absent = isinstance(error, CONNECT_ERRORS) and not isinstance(error, asyncpg.InsufficientPrivilegeError)
     reason = f" ({error.args[0]})" if isinstance(error, asyncpg.PostgresError) else ""
     kind = DatabaseAbsentError if is_absent else StartupError
-    return kind(f"The database at {where} cannot be reached{reason}: check {setting}.")
+    hint = "" if url.username or "user" in url.query else ", which names no user"
+    return kind(f"The database at {where} cannot be reached{reason}: check {setting}{hint}.")
 
 
 def find_refused_parameter(error: BaseException, given: Mapping[str, Any]) -> str | None:
@@ -206,7 +208,8 @@ def find_refused_parameter(error: BaseException, given: Mapping[str, Any]) -> st
     if not isinstance(error, asyncpg.PostgresError) or error.sqlstate not in PARAMETER_STATES:
         return None
     named = [word for word in re.findall(r"[\w.]+", str(error)) if word in given]
-    return next(iter(named), "options" if "options" in given else None)
+    # Where `options` are no options, the error names what they are instead.
+    return next(iter(named), "options" if "options" in given and error.sqlstate == SYNTAX_STATE else None)
 
 
 async def fetch_revision(connection: asyncpg.Connection) -> str | None:

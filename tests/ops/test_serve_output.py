@@ -189,3 +189,28 @@ def test_a_damaged_key_is_said_in_one_sentence(start: Start, tmp_path: Path, dat
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output) == (1, b"")
     assert re.fullmatch(rf"shopassist: {file} holds no key [^\n]*\n", errors.decode())
+
+
+UNNAMED = (
+    "setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search"
+)
+
+
+@pytest.mark.external
+def test_a_user_without_a_name_or_home_serves(database_url: str) -> None:
+    """As containers are run, with DATABASE_URL; if that names no user either, the error says so."""
+    command = [*UNNAMED.split(), sys.executable, "-m", "shopassist", "serve"]
+    environment = {name: value for name, value in os.environ.items() if name not in {"HOME", "USER", "LOGNAME"}}
+    environment |= {"PYTHONPATH": str(PROJECT), "SECRET_KEY": "k" * 32, "SAMPLE_CATALOGUE": "false"}
+    port = free_port()
+    environment |= {"API_PORT": str(port), "DATABASE_URL": database_url}
+    with subprocess.Popen(command, env=environment, cwd="/", stdout=subprocess.DEVNULL) as process:
+        try:
+            assert ask(port) == 200
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+    without = {**environment, "DATABASE_URL": f"postgresql://{database_url.rpartition('@')[2]}"}
+    refused = subprocess.run(command, env=without, cwd="/", capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert re.fullmatch(r"shopassist: [^\n]* names no user\.\n", refused.stderr)
