@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ import asyncpg
 import pytest
 
 from shopassist.audit.storages import get_operator_name
-from tests.support.commands import Outcome, run_command, walk_commands
+from tests.support.commands import Outcome, run_command, run_commands, walk_commands
 from tests.support.helpers import execute, get_port, replace_database_name
 
 ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -74,9 +74,18 @@ class Shop:
 
     def run(self, name: str, environment: Mapping[str, str], **files: Path) -> Outcome:
         """Run a command with its arguments; `files` replace good ones."""
-        self.files["output"].unlink(missing_ok=True)
-        arguments = [part.format(**{**self.files, **files}) for part in ARGUMENTS[name]]
-        return run_command(self.folder, [*name.split(), *arguments], self.complete(environment))
+        return run_command(self.folder, self.build(name, **files), self.complete(environment))
+
+    def run_all(self, names: Iterable[str], environment: Mapping[str, str]) -> dict[str, Outcome]:
+        """Run commands with their arguments; return their outcomes by name."""
+        commands = {name: self.build(name) for name in names}
+        outcomes = run_commands(self.folder, list(commands.values()), self.complete(environment))
+        return dict(zip(commands, outcomes, strict=True))
+
+    def build(self, name: str, **files: Path) -> list[str]:
+        """Return a command with its arguments."""
+        output = self.folder / f"output of {name}"
+        return [*name.split(), *(part.format(**{**self.files, "output": output, **files}) for part in ARGUMENTS[name])]
 
     def complete(self, environment: Mapping[str, str]) -> dict[str, str]:
         """Return the environment with what every command has in a good one."""
@@ -129,7 +138,7 @@ def shop(server_url: str, template_url: str, tmp_path_factory: pytest.TempPathFa
         (folder / name).write_text(content)
     (folder / "damaged").write_bytes(b"\xff\xfe\x00\x81\n")
     files = {kind: folder / name for kind, (name, _) in contents.items()}
-    files |= {kind: folder / kind for kind in ("output", "state", "damaged")}
+    files |= {kind: folder / kind for kind in ("state", "damaged")}
     shop = Shop(url, empty_url, folder, files)
     for command in (["state", "export", files["state"]], ["backup", "create"]):
         made = run_command(folder, command, shop.complete({}))
@@ -137,23 +146,16 @@ def shop(server_url: str, template_url: str, tmp_path_factory: pytest.TempPathFa
     return shop
 
 
-def require_sentence(outcome: Outcome, says: str = "") -> None:
-    """Require exit code 1 and one sentence on standard error, which may follow lines of progress."""
-    assert "Traceback" not in outcome.stderr
+def is_sentence(outcome: Outcome, says: str = "") -> bool:
+    """Return whether the exit code is 1 and there is one sentence, perhaps after lines of progress."""
     lines = [line for line in outcome.stderr.splitlines() if not PROGRESS.match(line)]
-    assert (outcome.code, len(lines)) == (1, 1), outcome
-    assert re.fullmatch(r"shopassist: .*[.?]", lines[0])
-    assert says in lines[0]
+    is_one = outcome.code == len(lines) == 1 and re.fullmatch(r"shopassist: .*[.?]", lines[0]) is not None
+    return is_one and says in lines[0]
 
 
-def require_known_outcome(name: str, outcome: Outcome, unaffected: set[str], says: str = "") -> None:
-    """Require a sentence, or success where the condition does not matter, or a report with exit code 1."""
-    if name in unaffected:
-        assert (outcome.code, "Traceback" in outcome.stderr) == (0, False), outcome
-    elif name in REPORTS and outcome.stdout:
-        assert (outcome.code, "Traceback" in outcome.stderr) == (1, False), outcome
-    else:
-        require_sentence(outcome, says)
+def require_sentence(outcome: Outcome, says: str = "") -> None:
+    """Require that `is_sentence`."""
+    assert is_sentence(outcome, says), outcome
 
 
 def test_every_command_is_in_the_matrix() -> None:
@@ -213,34 +215,40 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-@pytest.mark.parametrize("name", ARGUMENTS)
-def test_a_database_that_cannot_be_used(shop: Shop, condition: str, name: str) -> None:
-    """The sentence is about the database."""
+def test_a_condition_under_which_commands_fail(shop: Shop, condition: str) -> None:
+    """Each command prints a sentence, but for those to which the condition does not matter, and reports of problems."""
     case = CONDITIONS[condition]
-    if name not in case.left_out:
-        require_known_outcome(name, shop.run(name, case.environment(shop)), case.unaffected)
+    outcomes = shop.run_all([name for name in ARGUMENTS if name not in case.left_out], case.environment(shop))
+    good = {name for name, outcome in outcomes.items() if outcome.code == 0}
+    reports = {name for name in REPORTS if outcomes[name].code == 1 and outcomes[name].stdout}
+    sentences = {name for name, outcome in outcomes.items() if is_sentence(outcome)}
+    assert good == case.unaffected, outcomes
+    assert {name: outcome for name, outcome in outcomes.items() if name not in good | reports | sentences} == {}
+    assert [name for name, outcome in outcomes.items() if "Traceback" in outcome.stderr] == []
 
 
 DAMAGE = {"no text": b"\xff\xfe\x00\x81\n", "empty": b"", "cut off": b'[{"title": "Ph', "other": b'{"other": 1}\n'}
-READERS: tuple[tuple[str, str, set[str]], ...] = (
-    ("catalogue", "catalog import", set()),
-    ("notice", "consent publish", {"cut off", "other"}),  # every text can be published
-    ("erasures", "user erasures replay", {"empty", "cut off"}),  # a line that was not finished is left out
-    ("output", "user erasures export", {"empty", "cut off"}),
-    ("state", "state import", set()),
-    ("state", "state verify", set()),
-)
+READERS: dict[str, tuple[str, set[str]]] = {
+    "catalog import": ("catalogue", set()),
+    "consent publish": ("notice", {"cut off", "other"}),  # every text can be published
+    "user erasures replay": ("erasures", {"empty", "cut off"}),  # a line that was not finished is left out
+    "user erasures export": ("output", {"empty", "cut off"}),
+    "state import": ("state", set()),
+    "state verify": ("state", set()),
+}
+"""Commands that read a file, its kind, and the damage that is none."""
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize(("kind", "name", "accepted"), READERS)
-def test_a_damaged_file(shop: Shop, tmp_path: Path, damage: str, kind: str, name: str, accepted: set[str]) -> None:
-    """The sentence names the file or what is wrong in it."""
-    if damage not in accepted:
-        file = tmp_path / "damaged.csv"
+def test_a_damaged_file(shop: Shop, tmp_path: Path) -> None:
+    """The sentence names the file or what is wrong in it, and the file stays."""
+    cells = [(name, damage) for name, (_, accepted) in READERS.items() for damage in DAMAGE if damage not in accepted]
+    files = {cell: tmp_path / f"{number}.csv" for number, cell in enumerate(cells)}
+    for (_, damage), file in files.items():
         file.write_bytes(DAMAGE[damage])
-        require_sentence(shop.run(name, {}, **{kind: file}))
-        assert file.read_bytes() == DAMAGE[damage]
+    commands = [shop.build(name, **{READERS[name][0]: file}) for (name, _), file in files.items()]
+    outcomes = dict(zip(cells, run_commands(shop.folder, commands, shop.complete({})), strict=True))
+    assert {cell: outcome for cell, outcome in outcomes.items() if not is_sentence(outcome)} == {}
+    assert [file.read_bytes() for file in files.values()] == [DAMAGE[damage] for _, damage in cells]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -251,8 +259,9 @@ def test_a_damaged_backup(shop: Shop, tmp_path: Path, damage: str, ending: str) 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     damaged = max(tmp_path.glob(f"*.{ending}"))
     damaged.write_bytes(DAMAGE[damage])
-    for name in ("backup list", "backup verify", "backup restore")[ending == "dump" :]:
-        require_sentence(shop.run(name, {"BACKUP_FOLDER": str(tmp_path)}), damaged.stem)
+    names = ("backup list", "backup verify", "backup restore")[ending == "dump" :]
+    for outcome in shop.run_all(names, {"BACKUP_FOLDER": str(tmp_path)}).values():
+        require_sentence(outcome, damaged.stem)
 
 
 @pytest.mark.parametrize("name", ["postgresql/PG_VERSION", "postgresql/postmaster.pid"])
@@ -269,10 +278,12 @@ def test_a_damaged_data_folder(shop: Shop, name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [READ_ONLY, Path(__file__), Path("/absent/folder")])
-@pytest.mark.parametrize("name", ["user export", "user erasures export", "state export"])
-def test_a_folder_that_cannot_be_written(shop: Shop, folder: Path, name: str) -> None:
+def test_a_folder_that_cannot_be_written(shop: Shop, folder: Path) -> None:
     """The sentence names the file that cannot be written."""
-    require_sentence(shop.run(name, {}, output=folder / "output"), str(folder))
+    names = ("user export", "user erasures export", "state export")
+    commands = [shop.build(name, output=folder / "output") for name in names]
+    for outcome in run_commands(shop.folder, commands, shop.complete({})):
+        require_sentence(outcome, str(folder))
 
 
 @pytest.mark.parametrize(
@@ -293,10 +304,12 @@ def test_a_folder_of_the_settings_that_cannot_be_written(shop: Shop, name: str, 
         ({"DB_POOL_SIZE": "many"}, "DB_POOL_SIZE"),
     ],
 )
-@pytest.mark.parametrize("name", ["serve", "db current", "credits show", "backup create", "catalog import"])
-def test_a_setting_that_is_wrong(shop: Shop, environment: dict[str, str], says: str, name: str) -> None:
+def test_a_setting_that_is_wrong(shop: Shop, environment: dict[str, str], says: str) -> None:
     """The sentence names the setting or what is wrong with it."""
-    require_sentence(shop.run(name, {key: text.format(**shop.files) for key, text in environment.items()}), says)
+    names = ("serve", "db current", "credits show", "backup create", "catalog import")
+    settings = {key: text.format(**shop.files) for key, text in environment.items()}
+    for outcome in shop.run_all(names, settings).values():
+        require_sentence(outcome, says)
 
 
 @pytest.mark.parametrize(
@@ -322,25 +335,26 @@ def test_an_argument_that_is_not_text(shop: Shop, arguments: tuple[str, ...], sa
         ("commands_standby", "can only be read"),
     ],
 )
-@pytest.mark.parametrize("name", ["db downgrade", "user erase", "cache clear", "catalog import", "state export"])
-def test_a_role_that_is_limited(shop: Shop, role: str, says: str, name: str) -> None:
+def test_a_role_that_is_limited(shop: Shop, role: str, says: str) -> None:
     """The sentence says how the role is limited."""
     database = "commands_private" if role == "commands_shut_out" else "commands"
     url = f"postgresql://{role}:word@127.0.0.1:{get_port(shop.url)}/{database}"
-    outcome = shop.run(name, {"DATABASE_URL": url})
-    require_sentence(outcome)
-    assert re.search(f"{says}|read-only transaction", outcome.stderr)
+    names = ("db downgrade", "user erase", "cache clear", "catalog import", "state export")
+    for outcome in shop.run_all(names, {"DATABASE_URL": url}).values():
+        require_sentence(outcome)
+        assert re.search(f"{says}|read-only transaction", outcome.stderr)
 
 
-@pytest.mark.parametrize("name", ["credits show", "user erase", "cache clear"])
-async def test_a_table_that_is_locked(shop: Shop, name: str) -> None:
+async def test_a_table_that_is_locked(shop: Shop) -> None:
     """The sentence says that the database is busy."""
     connection = await asyncpg.connect(shop.url)
     async with connection.transaction():
         await connection.execute("LOCK TABLE user_credits, query_cache")
-        outcome = await asyncio.to_thread(shop.run, name, {"DB_LOCK_TIMEOUT": "0.1"})
+        names = ("credits show", "user erase", "cache clear")
+        outcomes = await asyncio.to_thread(shop.run_all, names, {"DB_LOCK_TIMEOUT": "0.1"})
     await connection.close()
-    require_sentence(outcome, "too busy")
+    for outcome in outcomes.values():
+        require_sentence(outcome, "too busy")
 
 
 def test_an_operator_without_a_name(monkeypatch: pytest.MonkeyPatch) -> None:

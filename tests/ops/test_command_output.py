@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from tests.support.servers import TestServer
 USER = "auth0|shopper"
 REASON = "the parcel of the week before last was lost by the carrier, twice " * 3 + "\x1b[31m"
 NO_TABLE = {"serve", "token", "user export", "user erase", "user erasures export", "user erasures replay"}
+NEWEST = list_known_revisions()[-1]
 TEXT_ONLY = NO_TABLE | {
     "db upgrade",
     "db downgrade",
@@ -60,24 +59,15 @@ class Terminal:
         assert outcome.code == code, outcome
         return json.loads(outcome.stdout)
 
-    def answer(self, answer: str, *arguments: str) -> tuple[int, str]:
-        """Run a command in a terminal and answer its question; return exit code and what the terminal showed."""
+    def answer(self, answer: str, *arguments: str) -> Outcome:
+        """Run a command in a terminal and answer its question."""
         ours, theirs = pty.openpty()
-        command = [sys.executable, "-m", "shopassist", *arguments]
-        environment = {**os.environ, **self.environment, "COLUMNS": "300"}
-        with subprocess.Popen(
-            command, env=environment, cwd=self.folder, stdin=theirs, stdout=theirs, stderr=theirs
-        ) as process:
-            os.close(theirs)
+        try:
             os.write(ours, f"{answer}\n".encode())
-            shown = b""
-            try:
-                while part := os.read(ours, 4096):
-                    shown += part
-            except OSError:  # its end is closed
-                pass
-        os.close(ours)
-        return process.returncode, shown.decode()
+            return run_command(self.folder, arguments, self.environment, os.ttyname(theirs))
+        finally:
+            os.close(ours)
+            os.close(theirs)
 
 
 @pytest.fixture
@@ -181,7 +171,7 @@ async def test_the_account_of_a_user(terminal: Terminal) -> None:
 
 
 LOSSES = [
-    ("db downgrade -1", "SELECT count(*) = 13 FROM alembic_version, generate_series(1, version_num::int)", "0014"),
+    ("db downgrade -1", f"SELECT version_num < '{NEWEST}' FROM alembic_version", NEWEST),  # noqa: S608
     ("db downgrade base", "SELECT to_regclass('user_credits') IS NULL", "0001"),
     ("user erase " + USER, f"SELECT count(*) = 0 FROM user_credits WHERE user_id = '{USER}'", USER),  # noqa: S608
     (
@@ -198,8 +188,8 @@ async def test_a_loss_needs_a_yes(terminal: Terminal, command: str, is_lost: str
     await terminal.run("backup", "create")
     unasked = await terminal.run(*command.split())
     assert (unasked.code, "--yes" in unasked.stderr, names in unasked.stderr) == (1, True, True), unasked
-    code, shown = await asyncio.to_thread(terminal.answer, "n", *command.split())
-    assert (code, names in shown, "Go on?" in shown) == (1, True, True), shown
+    refused = await asyncio.to_thread(terminal.answer, "n", *command.split())
+    assert (refused.code, names in refused.stderr, "Go on?" in refused.stderr) == (1, True, True), refused
     assert not await fetch(terminal, is_lost)
     done = await terminal.run(*command.split(), "--yes")
     assert done.code == 0, done
@@ -208,8 +198,8 @@ async def test_a_loss_needs_a_yes(terminal: Terminal, command: str, is_lost: str
 
 async def test_a_loss_is_confirmed_in_a_terminal(terminal: Terminal) -> None:
     """The answer y goes on."""
-    code, shown = await asyncio.to_thread(terminal.answer, "y", "user", "erase", USER)
-    assert (code, "receipt_id" in shown) == (0, True), shown
+    done = await asyncio.to_thread(terminal.answer, "y", "user", "erase", USER)
+    assert (done.code, "receipt_id" in done.stdout) == (0, True), done
 
 
 @pytest.mark.parametrize("target", ["-99", "9999", "head-1"])
