@@ -166,7 +166,7 @@ def describe_error(error: Exception) -> str | None:
         return sentence
     if isinstance(error, OSError):
         what = f"{error.filename} cannot be used" if error.filename else "Input or output failed"
-        return f"{what}: {error.strerror or error}."
+        return f"{what}: {error.strerror or str(error) or type(error).__name__}."
     if isinstance(error, UnicodeError):
         return f"A text is not UTF-8: {error}."
     return None

@@ -275,5 +275,5 @@ async def _run_alembic(
                 at = await fetch_revision(connection) or "base"
                 raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}.") from error
         except CommandError as error:
-            raise MigrationError(f"The migration cannot be done: {error}") from error
+            raise MigrationError(f"The migration cannot be done: {error}.") from error
         await asyncio.sleep(STEP_RETRY_PAUSE_SECONDS)
