@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Generic
 
+import asyncpg
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -166,14 +167,20 @@ class Replica:
 
     async def _poll_replica(self, replica: DatabaseManager) -> None:
         problem: ReplicaState | None = ReplicaState.AWAY
+        refusal = ""
         try:
             position = await replica.fetch_value(REPLICA_POSITION)
             problem = ReplicaState.NO_STANDBY if position is None else None
             if position is not None:
                 self.lag.record_replica(position)
+        except StorageUnavailableError as error:
+            if isinstance(error.__cause__, asyncpg.PostgresError):  # such as a parameter in its link, or the password
+                refusal = f": {error.__cause__.args[0]}"
+            raise
         finally:
             if problem is not self._problem:
-                logger.info("replica", reason=problem or "connected")
+                log = logger.warning if refusal else logger.info
+                log("replica", reason=f"{problem or 'connected'}{refusal}")
             self._problem = problem
 
 

@@ -76,6 +76,25 @@ async def test_a_replica_that_is_away_or_none_costs_nothing(
     assert (figures["reads"], figures["reads_by_primary"], figures["stale_reads"]) == (0, 2, 0)
 
 
+async def test_why_a_replica_refuses_is_logged(database_url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A parameter that it does not know would otherwise look like a server that is away."""
+    settings = postgres_settings(database_url)
+    replica_url = SecretStr(f"{database_url}?foo=hidden")
+    config = settings.database.model_copy(update={"replica_url": replica_url})
+    container = Container(settings=settings.model_copy(update={"database": config}))
+    output = ""
+
+    async def is_logged() -> bool:
+        nonlocal output
+        output += "".join(capfd.readouterr())
+        return "foo" in output
+
+    async with container.replica().running():
+        await until(is_logged)
+    await container.shutdown()
+    assert "hidden" not in output
+
+
 async def test_with_the_primary_gone_what_can_be_read_is_and_says_so(
     client: httpx.AsyncClient, database: PostgresServer, database_url: str, bearer: Bearer
 ) -> None:
