@@ -173,24 +173,37 @@ async def restore_rights(
 async def _list_object_statements(
     connection: asyncpg.Connection, rights: list[DatabaseRights], database_owner: str, names: dict[str, set[str]]
 ) -> list[str]:
-    """Return the statements for the objects of the connected database: owners first, which the grants depend on."""
+    """Return the statements for the objects of the connected database, each after those that it depends on.
+
+    A new owner needs rights on the schema, the owner grants, and who gave the database away may lack rights in it.
+    """
     database, restorer = await connection.fetchrow("SELECT quote_ident(current_database()), quote_ident(current_user)")
-    owners, grants = [], []
+    schemas: list[str] = []
+    owners: list[str] = []
+    grants: list[str] = []
+    last: list[str] = []
     for name, current in (await read_rights(connection)).objects.items():
         target = f"DATABASE {database}" if name == DATABASE else name
         known = [one.objects[name] for one in rights if name in one.objects]
         kept = next((one for one in known if one.owner in names["role"]), None)
         owner = kept.owner if kept else database_owner if current.owner == restorer else current.owner
-        if owner != current.owner and not current.has_parent:
-            owners.append(f"ALTER {target} OWNER TO {owner}")
-        if kept is None:
-            continue
-        given = [one for one in kept.grants if not one.column or f"{name} ({one.column})" in names["column"]]
-        if not kept.is_default and all(one.role in {*names["role"], PUBLIC} for one in given):
-            others = {PUBLIC, owner, *(one.role for one in current.grants)}
-            grants.append(f"REVOKE ALL ON {target} FROM {', '.join(sorted(others))}")
-        grants += _list_grants(target, given, names["role"])
-    return owners + grants
+        ownership = [f"ALTER {target} OWNER TO {owner}"] if owner != current.owner and not current.has_parent else []
+        granted = _list_kept_grants(target, kept, {owner, *(one.role for one in current.grants)}, names) if kept else []
+        if name == DATABASE or name.startswith("SCHEMA "):
+            (last if name == DATABASE else schemas).extend(ownership + granted)
+        else:
+            owners += ownership
+            grants += granted
+    return schemas + owners + grants + last
+
+
+def _list_kept_grants(target: str, kept: ObjectRights, present: set[str], names: dict[str, set[str]]) -> list[str]:
+    """Return the statements for kept grants, which replace those of the `present` roles if all roles exist."""
+    given = [one for one in kept.grants if not one.column or f"{target} ({one.column})" in names["column"]]
+    statements = []
+    if not kept.is_default and all(one.role in {*names["role"], PUBLIC} for one in given):
+        statements = [f"REVOKE ALL ON {target} FROM {', '.join(sorted({PUBLIC, *present}))}"]
+    return statements + _list_grants(target, given, names["role"])
 
 
 def _list_default_statements(default: DefaultGrants, roles: set[str]) -> list[str]:

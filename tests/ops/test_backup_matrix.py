@@ -139,6 +139,22 @@ async def test_the_sidecar_leads_over_tls(server: SecureServer, shop: Shop) -> N
         await execute(server.url, "SELECT pg_reload_conf()")
 
 
+async def test_a_pooler_is_bypassed(shop: Shop) -> None:
+    """DATABASE_URL leads to PgBouncer, and the administrator's link to the server behind it, which is recognised."""
+    link = normalise_dsn(shop.url)
+    with run_pgbouncer(shop.url, {str(link.username): str(link.password)}) as pooled:
+        environment = {
+            "DATABASE_URL": pooled,
+            "DB_POOL_MODE": "transaction",
+            "DATABASE_DIRECT_URL": shop.url,
+            "DATABASE_ADMIN_URL": replace_database_name(shop.url, "postgres"),
+        }
+        await shop.succeed("create", **environment)
+        await shop.succeed("verify", **environment)
+        await shop.succeed("restore", "newest", "--yes", **environment)
+    assert await shop.fetch("SELECT count(*) FROM user_credits") == 1
+
+
 SECURE_FRONT = f"""{SETTINGS}
 client_tls_sslmode = require
 client_tls_cert_file = {{folder}}/server.crt

@@ -8,6 +8,7 @@ import asyncpg
 import pyrage
 import pytest
 
+from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.migrate import list_known_revisions
 from shopassist.ops.backups import get_manifest_file, list_backups, write_manifest
@@ -254,3 +255,37 @@ async def test_a_manifest_runs_no_statements_of_its_own(furnished: Shop) -> None
     await furnished.succeed("restore", "newest", "--yes")
     assert await furnished.fetch("SELECT version_num FROM alembic_version") == list_known_revisions()[-1]
     assert await furnished.fetch("SELECT to_regclass('public.query_cache') IS NOT NULL")
+
+
+async def test_an_administrator_need_not_be_a_superuser(shop: Shop) -> None:
+    """As at hosters: a role that may create databases and roles made the database and the roles, and restores it."""
+    tag, database = uuid4().hex[:8], f"{shop.database}_hosted"
+    await shop.execute(f"CREATE ROLE dba_{tag} LOGIN CREATEDB CREATEROLE PASSWORD 'x'")
+    await shop.execute(f"CREATE DATABASE {database} OWNER dba_{tag} TEMPLATE template0")
+    own = normalise_dsn(replace_database_name(shop.url, database)).set(drivername="postgresql", password="x")  # noqa: S106
+    as_dba, as_owner, as_app = (
+        own.set(username=f"{name}_{tag}").render_as_string(hide_password=False) for name in ("dba", "owner", "app")
+    )
+    hosted = Shop(replace_database_name(shop.url, database), shop.folder, shop.monkeypatch)
+    try:
+        for statement in (
+            f"CREATE ROLE owner_{tag} LOGIN PASSWORD 'x'",
+            f"CREATE ROLE app_{tag} LOGIN PASSWORD 'x'",
+            f"GRANT owner_{tag} TO dba_{tag}",
+            f"GRANT CREATE ON SCHEMA public TO owner_{tag}",
+            f"GRANT CREATE ON DATABASE {database} TO owner_{tag}",
+            f"ALTER DEFAULT PRIVILEGES FOR ROLE owner_{tag} IN SCHEMA public GRANT SELECT ON TABLES TO app_{tag}",
+            f"ALTER DATABASE {database} SET work_mem = '5MB'",
+            f"ALTER ROLE app_{tag} IN DATABASE {database} SET lock_timeout = '3s'",
+        ):
+            await execute(as_dba, statement)
+        await migrate.upgrade(normalise_dsn(as_owner))
+        before = hosted.describe()
+        links = {"DATABASE_URL": as_app, "DATABASE_MIGRATION_URL": as_owner, "DATABASE_ADMIN_URL": as_dba}
+        await hosted.succeed("create", **links)
+        await hosted.succeed("restore", "newest", "--yes", **links)
+        assert hosted.describe() == before
+    finally:
+        await drop_databases(shop, f"{shop.database}_%")
+        for name in ("app", "owner", "dba"):
+            await shop.execute(f"DROP OWNED BY {name}_{tag}", f"DROP ROLE {name}_{tag}")
