@@ -236,6 +236,7 @@ class Resilience:
                 return await self.ask_server()
         except (TimeoutError, OSError, StorageUnavailableError) as error:
             self.breaker.open()
+            self._cut_watched()
             raise StorageUnavailableError from error
         except Exception as error:  # noqa: BLE001 - a refusal is an answer
             logger.debug("probe_refused", error=type(error).__name__)
