@@ -1,4 +1,4 @@
-"""Backups with the settings of compose.yaml, whose names and addresses lead to a server of the test."""
+"""Backups with the settings of compose.yaml; its addresses lead to a server of the test."""
 
 import asyncio
 import re
