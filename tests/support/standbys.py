@@ -53,7 +53,14 @@ class Postgres:
 
     def make(self) -> None:
         """Create an empty cluster."""
-        self._run("initdb", f"--pgdata={self.folder}", "--username=shopassist", "--auth=trust", "--locale=C")
+        self._run(
+            "initdb",
+            f"--pgdata={self.folder}",
+            "--username=shopassist",
+            "--auth=trust",
+            "--locale=C",
+            "--encoding=UTF8",
+        )
 
     def copy(self, primary: "Postgres") -> None:
         """Copy `primary`, to follow it."""
