@@ -445,7 +445,7 @@ async def test_erased_users_stay_erased(database_url: str, run: Run, tmp_path: P
     """Rows from before an erasure are rejected; an account created after it is a new one."""
     file = snapshot(tmp_path / "old.jsonl", *OLD_PRODUCT)
     await run_command(run, "state", "import", file)
-    await run_command(run, "user", "erase", "auth0|1")
+    await run_command(run, "user", "erase", "auth0|1", "--yes")
     result = await run_command(run, "state", "import", file)
     assert result.exit_code == 0, result.output
     assert read_rejects(file) == dict.fromkeys((2, 5, 6, 7), "the person was erased")
