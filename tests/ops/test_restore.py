@@ -289,3 +289,16 @@ async def test_an_administrator_need_not_be_a_superuser(shop: Shop) -> None:
         await drop_databases(shop, f"{shop.database}_%")
         for name in ("app", "owner", "dba"):
             await shop.execute(f"DROP OWNED BY {name}_{tag}", f"DROP ROLE {name}_{tag}")
+
+
+async def test_extensions_in_another_schema_come_back(shop: Shop) -> None:
+    """They are restored where they were, and the product finds them there."""
+    database = f"{shop.database}_extended"
+    await shop.execute(f"CREATE DATABASE {database} TEMPLATE template0")
+    extended = Shop(replace_database_name(shop.url, database), shop.folder, shop.monkeypatch)
+    await extended.execute("CREATE SCHEMA extra", "CREATE EXTENSION pg_trgm SCHEMA extra")
+    await migrate.upgrade(normalise_dsn(extended.url))
+    before = extended.describe()
+    await extended.succeed("create")
+    await extended.succeed("restore", "newest", "--yes")
+    assert extended.describe() == before
