@@ -288,7 +288,7 @@ async def test_into_filled_tables(database_url: str, run: Run, tmp_path: Path) -
         (2,)
     ]
     assert (await run_command(run, "credits", "verify")).exit_code == 0
-    await run_command(run, "user", "erase", "auth0|1")  # new ids follow those of imported rows
+    await run_command(run, "user", "erase", "auth0|1", "--yes")  # new ids follow those of imported rows
     assert (await run_command(run, "credits", "verify")).exit_code == 0
     result = await run_command(run, "state", "verify", file)
     assert result.exit_code == 1
@@ -570,7 +570,7 @@ async def test_users_erased_during_an_import_stay_erased(
     process = subprocess.Popen(command, start_new_session=True)  # noqa: ASYNC220
     try:
         await wait_for("moving", database_url, process)
-        assert (await run_command(run, "user", "erase", last)).exit_code == 0
+        assert (await run_command(run, "user", "erase", last, "--yes")).exit_code == 0
         assert process.poll() is None, "the import ended before the user was erased"
     finally:
         code = await asyncio.to_thread(process.wait)
