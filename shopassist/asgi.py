@@ -194,6 +194,7 @@ def create() -> FastAPI:
         parent = parent_process()
         if parent is not None and parent.pid != os.getppid():
             sys.exit(1)  # the parent had ended before `die_with_parent` took effect
+    configure_logging("warning")  # warnings about settings are logged too
     settings = read_settings()
     configure_logging(settings.server.log_level)
     start_tracing(settings.telemetry, __version__)

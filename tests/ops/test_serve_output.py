@@ -156,7 +156,7 @@ def test_the_command_of_the_hint_exists(installation: str, tmp_path: Path, monke
     folder.mkdir(parents=True)
     python, script = folder / "python", folder / "shopassist"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m shopassist "$@"\n')
+    script.write_text("#!/bin/sh\necho shopassist $1\n")
     for path in (python, script):
         path.chmod(0o755)
     monkeypatch.chdir(tmp_path)

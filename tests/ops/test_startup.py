@@ -171,12 +171,10 @@ async def test_a_role_that_loses_rights_is_not_ready(links: Links) -> None:
         await wait_for(200)
 
 
-@pytest.mark.parametrize("schema", ["extensions", 'Their "own"'])
-async def test_extensions_may_be_in_another_schema(links: Links, schema: str) -> None:
+async def test_extensions_may_be_in_another_schema(links: Links) -> None:
     """As some hosters have it: tables are migrated, misspelt words found, once the roles may use that schema."""
-    quoted = '"{}"'.format(schema.replace('"', '""'))
-    await execute(links.admin, f"CREATE SCHEMA {quoted}; CREATE EXTENSION pg_trgm SCHEMA {quoted}")
-    with pytest.raises(StartupError, match=f"USAGE on the schema {schema}"):
+    await execute(links.admin, 'CREATE SCHEMA "Their ""own"; CREATE EXTENSION pg_trgm SCHEMA "Their ""own"')
+    with pytest.raises(StartupError, match='USAGE on the schema Their "own'):
         await prepared(links.app, links.owner)
     connection = await asyncpg.connect(links.admin)
     mark = str(normalise_dsn(links.app).username).removeprefix("app_")
