@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import StrEnum
 from typing import Any
 
@@ -124,7 +124,6 @@ class Availability:
                     await prepare()
                     self.prepared.set()
                 async with asyncio.timeout(POLL_TIMEOUT_SECONDS):
-                    await self._check_privileges()
                     epoch = await self._stored.read_epoch()
             except (DatabaseAbsentError, StorageUnavailableError, TimeoutError):
                 self._note_down()
@@ -133,18 +132,21 @@ class Availability:
             except Exception as error:  # noqa: BLE001 - any error means that it does not answer; it is checked again
                 self._note_down()
                 logger.debug("database_look_failed", error=type(error).__name__)
+                await self._check_privileges()
             else:
                 self._stale.set_epoch(epoch)
                 self._note_up()
+                await self._check_privileges()
 
     async def _check_privileges(self) -> None:
         """Log once when the role loses rights that it needs, and when it has them again."""
         if self._database is None:
             return
-        missing = await find_missing_privileges(self._database.fetch_value_once)
-        if missing != self._missing_privileges:
-            self._missing_privileges = missing
-            logger.warning("database_rights", reason=f"missing: {missing}" if missing else "complete again")
+        with suppress(Exception):  # the look before decides whether the database is away
+            missing = await find_missing_privileges(self._database.fetch_value_once)
+            if missing != self._missing_privileges:
+                self._missing_privileges = missing
+                logger.warning("database_rights", reason=f"missing: {missing}" if missing else "complete again")
 
     def _note_down(self) -> None:
         now = time.monotonic()
