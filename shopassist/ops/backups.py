@@ -25,13 +25,10 @@ from shopassist.errors import BackupError
 from shopassist.ops.dumps import find_programs, parse_identity, parse_recipient, restore_dump, write_dump
 from shopassist.ops.files import write_private_file
 from shopassist.ops.rights import DatabaseRights, read_rights, restore_rights
-from shopassist.ops.targets import find_source
+from shopassist.ops.targets import MAINTENANCE_DATABASE, find_source
 from shopassist.settings import Settings
 
 LEFTOVER_SECONDS = 24 * 3600
-MAINTENANCE_DATABASE = "postgres"
-"""The database to connect to while others are created, renamed and dropped."""
-
 DEFAULT_TABLESPACE = "pg_default"
 MAX_NAME_LENGTH = 63
 TERMINATE_SESSIONS = """
@@ -349,7 +346,9 @@ def _require_equal_contents(manifest: BackupManifest, found: DatabaseContents) -
 async def _swap_databases(url: URL, new: str) -> str:
     """Rename the database `new` to the name of `url`'s; return the new name of that one."""
     name = url.database or ""
-    old_name = f"{name[: MAX_NAME_LENGTH - 24]}_before_{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    now = datetime.now(UTC)
+    instant = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 10_000:02}Z"  # two restores may end in one second
+    old_name = f"{name[: MAX_NAME_LENGTH - 26]}_before_{instant}"
     async with _connect_as_administrator(url) as connection:
         await statements.execute_quoted(connection, "ALTER DATABASE %I WITH ALLOW_CONNECTIONS false", name)
         try:

@@ -9,6 +9,9 @@ from shopassist.settings import Settings
 from shopassist.settings.database import ProvisioningSettings
 from shopassist.settings.group import load_settings
 
+MAINTENANCE_DATABASE = "postgres"
+"""The database to connect to while others are created, renamed and dropped."""
+
 PLACE_QUERY = "SELECT pg_postmaster_start_time()::text, current_database()::text"
 """An instant that no two servers share, and the database."""
 
@@ -32,7 +35,8 @@ async def find_target(settings: Settings) -> URL:
     if link is None:
         return await find_source(settings)
     admin = build_dsn(settings, link, setting)
-    return admin.set(database=await _find_name(_build_own_dsn(settings), admin, setting))
+    maintenance = admin.set(database=MAINTENANCE_DATABASE)
+    return admin.set(database=await _find_name(_build_own_dsn(settings), maintenance, setting))
 
 
 def _build_own_dsn(settings: Settings) -> URL:
@@ -43,13 +47,14 @@ def _build_own_dsn(settings: Settings) -> URL:
 
 async def _find_name(own: URL, other: URL, setting: str) -> str:
     """Return the name of the database of `own`. Raises `BackupError` if the other DSN leads to another server."""
+    async with connect(other, setting) as connection:
+        place = await connection.fetchrow(PLACE_QUERY)
     if get_hosts(own) == get_hosts(other):
         return _get_name(own)
     async with connect(own) as connection:
         started_at, name = await connection.fetchrow(PLACE_QUERY)
-    async with connect(other, setting) as connection:
-        if (await connection.fetchrow(PLACE_QUERY))[0] != started_at:
-            raise BackupError(f"{setting} leads to another server than DATABASE_URL, which names the database.")
+    if place[0] != started_at:
+        raise BackupError(f"{setting} leads to another server than DATABASE_URL, which names the database.")
     return str(name)
 
 

@@ -187,6 +187,18 @@ async def test_the_administrator_of_another_server_is_refused(shop: Shop) -> Non
         assert await found.fetch("SELECT count(*) FROM pg_database") == 4
 
 
+async def test_refusals_name_the_variable(shop: Shop) -> None:
+    """A wrong password is that of the link that has it."""
+    await shop.succeed("create")
+    wrong = normalise_dsn(shop.url).set(drivername="postgresql", password="wrong")  # noqa: S106 - a test's own
+    link = wrong.render_as_string(hide_password=False)
+    assert "DATABASE_MIGRATION_URL" in await shop.fail("create", DATABASE_MIGRATION_URL=link)
+    for command in (("verify",), ("restore", "newest", "--yes")):
+        assert "DATABASE_ADMIN_URL" in await shop.fail(*command, DATABASE_ADMIN_URL=link)
+        assert "DATABASE_MIGRATION_URL" in await shop.fail(*command, DATABASE_MIGRATION_URL=link)
+        assert "DATABASE_URL" in await shop.fail(*command, DATABASE_URL=link)
+
+
 async def test_another_database_is_not_backed_up(shop: Shop, empty_database_url: str) -> None:
     """The owner's link must lead to the database of DATABASE_URL."""
     said = await shop.fail("create", DATABASE_MIGRATION_URL=empty_database_url)
