@@ -13,9 +13,10 @@ class Currency:
     """One currency; lists are separated by spaces.
 
     `symbol` and `name` are for answers. `before` and `after` are marks beside an amount in a question; "max" before one
-    of `max_marks` is a limit. `signs` are marks in catalogue files: of several currencies with one sign the first row
-    is meant. `filler` words say nothing about a product. `whole_amounts`: minor units are left out where they are zero.
-    `store` ends the host name of Amazon's shop.
+    of `max_marks` is a limit. `signs` are signs and names in catalogue files, in lower case without spaces and dots: of
+    several currencies with one sign the first row is meant. `filler` words say nothing about a product. `minor_digits`
+    is the number of digits of minor units. `whole_amounts`: minor units are left out where they are zero. `store` ends
+    the host name of Amazon's shop.
     """
 
     code: str
@@ -26,7 +27,7 @@ class Currency:
     max_marks: str = ""
     signs: str = ""
     filler: str = ""
-    has_minor_unit: bool = True
+    minor_digits: int = 2
     indian_groups: bool = False
     whole_amounts: bool = False
     store: str = "com"
@@ -35,25 +36,68 @@ class Currency:
 CURRENCIES = (
     Currency(
         "INR", "₹", "rupees (₹)", before="₹ rs rs. inr rupee rupees", after="₹ /- rs inr rupee rupees",
-        max_marks="₹ rs inr", signs="₹ rs", filler="rupee rupees", indian_groups=True, whole_amounts=True, store="in",
+        max_marks="₹ rs inr", signs="₹ rs ₨ rupee rupees rupien roupies rúpias रु रुपये रुपए", filler="rupee rupees",
+        indian_groups=True, whole_amounts=True, store="in",
     ),
     Currency(
         "USD", "$", "US dollars ($)", before="us$ usd $", after="$ usd dollar dollars bucks", max_marks="$",
-        signs="$ us$", filler="dollar dollars",
+        signs="$ us$ usd$ dollar dollars usdollar usdollars dólares", filler="dollar dollars",
     ),
-    Currency("EUR", "€", "euros (€)", before="€ eur", after="€ eur euro euros", max_marks="€", signs="€"),
-    Currency("GBP", "£", "pounds (£)", before="£ gbp", after="£ gbp pound pounds", max_marks="£", signs="£"),
-    *(Currency(code, signs="rs") for code in ("PKR", "LKR", "NPR", "MUR")),
-    *(Currency(code, signs="$") for code in ("CAD", "AUD", "NZD", "SGD", "HKD", "MXN")),
-    Currency("JPY", signs="¥", has_minor_unit=False),
-    Currency("CNY", signs="¥"),
-    Currency("KRW", signs="₩", has_minor_unit=False),
-    Currency("PLN", signs="zł"),
-    Currency("TRY", signs="₺"),
-    Currency("RUB", signs="₽"),
-    Currency("VND", signs="₫", has_minor_unit=False),
-    Currency("THB", signs="฿"),
-    *(Currency(code, has_minor_unit=False) for code in ("CLP", "ISK", "XAF", "XOF", "PYG", "UGX")),
+    Currency(
+        "EUR", "€", "euros (€)", before="€ eur", after="€ eur euro euros", max_marks="€", signs="€ euro euros यूरो",
+    ),
+    Currency(
+        "GBP", "£", "pounds (£)", before="£ gbp", after="£ gbp pound pounds", max_marks="£",
+        signs="£ ￡ gb£ pound pounds poundsterling sterling",
+    ),
+    *(Currency(code, signs="rs ₨") for code in ("PKR", "LKR", "NPR", "MUR")),
+    Currency("CAD", signs="$ c$ ca$ can$ cad$ cdn$"),
+    Currency("AUD", signs="$ a$ au$ aud$"),
+    Currency("NZD", signs="$ nz$"),
+    Currency("SGD", signs="$ s$ sg$"),
+    Currency("HKD", signs="$ hk$"),
+    Currency("MXN", signs="$ mx$ mex$ pesos"),
+    Currency("TWD", signs="$ nt$"),
+    Currency("BRL", signs="r$ real reais"),
+    Currency("AED", signs="dh dhs dirham dirhams د.إ aeddirhams".replace(".", "")),
+    Currency("SAR", signs="sr ﷼ رس riyal riyals"),
+    Currency("QAR", signs="qr"),
+    *(Currency(code, signs=sign, minor_digits=3) for code, sign in (("KWD", "kd"), ("BHD", "bd"), ("OMR", "ro"))),
+    *(Currency(code, minor_digits=3) for code in ("IQD", "JOD", "LYD", "TND")),
+    *(Currency(code, signs="kr") for code in ("SEK", "NOK", "DKK")),
+    Currency("ISK", signs="kr", minor_digits=0),
+    Currency("CHF", signs="sfr franken"),
+    Currency("JPY", signs="¥ ￥ yen 円", minor_digits=0),
+    Currency("CNY", signs="¥ ￥ yuan rmb 元"),
+    Currency("KRW", signs="₩ won", minor_digits=0),
+    Currency("PLN", signs="zł zl"),
+    Currency("CZK", signs="kč"),
+    Currency("HUF", signs="ft"),
+    Currency("RON", signs="lei"),
+    Currency("BGN", signs="лв"),
+    Currency("TRY", signs="₺ tl"),
+    Currency("RUB", signs="₽ руб"),
+    Currency("UAH", signs="₴ грн"),
+    Currency("KZT", signs="₸"),
+    Currency("GEL", signs="₾"),
+    Currency("ILS", signs="₪ nis"),
+    Currency("EGP", signs="e£ le"),
+    Currency("ZAR", signs="r rand"),
+    Currency("NGN", signs="₦"),
+    Currency("GHS", signs="₵ gh₵"),
+    Currency("KES", signs="ksh"),
+    Currency("BDT", signs="৳ tk taka"),
+    Currency("THB", signs="฿ baht"),
+    Currency("IDR", signs="rp"),
+    Currency("MYR", signs="rm ringgit"),
+    Currency("PHP", signs="₱"),
+    Currency("PEN", signs="s/"),
+    Currency("CRC", signs="₡"),
+    Currency("VND", signs="₫ đ", minor_digits=0),
+    *(
+        Currency(code, minor_digits=0)
+        for code in ("BIF", "CLP", "DJF", "GNF", "KMF", "PYG", "RWF", "UGX", "VUV", "XAF", "XOF", "XPF")
+    ),
 )  # fmt: skip
 
 BY_CODE = {row.code: row for row in CURRENCIES}
@@ -63,6 +107,22 @@ CODES_BY_SIGN = {
     for sign in dict.fromkeys(sign for row in CURRENCIES for sign in row.signs.split())
 }
 FILLER_WORDS = " ".join(row.filler for row in CURRENCIES if row.filler)
+
+
+ISO_CODES = frozenset(
+    re.findall(
+        "[A-Z]{3}",
+        """
+    AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF
+    CLP CNY COP CRC CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL
+    HTG HUF IDR ILS INR IQD IRR ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD
+    MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG
+    QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD
+    TWD TZS UAH UGX USD UYU UZS VES VND VUV WST XAF XCD XCG XOF XPF YER ZAR ZMW ZWG ANG HRK ZWL VED
+""",
+    )
+)
+"""ISO 4217, with codes that old files still use."""
 
 
 def find_currency(code: str | None) -> Currency:

@@ -16,7 +16,7 @@ from shopassist.assistant.ranking import rank_products
 from shopassist.assistant.wording import ProductComparison, describe_attribute, describe_bound
 from shopassist.catalog.attributes import ATTRIBUTES, COLUMN_KEYS, OTHER_UNITS, UNITS, Attribute
 from shopassist.catalog.currencies import SIGNS
-from shopassist.catalog.importer.rows import normalise_icecat_attributes
+from shopassist.catalog.importer.icecat import normalise_icecat_attributes
 from shopassist.catalog.models import Bound, Criteria, Product, Vocabulary
 
 FOLLOW_UP_PHRASES = {

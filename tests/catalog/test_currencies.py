@@ -7,7 +7,8 @@ import pytest
 from shopassist.assistant.parsing.grammar import parse_question
 from shopassist.assistant.parsing.phrases import VocabularyIndex
 from shopassist.catalog.currencies import CODE_BY_MARK, CODES_BY_SIGN, CURRENCIES, Currency, find_currency, format_money
-from shopassist.catalog.importer.values import build_store_link, parse_price
+from shopassist.catalog.importer.prices import parse_price
+from shopassist.catalog.importer.values import build_store_link
 from shopassist.catalog.models import Vocabulary
 
 NAMES = VocabularyIndex(Vocabulary(categories=("laptops",)), "XYZ")
@@ -36,8 +37,8 @@ def test_signs_are_read_in_files(row: Currency) -> None:
 
 @rows
 def test_minor_units_are_converted(row: Currency) -> None:
-    """Prices in minor units are divided by 100 if the currency has such units."""
-    expected = Decimal("49.95") if row.has_minor_unit else Decimal("4995.00")
+    """Prices in minor units are divided by 100, by 1,000, or not at all, as the currency has such units."""
+    expected = {0: Decimal("4995.00"), 2: Decimal("49.95"), 3: Decimal("5.00")}[row.minor_digits]
     assert parse_price(4995, fallback=row.code, in_minor_units=True) == (expected, row.code)
 
 

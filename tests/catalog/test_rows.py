@@ -14,7 +14,7 @@ from tests.support.catalog_files import Shop, row
 
 
 async def test_attributes_are_cleaned(shop: Shop) -> None:
-    """Scalars become JSON values, markup is removed; links, nested records and empty values are left out."""
+    """Scalars become JSON values, markup is removed; links, stock, nested records and empty values are left out."""
     facts = {
         "warrantyInformation": "1 <b>year</b> &amp; more",
         "inStock": "yes",
@@ -30,7 +30,6 @@ async def test_attributes_are_cleaned(shop: Shop) -> None:
     await shop.take(shop.file("a.jsonl", [row(1, **facts)]))
     assert shop.product("1").attributes == {
         "warranty_information": "1 year & more",
-        "in_stock": True,
         "depth_mm": 4.5,
         "tags": "a, b",
         "width": 2,

@@ -1,1 +1,1 @@
-"""Import of catalogue files in CSV, JSON and JSON lines."""
+"""Import of catalogue files: readers of formats give records, `columns` and `rows` make products of them."""

@@ -1,4 +1,4 @@
-"""Import a catalogue file: plan how its columns are read, and store its products in batches."""
+"""Import a catalogue file: plan how its columns are read, check it, and store its products in batches."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,9 +9,24 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from shopassist.catalog.importer.readers import CatalogFile, FileRow
-from shopassist.catalog.importer.rows import COLUMN_SYNONYMS, LAYOUTS, MAX_FIELD_LENGTHS, ProductBuilder, map_columns
-from shopassist.catalog.importer.values import InvalidRowError, has_currency, parse_currency, parse_link, parse_text
+from shopassist.catalog.importer.categories import is_path_with_slashes
+from shopassist.catalog.importer.columns import (
+    COLUMN_SYNONYMS,
+    LAYOUTS,
+    SHOPIFY,
+    find_heading_currency,
+    is_untold,
+    list_choices,
+    map_columns,
+    to_snake_case,
+)
+from shopassist.catalog.importer.continuations import complete_rows
+from shopassist.catalog.importer.prices import has_currency, parse_currency
+from shopassist.catalog.importer.readers import CatalogFile
+from shopassist.catalog.importer.records import FileRow
+from shopassist.catalog.importer.rows import BEST_RATING, MAX_FIELD_LENGTHS, ProductBuilder, find_rating_scale
+from shopassist.catalog.importer.sales import find_reason_not_for_sale
+from shopassist.catalog.importer.values import PLACEHOLDER, InvalidRowError, parse_link, parse_text
 from shopassist.catalog.models import Criteria, Product, UpsertCount
 from shopassist.catalog.ports import CatalogRepositories
 from shopassist.db.ports import UnitOfWork
@@ -20,6 +35,7 @@ from shopassist.errors import InvalidInputError
 SAMPLED_ROWS = 200
 BATCH_ROWS = 500
 MAX_SOURCE_LENGTH = 64
+MAX_SHOWN_REASONS = 3
 SAMPLE_SOURCE = "sample"
 
 
@@ -27,8 +43,9 @@ SAMPLE_SOURCE = "sample"
 class ImportOptions:
     """What the owner of the file states; what is left out is guessed.
 
-    `columns` maps a field to its column. `currency` is that of rows that name none. `link_template` contains `{query}`.
-    `rejects` is the file for rejected rows.
+    `columns` maps a field to its column, "-" to none. `currency` is that of rows that name none. `link_template`
+    contains `{query}` or columns in braces. Relative links are below `link_base`. `rejects` is the file for rejected
+    rows.
     """
 
     source: str | None = None
@@ -37,6 +54,8 @@ class ImportOptions:
     in_minor_units: bool | None = None
     link_template: str | None = None
     rejects: Path | None = None
+    encoding: str | None = None
+    link_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,49 +67,84 @@ class ImportPlan:
     rejects: Path
     description: list[tuple[str, str, str]]
 
+    def read_rows(self) -> Iterator[FileRow]:
+        """Yield the rows of the file, those of Shopify's further variants completed."""
+        rows = self.file.read_rows()
+        return complete_rows(rows) if self.builder.layout is SHOPIFY else rows
+
 
 @dataclass(slots=True)
 class ImportReport(UpsertCount):
-    """Counts of the rows so far. `bytes_read` is the position in the file, which may be compressed."""
+    """Counts of the rows so far: `read` is the sum of the others.
+
+    `left_out` rows are not for sale. `dropped` counts optional values that could not be used, by field. `bytes_read` is
+    the position in the file, which may be compressed.
+    """
 
     read: int = 0
     repeated: int = 0
     rejected: int = 0
+    left_out: int = 0
+    without_price: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     bytes_read: int = 0
 
 
 def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
     """Decide from the first rows how to read a file. Raise `InvalidInputError` if its owner must state or fix more."""
     options = options or ImportOptions()
-    file = CatalogFile(path)
     try:
-        rows = [row.values for row in islice(file.read_rows(), SAMPLED_ROWS) if row.values is not None]
+        file = CatalogFile(path, options.encoding)
+        sampled = list(islice(file.read_rows(), SAMPLED_ROWS))
     except InvalidInputError as damage:
         raise InvalidInputError(f"{damage.detail} No row was taken.") from damage
     file.bytes_read = 0
+    rows = [row.values for row in sampled if row.values is not None]
+    layout = next((layout for layout in LAYOUTS if rows and layout.signature.issubset(_list_columns(rows))), None)
+    if layout is SHOPIFY:
+        rows = [row.values for row in complete_rows(iter(sampled)) if row.values is not None and not row.is_repeated]
     if not rows:
         raise InvalidInputError(f"{path} holds no row that can be read as {file.format}.")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    layout = next((layout for layout in LAYOUTS if layout.signature.issubset(columns)), None)
+    columns = _list_columns(rows)
     mapping = map_columns(columns, options.columns)
+    choices = list_choices(columns, options.columns) if layout is None or not layout.keeps_all_columns else {}
     in_minor_units = options.in_minor_units
     if in_minor_units is None:
         in_minor_units = layout is not None and layout.in_minor_units
+    prices = choices.get("price", (mapping["price"],) if "price" in mapping else ())
+    named = {column: code for column in prices if (code := find_heading_currency(column))}
+    categories = choices.get("category", (mapping["category"],) if "category" in mapping else ())
     builder = ProductBuilder(
-        source=_choose_source(path, options.source),
+        source=_choose_source(file, options.source),
         mapping=mapping,
         layout=layout,
-        currency=_choose_currency(rows, mapping, options.currency, layout.currency if layout else None),
+        currency=_choose_currency(
+            rows, prices, mapping.get("currency"), options.currency, layout.currency if layout else None
+        )
+        if not named or options.currency
+        else None,
         in_minor_units=in_minor_units,
-        link_template=_check_link_template(options.link_template),
+        link_template=_check_link_template(options.link_template, columns),
+        link_base=_check_link_base(options.link_base),
+        choices=choices,
+        price_currencies=named,
+        rating_scale=find_rating_scale([row.get(mapping["rating"]) for row in rows])
+        if "rating" in mapping
+        else BEST_RATING,
+        slash_separates=is_path_with_slashes([row.get(column) for row in rows for column in categories]),
     )
-    rejects = options.rejects or path.with_name(f"{path.name}.rejects.jsonl")
+    folder = Path() if file.name == "stdin" else path.parent
+    rejects = options.rejects or folder / f"{file.name}.rejects.jsonl"
     return ImportPlan(file, builder, rejects, _describe_plan(builder, columns))
 
 
-def _choose_source(path: Path, stated: str | None) -> str:
+def _list_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _choose_source(file: CatalogFile, stated: str | None) -> str:
     try:
-        source = parse_text("--source", stated or path.name.split(".")[0], MAX_SOURCE_LENGTH)
+        source = parse_text("--source", stated or file.name.split(".")[0], MAX_SOURCE_LENGTH)
     except InvalidRowError as error:
         raise InvalidInputError(f"{error}.") from None
     if source is None:
@@ -99,50 +153,110 @@ def _choose_source(path: Path, stated: str | None) -> str:
 
 
 def _choose_currency(
-    rows: Sequence[Mapping[str, Any]], mapping: Mapping[str, str], stated: str | None, usual: str | None
+    rows: Sequence[Mapping[str, Any]], prices: Sequence[str], column: str | None, stated: str | None, usual: str | None
 ) -> str | None:
     """Return the currency of prices that name none. Raise `InvalidInputError` if it is unknown."""
     try:
         known = parse_currency(stated) or usual
     except InvalidRowError as error:
         raise InvalidInputError(f"--currency: {error}.") from None
-    price, currency = mapping.get("price"), mapping.get("currency")
-    if known or price is None or not any(row.get(price) not in (None, "") for row in rows):
+    values = [row.get(price) for row in rows for price in prices]
+    if known or all(value in (None, "") for value in values):
         return known
-    if not any(has_currency(row.get(price)) or (currency and row.get(currency)) for row in rows):
+    if not any(map(has_currency, values)) and not (column and any(row.get(column) for row in rows)):
         raise InvalidInputError(
-            f"The prices in {price!r} name no currency: say --currency CODE, or --map currency=COLUMN."
+            f"The prices in {prices[0]!r} name no currency: say --currency CODE, or --map currency=COLUMN."
         )
     return None
 
 
-def _check_link_template(template: str | None) -> str | None:
+def _check_link_template(template: str | None, columns: Sequence[str]) -> str | None:
+    """Return the template with the columns in braces spelled as in the file."""
     if template is None:
         return None
-    try:
-        link = parse_link(template.replace("{query}", "x"), MAX_FIELD_LENGTHS["link"] // 2)
-    except InvalidRowError:
-        link = None
-    if link is None or "{query}" not in template:
-        raise InvalidInputError("The link template must be an http(s) address that holds {query}.")
+    by_key = {to_snake_case(column): column for column in reversed(columns)}
+    names = PLACEHOLDER.findall(template)
+    for name in names:
+        column = name if name in {*columns, "query"} else by_key.get(to_snake_case(name))
+        if column is None:
+            raise InvalidInputError(f"The link template names {{{name}}}, which is no column of the file.")
+        template = template.replace(f"{{{name}}}", f"{{{column}}}")
+    if not names or not _is_link(PLACEHOLDER.sub("x", template)):
+        raise InvalidInputError("The link template must be an http(s) address that holds {query} or {a column}.")
     return template
+
+
+def _check_link_base(base: str | None) -> str | None:
+    if base is not None and not _is_link(base):
+        raise InvalidInputError("--link-base must be an http(s) address, as https://shop.example.")
+    return base
+
+
+def _is_link(address: str) -> bool:
+    try:
+        return parse_link(address, MAX_FIELD_LENGTHS["link"] // 2) is not None
+    except InvalidRowError:
+        return False
 
 
 def _describe_plan(builder: ProductBuilder, columns: Iterable[str]) -> list[tuple[str, str, str]]:
     mapping = builder.mapping
     shape = f", as in the {builder.layout.name} shape" if builder.layout else ""
+    named = "".join(f", {code} in {column!r}" for column, code in builder.price_currencies.items())
+    search = "a search in a store for brand and title"
     remarks = {
-        "price": f"in {'minor' if builder.in_minor_units else 'major'} units{shape}" if "price" in mapping else "none",
+        "price": f"in {'minor' if builder.in_minor_units else 'major'} units{shape}{named}"
+        if "price" in mapping
+        else "none",
         "source_id": "" if "source_id" in mapping else "a fingerprint of brand and title",
         "currency": f"{builder.currency} where a row names none{shape}" if builder.currency else "",
-        "link": "" if "link" in mapping else "a search in a store for brand and title",
+        "rating": f"out of {builder.rating_scale}" if builder.rating_scale != BEST_RATING else "",
+        "link": "" if "link" in mapping else builder.link_template or search,
     }
-    others = sum(name not in mapping.values() for name in columns)
+    used = {*mapping.values(), *(column for choice in builder.choices.values() for column in choice)}
+    keeps_all = builder.layout is not None and builder.layout.keeps_all_columns
+    others = sum(name not in used and (keeps_all or not is_untold(name)) for name in columns)
     remarks["attributes"] = f"{others} other columns seen so far; without links, pictures and nested records"
-    return [(name, mapping.get(name, "-"), remarks.get(name, "")) for name in COLUMN_SYNONYMS]
+    shown = {name: ", else ".join(choice) for name, choice in builder.choices.items() if name in mapping}
+    return [(name, shown.get(name) or mapping.get(name, "-"), remarks.get(name, "")) for name in COLUMN_SYNONYMS]
 
 
 RejectRow = Callable[[FileRow, str], None]
+
+
+def check_plan(plan: ImportPlan) -> tuple[ImportReport, list[str]]:
+    """Read the whole file without storing anything; return the counts and the first reasons of rejected rows."""
+    reasons: list[str] = []
+
+    def reject(row: FileRow, reason: str) -> None:
+        if len(reasons) < MAX_SHOWN_REASONS:
+            reasons.append(f"line {row.line:,}: {reason}")
+
+    report = ImportReport()
+    rows = plan.read_rows()
+    damage: InvalidInputError | None = None
+    while damage is None:
+        read = report.read
+        _, damage = _read_batch(rows, plan.builder, reject, report)
+        if report.read == read:
+            break
+    report.dropped = dict(plan.builder.dropped)
+    plan.builder.dropped.clear()
+    return report, reasons
+
+
+def find_reason_to_refuse(plan: ImportPlan, report: ImportReport) -> str | None:
+    """Return why an import would be of little use: no column of prices, or most rows rejected or without a price."""
+    if "price" not in plan.builder.mapping:
+        return "No column looks like a price: name it by --map price=COLUMN."
+    meant = report.read - report.left_out - report.repeated
+    unusable = report.rejected + report.without_price
+    if unusable * 2 > meant:
+        return (
+            f"Of {meant:,} rows {report.rejected:,} would be rejected and {report.without_price:,} have no price: "
+            "correct the columns by --map, or the file."
+        )
+    return None
 
 
 async def import_catalog(
@@ -155,26 +269,27 @@ async def import_catalog(
     Raise `InvalidInputError` if the file is damaged; rows before the damage are stored.
     """
     report = ImportReport()
-    rows = plan.file.read_rows()
+    rows = plan.read_rows()
     damage: InvalidInputError | None = None
+    stored = 0
     with _open_reject_file(plan.rejects) as reject:
         while damage is None:
-            products, read, damage = _read_batch(rows, plan.builder, reject)
-            if not read:
+            read = report.read
+            products, damage = _read_batch(rows, plan.builder, reject, report)
+            if report.read == read:
                 break
             async with unit_of_work() as repositories:
                 count = await repositories.catalog.upsert(products)
-            report.read += read
-            report.rejected += read - len(products)
+            stored += len(products)
             report.inserted += count.inserted
             report.updated += count.updated
             report.unchanged += count.unchanged
             report.repeated += len(products) - count.inserted - count.updated - count.unchanged
             report.bytes_read = plan.file.bytes_read
+            report.dropped = dict(plan.builder.dropped)
             if on_progress:
                 on_progress(report)
     if damage is not None:
-        stored = report.read - report.rejected
         raise InvalidInputError(f"{damage.detail} The {stored:,} good rows before that were taken.") from damage
     return report
 
@@ -195,24 +310,32 @@ async def load_sample(unit_of_work: UnitOfWork[CatalogRepositories]) -> int:
 
 
 def _read_batch(
-    rows: Iterator[FileRow], builder: ProductBuilder, reject: RejectRow
-) -> tuple[list[Product], int, InvalidInputError | None]:
-    """Return the next products, the number of rows read for them, and the error if the file is damaged."""
+    rows: Iterator[FileRow], builder: ProductBuilder, reject: RejectRow, report: ImportReport
+) -> tuple[list[Product], InvalidInputError | None]:
+    """Return the next products, and the error if the file is damaged; count the rows that give none."""
     products: list[Product] = []
-    read = 0
+    keeps_all = builder.layout is not None and builder.layout.keeps_all_columns
     try:
         for row in islice(rows, BATCH_ROWS):
-            read += 1
+            report.read += 1
             if row.values is None:
+                report.rejected += 1
                 reject(row, row.reason)
-                continue
-            try:
-                products.append(builder.build(row.values))
-            except InvalidRowError as error:
-                reject(row, str(error))
+            elif row.is_repeated:
+                report.repeated += 1
+            elif not keeps_all and find_reason_not_for_sale(row.values):
+                report.left_out += 1
+            else:
+                try:
+                    products.append(builder.build(row.values))
+                except InvalidRowError as error:
+                    report.rejected += 1
+                    reject(row, str(error))
     except InvalidInputError as damage:
-        return products, read, damage
-    return products, read, None
+        return products, damage
+    finally:
+        report.without_price += sum(product.price is None for product in products)
+    return products, None
 
 
 @contextmanager

@@ -1,14 +1,15 @@
-"""Parse values of catalogue files: text, numbers, dates, links, prices; InvalidRowError if unusable."""
+"""Parse values of catalogue files: text, numbers, dates, links; InvalidRowError if unusable."""
 
 import math
 import re
+from collections.abc import Mapping
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from html.parser import HTMLParser
 from typing import Any
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, urljoin, urlsplit
 
-from shopassist.catalog.currencies import CODES_BY_SIGN, find_currency
+from shopassist.catalog.currencies import find_currency
 from shopassist.text import validate_text
 
 NUMBER_PATTERN = re.compile(r"-?(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?")
@@ -16,6 +17,7 @@ MARKUP = re.compile(r"<[a-zA-Z/!]|&[#\w]+;")
 YES, NO = frozenset({"true", "yes", "y"}), frozenset({"false", "no", "n"})
 MAX_EXACT_INTEGER = 2**53
 MAX_SEARCH_LENGTH = 150
+PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 class InvalidRowError(ValueError):
@@ -143,82 +145,19 @@ def abbreviate(value: Any) -> str:
     return ascii(value)[:60]
 
 
-CURRENCY_CODE_PATTERN = re.compile(r"[A-Za-z]{3}")
-
-MAX_PRICE = Decimal("9999999999.99")
-CENT = Decimal("0.01")
-PRICE_PATTERN = re.compile(
-    r"(?P<before>[^\d\s.,+-]+\.?)?\s*(?P<number>\d[\d.,'\s]*?)\s*(?P<after>[^\d\s.,/+-]+\.?)?\s*(?:/-)?"
-)
-PLAIN_AMOUNT = re.compile(r"\d+(?:\.\d{1,2}|\.\d{4,})?|0\.\d+")
-DECIMAL_COMMA_AMOUNT = re.compile(r"\d+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}")
-COMMA_GROUPED_AMOUNT = re.compile(r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
+def complete_link(value: Any, base: str | None) -> Any:
+    """Return a link below `base` if it is relative, with https:// if it begins with www., else as it is."""
+    address = value.strip() if isinstance(value, str) else ""
+    if re.match(r"www\.[^\s/]+\.\w", address):
+        return f"https://{address}"
+    if not address or base is None or re.match(r"[a-zA-Z][\w+.-]*:", address):
+        return value
+    return urljoin(base, address)
 
 
-def parse_price(
-    value: Any, stated: str | None = None, fallback: str | None = None, *, in_minor_units: bool = False
-) -> tuple[Decimal, str | None] | None:
-    """Return the amount in major units and its currency; None if the value is empty.
-
-    The currency is that `stated` in a column of its own, else that of the sign beside the amount, else `fallback`;
-    `fallback` also decides between currencies that share a sign. Raise `InvalidRowError` for anything else.
-    """
-    if value is None or (isinstance(value, str) and not value.strip()):
+def fill_link(template: str, values: Mapping[str, Any]) -> str | None:
+    """Return the link of a row: {column} is replaced by the column's value; None if one of them is empty."""
+    names = PLACEHOLDER.findall(template)
+    if any(values.get(name) in (None, "") for name in names):
         return None
-    amount, signed = _parse_amount_and_currencies(value)
-    if stated and signed and stated not in signed:
-        raise InvalidRowError(f"price {abbreviate(value)} and its currency {stated} contradict each other")
-    currency = stated or (fallback if fallback in signed or not signed else signed[0])
-    if in_minor_units and find_currency(currency).has_minor_unit:
-        amount /= 100
-    if not CENT / 2 <= amount <= MAX_PRICE:
-        raise InvalidRowError(f"price {abbreviate(value)} is not above zero and below 10 thousand million")
-    return amount.quantize(CENT, ROUND_HALF_UP), currency
-
-
-def has_currency(value: Any) -> bool:
-    """Return whether a price includes the sign or code of its currency."""
-    try:
-        return isinstance(value, str) and bool(_parse_amount_and_currencies(value)[1])
-    except InvalidRowError:
-        return False
-
-
-def parse_currency(value: Any) -> str | None:
-    """Return the ISO 4217 code for a code or a sign; None if it is empty. Raise `InvalidRowError`."""
-    mark = str(value).strip() if value is not None else ""
-    return _parse_currency_mark(mark)[0] if mark else None
-
-
-def _parse_amount_and_currencies(value: Any) -> tuple[Decimal, tuple[str, ...]]:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise InvalidRowError(f"price {abbreviate(value)} is not a number")
-    if not isinstance(value, str):
-        number = Decimal(str(value))
-        if not number.is_finite():
-            raise InvalidRowError(f"price {abbreviate(value)} is not a finite number")
-        return number, ()
-    match = PRICE_PATTERN.fullmatch(value.strip())
-    if not match:
-        raise InvalidRowError(f"price {abbreviate(value)} is not a positive number with at most a currency beside it")
-    marks = {_parse_currency_mark(mark) for mark in match.group("before", "after") if mark}
-    if len(marks) > 1:
-        raise InvalidRowError(f"price {abbreviate(value)} names two currencies")
-    return _parse_amount(re.sub(r"[\s']", "", match["number"]), value), marks.pop() if marks else ()
-
-
-def _parse_currency_mark(mark: str) -> tuple[str, ...]:
-    known = CODES_BY_SIGN.get(mark.lower().rstrip("."))
-    if not known and not CURRENCY_CODE_PATTERN.fullmatch(mark):
-        raise InvalidRowError(f"currency {abbreviate(mark)} is unknown: write its ISO code, as USD")
-    return known or (mark.upper(),)
-
-
-def _parse_amount(digits: str, value: str) -> Decimal:
-    if PLAIN_AMOUNT.fullmatch(digits):
-        return Decimal(digits)
-    if COMMA_GROUPED_AMOUNT.fullmatch(digits):
-        return Decimal(digits.replace(",", ""))
-    if DECIMAL_COMMA_AMOUNT.fullmatch(digits):
-        return Decimal(digits.replace(".", "").replace(",", "."))
-    raise InvalidRowError(f"price {abbreviate(value)} can be read in two ways, or in none: write it as 1234.50")
+    return PLACEHOLDER.sub(lambda match: quote(str(values[match[1]]).strip(), safe=""), template)
