@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import asyncpg
 import typer
 from pydantic import SecretStr
 from rich.console import Console
@@ -17,9 +18,11 @@ from shopassist.audit.storages import insert_operator_entry
 from shopassist.db.database import get_role_settings
 from shopassist.db.migrate import connect, ensure_current
 from shopassist.db.roles import Role, Roles, provision
+from shopassist.db.statements import quote
 from shopassist.errors import BackupError, StartupError
 from shopassist.ops import backups
 from shopassist.ops.files import describe_passing_folder
+from shopassist.ops.rights import DATABASE, DatabaseRights
 from shopassist.ops.startup import running_database
 from shopassist.ops.targets import find_target
 from shopassist.privacy.cli import PrivacyServices
@@ -48,13 +51,6 @@ MANIFEST_COLUMNS: Columns = (
 )
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
-NEEDS_PROVISION_QUERY = """
-SELECT to_regclass('public.alembic_version') IS NULL AND EXISTS (
-    SELECT FROM pg_database CROSS JOIN aclexplode(datacl) AS a JOIN pg_roles r ON r.oid = a.grantee
-    WHERE datname = current_database() AND rolname = $1
-)
-"""
-"""Whether the database is new and was provisioned. The grants in one with tables are kept."""
 
 
 @app.command()
@@ -105,8 +101,9 @@ def restore(
         confirm_loss(f"Everything since {chosen} will be gone from the database {url.database}.", yes=yes)
         with console.status("restoring"):
             erase_again = partial(replay_erasures, url, settings, context.obj.on_database)
-            finish = partial(finish_restore, name=chosen, erase_again=erase_again, old=url)
-            old = asyncio.run(backups.restore_backup(url, folder, chosen, _get_identity(settings), finish))
+            finish = partial(finish_restore, name=chosen, erase_again=erase_again)
+            identity = _get_identity(settings)
+            old = asyncio.run(backups.restore_backup(url, folder, chosen, identity, finish, provision_again))
     typer.echo(f"{chosen} is restored. What was there before is kept in the database {old}: drop it when all is well.")
 
 
@@ -123,20 +120,22 @@ def _note_verification(folder: Path, name: str) -> None:
         typer.echo(f"`shopassist doctor` will not know of it: {error.detail}", err=True)
 
 
-async def finish_restore(
-    url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None, old: URL | None = None
-) -> None:
-    """Erase users again in a restored database, record the restore in it, and provision it if `old` was only that."""
+async def finish_restore(url: URL, name: str, erase_again: Callable[[URL], Awaitable[object]] | None = None) -> None:
+    """Erase users again in a restored database, and record the restore in it."""
     if erase_again:
         await erase_again(url)
-    names = load_settings(ProvisioningSettings)
-    async with connect(old or url) as connection:
-        needs_provision = await connection.fetchval(NEEDS_PROVISION_QUERY, names.app_role)
     async with connect(url) as connection:
-        if needs_provision:
-            roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
-            await provision(connection, roles, get_role_settings(load_settings(DatabaseConfig)))
         await insert_operator_entry(connection, "restore_backup", name)
+
+
+async def provision_again(connection: asyncpg.Connection, replaced: DatabaseRights) -> None:
+    """Provision the connected, restored database if the replaced one was new and provisioned: its roles may be new."""
+    names = load_settings(ProvisioningSettings)
+    app_role = await quote(connection, "%I", names.app_role)
+    if replaced.has_schema or all(grant.role != app_role for grant in replaced.objects[DATABASE].grants):
+        return
+    roles = Roles(*(Role(name, None) for name in (names.owner_role, names.app_role, names.read_role)))
+    await provision(connection, roles, get_role_settings(load_settings(DatabaseConfig)))
 
 
 async def replay_erasures(old: URL, settings: Settings, on_database: RunOnDatabase, url: URL) -> None:

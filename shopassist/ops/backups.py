@@ -5,7 +5,6 @@ A backup is verified and restored into a new database first.
 
 import asyncio
 import hashlib
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,12 +23,11 @@ from shopassist.db.migrate import connect, list_known_revisions
 from shopassist.errors import BackupError
 from shopassist.ops.dumps import find_programs, parse_identity, parse_recipient, restore_dump, write_dump
 from shopassist.ops.files import write_private_file
-from shopassist.ops.rights import DatabaseRights, read_rights, restore_rights
+from shopassist.ops.rights import DatabaseRights, create_database_like, read_rights, restore_rights
 from shopassist.ops.targets import MAINTENANCE_DATABASE, find_source
 from shopassist.settings import Settings
 
 LEFTOVER_SECONDS = 24 * 3600
-DEFAULT_TABLESPACE = "pg_default"
 MAX_NAME_LENGTH = 63
 TERMINATE_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()
@@ -44,13 +42,8 @@ ORDER BY 1
 REVISION_QUERY = "SELECT version_num FROM alembic_version"
 LEDGER_SUM_QUERY = "SELECT COALESCE(sum(amount), 0)::bigint FROM credit_transactions"
 BALANCE_SUM_QUERY = "SELECT COALESCE(sum(available_credits::bigint + held_credits), 0)::bigint FROM user_credits"
-PROPERTIES_QUERY = """
-SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(encoding), 'tablespace', spcname)
-FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = $1
-"""
-IDENTIFIERS = {"LOCALE_PROVIDER", "TABLESPACE"}
-LOCALE_PROVIDERS = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
 FinishRestore = Callable[[URL], Awaitable[object]]
+ProvisionAgain = Callable[[asyncpg.Connection, DatabaseRights], Awaitable[object]]
 
 
 class DatabaseContents(BaseModel):
@@ -257,12 +250,19 @@ async def verify_backup(url: URL, folder: Path, name: str, identity: str | None)
     return manifest.contents
 
 
-async def restore_backup(url: URL, folder: Path, name: str, identity: str | None, finish: FinishRestore) -> str:
+async def restore_backup(
+    url: URL,
+    folder: Path,
+    name: str,
+    identity: str | None,
+    finish: FinishRestore,
+    provision_again: ProvisionAgain | None = None,
+) -> str:
     """Replace the database of `url` with a backup; return the new name of the old database.
 
     The backup is first restored into a new database and verified. `finish` prepares that database, given its DSN. Then
-    it gets the owners, grants and settings of the old one. The swap ends all connections to the old one. Raises
-    `BackupError` and `StartupError`.
+    it gets the owners, grants and settings of the old one, and `provision_again` is given its connection and these. The
+    swap ends all connections to the old one. Raises `BackupError` and `StartupError`.
     """
     async with _restore_beside(url, folder, name, identity) as (new, manifest):
         target = url.set(database=new)
@@ -272,6 +272,8 @@ async def restore_backup(url: URL, folder: Path, name: str, identity: str | None
         async with connect(target) as connection:
             try:
                 await restore_rights(connection, replaced, manifest.rights)
+                if provision_again:
+                    await provision_again(connection, replaced)
             except asyncpg.PostgresError as error:
                 raise BackupError(
                     f"Owners, grants and settings cannot be restored, and nothing was changed: {error.args[0]}."
@@ -298,7 +300,7 @@ async def _restore_beside(
                 f"({version // 10000}): restore it on a server of that version or later."
             )
         programs = await asyncio.to_thread(find_programs, url, version // 10000, manifest.dumped_by)
-        await _create_database_like(connection, url.database or "", new)
+        await create_database_like(connection, url.database or "", new)
     try:
         target = url.set(database=new)
         await asyncio.to_thread(restore_dump, target, programs, get_dump_file(folder, name), key)
@@ -310,23 +312,6 @@ async def _restore_beside(
     except BaseException:
         await _drop_database(url, new)
         raise
-
-
-async def _create_database_like(connection: asyncpg.Connection, model: str, new: str) -> None:
-    """Create an empty database with the encoding, locale, tablespace and connection limit of another one."""
-    found = json.loads(await connection.fetchval(PROPERTIES_QUERY, model) or "null")
-    if found is None:
-        raise BackupError(f"The server of the administrator has no database {model}.")
-    options = {"ENCODING": found["encoding"], "LC_COLLATE": found["datcollate"], "LC_CTYPE": found["datctype"]}
-    if found["tablespace"] != DEFAULT_TABLESPACE:  # which needs no privilege
-        options["TABLESPACE"] = found["tablespace"]
-    if provider := LOCALE_PROVIDERS.get(found.get("datlocprovider")):
-        options |= {"LOCALE_PROVIDER": provider[0], provider[1]: found.get("datlocale") or found["daticulocale"]}
-        if rules := found.get("daticurules"):
-            options["ICU_RULES"] = rules
-    values = " ".join(f"{name} {'%I' if name in IDENTIFIERS else '%L'}" for name in options)
-    statement = f"CREATE DATABASE %I TEMPLATE template0 CONNECTION LIMIT %s {values}"
-    await statements.execute_quoted(connection, statement, new, str(found["datconnlimit"]), *options.values())
 
 
 def _require_equal_contents(manifest: BackupManifest, found: DatabaseContents) -> None:

@@ -1,5 +1,6 @@
-"""Owners, grants and settings of a database, which a restore keeps: dumps are restored without them."""
+"""Properties, owners, grants and settings of a database, which a restore keeps: dumps are restored without them."""
 
+import json
 import re
 from collections.abc import Iterable
 from itertools import groupby
@@ -7,7 +8,9 @@ from itertools import groupby
 import asyncpg
 from pydantic import BaseModel, ConfigDict, Field
 
-from shopassist.db.statements import quote
+from shopassist.db.roles import MAINTAIN_SINCE_VERSION
+from shopassist.db.statements import execute_quoted, quote
+from shopassist.errors import BackupError
 
 DATABASE = "DATABASE"
 REVISION_TABLE = "TABLE public.alembic_version"
@@ -20,6 +23,8 @@ LIST_SETTINGS = {"search_path", "temp_tablespaces", "local_preload_libraries", "
 
 LIST_ENTRY = re.compile(r'"((?:[^"]|"")*)"|([^",\s]+)')
 PRIVILEGE = re.compile("[A-Z ]+")
+ALL_ON_TABLES = {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"}
+"""All privileges on tables before MAINTAIN was added."""
 
 NAMES_QUERY = """
 SELECT quote_ident(rolname) AS name, 'role' AS kind FROM pg_roles
@@ -74,6 +79,14 @@ WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_databas
 ORDER BY rolname, position
 """
 
+DEFAULT_TABLESPACE = "pg_default"
+PROPERTIES_QUERY = """
+SELECT to_jsonb(d) || jsonb_build_object('encoding', pg_encoding_to_char(encoding), 'tablespace', spcname)
+FROM pg_database d JOIN pg_tablespace t ON t.oid = dattablespace WHERE datname = $1
+"""
+IDENTIFIERS = {"LOCALE_PROVIDER", "TABLESPACE"}
+LOCALE_PROVIDERS = {"b": ("builtin", "BUILTIN_LOCALE"), "i": ("icu", "ICU_LOCALE")}
+
 
 class Grant(BaseModel):
     """One privilege of one role, on one column or the whole object. Names are quoted as in SQL."""
@@ -115,6 +128,7 @@ class SessionSetting(BaseModel):
 class DatabaseRights(BaseModel):
     """Who owns what in a database, who may do what, and the settings of sessions."""
 
+    major: int = Field(0, description="version of the server")
     objects: dict[str, ObjectRights] = Field(default_factory=dict)
     defaults: list[DefaultGrants] = Field(default_factory=list)
     settings: list[SessionSetting] = Field(default_factory=list)
@@ -131,7 +145,7 @@ async def read_rights(connection: asyncpg.Connection) -> DatabaseRights:
     It changes the search path of the session, so that names of types are complete.
     """
     await connection.execute("SET search_path = pg_catalog")
-    rights = DatabaseRights()
+    rights = DatabaseRights(major=connection.get_server_version().major)
     for row in await connection.fetch(OBJECTS_QUERY):
         found = rights.objects.setdefault(row["name"], ObjectRights(**row))
         if row["role"]:
@@ -141,6 +155,23 @@ async def read_rights(connection: asyncpg.Connection) -> DatabaseRights:
         rights.defaults.append(DefaultGrants(creator=key[0], within=key[1], kind=key[2], grants=grants))
     rights.settings.extend(SessionSetting(**row) for row in await connection.fetch(SETTINGS_QUERY))
     return rights
+
+
+async def create_database_like(connection: asyncpg.Connection, model: str, new: str) -> None:
+    """Create an empty database with the encoding, locale, tablespace and connection limit of another one."""
+    found = json.loads(await connection.fetchval(PROPERTIES_QUERY, model) or "null")
+    if found is None:
+        raise BackupError(f"The server of the administrator has no database {model}.")
+    options = {"ENCODING": found["encoding"], "LC_COLLATE": found["datcollate"], "LC_CTYPE": found["datctype"]}
+    if found["tablespace"] != DEFAULT_TABLESPACE:  # which needs no privilege
+        options["TABLESPACE"] = found["tablespace"]
+    if provider := LOCALE_PROVIDERS.get(found.get("datlocprovider")):
+        options |= {"LOCALE_PROVIDER": provider[0], provider[1]: found.get("datlocale") or found["daticulocale"]}
+        if rules := found.get("daticurules"):
+            options["ICU_RULES"] = rules
+    values = " ".join(f"{name} {'%I' if name in IDENTIFIERS else '%L'}" for name in options)
+    creation = f"CREATE DATABASE %I TEMPLATE template0 CONNECTION LIMIT %s {values}"
+    await execute_quoted(connection, creation, new, str(found["datconnlimit"]), *options.values())
 
 
 async def restore_rights(
@@ -154,6 +185,9 @@ async def restore_rights(
     rights = [replaced, saved] if saved else [replaced]
     if not replaced.has_schema:
         rights.reverse()
+    for one in rights:
+        if one.major < MAINTAIN_SINCE_VERSION <= connection.get_server_version().major:
+            _add_maintenance(one)
     names = {kind: set[str]() for kind in ("role", "schema", "column")}
     for row in await connection.fetch(NAMES_QUERY):
         names[row["kind"]].add(row["name"])
@@ -165,9 +199,21 @@ async def restore_rights(
     for setting in rights[0].settings:
         if setting.role in {*names["role"], None}:
             statements.append(await _format_setting(connection, setting))
+    # Names in them are quoted by PostgreSQL, and exist: what the manifest says is only compared with them.
     async with connection.transaction():
         for statement in statements:
             await connection.execute(statement)
+
+
+def _add_maintenance(rights: DatabaseRights) -> None:
+    """Let roles with all privileges on a table of an older server have the one that was added since."""
+    tables = [one.grants for name, one in rights.objects.items() if name.startswith("TABLE ")]
+    tables += [one.grants for one in rights.defaults if DEFAULT_KINDS.get(one.kind) == "TABLES"]
+    for grants in tables:
+        for role in dict.fromkeys(grant.role for grant in grants):
+            held = {grant.privilege for grant in grants if grant.role == role and not grant.column}
+            if held >= ALL_ON_TABLES:
+                grants.append(Grant(role=role, privilege="MAINTAIN", grantable=False))
 
 
 async def _list_object_statements(

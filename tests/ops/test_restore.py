@@ -140,6 +140,26 @@ async def test_rights_of_unknown_roles_are_left_out(shop: Shop, roles: dict[str,
     await execute(maintenance, f"ALTER ROLE {owner}_gone RENAME TO {owner}")
 
 
+async def test_all_privileges_of_an_older_server_are_all(shop: Shop, roles: dict[str, str]) -> None:
+    """Before PostgreSQL 17 an owner with explicit grants had no MAINTAIN, without which VACUUM is refused."""
+    owner, app_role = roles["owner"], roles["app"]
+    await shop.execute(f"ALTER TABLE products OWNER TO {owner}", f"GRANT SELECT, INSERT ON products TO {app_role}")
+    before = shop.describe()
+    await shop.succeed("create")
+    manifest = shop.manifest()
+    assert manifest.rights
+    manifest.rights.major = 15
+    for one in manifest.rights.objects.values():
+        one.grants = [grant for grant in one.grants if grant.privilege != "MAINTAIN"]
+    write_manifest(shop.folder, manifest)
+    maintenance = replace_database_name(shop.url, "postgres")
+    await execute(maintenance, f"DROP DATABASE {shop.database} WITH (FORCE)")
+    await execute(maintenance, f"CREATE DATABASE {shop.database} TEMPLATE template0")
+    await shop.succeed("restore", "newest", "--yes")
+    assert await shop.fetch(f"SELECT has_table_privilege('{owner}', 'products', 'MAINTAIN')")
+    assert shop.describe() == before
+
+
 async def test_encoding_and_locale_are_kept(shop: Shop) -> None:
     """A database that differs from its server's default stays as it is."""
     name = f"{shop.database}_icu"
