@@ -154,6 +154,21 @@ async def test_xml_feeds(shop: Shop, kind: str) -> None:
     assert product.attributes == ({"colour": "Blue"} if kind == "plain" else {})
 
 
+async def test_names_of_html_in_xml(shop: Shop) -> None:
+    """`&nbsp;` and the like, which XML does not know, cost nothing."""
+    item = "<item><id>1</id><title>Caf&eacute;&nbsp;cup</title><price>5 USD</price></item>"
+    await shop.take(shop.file("a.xml", f"<rss><channel>{item}</channel></rss>"))
+    assert shop.product("1").title == "Café cup"
+
+
+async def test_woocommerce_store_json(shop: Shop) -> None:
+    """Prices state their minor units; a rating of nobody is none."""
+    prices = {"price": "1850", "regular_price": "2000", "currency_code": "USD", "currency_minor_unit": 2}
+    record = {"id": 5, "name": "Cap", "prices": prices, "is_in_stock": True, "average_rating": "0", "review_count": 0}
+    await shop.take(shop.file("a.json", json.dumps([record])))
+    assert (shop.product("5").price, shop.product("5").rating) == (Decimal("18.50"), None)
+
+
 HOSTILE_XML = [
     ('<!DOCTYPE x [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><x><item><title>&b;</title></item></x>', "entity"),
     ('<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><x><item><title>&a;</title></item></x>', "entity"),
@@ -259,6 +274,12 @@ OTHER_SHOPS = {
                    ("p1", "Xícara", "Lua", "Xícaras", "1299.90")),
     "hindi": ("आईडी,उत्पाद का नाम,ब्रांड,श्रेणी,मूल्य,रेटिंग\nh1,केतली,घर,रसोई > केतली,₹999,4.2\n",
               ("h1", "केतली", "घर", "केतली", "999.00")),
+    "subcategories": ("name,main_category,sub_category,ratings,no_of_ratings,discount_price,actual_price\n"
+                      'Fan,appliances,Table Fans,4.2,"1,255","₹1,999","₹2,990"\n',
+                      (None, "Fan", None, "Table Fans", "1999.00")),
+    "written lists": ("id,product,product_category_tree,mrp\n"
+                      """c1,Shorts,"[""Clothing >> Women's Clothing >> Shorts""]",₹99\n""",
+                      ("c1", "Shorts", None, "Shorts", "99.00")),
     "price headings": ("id,name,brand,category,MRP (Rs.),Offer Price (Rs.)\nq1,Fan,Air,Fans,2000,1500\n",
                        ("q1", "Fan", "Air", "Fans", "1500.00")),
 }  # fmt: skip

@@ -5,11 +5,12 @@ from typing import Any
 
 from shopassist.catalog.importer.records import get_text_member
 
-SEPARATORS = (re.compile(r"\s*(?:>|»|›|→|::)\s*"), re.compile(r"\s*\|\s*"))
+SEPARATORS = (re.compile(r"\s*(?:>+|»|›|→|::)\s*"), re.compile(r"\s*\|\s*"))
 SLASH = re.compile(r"\s*/\s*")
 LIST_SEPARATOR = re.compile(r"(?<!\\),\s*")
 JOINED_WORDS = re.compile(r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 JOINED_AND = re.compile(r"(?<=\w)&(?=\w)")
+WRITTEN_LIST = re.compile(r"""^\[\s*["'](.*?)["']\s*\]$""")
 PATH_SEPARATOR = " > "
 
 
@@ -22,7 +23,7 @@ def split_category(value: Any, *, is_list: bool = False, slash_separates: bool =
         entries = [str(text) for entry in value if (text := get_text_member(entry))]
         paths = [_split_path(entry, slash_separates) for entry in entries]
         return max(paths, key=len) if any(len(path) > 1 for path in paths) else entries
-    text = str(get_text_member(value) or "").strip()
+    text = WRITTEN_LIST.sub(r"\1", str(get_text_member(value) or "").strip())
     if text.isdecimal():
         return []  # The number of a category in Google's list.
     texts = LIST_SEPARATOR.split(text) if is_list else [text]

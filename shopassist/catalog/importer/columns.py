@@ -31,9 +31,11 @@ LIST_PRICES = _names(
 )
 CATEGORIES = _names(
     "category category_name product_category categories product_categories category_path product_type main_category "
-    "department google_product_category fb_product_category taxonomy kategorie kategorien produktkategorie warengruppe "
+    "department product_category_tree category_tree google_product_category fb_product_category taxonomy "
+    "kategorie kategorien produktkategorie warengruppe "
     "categorie categories_x_y_z categoria categorias rubrique श्रेणी"
 )
+SUBCATEGORIES = _names("sub_category subcategory unterkategorie sous_categorie subcategoria उपश्रेणी")
 CATEGORY_LISTS = frozenset(_names("categories product_categories categories_x_y_z kategorien categorias"))
 """Columns that hold several categories, separated by commas."""
 COLUMN_SYNONYMS = {
@@ -43,19 +45,22 @@ COLUMN_SYNONYMS = {
     "title": _names("title product_title product_name item_name name produktname artikelname bezeichnung titel "
                     "produktbezeichnung artikelbezeichnung produkt artikel nom nom_du_produit titre libelle "
                     "designation intitule nombre nombre_del_producto titulo producto nome nome_do_produto produto नाम "
-                    "उत्पाद उत्पाद_का_नाम शीर्षक"),
+                    "उत्पाद उत्पाद_का_नाम शीर्षक product"),
     "brand": _names("brand brand_name supplier manufacturer manufacturer_name vendor make marke hersteller marque "
                     "fabricant marca fabricante ब्रांड"),
     "category": CATEGORIES,
     "description": _names("description product_description long_description short_description body_html about_product "
                           "about summary beschreibung produktbeschreibung langbeschreibung kurzbeschreibung "
-                          "description_courte resume descripcion descripcion_corta descricao descricao_curta विवरण"),
+                          "desc description_courte resume descripcion descripcion_corta descricao "
+                          "descricao_curta विवरण"),
     "price": ("price", "current_price", *(n for n in (*SALE_PRICES, *PRICES, *LIST_PRICES)
                                           if n not in {"price", "current_price"})),
-    "currency": _names("currency currency_code price_currency waehrung wahrung devise monnaie moneda moeda मुद्रा"),
+    "currency": _names("currency currency_code price_currency currency_id waehrung wahrung devise monnaie "
+                       "moneda moeda मुद्रा"),
     "price_as_of": _names("price_as_of price_date"),
     "rating": _names("rating average_rating avg_rating stars review_rating rating_value star_rating "
-                     "product_review_rating ratings bewertung durchschnittsbewertung note note_moyenne evaluation "
+                     "product_review_rating average_review_rating product_rating overall_rating ratings "
+                     "bewertung durchschnittsbewertung note note_moyenne evaluation "
                      "calificacion valoracion puntuacion avaliacao nota classificacao रेटिंग"),
     "rating_count": _names("rating_count ratings_count review_count reviews_count num_reviews number_of_reviews "
                            "no_of_ratings number_of_ratings no_of_reviews product_review_count num_ratings reviews "
@@ -157,6 +162,8 @@ def map_columns(columns: Sequence[str], overrides: Mapping[str, str]) -> dict[st
     mapping = {field: column for field, column in overrides.items() if column != "-"}
     for field, names in COLUMN_SYNONYMS.items():
         guess = next((by_name[name] for name in names if name in by_name), None)
+        if field == "category" and guess is None:
+            guess = next((column for name, column in by_name.items() if field in name.split("_")), None)
         if field not in overrides and guess is not None:
             mapping[field] = guess
     if "title" not in mapping:
@@ -197,7 +204,7 @@ UNTOLD_LAST_WORDS = frozenset(_names(
 UNTOLD_BEGINNINGS = (
     "user_name", "user_id", "variant_fulfillment", "variant_requires", "variant_grams", "variant_weight", "gift_card",
     "google_shopping", "active_0_1", "visibility_in", "is_eligible", "enable_search", "enable_checkout", "is_featured",
-    "url_", "on_sale", "menu_order",
+    "url_", "on_sale", "is_purchasable", "menu_order",
 )  # fmt: skip
 IMAGE_COLUMN = re.compile(r"(?:.*_)?(?:image|img|picture|photo)s?(?:_(?:link|url|src|path|alt|text|label|\d+)s?)+")
 TOLD_NAMES = frozenset({"face_id", "touch_id"})

@@ -1,5 +1,6 @@
 """Read XML feeds (RSS, Atom, Google's and plain ones) in pieces, so that their size does not matter."""
 
+import html
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import IO, Any
@@ -31,6 +32,7 @@ def read_xml(content: IO[bytes], encoding: str) -> Iterator[FileRow]:
     parser = _create_parser(stated)
     parser.StartElementHandler, parser.EndElementHandler = collector.start, collector.end
     parser.CharacterDataHandler = collector.add_text
+    parser.SkippedEntityHandler = lambda name, _: collector.add_text(html.unescape(f"&{name};"))
     collector.parser = parser
     for chunk in _iterate_chunks(start, content):
         try:
@@ -53,6 +55,7 @@ def _create_parser(encoding: str | None) -> Any:
     parser = expat.ParserCreate(encoding)
     parser.buffer_text = True
     parser.EntityDeclHandler = _refuse_entity
+    parser.UseForeignDTD(True)  # So that names of HTML, as &nbsp;, are passed to the handler of skipped entities.
     return parser
 
 

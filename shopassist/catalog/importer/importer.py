@@ -14,10 +14,12 @@ from shopassist.catalog.importer.columns import (
     COLUMN_SYNONYMS,
     LAYOUTS,
     SHOPIFY,
+    SUBCATEGORIES,
     find_heading_currency,
     is_untold,
     list_choices,
     map_columns,
+    normalise_heading,
     to_snake_case,
 )
 from shopassist.catalog.importer.continuations import complete_rows
@@ -131,6 +133,7 @@ def plan_import(path: Path, options: ImportOptions | None = None) -> ImportPlan:
         rating_scale=find_rating_scale([row.get(mapping["rating"]) for row in rows])
         if "rating" in mapping
         else BEST_RATING,
+        subcategory=next((name for name in columns if normalise_heading(name) in SUBCATEGORIES), None),
         slash_separates=is_path_with_slashes([row.get(column) for row in rows for column in categories]),
     )
     folder = Path() if file.name == "stdin" else path.parent
@@ -275,9 +278,10 @@ async def import_catalog(
     with _open_reject_file(plan.rejects) as reject:
         while damage is None:
             read = report.read
-            products, damage = _read_batch(rows, plan.builder, reject, report)
+            batch, damage = _read_batch(rows, plan.builder, reject, report)
             if report.read == read:
                 break
+            products = [Product(**fields) for fields in batch]
             async with unit_of_work() as repositories:
                 count = await repositories.catalog.upsert(products)
             stored += len(products)
@@ -311,9 +315,9 @@ async def load_sample(unit_of_work: UnitOfWork[CatalogRepositories]) -> int:
 
 def _read_batch(
     rows: Iterator[FileRow], builder: ProductBuilder, reject: RejectRow, report: ImportReport
-) -> tuple[list[Product], InvalidInputError | None]:
-    """Return the next products, and the error if the file is damaged; count the rows that give none."""
-    products: list[Product] = []
+) -> tuple[list[dict[str, Any]], InvalidInputError | None]:
+    """Return the fields of the next products, and the error if the file is damaged; count the rows that give none."""
+    products: list[dict[str, Any]] = []
     keeps_all = builder.layout is not None and builder.layout.keeps_all_columns
     try:
         for row in islice(rows, BATCH_ROWS):
@@ -327,14 +331,14 @@ def _read_batch(
                 report.left_out += 1
             else:
                 try:
-                    products.append(builder.build(row.values))
+                    products.append(builder.read_fields(row.values))
                 except InvalidRowError as error:
                     report.rejected += 1
                     reject(row, str(error))
     except InvalidInputError as damage:
         return products, damage
     finally:
-        report.without_price += sum(product.price is None for product in products)
+        report.without_price += sum(fields["price"] is None for fields in products)
     return products, None
 
 

@@ -46,6 +46,7 @@ PLAIN_AMOUNT = re.compile(r"\d+(?:\.\d{1,2}|\.\d{4,})?|0\.\d+")
 DECIMAL_COMMA_AMOUNT = re.compile(r"\d+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3}){2,}")
 COMMA_GROUPED_AMOUNT = re.compile(r"\d{1,3}(?:,\d{2,3})*,\d{3}(?:\.\d+)?")
 MINOR_MEMBERS, AMOUNT_MEMBERS = ("amount", "centAmount", "unit_amount"), ("amount", "value", "price", "sale_price")
+MINOR_DIGITS = "currency_minor_unit"
 CURRENCY_MEMBERS = ("currency", "currencyCode", "currency_code", "currency_id", "priceCurrency")
 
 
@@ -116,7 +117,7 @@ def _parse_price_object(value: Mapping[str, Any]) -> Sum | None:
     if found is None:
         return None
     code = next((parse_currency(value[key]) for key in CURRENCY_MEMBERS if value.get(key)), None)
-    is_minor = name in MINOR_MEMBERS and isinstance(value[name], int)
+    is_minor = MINOR_DIGITS in value or (name in MINOR_MEMBERS and isinstance(value[name], int))
     return Sum(found.amount, (code,) if code else found.currencies, is_minor)
 
 

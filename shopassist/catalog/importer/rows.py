@@ -88,10 +88,15 @@ class ProductBuilder:
     price_currencies: Mapping[str, str] = field(default_factory=dict)
     rating_scale: int = BEST_RATING
     slash_separates: bool = False
+    subcategory: str | None = None
     dropped: Counter[str] = field(default_factory=Counter)
 
     def build(self, row: Mapping[str, Any]) -> Product:
         """Raise `InvalidRowError` with the reason if the row cannot be used."""
+        return Product(**self.read_fields(row))
+
+    def read_fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of the product, which costs half of building it. Raise as `build` does."""
         given = {name: row.get(self._choose_column(name, row)) for name in self.mapping}
         title = _parse_field(given, "title")
         if title is None:
@@ -108,22 +113,24 @@ class ProductBuilder:
             attributes[CATEGORY_PATH] = parse_text("category", PATH_SEPARATOR.join(path), MAX_ATTRIBUTE_LENGTH)
         amount, currency = self._read_price(row, given)
         link = self._use("link", self._read_link, given.get("link"))
-        return Product(
-            source=self.source,
-            source_id=self._read_id(given, brand, title, link),
-            title=title,
-            brand=brand,
-            category=category,
-            description=description,
-            price=amount,
-            currency=currency,
-            price_as_of=self._use("price_as_of", parse_date, given.get("price_as_of")),
-            rating=self._use("rating", self._read_rating, given.get("rating")),
-            rating_count=self._use("rating_count", _read_rating_count, _find_count(given)),
-            attributes=attributes,
-            link=link or self._build_link(row, brand, title, currency),
-            words=words,
-        )
+        rating = self._use("rating", self._read_rating, given.get("rating"))
+        rating_count = self._use("rating_count", _read_rating_count, _find_count(given))
+        return {
+            "source": self.source,
+            "source_id": self._read_id(given, brand, title, link),
+            "title": title,
+            "brand": brand,
+            "category": category,
+            "description": description,
+            "price": amount,
+            "currency": currency,
+            "price_as_of": self._use("price_as_of", parse_date, given.get("price_as_of")),
+            "rating": None if rating == rating_count == 0 else rating,  # Nobody rated it.
+            "rating_count": rating_count,
+            "attributes": attributes,
+            "link": link or self._build_link(row, brand, title, currency),
+            "words": words,
+        }
 
     def _use(self, name: str, read: Any, value: Any) -> Any:
         """Return what `read` makes of an optional field; None, counted, if it cannot be used."""
@@ -154,6 +161,9 @@ class ProductBuilder:
         for column in self.choices.get("category") or (self.mapping["category"],):
             is_list = known.normalise_heading(column) in known.CATEGORY_LISTS
             path = split_category(row.get(column), is_list=is_list, slash_separates=self.slash_separates)
+            if len(path) == 1 and self.subcategory is not None:
+                below = split_category(row.get(self.subcategory))
+                return path + below if below != path else path
             if path:
                 return path
         return []
@@ -196,6 +206,7 @@ class ProductBuilder:
     def _build_attributes(self, row: Mapping[str, Any]) -> dict[str, Any]:
         mapped = {column for name, column in self.mapping.items() if name != "attributes"}
         mapped.update(column for choice in self.choices.values() for column in choice)
+        mapped.add(self.subcategory or "")
         given = row.get(self.mapping["attributes"]) if "attributes" in self.mapping else None
         columns = {name: value for name, value in row.items() if name not in mapped and value is not given}
         if self.layout is None or not self.layout.keeps_all_columns:
