@@ -69,7 +69,7 @@ def import_(  # noqa: PLR0913, PLR0917 - the options of the command
     if dry_run:
         _show_report(plan, _check(plan, accept=accept), as_json, is_dry_run=True)
     else:
-        # The database first: a long check for a database that is not there would be in vain.
+        # The database first: a missing one is told before the file is checked, which may take long.
         context.obj.with_prepared_database(lambda unit_of_work: _check_and_import(plan, unit_of_work, accept, as_json))
 
 

@@ -162,7 +162,7 @@ async def test_names_of_html_in_xml(shop: Shop) -> None:
 
 
 async def test_woocommerce_store_json(shop: Shop) -> None:
-    """Prices state their minor units; a rating of nobody is none."""
+    """Prices state their minor units; a rating without ratings is none."""
     prices = {"price": "1850", "regular_price": "2000", "currency_code": "USD", "currency_minor_unit": 2}
     record = {"id": 5, "name": "Cap", "prices": prices, "is_in_stock": True, "average_rating": "0", "review_count": 0}
     await shop.take(shop.file("a.json", json.dumps([record])))

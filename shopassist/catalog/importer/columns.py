@@ -174,7 +174,7 @@ def map_columns(columns: Sequence[str], overrides: Mapping[str, str]) -> dict[st
 
 
 def list_choices(columns: Sequence[str], overrides: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Return the columns of which each row takes the first that is not empty: sale price, else price; categories."""
+    """Return several columns for a field; each row takes the first that is not empty (sale price, else price)."""
     by_name = {normalise_heading(column): column for column in reversed(columns)}
     names = {"price": (*SALE_PRICES, *PRICES, *LIST_PRICES), "category": CATEGORIES}
     found = {field: tuple(by_name[name] for name in listed if name in by_name) for field, listed in names.items()}

@@ -39,7 +39,7 @@ def _read_json_line(line: int, text: str) -> Iterator[FileRow]:
 
 
 def read_json(content: IO[bytes], encoding: str) -> Iterator[FileRow]:
-    """Yield the rows of a JSON document, wherever in it the list of products is."""
+    """Yield the rows of a JSON document; the list of products may be anywhere in it."""
     document = content.read(MAX_DOCUMENT_BYTES + 1)
     if len(document) > MAX_DOCUMENT_BYTES:
         raise InvalidInputError(f"A JSON file over {MAX_DOCUMENT_BYTES >> 20} MiB: write one object a line (.jsonl).")
@@ -54,7 +54,7 @@ def read_json(content: IO[bytes], encoding: str) -> Iterator[FileRow]:
 
 
 def _find_products(value: Any) -> list[Any]:
-    """Return the list whose entries look most like products: by price and title, by known fields, then by length."""
+    """Return the list with the entries that look most like products: by price and title, by known fields, then by length."""
     if isinstance(value, list) and not any(isinstance(entry, dict | list) for entry in value):
         return value
     candidates = list(_iterate_lists(value, 0))

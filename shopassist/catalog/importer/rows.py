@@ -125,7 +125,7 @@ class ProductBuilder:
             "price": amount,
             "currency": currency,
             "price_as_of": self._use("price_as_of", parse_date, given.get("price_as_of")),
-            "rating": None if rating == rating_count == 0 else rating,  # Nobody rated it.
+            "rating": None if rating == rating_count == 0 else rating,  # No rating yet.
             "rating_count": rating_count,
             "attributes": attributes,
             "link": link or self._build_link(row, brand, title, currency),
