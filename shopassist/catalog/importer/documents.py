@@ -54,7 +54,7 @@ def read_json(content: IO[bytes], encoding: str) -> Iterator[FileRow]:
 
 
 def _find_products(value: Any) -> list[Any]:
-    """Return the list with the entries that look most like products: by price and title, by known fields, then by length."""
+    """Return the list with the most product-like entries: by price and title, known fields, then length."""
     if isinstance(value, list) and not any(isinstance(entry, dict | list) for entry in value):
         return value
     candidates = list(_iterate_lists(value, 0))
