@@ -56,12 +56,14 @@ class PostgresServer:
         """Send SIGSTOP to all its processes for the length of the block: connections stay open without answers."""
         stopped = self._processes()
         for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
+            with suppress(ProcessLookupError):  # a background worker may just have ended
+                os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
             for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def _processes(self) -> list[int]:
         """Return the process ids of the server and its children."""
