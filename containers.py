@@ -56,14 +56,14 @@ class Container(containers.DeclarativeContainer):
     common = providers.Container(CommonParts, settings=settings, clock=clock)
     credit_policy = common.credit_policy
     user_hasher = common.user_hasher
-    ledger_figures = providers.Singleton(LedgerCounters)
+    ledger_counters = providers.Singleton(LedgerCounters)
     consent_counters = providers.Singleton(ConsentCounters)
     erasure_counters: providers.Provider[Counter[str]] = providers.Singleton(Counter)
-    request_figures = providers.Singleton(RequestMetrics)
+    request_metrics = providers.Singleton(RequestMetrics)
 
     # Storage: two containers with the same attributes, a rollout over both, and one selector.
-    memory = providers.Container(MemoryStorage, common=common, ledger_figures=ledger_figures)
-    postgres = providers.Container(PostgresStorage, common=common, ledger_figures=ledger_figures)
+    memory = providers.Container(MemoryStorage, common=common, ledger_counters=ledger_counters)
+    postgres = providers.Container(PostgresStorage, common=common, ledger_counters=ledger_counters)
     rollout_storage = providers.Container(RolloutStorage, settings=settings, memory=memory, postgres=postgres)
     storage = providers.Selector(
         config.storage.storage.value, memory=memory, postgres=postgres, rollout=rollout_storage
@@ -72,7 +72,7 @@ class Container(containers.DeclarativeContainer):
     resilience = postgres.resilience
     memory_store = memory.memory_store
     unit_of_work = port(storage, "unit_of_work")
-    lagging_reads = port(storage, "lagging_reads")
+    replica_reads = port(storage, "replica_reads")
     credit_ledger = port(storage, "credit_ledger")
     replays = port(storage, "replays")
     audit = port(storage, "audit")
@@ -90,7 +90,9 @@ class Container(containers.DeclarativeContainer):
 
     # Callers: their network, their identity and their limits.
     network_key = providers.Callable(derive_key, settings, "client network")
-    networks = providers.Singleton(ClientNetworks, network_key, config.server.trusted_proxies, config.server.production)
+    client_networks = providers.Singleton(
+        ClientNetworks, network_key, config.server.trusted_proxies, config.server.production
+    )
     session_key = providers.Callable(derive_key, settings, "guest session")
     guest_sessions = providers.Singleton(GuestSessions, session_key, config.guests.only_signed)
     rate_limits = providers.Singleton(
@@ -102,11 +104,11 @@ class Container(containers.DeclarativeContainer):
     token_verifier = providers.Singleton(token_verifier, settings)
 
     # Credits, consent and privacy.
-    credit_service = providers.Factory(CreditService, credit_ledger, lagging_reads, credit_policy)
+    credit_service = providers.Factory(CreditService, credit_ledger, replica_reads, credit_policy)
     adjustment_service = providers.Factory(AdjustmentService, credit_ledger, replays, unit_of_work)
     ledger_compaction = providers.Factory(LedgerCompaction, unit_of_work, credit_policy)
-    ledger_audit = providers.Singleton(LedgerReconciliationService, audit)
-    consent_service = providers.Factory(UserConsentService, unit_of_work, lagging_reads, consent_counters)
+    ledger_reconciliation = providers.Singleton(LedgerReconciliationService, audit)
+    consent_service = providers.Factory(UserConsentService, unit_of_work, replica_reads, consent_counters)
     consent_history_service = providers.Factory(ConsentHistoryService, unit_of_work, consent_counters)
     published_notices = providers.Singleton(PublishedNoticeCache, consent_lookup.provided.list_published)
     notice_service = providers.Factory(NoticeService, unit_of_work, published_notices, config.consent.grace_hours)
@@ -134,12 +136,12 @@ class Container(containers.DeclarativeContainer):
         stale=stale_answers,
         clock=clock,
         validity=config.cache.validity,
-        lagging_reads=lagging_reads,
+        replica_reads=replica_reads,
     )
 
     # Questions.
     assistant = providers.Singleton(CatalogAssistant, unit_of_work, config.assistant)
-    flights = providers.Singleton(SingleFlight)
+    single_flight = providers.Singleton(SingleFlight)
     # The service is built for each request, and a chain of attributes is looked up slowly.
     question_seconds = providers.Singleton(float, config.assistant.timeout_seconds)
     query_service = providers.Factory(
@@ -148,7 +150,7 @@ class Container(containers.DeclarativeContainer):
         credits_=credit_service,
         ledger=credit_ledger,
         replays=replays,
-        flights=flights,
+        flights=single_flight,
         stale=stale_answers,
         assistant=assistant,
         timeout_seconds=question_seconds,
@@ -172,7 +174,7 @@ class Container(containers.DeclarativeContainer):
         cache=query_cache_service,
         erasures=erasure_service,
         compaction=ledger_compaction,
-        reconciliation=ledger_audit,
+        reconciliation=ledger_reconciliation,
     )
     jobs = providers.Singleton(JobScheduler, leases, scheduled_jobs, maintenance_runs)
     shutdown = providers.Callable(close_all, shared_answers, storage.provided.close.call())

@@ -94,7 +94,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             app.state.began()
             yield
     finally:
-        await container.flights().close()
+        await container.single_flight().close()
         await container.shutdown()
         await asyncio.to_thread(stop_tracing)
         if availability.lost:
@@ -168,6 +168,6 @@ def create_app(
     allowed_hosts = [name.lower() for name in settings.server.allowed_hosts]
     if "*" not in allowed_hosts:
         app.add_middleware(Refusals, find_error=partial(check_host, allowed_hosts))
-    app.add_middleware(SecurityHeaders, networks=container.networks())
-    app.add_middleware(RequestContext, figures=container.request_figures())
+    app.add_middleware(SecurityHeaders, networks=container.client_networks())
+    app.add_middleware(RequestContext, metrics=container.request_metrics())
     return app

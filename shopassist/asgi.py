@@ -224,7 +224,7 @@ def handle_stop_signals(container: Any) -> None:
 
     def stop() -> None:
         container.availability().stop()
-        loop.call_later(DRAIN_SECONDS, container.flights().abandon)
+        loop.call_later(DRAIN_SECONDS, container.single_flight().abandon)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         previous = signal.getsignal(number)

@@ -68,7 +68,7 @@ async def identify_caller(request: Request) -> Caller:
 
 def get_network(request: Request) -> str | None:
     """Return the keyed hash of the client's network; None where networks are not counted."""
-    networks: ClientNetworks = get_container(request).networks()
+    networks: ClientNetworks = get_container(request).client_networks()
     return networks.get_network(get_peer_address(request.scope), request.scope["headers"])
 
 

@@ -111,12 +111,12 @@ def build_error_response(status: int, content: dict[str, Any], headers: dict[str
 
 def count_error(request: Request, error_type: str) -> None:
     """Count an error in the metrics."""
-    get_container(request).request_figures().errors[error_type,] += 1
+    get_container(request).request_metrics().errors[error_type,] += 1
 
 
 def count_refused_token(request: Request, error: InvalidTokenError | IssuerUnavailableError) -> None:
     """Count a refused token by its kind, and log it once in a while."""
-    figures: RequestMetrics = get_container(request).request_figures()
+    figures: RequestMetrics = get_container(request).request_metrics()
     figures.refused_tokens[error.kind] += 1
     if count := figures.token_log.count(error.kind, TOKEN_LOG_SECONDS):
         logger.warning("token_refused", reason=error.kind.value, count=count)

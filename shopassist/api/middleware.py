@@ -63,10 +63,10 @@ REQUEST_ID_PATTERN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContext:
     """Gives each request an id (the client's `X-Request-ID` or a new one), logs, counts and traces it."""
 
-    def __init__(self, app: ASGIApp, figures: RequestMetrics) -> None:
-        """Count requests in `figures`."""
+    def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
+        """Count requests in `metrics`."""
         self.app = app
-        self.figures = figures
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,7 +78,7 @@ class RequestContext:
         client_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = client_id.decode() if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        self.figures.in_progress += 1
+        self.metrics.in_progress += 1
         began, status = time.perf_counter(), 500
 
         async def send_with_headers(message: Message) -> None:
@@ -100,8 +100,8 @@ class RequestContext:
             finally:
                 route = getattr(scope.get("route"), "path", None)
                 seconds = time.perf_counter() - began
-                self.figures.in_progress -= 1
-                self.figures.count_request(method, route, status, seconds)
+                self.metrics.in_progress -= 1
+                self.metrics.count_request(method, route, status, seconds)
                 milliseconds = round(1000 * seconds, 1)
                 logger.info("request", method=method, route=route, status=status, milliseconds=milliseconds)
                 if span:

@@ -155,7 +155,7 @@ class StaleAnswers:
 class QueryCacheService:
     """Answers by the hash of their question, with counts of hits and misses in this process.
 
-    Answers are kept for `validity`, inclusive. Statistics come from `lagging_reads`.
+    Answers are kept for `validity`, inclusive. Statistics come from `replica_reads`.
     """
 
     unit_of_work: UnitOfWork[CacheRepositories]
@@ -164,7 +164,7 @@ class QueryCacheService:
     stale: StaleAnswers
     clock: Clock
     validity: timedelta
-    lagging_reads: ReplicaReads[CacheRepositories]
+    replica_reads: ReplicaReads[CacheRepositories]
     _hits: int = 0
     _misses: int = 0
     _lookups_before_clearing: tuple[int, int] = (0, 0)
@@ -222,7 +222,7 @@ class QueryCacheService:
 
     async def get_cache_stats(self) -> dict[str, Any]:
         """Return hits and misses of this process, and the contents of the store."""
-        contents = await self.lagging_reads.run(lambda work: work.cache.contents())
+        contents = await self.replica_reads.run(lambda work: work.cache.contents())
         earlier_hits, earlier_misses = self._lookups_before_clearing
         hits, misses = self._hits - earlier_hits, self._misses - earlier_misses
         total = hits + misses

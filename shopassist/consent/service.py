@@ -117,12 +117,12 @@ class UserConsentService:
     def __init__(
         self,
         unit_of_work: UnitOfWork[ConsentRepositories],
-        lagging_reads: ReplicaReads[ConsentRepositories],
+        replica_reads: ReplicaReads[ConsentRepositories],
         counters: ConsentCounters,
     ) -> None:
-        """List records from `lagging_reads`; count decisions in `counters`."""
+        """List records from `replica_reads`; count decisions in `counters`."""
         self._unit_of_work = unit_of_work
-        self._lagging_reads = lagging_reads
+        self._lagging_reads = replica_reads
         self._counters = counters
 
     async def create_consent(

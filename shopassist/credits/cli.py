@@ -67,7 +67,7 @@ def verify(context: typer.Context, as_json: JsonOption = False) -> None:
         console = Console(stderr=True)
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("verify", total=None)
-            async for page in services.ledger_audit().iterate_pages():
+            async for page in services.ledger_reconciliation().iterate_pages():
                 accounts += page.accounts
                 drifts += page.drifts
                 for one in () if as_json else page.drifts:

@@ -53,7 +53,7 @@ class CreditService:
     """Credit accounts of registered users (OIDC subject) and guests (session id)."""
 
     ledger: CreditLedger
-    lagging_reads: ReplicaReads[CreditRepositories]
+    replica_reads: ReplicaReads[CreditRepositories]
     policy: CreditPolicy
 
     async def get_user_credits(self, user_id: str, is_guest: bool = False) -> UserCredits:
@@ -124,7 +124,7 @@ class CreditService:
     ) -> list[CreditTransaction]:
         """Return transactions, newest first; with `before_id` those older than that row."""
         validate_user_id(user_id)
-        return await self.lagging_reads.run(
+        return await self.replica_reads.run(
             lambda work: work.credits.get_user_transactions(user_id, limit, before_id, filter_)
         )
 
@@ -147,7 +147,7 @@ class CreditService:
         except GuestLimitError:
             return []
         except StorageUnavailableError:
-            account = await self.lagging_reads.run(lambda work: work.credits.get_user_credits(user_id))
+            account = await self.replica_reads.run(lambda work: work.credits.get_user_credits(user_id))
             if is_guest and account is not None and not account.is_guest:
                 raise SessionRefusedError from None
         return await self.get_user_transactions(user_id, limit, before_id, filter_)

@@ -260,7 +260,7 @@ async def read_detailed_health(request: Request, response: Response) -> Detailed
         pool=None if database is None else database.pool_status(),
         components={
             "jobs": container.jobs().status(),
-            "ledger": container.ledger_audit().build_status(),
+            "ledger": container.ledger_reconciliation().build_status(),
             "service": container.availability().status(),
             "replica": container.replica().status(),
             "resilience": container.resilience().get_counters(),

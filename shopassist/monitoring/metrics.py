@@ -57,7 +57,7 @@ def _flag_state(state: object) -> dict[str, float]:
 
 
 def _collect_requests(services: Any) -> Iterator[MetricFamily]:
-    requests = services.request_figures()
+    requests = services.request_metrics()
     yield histogram(
         "shopassist_http_request_duration_seconds",
         "Duration of HTTP requests by route template and status class, until the last byte was sent.",
@@ -112,12 +112,12 @@ def _collect_database(services: Any) -> Iterator[MetricFamily]:
 
 def _collect_credits(services: Any) -> Iterator[MetricFamily]:
     """Yield the metrics of the ledger, of consents and of erasures."""
-    ledger = services.ledger_figures()
+    ledger = services.ledger_counters()
     holds = {event: float(getattr(ledger, event)) for event in ("held", "settled", "voided", "expired")}
     yield counter("shopassist_credit_holds", "Credit holds: held, settled, voided or expired.", holds, "event")
     yield counter("shopassist_credit_deductions", "Deductions without a hold.", ledger.deducted)
     yield counter("shopassist_credit_refusals", "Holds and deductions refused for lack of credits.", ledger.refused)
-    if report := services.ledger_audit().last_report:
+    if report := services.ledger_reconciliation().last_report:
         finished_at = report.finished_at.timestamp()
         for name, help_, value in (
             ("drifting_accounts", "Accounts with a balance that differed from the ledger.", report.drifting_accounts),

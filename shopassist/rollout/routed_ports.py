@@ -319,7 +319,7 @@ class RolloutStorage(containers.DeclarativeContainer):
     background_services = providers.List(rollout)
 
     unit_of_work = providers.Singleton(RoutedUnitOfWork, router)
-    lagging_reads = providers.Singleton(RoutedUnitOfWork, router, writes=False)
+    replica_reads = providers.Singleton(RoutedUnitOfWork, router, writes=False)
     credit_ledger = providers.Singleton(RoutedPort, router, "credit_ledger")
     replays = providers.Singleton(RoutedPort, router, "replays")
     consent_lookup = providers.Singleton(RoutedPort, router, "consent_lookup")

@@ -27,7 +27,7 @@ class MemoryStorage(containers.DeclarativeContainer):
     """State in the memory of this process: for tests, and one side of a rollout."""
 
     common = providers.DependenciesContainer()
-    ledger_figures: providers.Provider[LedgerCounters] = providers.Dependency(instance_of=LedgerCounters)
+    ledger_counters: providers.Provider[LedgerCounters] = providers.Dependency(instance_of=LedgerCounters)
 
     memory_store = providers.Singleton(MemoryStore, clock=common.clock)
     close = memory_store.provided.close
@@ -54,13 +54,13 @@ class MemoryStorage(containers.DeclarativeContainer):
     replica = providers.Singleton(Replica, config=None, primary=None)
     database: providers.Provider[None] = providers.Object(None)
     unit_of_work = providers.Singleton(MemoryUnitOfWork, store=memory_store, repositories=repositories)
-    lagging_reads = unit_of_work
+    replica_reads = unit_of_work
     credit_ledger = providers.Singleton(
         MemoryCreditLedger,
         store=memory_store,
         policy=common.credit_policy,
         hash_user=common.user_hasher,
-        counters=ledger_figures,
+        counters=ledger_counters,
     )
     cached_answers = providers.Singleton(MemoryCachedAnswers, store=memory_store)
     consent_lookup = providers.Singleton(MemoryConsentLookup, store=memory_store)

@@ -37,7 +37,7 @@ class PostgresStorage(containers.DeclarativeContainer):
     """State in PostgreSQL."""
 
     common = providers.DependenciesContainer()
-    ledger_figures: providers.Provider[LedgerCounters] = providers.Dependency(instance_of=LedgerCounters)
+    ledger_counters: providers.Provider[LedgerCounters] = providers.Dependency(instance_of=LedgerCounters)
 
     limits = providers.Singleton(ResilienceLimits.from_settings, common.settings.provided.database)
     resilience = providers.Singleton(Resilience, limits=limits)
@@ -70,7 +70,7 @@ class PostgresStorage(containers.DeclarativeContainer):
     replica = providers.Singleton(Replica, config=common.settings.provided.database, primary=database_manager)
     database = database_manager
     unit_of_work = providers.Singleton(PostgresUnitOfWork, manager=database_manager, repositories=repositories)
-    lagging_reads = providers.Factory(
+    replica_reads = providers.Factory(
         PostgresReplicaReads, unit_of_work=unit_of_work, replica=replica, repositories=repositories
     )
     credit_ledger = providers.Singleton(
@@ -79,7 +79,7 @@ class PostgresStorage(containers.DeclarativeContainer):
         policy=common.credit_policy,
         clock=common.clock,
         hash_user=common.user_hasher,
-        counters=ledger_figures,
+        counters=ledger_counters,
     )
     cached_answers = providers.Singleton(PostgresCachedAnswers, manager=database_manager, clock=common.clock)
     consent_lookup = providers.Singleton(PostgresConsentLookup, manager=database_manager, clock=common.clock)

@@ -42,7 +42,7 @@ async def document(container: Container, user_id: str, is_guest: bool | None) ->
 
 async def drifts(container: Container) -> int:
     """Return the number of accounts that differ from the ledger."""
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     return report.drifting_accounts
 

@@ -64,7 +64,7 @@ async def test_each_job_processes_its_rows_once(container: Container, clock: Fix
     clock.move(days=91)
     assert await run_job(container, "fold_old_transactions") > 3
     assert await run_job(container, "fold_old_transactions") == 0
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 

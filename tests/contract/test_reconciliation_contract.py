@@ -116,7 +116,7 @@ async def test_concurrent_work_causes_no_drift(container: Container, clock: Fixe
 
 async def test_the_last_result_is_kept(container: Container) -> None:
     """The status is empty before the first run; afterwards it counts accounts and drifting accounts."""
-    audit = container.ledger_audit()
+    audit = container.ledger_reconciliation()
     assert audit.build_status() == {"verified": "not run here"}
     for user_id in "abc":
         await container.credit_service().get_user_credits(user_id)

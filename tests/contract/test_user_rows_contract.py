@@ -81,7 +81,7 @@ async def test_rows_are_equal_after_migrating(
     for _ in range(2):
         await rows_of_users.write(USER, moved)
     assert without_ids((await rows_of_users.read([USER]))[USER]) == without_ids(rows)
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 

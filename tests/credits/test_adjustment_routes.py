@@ -149,6 +149,6 @@ async def test_invalid_keys_are_422(client: httpx.AsyncClient, admin: dict[str, 
 async def test_health_shows_the_last_verification(client: httpx.AsyncClient, container: Container) -> None:
     """Health shows the numbers of accounts and of drifting accounts, without user ids."""
     await container.credit_service().get_user_credits(USER)
-    await container.ledger_audit().verify()
+    await container.ledger_reconciliation().verify()
     ledger = (await client.get("/health/detailed")).json()["components"]["ledger"]
     assert (ledger["accounts"], ledger["drifting_accounts"]) == (1, 0)

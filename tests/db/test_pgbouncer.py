@@ -120,7 +120,7 @@ async def test_debits_holds_and_consents_side_by_side(patient_container: Contain
     await asyncio.gather(*(shop(number) for number in range(CALLERS)))
     assert set(history.values()) == {ROUNDS}
     assert {await credits_.check_credits(f"auth0|{number}") for number in range(CALLERS)} == {50 - ROUNDS}
-    report = await patient_container.ledger_audit().verify()
+    report = await patient_container.ledger_reconciliation().verify()
     assert report is not None
     assert (report.accounts, report.drifting_accounts) == (CALLERS, 0)
     assert patient_container.resilience().get_counters()["opened"] == 0
@@ -198,7 +198,7 @@ async def test_questions_over_http_from_two_processes(tmp_path: Path, pooled: Po
     assert statuses == {200: CALLERS * 8}
     container = Container(settings=pooled.settings())
     assert {await container.credit_service().check_credits(f"guest-{n}") for n in range(CALLERS)} == {5}
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     await container.shutdown()
     assert report is not None
     assert (report.accounts, report.drifting_accounts) == (CALLERS, 0)

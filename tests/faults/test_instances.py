@@ -100,7 +100,7 @@ async def test_four_processes_are_one_service(
         while tuple(await connection.fetchrow(resets)) != (1, 49):
             await asyncio.sleep(0.1)
     assert [set(jobs_of(server)) for server in others if server is not follower] == [{"leading"}] * 2
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
     assert sum("schema_migrated" in server.log.read_text() for server in instances) == 1

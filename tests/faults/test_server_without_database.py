@@ -146,7 +146,7 @@ async def test_told_to_stop_at_work_everybody_is_answered(tmp_path: Path, databa
         server.kill()
     container = Container(settings=postgres_settings(database_url))
     try:
-        report = await container.ledger_audit().verify()
+        report = await container.ledger_reconciliation().verify()
         assert report is not None
         assert (report.accounts, report.drifting_accounts) == (CROWD, 0)
     finally:

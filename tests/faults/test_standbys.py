@@ -84,7 +84,7 @@ async def test_promoted(tmp_path: Path, cluster: Cluster, synchronous: Postgres,
         waits = sorted(seconds for began, seconds in shoppers.seconds if killed_at <= began <= promoted_at + recovery)
         container = Container(settings=postgres_settings(standby.url))
         await until(lambda: no_holds(standby))
-        report = await container.ledger_audit().verify()
+        report = await container.ledger_reconciliation().verify()
         spent = dict(await rows(standby, "SELECT user_id, 10 - available_credits FROM user_credits"))
         await container.shutdown()
     finally:
@@ -204,7 +204,7 @@ async def test_frozen_and_back(cluster: Cluster, synchronous: Postgres, tell: Te
         assert await standby.query("SELECT count(*) FROM user_credits WHERE user_id = 'b'") == 1
         await new.shutdown()
     spent = int(str(await standby.query("SELECT 50 - available_credits FROM user_credits WHERE user_id = 'a'")))
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     await container.shutdown()
     tell("primary frozen, standby promoted", whole_after_s=round(seconds, 2), lost=max(0, len(acknowledged) - spent))
     assert report is not None

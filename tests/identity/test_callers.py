@@ -52,7 +52,7 @@ async def test_without_any_key_nobody_is_called_a_forger(settings: Settings, pro
     assert answer.status_code == 503
     assert answer.json()["error_type"] == "issuer_unavailable"
     assert answer.headers["Retry-After"] == "30"  # when the issuer is asked again
-    assert container.request_figures().refused_tokens == {"keys_unavailable": 1}
+    assert container.request_metrics().refused_tokens == {"keys_unavailable": 1}
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ async def test_without_an_issuer_that_is_the_kind(
     for headers in (bearer(), {"Authorization": "Bearer x"}):
         assert (await client.get(STATUS, headers=headers)).status_code == 401
     assert (await client.get(STATUS, headers={"Authorization": "Basic dTpw"})).status_code == 401
-    assert container.request_figures().refused_tokens == {"no_issuer_configured": 2, "malformed": 1}
+    assert container.request_metrics().refused_tokens == {"no_issuer_configured": 2, "malformed": 1}
 
 
 def test_a_limited_log_counts_what_it_leaves_out() -> None:

@@ -189,7 +189,7 @@ async def test_verification_continues_where_the_last_run_stopped(
     """Several runs verify page by page; the last note has the drift of all of them."""
     await connection.execute(ACCOUNTS)
     await connection.execute("UPDATE user_credits SET available_credits = 4 WHERE user_id IN ('user 1', 'user 9999')")
-    audit = container.ledger_audit()
+    audit = container.ledger_reconciliation()
     turns = [await audit.verify_within(0)]
     while turns[-1].has_more:
         turns.append(await audit.verify_within(0))

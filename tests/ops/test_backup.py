@@ -86,7 +86,7 @@ async def test_a_backup_brings_back_what_there_was(
     assert await shop.credit_service().check_credits("auth0|1") == 37
     old = await restore_backup(url, tmp_path, made.name, None, nothing)
     assert await shop.credit_service().check_credits("auth0|1") == 47
-    assert (await shop.ledger_audit().verify()) is not None
+    assert (await shop.ledger_reconciliation().verify()) is not None
     assert await databases(database_url) == {url.database, old}
     kept = await asyncpg.connect(replace_database_name(database_url, old))
     assert await kept.fetchval("SELECT available_credits FROM user_credits") == 37
@@ -114,7 +114,7 @@ async def test_who_was_erased_does_not_come_back(
     balance = "SELECT available_credits FROM user_credits WHERE user_id = 'auth0|stays'"
     assert await connection.fetchval(balance) == 46
     await connection.close()
-    report = await shop.ledger_audit().verify()
+    report = await shop.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
     [old] = await databases(database_url) - {url.database}

@@ -94,7 +94,7 @@ async def test_a_newer_version_is_taken_back(folder: Path, next_version: Path, d
     assert older.ask("phone 4", "g-1")[1]["metadata"]["available_credits"] == 6
     assert older.stop() == 0
     container = Container(settings=postgres_settings(database_url))
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     await container.shutdown()
     assert report
     assert report.drifting_accounts == 0

@@ -178,7 +178,7 @@ async def books(scale: Scale, shoppers: Shoppers) -> tuple[int, int, int]:
     )
     await connection.close()
     container = Container(settings=postgres_settings(scale.link("standby")))
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     await container.shutdown()
     assert report is not None
     return *shoppers.lost_and_doubled(spent), report.drifting_accounts

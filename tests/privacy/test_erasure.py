@@ -95,7 +95,7 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
     assert await value_of(database_url, "SELECT count(*) FROM erasures WHERE finished_at IS NULL") == 1
     assert "credit_transactions" in await find_tables_with(database_url, GUEST)
     half_way = Container(settings=postgres_settings(database_url))
-    report = await half_way.ledger_audit().verify()
+    report = await half_way.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
     server = await asyncio.to_thread(TestServer(tmp_path, database_url).wait_until_ready)
@@ -112,7 +112,7 @@ async def test_an_erasure_killed_half_way_is_finished(database_url: str, tmp_pat
     assert receipt["pseudonymised"] == {"transactions": 12_000}
     assert receipt["erased"] == {"account": 1, "holds": 0, "remembered_answers": 3000}
     assert await find_tables_with(database_url, GUEST) == []
-    report = await half_way.ledger_audit().verify()
+    report = await half_way.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
     assert await value_of(database_url, "SELECT sum(amount) FROM credit_transactions") == 0
@@ -158,7 +158,7 @@ async def test_opening_an_account_during_its_erasure_does_not_refill(container: 
         outcomes = await asyncio.gather(erasing, *(look() for _ in range(10)), return_exceptions=True)
         assert set(outcomes[1:]) == {0}
         assert await look() == 0
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 

@@ -71,7 +71,7 @@ async def processes(settings: Settings, assistant: CountingAssistant) -> AsyncIt
         container.assistant.override(assistant)
     yield containers
     for container in containers:
-        await container.flights().close()
+        await container.single_flight().close()
         await container.shutdown()
 
 

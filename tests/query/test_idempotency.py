@@ -372,7 +372,7 @@ async def test_leaving_at_any_moment_leaves_nothing_held(container: Container, a
         await asyncio.gather(asking, return_exceptions=True)
 
     await asyncio.gather(*[come_and_go(number) for number in range(300)])
-    await container.flights().close()
+    await container.single_flight().close()
     for guest in guests:
         async with container.unit_of_work()() as work:
             account = await work.credits.get_user_credits(guest)

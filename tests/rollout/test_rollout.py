@@ -149,7 +149,7 @@ async def test_back_works_without_the_database(begin: Begin, server: PostgresSer
     await wait_until_migrated(container)
     assert (await container.rollout().get_status()).unmirrored == []
     assert set((await get_balances(container)).values()) == {46}
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 
@@ -347,7 +347,7 @@ async def test_concurrent_debits_never_exceed_the_credits(begin: Begin, database
     container.rollout().set(100)
     await wait_until_migrated(container)
     assert await service.check_credits(user_id) == 0
-    report = await container.ledger_audit().verify()
+    report = await container.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0
 

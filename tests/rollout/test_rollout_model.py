@@ -165,6 +165,6 @@ async def test_percentages_change_no_result(worlds: tuple[Container, Container],
         same = await read_rows(MemoryUserRows(alone.memory_store()), user_id)
         for table in {*mine, *same}:
             assert mine.get(table) == same.get(table), (user_id, table)
-    report = await rollout.ledger_audit().verify()
+    report = await rollout.ledger_reconciliation().verify()
     assert report is not None
     assert report.drifting_accounts == 0

@@ -50,7 +50,7 @@ async def audit_database(url: str, heard: Sequence[Heard], *, with_answers: bool
         found = await accounts(connection)
         hashes = {row[0] for row in await connection.fetch("SELECT query_hash FROM query_cache")}
         consents = dict(await connection.fetch("SELECT user_id, marketing_consent FROM user_consents"))
-        report = await container.ledger_audit().verify()
+        report = await container.ledger_reconciliation().verify()
         hash_of = container.query_cache_service().generate_query_hash
     finally:
         await container.shutdown()
