@@ -165,9 +165,8 @@ def create_app(
         allow_credentials=True,
         expose_headers=EXPOSED_HEADERS,
     )
-    allowed_hosts = [name.lower() for name in settings.server.allowed_hosts]
-    if "*" not in allowed_hosts:
-        app.add_middleware(Refusals, find_error=partial(check_host, allowed_hosts))
+    if "*" not in settings.server.allowed_hosts:
+        app.add_middleware(Refusals, find_error=partial(check_host, settings.server.allowed_hosts))
     app.add_middleware(SecurityHeaders, networks=container.client_networks())
     app.add_middleware(RequestContext, metrics=container.request_metrics())
     return app

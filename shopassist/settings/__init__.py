@@ -23,10 +23,10 @@ from shopassist.settings.database import BackupSettings, DatabaseConfig
 from shopassist.settings.group import SettingsGroup, load_settings
 from shopassist.settings.values import (
     DEFAULT_API_PORT,
+    AllowedHosts,
     Environment,
     LogLevel,
     Named,
-    Names,
     Origins,
     Port,
     check_key,
@@ -126,7 +126,7 @@ class ServerSettings(SettingsGroup):
     debug: bool = Field(False, alias="DEBUG")
     log_level: Annotated[LogLevel, Named] = Field(LogLevel.INFO, alias="LOG_LEVEL")
     environment: Annotated[Environment, Named] = Field(Environment.DEVELOPMENT, alias="ENVIRONMENT")
-    allowed_hosts: Names = Field(("*",), alias="ALLOWED_HOSTS")
+    allowed_hosts: AllowedHosts = Field(("*",), alias="ALLOWED_HOSTS")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(split_list)] = Field(
         (), alias="TRUSTED_PROXIES", description="networks (CIDR) of proxies with trusted forwarding headers"
     )

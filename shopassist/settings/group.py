@@ -1,9 +1,11 @@
 """The base class of settings groups, and secrets from the files that `NAME_FILE` variables name."""
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -100,12 +102,33 @@ def read_secret_file(name: str, file: Path) -> str:
     return secret
 
 
+def check_env_file() -> None:
+    """Raise `SettingsError` when `.env` is a folder or has a line that is no setting. Pydantic leaves these out."""
+    file = Path(ENV_FILE)
+    if file.is_dir():
+        raise SettingsError(f"{ENV_FILE} is a folder: put the settings into a file of this name, or rename it")
+    if not file.is_file():
+        return
+    content = file.read_text(encoding="utf-8-sig")
+    if "\x00" in content:
+        raise SettingsError(NO_TEXT)
+    for part in parse_stream(io.StringIO(content)):
+        if part.error:
+            text = part.original.string
+            line = part.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+            raise SettingsError(
+                f"Line {line} of the file {ENV_FILE} cannot be read: write NAME=value, and end a quoted value with the "
+                "quote that it begins with"
+            )
+
+
 Read = TypeVar("Read")
 
 
 def load_settings(read: Callable[[], Read]) -> Read:
     """Return `read()`. Raises `StartupError` that names the invalid variable, never with its value."""
     try:
+        check_env_file()
         return read()
     except SettingsError as error:
         raise StartupError(f"{error}.") from None

@@ -1,7 +1,9 @@
 """Types of settings that have several spellings, or that are checked beyond their type."""
 
+import ipaddress
 import os
 import re
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?P<host>[^\s/?#@:\[\]]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?/?", re.IGNORECASE
 )
 HOST_NAME = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
+ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 MIN_KEY_LENGTH = 32
@@ -80,6 +83,28 @@ def read_origin(text: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS[scheme] else "")
 
 
+def read_allowed_host(text: str) -> str:
+    """Return a name as `Host` is compared with it: in lower case, IPv6 without brackets. Raises `ValueError`."""
+    name = text.lower().removesuffix(".")
+    with suppress(ValueError):
+        return str(ipaddress.IPv6Address(name[1:-1] if name.startswith("[") and name.endswith("]") else name))
+    with suppress(UnicodeError):
+        name = name if name.isascii() else name.encode("idna").decode()
+    if name != "*" and not ALLOWED_NAME.fullmatch(name):
+        raise ValueError(
+            "write only the name or address, such as shop.example, *.shop.example or 10.0.0.1, without https://, port "
+            "and path; several are separated by commas"
+        )
+    return name
+
+
+def require_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names. Raises `ValueError` when there are none, since every request would be refused."""
+    if not hosts:
+        raise ValueError("it holds no name: write the names of the server, or * for any")
+    return hosts
+
+
 def read_port(value: Any) -> Any:
     """Return a port; the default instead of the address that Kubernetes sets for a service with the name `api`."""
     if isinstance(value, str) and SERVICE_LINK.match(value):
@@ -113,7 +138,12 @@ def check_key(key: str) -> str:
 
 
 Named = BeforeValidator(read_name)
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+AllowedHosts = Annotated[
+    tuple[Annotated[str, AfterValidator(read_allowed_host)], ...],
+    NoDecode,
+    BeforeValidator(split_list),
+    AfterValidator(require_hosts),
+]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(read_origin)], ...], NoDecode, BeforeValidator(split_list)]
 Port = Annotated[int, BeforeValidator(read_port), Field(ge=0, le=MAX_PORT)]
 FolderPath = Annotated[Path, AfterValidator(read_folder)]

@@ -53,6 +53,24 @@ def test_origins_are_written_as_browsers_send_them(
 
 
 @pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        ("*", ("*",)),
+        ("Shop.Example, *.b.Example,", ("shop.example", "*.b.example")),
+        ("localhost,app_1,10.0.0.1", ("localhost", "app_1", "10.0.0.1")),
+        ("[::1],2001:DB8:0::1", ("::1", "2001:db8::1")),
+        ("shop.example.", ("shop.example",)),
+        ("bücher.example", ("xn--bcher-kva.example",)),
+    ],
+)
+def test_allowed_hosts_are_written_as_they_are_compared(
+    written: str, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IPv6 addresses may be in brackets."""
+    assert read("ALLOWED_HOSTS", written, monkeypatch).server.allowed_hosts == names
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *(("ENVIRONMENT", text) for text in ("prodution", "produktion", "live!", '"production"', "1")),
@@ -74,6 +92,21 @@ def test_origins_are_written_as_browsers_send_them(
                 "ftp://shop.example",
                 "*",
                 "null",
+            )
+        ),
+        *(
+            ("ALLOWED_HOSTS", text)
+            for text in (
+                "https://shop.example",
+                "shop.example:443",
+                "a.example, shop.example/",
+                "shop.example a.example",
+                ".shop.example",
+                "*shop.example",
+                "shop.*",
+                "[::1]:8000",
+                "10.0.0.0/8",
+                ",",
             )
         ),
         *(
@@ -165,3 +198,41 @@ def test_an_env_file_may_begin_with_a_mark(monkeypatch: pytest.MonkeyPatch, tmp_
     """The first line counts too."""
     write_env_file("ENVIRONMENT=prod\n".encode("utf-8-sig"), monkeypatch, tmp_path)
     assert read_settings().server.production
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('LOG_LEVEL="info\n', 1),
+        ("ENVIRONMENT=dev\n\n# a comment\nnot a line\n", 4),
+        ("\n\nLOG_LEVEL='info\nENVIRONMENT=dev\n", 3),
+        ("LOG_LEVEL: info\n", 1),
+        ('AFFILIATE_TAG="a" b\n', 1),
+        ("=value\n", 1),
+    ],
+)
+def test_a_line_of_the_env_file_that_is_no_setting_is_refused(
+    content: str, line: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It would be left out, and the server would run with another setting than the file seems to say."""
+    write_env_file(content.encode(), monkeypatch, tmp_path)
+    with pytest.raises(StartupError, match=rf"^Line {line} of the file \.env cannot be read: .*[^.]\.$"):
+        read_settings()
+
+
+def test_an_env_file_may_have_comments_exports_and_quoted_lines(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What python-dotenv reads stays as it is."""
+    content = '# a\n\nexport LOG_LEVEL=warn # b\nUNKNOWN\nEMPTY=\r\nAFFILIATE_TAG="a\nb"\n'
+    write_env_file(content.encode(), monkeypatch, tmp_path)
+    settings = read_settings()
+    assert (settings.server.log_level, settings.assistant.affiliate_tag) == ("warning", "a\nb")
+
+
+def test_an_env_file_that_is_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Docker makes one for a volume whose file is missing."""
+    (tmp_path / ".env").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StartupError, match=r"^\.env is a folder: "):
+        read_settings()
