@@ -53,6 +53,9 @@ SELECT nspname FROM pg_namespace n JOIN pg_extension e ON e.extnamespace = n.oid
 WHERE e.extname = 'pg_trgm' AND nspname <> 'public'
 """
 MAX_NAMED = 3
+HAS_PRIVILEGED_ATTRIBUTES_QUERY = """
+SELECT rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls FROM pg_roles WHERE rolname = $1
+"""
 ROLE_EXISTS = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)"
 RELATIONS_QUERY = """
 SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind = 'S' AS is_sequence
@@ -121,8 +124,11 @@ async def provision(connection: asyncpg.Connection, roles: Roles, timeouts: dict
 async def _ensure_login_role(connection: asyncpg.Connection, role: Role) -> None:
     if not await connection.fetchval(ROLE_EXISTS, role.name):
         await execute_quoted(connection, "CREATE ROLE %I", role.name)
-    unprivileged = "ALTER ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-    await execute_quoted(connection, unprivileged, role.name)
+    await execute_quoted(connection, "ALTER ROLE %I LOGIN", role.name)
+    # Only superusers may name all attributes, even to take them away; hosters' administrators are none.
+    if await connection.fetchval(HAS_PRIVILEGED_ATTRIBUTES_QUERY, role.name):
+        unprivileged = "ALTER ROLE %I NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+        await execute_quoted(connection, unprivileged, role.name)
     if role.password is not None:
         await execute_quoted(connection, "ALTER ROLE %I PASSWORD %L", role.name, build_scram_verifier(role.password))
 

@@ -26,15 +26,19 @@ def roles() -> Roles:
     return Roles(*(Role(f'{part} "{mark}', PASSWORD) for part in ("owner", "app", "reader")))
 
 
-@pytest.fixture(params=["before the first migration", "after all migrations, twice"])
+@pytest.fixture(params=["before the first migration", "after all migrations, twice", "by a hoster's administrator"])
 async def provisioned(
     request: pytest.FixtureRequest, empty_database_url: str, database_url: str, roles: Roles
 ) -> AsyncIterator[str]:
     """Create a migrated database with provisioned roles."""
-    is_before = request.param.startswith("before")
+    is_before = not request.param.startswith("after")
     url = empty_database_url if is_before else database_url
-    for _ in range(1 if is_before else 2):
-        connection = await asyncpg.connect(url)
+    administrator: dict[str, str] = {}
+    if "administrator" in request.param:
+        administrator = {"user": f"administrator_{uuid4().hex[:8]}", "password": "administrator"}
+        await create_administrator(url, administrator["user"])
+    for _ in range(2):
+        connection = await asyncpg.connect(url, **administrator)
         await provision(connection, roles, TIMEOUTS)
         await connection.close()
     if is_before:
@@ -47,6 +51,12 @@ async def provisioned(
         await connection.execute(f"DROP OWNED BY {name}")
         await connection.execute(f"DROP ROLE {name}")
     await connection.close()
+
+
+async def create_administrator(url: str, name: str) -> None:
+    """Create a role as hosters give it: it owns its database and may create roles, and is no superuser."""
+    await execute(url, f"CREATE ROLE {name} LOGIN CREATEROLE CREATEDB PASSWORD 'administrator'")
+    await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} OWNER TO {name}")
 
 
 async def logged_in(url: str, role: Role) -> asyncpg.Connection:
