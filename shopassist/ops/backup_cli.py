@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from shopassist.privacy.models import ErasureListEntry
 from shopassist.settings import Settings, read_settings
 from shopassist.settings.database import DatabaseConfig, ProvisioningSettings
 from shopassist.settings.group import load_settings
-from shopassist.terminal import Columns, JsonOption, YesOption, confirm_loss, format_instant, print_rows
+from shopassist.terminal import Columns, JsonOption, YesOption, confirm_loss, format_instant, print_json, print_rows
 
 RunOnDatabase = Callable[..., Awaitable[Any]]
 """Runs work with the services on the database of the settings."""
@@ -39,15 +40,35 @@ app = typer.Typer(no_args_is_help=True, help="Backups of the database.")
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="As `backup list` shows it, or `newest`.")]
 console = Console(stderr=True)
 
-MANIFEST_COLUMNS: Columns = (
-    (Column("name", no_wrap=True), lambda found: found.name),
-    ("made", lambda found: format_instant(found.created_at)),
-    ("revision", lambda found: found.contents.revision),
-    ("rows", lambda found: f"{sum(found.contents.rows.values()):,}"),
-    ("ledger", lambda found: f"{found.contents.ledger_sum:,}"),
-    ("bytes", lambda found: f"{found.size:,}"),
-    ("encrypted", lambda found: "yes" if found.encrypted else "no"),
-    ("verified", lambda found: format_instant(found.verified_at) if found.verified_at else "no"),
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A backup in the folder; without a manifest when that is damaged."""
+
+    name: str
+    state: str
+    manifest: backups.BackupManifest | None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the fields of the manifest and the state; rights are left out, since they are long."""
+        fields = self.manifest.model_copy(update={"rights": None}).model_dump() if self.manifest else {}
+        return {"name": self.name, **fields, "state": self.state}
+
+
+def _show(format_cell: Callable[[backups.BackupManifest], str]) -> Callable[[Listed], str]:
+    return lambda listed: format_cell(listed.manifest) if listed.manifest else "?"
+
+
+BACKUP_COLUMNS: Columns = (
+    (Column("name", no_wrap=True), lambda listed: listed.name),
+    ("made", _show(lambda found: format_instant(found.created_at))),
+    ("revision", _show(lambda found: found.contents.revision)),
+    ("rows", _show(lambda found: f"{sum(found.contents.rows.values()):,}")),
+    ("ledger", _show(lambda found: f"{found.contents.ledger_sum:,}")),
+    ("bytes", _show(lambda found: f"{found.size:,}")),
+    ("encrypted", _show(lambda found: "yes" if found.encrypted else "no")),
+    ("verified", _show(lambda found: format_instant(found.verified_at) if found.verified_at else "no")),
+    ("state", lambda listed: listed.state),
 )
 
 HAS_ERASURES_QUERY = "SELECT to_regclass('public.erasures') IS NOT NULL"
@@ -68,11 +89,16 @@ def create() -> None:
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """Show the backups, oldest first."""
+    """Show the backups, oldest first, and which are damaged, cut off or missing."""
     folder = backups.get_backup_folder(read_settings())
-    manifests = [backups.read_manifest(folder, name) for name in backups.list_backups(folder)]
-    shown = [manifest.model_copy(update={"rights": None}) for manifest in manifests]  # they are long
-    print_rows(shown, MANIFEST_COLUMNS, as_json=as_json)
+    listed = []
+    for name in backups.list_backups(folder):
+        manifest, state = backups.inspect_backup(folder, name)
+        listed.append(Listed(name, state, manifest))
+    if as_json:
+        print_json([backup.to_row() for backup in listed])
+    else:
+        print_rows(listed, BACKUP_COLUMNS, as_json=False)
 
 
 @app.command()

@@ -29,6 +29,7 @@ from shopassist.settings import Settings
 
 LEFTOVER_SECONDS = 24 * 3600
 MAX_NAME_LENGTH = 63
+WHOLE = "whole"
 TERMINATE_SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> pg_backend_pid()
 """
@@ -99,10 +100,26 @@ def read_manifest(folder: Path, name: str) -> BackupManifest:
     except FileNotFoundError:
         raise BackupError(f"There is no backup {name} in {folder}.") from None
     except (OSError, ValidationError):
-        raise BackupError(f"The manifest of backup {name} cannot be read or is damaged.") from None
+        raise BackupError(
+            f"The manifest of backup {name} cannot be read or is damaged: make a new backup, or name another one that "
+            "`shopassist backup list` shows."
+        ) from None
     if manifest.name != name:
         raise BackupError(f"The manifest of backup {name} is that of {manifest.name}.")
     return manifest
+
+
+def inspect_backup(folder: Path, name: str) -> tuple[BackupManifest | None, str]:
+    """Return the manifest of a backup, if it can be read, and the state at a glance: the dump's content is not read."""
+    try:
+        manifest = read_manifest(folder, name)
+    except BackupError:
+        return None, "damaged"
+    try:
+        is_whole = get_dump_file(folder, name).stat().st_size == manifest.size
+    except OSError:
+        return manifest, "missing"
+    return manifest, WHOLE if is_whole else "cut off"
 
 
 def find_last_verified(folder: Path) -> tuple[datetime, str] | None:

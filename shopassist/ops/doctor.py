@@ -16,7 +16,7 @@ from shopassist.db.dsn import apply_tls_settings, get_link_setting, is_local_dsn
 from shopassist.db.migrate import connect, fetch_revision, list_known_revisions
 from shopassist.db.roles import EXCESSIVE_PRIVILEGES_QUERY, find_missing_privileges, is_privileged
 from shopassist.errors import BackupError, StartupError, StorageUnavailableError
-from shopassist.ops.backups import find_last_verified, get_backup_folder, get_dump_file, list_backups, read_manifest
+from shopassist.ops.backups import WHOLE, find_last_verified, get_backup_folder, inspect_backup, list_backups
 from shopassist.ops.dumps import find_programs
 from shopassist.ops.files import describe_passing_folder
 from shopassist.settings import Settings
@@ -57,6 +57,8 @@ MAX_CLOCK_DIFFERENCE_SECONDS = 1.0
 
 LONGEST_UNVERIFIED = timedelta(days=30)
 """Since the last verification. Without any, one is due when there are BACKUP_KEEP backups."""
+
+SPOILT_BACKUP_FIX = "Run `shopassist backup create` for a new one, look at the disk, and remove the files of that one."
 
 TLS_QUERY = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 CONNECTIONS_QUERY = """
@@ -164,7 +166,7 @@ async def check_backup_folder(deployment: Deployment) -> Finding:
 
 
 async def check_backups(deployment: Deployment) -> Finding:
-    """Check the age and the size of the newest backup, and when one was last verified."""
+    """Check that all backups are there, the age of the newest, and when one was last verified."""
     if not deployment.is_strict:
         return Finding("backups", "not looked at outside production")
     folder, config = get_backup_folder(deployment.settings), deployment.settings.backup
@@ -172,13 +174,11 @@ async def check_backups(deployment: Deployment) -> Finding:
     names = list_backups(folder)
     if not names:
         return Finding("backups", f"there is none in {folder}", fix)
-    try:
-        newest = read_manifest(folder, names[-1])
-        size = get_dump_file(folder, newest.name).stat().st_size
-    except (BackupError, OSError):
-        return Finding("backups", f"the newest, {names[-1]}, is damaged", fix)
-    if size != newest.size:
-        return Finding("backups", f"{newest.name} is cut off", fix)
+    inspected = {name: inspect_backup(folder, name) for name in names}
+    newest = inspected[names[-1]][0]
+    problems = [f"{name} is {state}" for name, (_, state) in inspected.items() if state != WHOLE]
+    if problems or newest is None:
+        return Finding("backups", ", ".join(problems), SPOILT_BACKUP_FIX)
     now = datetime.now(UTC)
     hours = (now - newest.created_at).total_seconds() / 3600
     verified = find_last_verified(folder)

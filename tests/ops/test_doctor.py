@@ -138,6 +138,16 @@ async def _damaged_backup(patient: Patient) -> None:
     get_manifest_file(patient.folder, name).write_text("{")
 
 
+async def _lost_backup(patient: Patient) -> None:
+    [dump] = patient.folder.glob("*.dump")
+    dump.unlink()
+
+
+async def _cut_backup(patient: Patient) -> None:
+    [dump] = patient.folder.glob("*.dump")
+    dump.write_bytes(dump.read_bytes()[:-1])
+
+
 async def _unverified_backups(patient: Patient) -> None:
     patient.change("backup", keep=1)
 
@@ -186,6 +196,8 @@ async def _record_without_history(patient: Patient) -> None:
         (_no_backup, "backups", "there is none"),
         (_old_backup, "backups", "hours old"),
         (_damaged_backup, "backups", "damaged"),
+        (_lost_backup, "backups", "missing"),
+        (_cut_backup, "backups", "cut off"),
         (_unverified_backups, "backups", "none was verified"),
         (_last_verified_long_ago, "backups", "was verified on"),
     ],
@@ -199,6 +211,19 @@ async def test_each_problem_is_reported(
     assert seen in findings[check].observation
     assert {name for name, finding in findings.items() if not finding.is_healthy} == {check, *ALWAYS_FOUND}
     assert not print_findings(list(findings.values()))
+
+
+@pytest.mark.parametrize("spoil", [_damaged_backup, _lost_backup, _cut_backup])
+async def test_a_spoilt_backup_is_to_be_replaced(patient: Patient, spoil: Callable[[Patient], Awaitable[None]]) -> None:
+    """A schedule would not help. An older one counts too, since the disk lost it."""
+    [name] = list_backups(patient.folder)
+    await spoil(patient)
+    await create_backup(normalise_dsn(patient.url), patient.folder, None)
+    finding = (await patient.findings())["backups"]
+    assert name in finding.observation
+    assert finding.fix
+    assert "look at the disk" in finding.fix
+    assert "schedule" not in finding.fix
 
 
 async def test_a_healthy_deployment(patient: Patient, capsys: pytest.CaptureFixture[str]) -> None:

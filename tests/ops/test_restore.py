@@ -1,5 +1,6 @@
 """What `shopassist backup restore` replaces, and what it keeps, on a real database and through the command line."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +12,7 @@ import pytest
 from shopassist.db import migrate
 from shopassist.db.dsn import normalise_dsn
 from shopassist.db.migrate import list_known_revisions
-from shopassist.ops.backups import get_manifest_file, list_backups, write_manifest
+from shopassist.ops.backups import get_dump_file, get_manifest_file, list_backups, write_manifest
 from tests.support.backups import Shop
 from tests.support.databases import run_postgres
 from tests.support.helpers import execute, replace_database_name
@@ -334,3 +335,24 @@ async def test_extensions_in_another_schema_come_back(shop: Shop) -> None:
     await extended.succeed("create")
     await extended.succeed("restore", "newest", "--yes")
     assert extended.describe() == before
+
+
+async def test_a_spoilt_backup_hides_no_other(shop: Shop) -> None:
+    """`list` shows all with their state; `verify` names the damaged one and says what to do."""
+    for _ in range(4):
+        await shop.succeed("create")
+    whole, lost, cut, damaged = list_backups(shop.folder)
+    get_dump_file(shop.folder, lost).unlink()
+    get_dump_file(shop.folder, cut).write_bytes(b"PGDMP")
+    get_manifest_file(shop.folder, damaged).write_text("{bad\n")
+    states = {whole: "whole", lost: "missing", cut: "cut off", damaged: "damaged"}
+    shown = (await shop.succeed("list")).splitlines()[1:]
+    assert [(line.split()[0], state) for line, state in zip(shown, states.values(), strict=True)] == [*states.items()]
+    assert all(line.rstrip().endswith(state) for line, state in zip(shown, states.values(), strict=True))
+    rows = json.loads(await shop.succeed("list", "--json"))
+    assert {row["name"]: row["state"] for row in rows} == states
+    assert [row.get("encrypted") for row in rows] == [False, False, False, None]
+    said = await shop.fail("verify")
+    assert damaged in said
+    assert "make a new backup" in said
+    assert f"{whole} is whole" in await shop.succeed("verify", whole)
