@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shopassist.api.dependencies import get_peer_address
 from shopassist.api.error_handlers import build_validation_response, handle_domain_error, handle_unexpected_error
+from shopassist.api.protocol import REFUSED_WITH
 from shopassist.db.resilience import Freshness, limit_time, track_freshness
-from shopassist.errors import BodyEncodedError, BodyTooLargeError, HostNotAllowedError, ShopAssistError
+from shopassist.errors import BodyEncodedError, BodyTooLargeError, ClientGoneError, HostNotAllowedError, ShopAssistError
 from shopassist.identity.caller import ClientNetworks
 from shopassist.identity.rate_limits import WINDOW_SECONDS
 from shopassist.metrics import RequestMetrics
@@ -79,7 +80,8 @@ class RequestContext:
         request_id = client_id.decode() if REQUEST_ID_PATTERN.fullmatch(client_id) else uuid4().hex
         structlog.contextvars.bind_contextvars(request_id=request_id)
         self.metrics.in_progress += 1
-        began, status = time.perf_counter(), 500
+        began = time.perf_counter()
+        status: int | None = None
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -97,7 +99,10 @@ class RequestContext:
             try:
                 with limit_time(REQUEST_TIMEOUT_SECONDS), track_freshness() as freshness:
                     await self.app(scope, receive, send_with_headers)
+                if status is None:  # The connection ended before there was anything to answer.
+                    status = scope.get("state", {}).get(REFUSED_WITH, ClientGoneError.status)
             finally:
+                status = status or ShopAssistError.status
                 route = getattr(scope.get("route"), "path", None)
                 seconds = time.perf_counter() - began
                 self.metrics.in_progress -= 1

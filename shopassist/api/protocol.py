@@ -13,6 +13,9 @@ MAX_HEAD_BYTES = 64 * 1024
 RECEIVE_SECONDS = 30.0
 """Time for a client to send a whole request, from its connection or from the request's first byte."""
 
+REFUSED_WITH = "refused_with"
+"""Key of a request's state: the status that the client was told when the rest of the body did not come."""
+
 BODY_FIELDS = (b"content-length", b"transfer-encoding")
 
 
@@ -117,6 +120,8 @@ class RequestProtocol(HttpToolsProtocol):
             return
         cycle = self.cycle
         if cycle is None or cycle.response_complete or not (self._is_in_head or cycle.response_started):
+            if not self._is_in_head:
+                self.scope["state"][REFUSED_WITH] = int(status)
             text = status.phrase.encode()
             self.transport.write(
                 STATUS_LINE[status]

@@ -6,14 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
+from structlog.testing import capture_logs
 
 from shopassist.api import protocol
 from shopassist.api.protocol import MAX_HEAD_BYTES, RequestProtocol
+from tests.support.access_matrix import app_of_memory
 from tests.support.servers import TestServer
 
 RECEIVE_SECONDS = 0.5
@@ -38,18 +42,25 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
-    """Serve `echo` with short time limits, and return the address."""
+@contextmanager
+def serving(app: Any) -> Iterator[tuple[str, int]]:
+    """Serve `app` with short time limits, and yield the address."""
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listener:
         patch.setattr(protocol, "RECEIVE_SECONDS", RECEIVE_SECONDS)
-        config = uvicorn.Config(echo, http=RequestProtocol, log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, http=RequestProtocol, log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         yield listener.getsockname()[:2]
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    """Return the address of a server of `echo`."""
+    with serving(echo) as address:
+        yield address
 
 
 LAST = "GET / HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
@@ -141,6 +152,38 @@ def test_a_later_request_has_its_own_time(address: tuple[str, int]) -> None:
     """An idle connection is kept; the time starts with the first byte."""
     request = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\nhi"
     assert exchange(address, request, request, pause=1.5 * RECEIVE_SECONDS).count("HTTP/1.1 200 OK") == 2
+
+
+CHUNKED = "POST /api/query HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("sent", "leaves", "status"),
+    [
+        ("POST /api/query HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n", False, 408),
+        ("HEAD /health HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\nhalf", False, 408),
+        (CHUNKED + "5\r\nhalf", False, 408),
+        (CHUNKED + "no chunk\r\n", False, 400),
+        ("POST /api/query HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\n", True, 499),
+        ("DELETE /api/user HTTP/1.1\r\nHost: shop\r\nContent-Length: 9\r\n\r\nhalf", True, 499),
+        (CHUNKED + "5\r\nhalf", True, 499),
+    ],
+)
+def test_a_body_that_does_not_come_is_no_fault_of_the_server(sent: str, leaves: bool, status: int) -> None:
+    """The log has what the client was told, or 499 if it has gone; the metrics count it as 4xx."""
+    with capture_logs() as events, serving(app_of_memory()) as address:
+        with socket.create_connection(address, timeout=3) as connection:
+            connection.sendall(sent.encode())
+            if not leaves:
+                assert connection.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
+        deadline = time.monotonic() + 3
+        while not (logged := [event["status"] for event in events if event["event"] == "request"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        metrics = httpx.get(f"http://{address[0]}:{address[1]}/metrics").text
+    assert logged == [status]
+    assert 'route="other",status="4xx"' in metrics
+    assert 'status="5xx"' not in metrics
 
 
 @pytest.mark.slow
