@@ -4,12 +4,14 @@ import json
 import traceback
 from collections.abc import Callable, Coroutine
 from functools import reduce
+from http import HTTPStatus
 from operator import or_
 from typing import Any
 
 import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -157,6 +159,15 @@ def build_validation_response(*problems: tuple[list[str | int], str, str]) -> Re
     )
 
 
+def list_methods(request: Request) -> set[str]:
+    """Return the methods of the request's path; the framework names those of the first route that matches it."""
+    routes = [
+        route for route in iter_route_contexts(request.app.routes) if route.path_regex.match(request.scope["path"])
+    ]
+    methods = {method for route in routes for method in route.methods or {"GET"}}  # a folder of files has none
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
 async def handle_http_error(request: Request, error: HTTPException) -> Response:
     """Render errors of the framework, such as unknown routes and methods."""
     if error.status_code == 400 and error.__cause__ is not None:  # noqa: PLR2004 - raised for an undecodable body
@@ -165,8 +176,8 @@ async def handle_http_error(request: Request, error: HTTPException) -> Response:
     count_error(request, error_type)
     content = {"detail": str(error.detail), "error_type": error_type}
     headers = dict(error.headers or {})
-    if "GET" in (allowed := headers.get("Allow", "").split(", ")):
-        headers["Allow"] = ", ".join(sorted({*allowed, "HEAD"}))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(list_methods(request)))
     return build_error_response(error.status_code, content, headers)
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from shopassist.app import EXPOSED_HEADERS
-from tests.support.access_matrix import TABLE, Row, Who, app_of_memory, fill_in_path, list_routes
+from tests.support.access_matrix import MOUNTED, TABLE, Row, Who, app_of_memory, fill_in_path, list_routes
 from tests.support.http_fixtures import AUDIENCE, IdentityProvider
 from tests.support.servers import TestServer
 
@@ -109,6 +109,20 @@ def test_head_is_refused_where_get_is(client: httpx.Client) -> None:
     assert client.options("/api/user/credits", headers=wanted).status_code == 200
 
 
+@pytest.mark.parametrize("path", sorted({path for _, path in ROUTES}))
+def test_a_refused_method_is_told_all_others(client: httpx.Client, path: str) -> None:
+    """Those of every route of the path; each of them is another answer than 405."""
+    parameters = next(row.parameters for (_, known), row in TABLE.items() if known == path)
+    link = fill_in_path(path, parameters) + ("/swagger-ui.css" if path == "/docs/files" else "")
+    answer = client.request("PATCH", link)
+    allowed = answer.headers["Allow"].split(", ")
+    assert answer.status_code == 405
+    assert {"GET" if method == MOUNTED else method for method, known in ROUTES if known == path} <= set(allowed)
+    assert ("HEAD" in allowed) == ("GET" in allowed)
+    for method in ("GET", "HEAD", "POST", "PUT", "DELETE"):
+        assert (client.request(method, link).status_code != 405) == (method in allowed), method
+
+
 def test_requests_by_head_are_counted_as_such(client: httpx.Client) -> None:
     """With the route, as others are."""
     client.head("/api/notices")
@@ -181,6 +195,7 @@ def test_an_unexpected_error_is_a_whole_answer(client: httpx.Client, server: Tes
     log = server.log.read_text()
     events = [json.loads(line) for line in log.splitlines() if '"crash-1"' in line]
     assert [event["error"] for event in events if event["event"] == "unexpected_error"] == ["RuntimeError"]
+    assert [event["status"] for event in events if event["event"] == "request"] == [500]
     assert "secret" not in log
 
 
