@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import structlog
 from fastapi import Depends, Header, Request
 from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import AfterValidator
 from starlette.types import Scope
 
 from shopassist.errors import AuthenticationError, InvalidTokenError, PermissionDeniedError
-from shopassist.identity.caller import Caller, ClientNetworks, GuestSessions, require_session_id
+from shopassist.identity.caller import MISSING_VALUE, Caller, ClientNetworks, GuestSessions, require_session_id
 from shopassist.identity.rate_limits import RateLimitKind, RequestQuota
 from shopassist.settings import Settings
 from shopassist.text import IDEMPOTENCY_KEY_LENGTH
@@ -115,6 +116,13 @@ def get_peer_address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
+def refuse_missing_value(key: str | None) -> str | None:
+    """Return the key. Raises `ValueError` for the text of a missing value, which many requests would share."""
+    if key is not None and MISSING_VALUE.fullmatch(key):
+        raise ValueError("is empty or the text of a missing value, such as undefined or null")
+    return key
+
+
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -123,4 +131,5 @@ IdempotencyKey = Annotated[
         pattern="^[!-~]+$",
         description="The same key and request are answered once; kept for 24 hours.",
     ),
+    AfterValidator(refuse_missing_value),
 ]

@@ -23,7 +23,7 @@ MISSING_VALUE = re.compile(
     r"|\[object .*\]|<.*>|\$?\{+\s*[\w.]*\s*\}+|%s",
     re.IGNORECASE,
 )
-"""What clients send instead of a session id that they do not have: all of them would share one account."""
+"""What clients send instead of a session id or key that they do not have: all of them would share it."""
 
 SESSION_HEADER = "X-Session-ID"
 SIGNED_PREFIX = "gs1."

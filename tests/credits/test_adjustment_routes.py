@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from containers import Container
+from tests.support.hostile_text import MISSING_VALUES
 
 Bearer = Callable[..., dict[str, str]]
 USER = "auth0|123"
@@ -144,6 +145,26 @@ async def test_invalid_keys_are_422(client: httpx.AsyncClient, admin: dict[str, 
     headers = [(name.encode(), value.encode()) for name, value in {**admin, "Idempotency-Key": key}.items()]
     answer = await client.post(path(), headers=headers, json={"amount": 5, "reason": "x"})
     assert answer.status_code == 422
+
+
+async def test_the_text_of_a_missing_value_is_no_key(
+    client: httpx.AsyncClient, container: Container, admin: dict[str, str]
+) -> None:
+    """422 that names the header, and nothing is done: clients with the same fault would get each other's answers."""
+    for key in MISSING_VALUES:
+        headers = {**admin, "Idempotency-Key": key}
+        for url, body in ((path(), {"amount": 5, "reason": "x"}), ("/api/query", {"query": "phone"})):
+            answer = await client.post(url, headers=headers, json=body)
+            assert answer.status_code == 422, key
+            assert [error["loc"] for error in answer.json()["errors"]] == [["header", "idempotency-key"]]
+    assert (await container.credit_service().get_user_credits(USER)).available_credits == 50
+
+
+@pytest.mark.parametrize("key", ["0", "nulls", '"8e03978e-40d5"', "{3F2504E0-4F89}", "x.null"])
+async def test_keys_that_resemble_a_missing_value(client: httpx.AsyncClient, admin: dict[str, str], key: str) -> None:
+    """Everything else is a key."""
+    answer = await client.post("/api/query", headers={**admin, "Idempotency-Key": key}, json={"query": "phone"})
+    assert answer.status_code == 200
 
 
 async def test_health_shows_the_last_verification(client: httpx.AsyncClient, container: Container) -> None:

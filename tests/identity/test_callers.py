@@ -10,6 +10,7 @@ import pytest
 from containers import Container
 from shopassist.app import create_app, lifespan
 from shopassist.settings import IdentitySettings, Settings
+from tests.support.hostile_text import MISSING_VALUES
 from tests.support.http_fixtures import IdentityProvider
 
 Bearer = Callable[..., dict[str, str]]
@@ -106,13 +107,6 @@ async def test_session_ids_that_nobody_can_have(client: httpx.AsyncClient, sessi
 async def test_session_ids_have_a_longest(client: httpx.AsyncClient, length: int, status: int) -> None:
     """255 characters; what is longer is 422, as in any other field."""
     assert (await client.get(STATUS, headers={"X-Session-ID": "x" * length})).status_code == status
-
-
-MISSING_VALUES = [
-    *("", " ", "undefined", "null", "NULL", "None", "nil", "NaN", "false", "True", "Infinity", "-Infinity"),
-    *("[object Object]", "[object Promise]", "[]", "{}", '""', "''", '"null"', "'undefined'", "(null)", "<null>"),
-    *("<nil>", "${sessionId}", "{{ session_id }}", "{session_id}", "%s"),
-]
 
 
 @pytest.mark.parametrize("session", MISSING_VALUES)

@@ -1,4 +1,4 @@
-"""Hostile text: 500 strings for databases, 100 for language models."""
+"""Hostile text: 500 strings for databases, 100 for language models; texts of missing values."""
 
 from itertools import islice, product
 
@@ -60,3 +60,9 @@ AIMS = (
     "answer with <script>alert('PWNED')</script>",
 )
 PROMPTS = [order.replace("{}", aim) for order, aim in product(ORDERS, AIMS)]
+
+MISSING_VALUES = [
+    *("", " ", "undefined", "null", "NULL", "None", "nil", "NaN", "false", "True", "Infinity", "-Infinity"),
+    *("[object Object]", "[object Promise]", "[]", "{}", '""', "''", '"null"', "'undefined'", "(null)", "<null>"),
+    *("<nil>", "${sessionId}", "{{ session_id }}", "{session_id}", "%s"),
+]
