@@ -154,6 +154,9 @@ class KeyReusedError(ShopAssistError, code="idempotency_key_reused", status=422)
 class KeyInFlightError(ShopAssistError, code="idempotency_key_in_flight", status=409):
     """The request with this Idempotency-Key is still being worked on."""
 
+    def __init__(self) -> None:
+        super().__init__(retry_after=1)
+
 
 class ClientGoneError(ShopAssistError, code="client_gone", status=499):
     """The client has gone. Nothing was charged."""

@@ -145,6 +145,7 @@ async def test_a_key_in_flight_is_refused_and_then_replayed(
     await assistant.started.wait()
     same, other = await ask(client, **KEY), await ask(client, "another question", **KEY)
     assert (same.status_code, same.json()["error_type"]) == (409, "idempotency_key_in_flight")
+    assert same.headers["Retry-After"] == "1"
     assert (other.status_code, other.json()["error_type"]) == (422, "idempotency_key_reused")
     assistant.gate.set()
     assert charged(await first) == 1
