@@ -157,6 +157,8 @@ def create_app(
     if settings.database.start_degraded:
         app.add_middleware(Refusals, find_error=partial(health.check_started, container.availability()))
     app.add_middleware(UnexpectedErrors)  # inside those that add headers
+    if "*" not in settings.server.allowed_hosts:
+        app.add_middleware(Refusals, find_error=partial(check_host, settings.server.allowed_hosts))
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.server.origins,
@@ -165,8 +167,6 @@ def create_app(
         allow_credentials=True,
         expose_headers=EXPOSED_HEADERS,
     )
-    if "*" not in settings.server.allowed_hosts:
-        app.add_middleware(Refusals, find_error=partial(check_host, settings.server.allowed_hosts))
     app.add_middleware(SecurityHeaders, networks=container.client_networks())
     app.add_middleware(RequestContext, metrics=container.request_metrics())
     return app

@@ -349,8 +349,9 @@ async def test_hsts_is_said_over_tls_alone(
 async def test_only_known_hosts_are_answered_to(container: Container, host: str, status: int) -> None:
     """By whole names, with or without a port; anything else is told so in JSON."""
     async with served_by(container, ALLOWED_HOSTS="shop.example, *.b.example, ::1") as client:
-        answer = await client.get("/api/notices", headers={"Host": host})
+        answer = await client.get("/api/notices", headers={"Host": host, "Origin": "http://localhost:5173"})
     assert answer.status_code == status
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:5173"
     if status == 400:
         assert answer.json()["error_type"] == "host_not_allowed"
         assert host not in answer.text or not host
