@@ -90,9 +90,11 @@ def print_overview(
     jobs: Sequence[Job], overview: MaintenanceOverview, leader: str | None, *, as_json: bool = False
 ) -> bool:
     """Print all jobs. Return whether none of them is overdue or failing."""
+    runs = {job.name: overview.jobs[job.name].last_run if job.name in overview.jobs else None for job in jobs}
+    found = {job.name: find_problem(job, runs[job.name], overview.now) for job in jobs}
+    if not any(runs.values()):  # no server has run on this database yet
+        found = dict.fromkeys(runs)
     if as_json:
-        runs = {job.name: overview.jobs[job.name].last_run if job.name in overview.jobs else None for job in jobs}
-        found = {job.name: find_problem(job, runs[job.name], overview.now) for job in jobs}
         rows = [
             {"job": job.name, "every_seconds": job.every, "problem": found[job.name], "last_run": runs[job.name]}
             for job in jobs
@@ -104,12 +106,11 @@ def print_overview(
     table = Table(*columns, box=None, pad_edge=False)
     problems = 0
     for job in jobs:
-        run = overview.jobs[job.name].last_run if job.name in overview.jobs else None
-        problem = find_problem(job, run, overview.now)
+        run, problem = runs[job.name], found[job.name]
         problems += problem is not None
         mark = "!!" if problem else "ok"
         if run is None:
-            table.add_row(mark, job.name, "never", problem, "", "", format_duration(job.every))
+            table.add_row(mark, job.name, "never", problem or "never ran", "", "", format_duration(job.every))
             continue
         by = "" if run.started_by == StartedBy.SCHEDULER else f" by {run.started_by}"
         result = run.outcome if run.repeats == 1 else f"{run.outcome}, {run.repeats:,} times"
