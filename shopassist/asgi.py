@@ -4,6 +4,7 @@ Worker processes use the ASGI factory: `uvicorn --factory shopassist.asgi:create
 """
 
 import asyncio
+import errno
 import gc
 import os
 import shlex
@@ -237,8 +238,11 @@ def handle_stop_signals(container: Any) -> None:
         signal.signal(number, handle)
 
 
+NO_ADDRESS_ERRORS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL}
+
+
 def bind_socket(settings: ServerSettings) -> socket.socket:
-    """Return the listening socket. Raises `StartupError` when the port is taken or not permitted.
+    """Return the listening socket. Raises `StartupError` when the port is taken or not permitted, or the host not here.
 
     It listens at once, because until then another server could bind the same port.
     """
@@ -247,8 +251,13 @@ def bind_socket(settings: ServerSettings) -> socket.socket:
     try:
         listener.bind((settings.host, settings.port))
         listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         listener.close()
+        if not isinstance(error, OSError) or isinstance(error, socket.gaierror) or error.errno in NO_ADDRESS_ERRORS:
+            raise StartupError(
+                f"API_HOST={settings.host} is not an address of this machine: set it to one without a port, such as "
+                "127.0.0.1, or to 0.0.0.0 for all of them."
+            ) from None
         raise StartupError(
             f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}): "
             "stop what uses it or set API_PORT to another."

@@ -132,6 +132,23 @@ def test_a_port_is_taken_from_the_first_moment(host: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["nohost.invalid", "203.0.113.7", "2001:db8::7", "127.0.0.1:8000", "http://127.0.0.1", "a..b", "999.1.1.1"]
+)
+def test_a_host_that_is_not_here_is_named(host: str) -> None:
+    """The port is not to blame."""
+    with pytest.raises(StartupError, match=rf"^API_HOST={re.escape(host)} is not an address of this machine: .*\.$"):
+        bind_socket(ServerSettings(host=host, port=0))
+
+
+def test_serve_names_the_host(start: Start) -> None:
+    """In one sentence."""
+    process = start(API_HOST="nohost.invalid")
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (1, b"")
+    assert re.fullmatch(r"shopassist: API_HOST=nohost\.invalid [^\n]*\.\n", errors.decode())
+
+
+@pytest.mark.parametrize(
     ("embedded", "server", "hinted"),
     [
         (True, ServerSettings(), True),
