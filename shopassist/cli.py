@@ -38,7 +38,13 @@ from shopassist.terminal import JsonOption
 
 Result = TypeVar("Result")
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+HELP = (
+    "Run and look after shopassist, an API that answers shopping questions.\n\n"
+    "`shopassist serve` starts it, and `shopassist doctor` checks a deployment. Settings come from the environment "
+    "and a `.env` file; the README lists them."
+)
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
 
 app.add_typer(database_app, name="db")
 app.add_typer(credits_cli.app, name="credits")
@@ -74,6 +80,12 @@ def token(
 ) -> None:
     """Create an access token for local use. Only a server with the embedded database on loopback accepts it."""
     settings = read_settings()
+    if settings.server.production:
+        raise StartupError(
+            "ENVIRONMENT=production: no server accepts such a token there; get one from the issuer in OIDC_ISSUER."
+        )
+    if not subject.strip():
+        raise StartupError("--sub is empty: give the id of the token's user.")
     scopes = [settings.identity.admin_scope] if admin else []
     issuer = DevelopmentIssuer(settings)
     typer.echo(issuer.mint(subject, scopes, timedelta(hours=hours)))
@@ -145,7 +157,7 @@ def print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(help=__doc__)
+@app.callback(help=HELP)
 def provide_services(
     context: typer.Context,
     version: Annotated[  # noqa: ARG001 - its callback acts on it

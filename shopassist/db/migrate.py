@@ -26,6 +26,7 @@ POLL_SECONDS = 0.1
 LOCK_WAIT_SECONDS = 600
 LOCK_TIMEOUT = "500ms"
 """Statements queue behind a migration that waits for a lock: so it gives up soon and is retried."""
+NO_REVISION = "There is no revision {!r}: see `shopassist db history`."
 STEP_RETRY_PAUSE_SECONDS = 1.0
 STEP_RETRY_SECONDS = 120
 SYNTAX_STATE = "42601"
@@ -116,7 +117,7 @@ def _find_target(current: str | None, revision: str) -> str:
             raise MigrationError(f"There are not so many steps below revision {current or 'base'}.")
         return targets[target]
     if revision not in targets:
-        raise MigrationError(f"There is no revision {revision!r}: see `shopassist db history`.")
+        raise MigrationError(NO_REVISION.format(revision))
     return revision
 
 
@@ -258,6 +259,7 @@ async def _run_alembic(
     Alembic blocks and runs its own event loop, hence the thread.
     """
     from alembic import command  # noqa: PLC0415 - costs a warm start 0.2 s
+    from alembic.script.revision import ResolutionError  # noqa: PLC0415 - costs a warm start 0.2 s
     from alembic.util.exc import CommandError  # noqa: PLC0415 - costs a warm start 0.2 s
 
     give_up_at = time.monotonic() + STEP_RETRY_SECONDS
@@ -275,5 +277,7 @@ async def _run_alembic(
                 at = await fetch_revision(connection) or "base"
                 raise MigrationError(f"A migration failed and the schema is at revision {at}: {reason}.") from error
         except CommandError as error:
+            if isinstance(error.__cause__, ResolutionError):
+                raise MigrationError(NO_REVISION.format(revision)) from error
             raise MigrationError(f"The migration cannot be done: {error}.") from error
         await asyncio.sleep(STEP_RETRY_PAUSE_SECONDS)

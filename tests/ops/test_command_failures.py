@@ -183,6 +183,7 @@ READ_ONLY_COMMANDS = {
     "credits show",
     "credits verify",
     "backup create",
+    "maintenance status",
     "user erasures export",
     "user erasures replay",
     "state verify",
@@ -254,13 +255,17 @@ def test_a_damaged_file(shop: Shop, tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("ending", ["json", "dump"])
 def test_a_damaged_backup(shop: Shop, tmp_path: Path, damage: str, ending: str) -> None:
-    """The sentence names the backup."""
+    """The sentence names the backup; the list shows its state."""
     for file in (shop.folder / "backups").iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     damaged = max(tmp_path.glob(f"*.{ending}"))
     damaged.write_bytes(DAMAGE[damage])
-    names = ("backup list", "backup verify", "backup restore")[ending == "dump" :]
-    for outcome in shop.run_all(names, {"BACKUP_FOLDER": str(tmp_path)}).values():
+    outcomes = shop.run_all(("backup list", "backup verify", "backup restore"), {"BACKUP_FOLDER": str(tmp_path)})
+    listed = outcomes.pop("backup list")
+    assert listed.code == 0
+    state = "damaged" if ending == "json" else "cut off"
+    assert re.search(rf"^{damaged.stem} .*{state} *$", listed.stdout, re.MULTILINE)
+    for outcome in outcomes.values():
         require_sentence(outcome, damaged.stem)
 
 
@@ -381,3 +386,32 @@ def test_an_output_that_is_full(shop: Shop) -> None:
             command, env=os.environ | shop.complete({}), stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
     require_sentence(Outcome(ended.returncode, "", ended.stderr), "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "says"),
+    [
+        (("token", "--sub", "a"), {"ENVIRONMENT": "production"}, "ENVIRONMENT=production"),
+        (("token", "--sub", ""), {}, "--sub is empty"),
+        (("token", "--sub", "  "), {}, "--sub is empty"),
+        (("db", "upgrade", "nonsense"), {}, "There is no revision 'nonsense': see `shopassist db history`."),
+        (("db", "upgrade", "9999"), {}, "There is no revision '9999': see `shopassist db history`."),
+        (("db", "downgrade", "nonsense", "--yes"), {}, "There is no revision 'nonsense': see `shopassist db history`."),
+    ],
+)
+def test_arguments_that_lead_nowhere(
+    shop: Shop, words: tuple[str, ...], environment: dict[str, str], says: str
+) -> None:
+    """They are refused, and nothing is printed on standard output."""
+    outcome = run_command(shop.folder, words, shop.complete(environment))
+    require_sentence(outcome, says)
+    assert outcome.stdout == ""
+
+
+def test_help_is_for_those_who_run_it(shop: Shop) -> None:
+    """It begins with what the program does and which commands come first."""
+    shown = " ".join(run_command(shop.folder, ["--help"], shop.complete({})).stdout.split())
+    assert (
+        "Run and look after shopassist, an API that answers shopping questions. `shopassist serve` starts it" in shown
+    )
+    assert "joins the commands" not in shown

@@ -231,7 +231,7 @@ def test_an_env_file_may_have_comments_exports_and_quoted_lines(
 
 
 def test_an_env_file_that_is_a_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Docker makes one for a volume whose file is missing."""
+    """Docker makes one for a volume when its file is missing."""
     (tmp_path / ".env").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StartupError, match=r"^\.env is a folder: "):
