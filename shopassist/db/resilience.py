@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import structlog
@@ -307,14 +308,16 @@ class Watch:
     def _start_probe(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_at(self._ends_at, self.fail, SlowError)
-        loop.create_task(self._policy.probe_server()).add_done_callback(self._finish_probe)
+        finish = partial(self._finish_probe, self.pid)  # not of a connection that the work gets during the probe
+        loop.create_task(self._policy.probe_server()).add_done_callback(finish)
 
-    def _finish_probe(self, probe: "asyncio.Task[frozenset[int] | None]") -> None:
+    def _finish_probe(self, pid: int | None, probe: "asyncio.Task[frozenset[int] | None]") -> None:
         if probe.cancelled():
             return
-        if probe.exception():
+        failure, has_ended = probe.exception(), self._timer.cancelled()
+        if failure:
             self.fail(ConnectionLostError)
-        elif self.pid and (at_work := probe.result()) is not None and self.pid not in at_work:
+        elif not has_ended and pid and (at_work := probe.result()) is not None and pid not in at_work:
             # The server lost the connection without our noticing, and others with it.
             self._policy.on_lost()
             self.fail(ConnectionLostError)

@@ -311,3 +311,17 @@ async def test_work_that_the_server_does_not_know_is_lost() -> None:
     assert type(caught.value) is ConnectionLostError
     assert lost
     assert policy.is_available
+
+
+async def test_work_that_ends_during_the_probe_is_not_lost() -> None:
+    """The server rightly does not list it any more, and no connection is given up."""
+
+    async def answer() -> frozenset[int]:
+        await asyncio.sleep(0.04)
+        return frozenset()
+
+    policy, lost = build_policy(answer), []
+    policy.on_lost = lambda: lost.append(True)
+    await work(policy, 0.07, 8)
+    await asyncio.sleep(0.05)
+    assert not lost
