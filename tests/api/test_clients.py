@@ -192,8 +192,12 @@ def test_an_unexpected_error_is_a_whole_answer(client: httpx.Client, server: Tes
     assert answer.headers["X-Request-ID"] == "crash-1"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Cache-Control"] == "no-store"
-    log = server.log.read_text()
-    events = [json.loads(line) for line in log.splitlines() if '"crash-1"' in line]
+    events: list[dict[str, Any]] = []
+    deadline = time.monotonic() + 10
+    while not any(event["event"] == "request" for event in events) and time.monotonic() < deadline:
+        time.sleep(0.02)  # the request is logged after its response
+        log = server.log.read_text()
+        events = [json.loads(line) for line in log.splitlines() if '"crash-1"' in line and line.endswith("}")]
     assert [event["error"] for event in events if event["event"] == "unexpected_error"] == ["RuntimeError"]
     assert [event["status"] for event in events if event["event"] == "request"] == [500]
     assert "secret" not in log
